@@ -1,0 +1,37 @@
+"""What a user gets: a wheel that imports in an empty environment, and an import that stays light."""
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+root = Path(__file__).parent.parent
+heavy = ['torch', 'transformers', 'vllm', 'ray', 'ipywidgets', 'matplotlib', 'pandas', 'numpy', 'openai']
+
+
+def python(code, exe=sys.executable, cwd=root):
+    return subprocess.run([exe, '-c', code], cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_import_is_light():
+    assert python(f'import sys, toa_nb; print([m for m in {heavy!r} if m in sys.modules])') == '[]'
+
+
+def test_every_public_name_is_there():
+    assert python('import toa_nb; print([n for n in toa_nb.__all__ if getattr(toa_nb, n, None) is None])') == '[]'
+
+
+def test_unknown_name_is_an_attribute_error():
+    assert python('import toa_nb; print(hasattr(toa_nb, "no_such_name"))') == 'False'
+
+
+def test_wheel_in_an_empty_environment(tmp_path):
+    subprocess.run([sys.executable, '-m', 'build', '--wheel', '--outdir', tmp_path, root], check=True, capture_output=True)
+    [wheel] = tmp_path.glob('*.whl')
+    venv.create(tmp_path/'env', with_pip=False)
+    exe = tmp_path/'env'/('Scripts' if sys.platform == 'win32' else 'bin')/'python'
+    pip = [sys.executable, '-m', 'pip'] if subprocess.run([sys.executable, '-m', 'pip', '--version'], capture_output=True).returncode == 0 else ['pip']
+    subprocess.run([*pip, '--python', str(exe), 'install', '--quiet', str(wheel)], check=True, cwd=tmp_path)
+    code = 'import toa_nb; names = [getattr(toa_nb, n) for n in toa_nb.__all__]; print(toa_nb.__version__, len(names) > 20)'
+    assert python(code, exe, tmp_path) == '0.1.0 True'
+    listed = subprocess.run([exe, '-m', 'zipfile', '-l', wheel], check=True, capture_output=True, text=True).stdout
+    assert 'tests/' not in listed and 'nbs/' not in listed
