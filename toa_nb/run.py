@@ -151,7 +151,7 @@ def check_run(
 @patch
 def config(self:Run)->dict:
     "The run as data; holds no secrets."
-    describe = lambda m: m.settings() if hasattr(m, 'settings') else {'name': m.name} | ({'card': asdict(m.card)} if m.card else {})
+    describe = lambda m: m.settings() if hasattr(m, 'settings') else {'name': m.name} | ({'card': asdict(m.card)} if m.card else {}) | ({'card': asdict(m.card)} if m.card else {})
     return dict(method=next(k for k, v in methods.items() if v is type(self.method)), settings=asdict(self.method), seed=self.seed,
                 models=[describe(m) for m in self.models.values()], reward=self.reward.name, watch=[r.name for r in self.watch],
                 versions={r.name: r.version for r in [self.reward, *self.watch]}, budget=asdict(self.budget), templates=asdict(self.templates))
