@@ -12,9 +12,9 @@ _names = dict(
     serve='Server llama_cpp local_model',
     rewards='Constraints FunctionReward reward',
     store='RunStore',
-    run='Run',
+    run='Run score',
     data='load_prompts load_samples prompts_from save_samples to_dpo to_published to_sft write_jsonl',
-    analysis='compare curve frame summary',
+    analysis='compare curve frame parting summary',
     plot='plot_curve plot_models plot_tree',
     cli='run_from stored_run',
 )

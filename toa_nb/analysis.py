@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['axes', 'orders', 'outcomes', 'published_source', 'frame', 'curve', 'complete', 'compare', 'summary', 'above',
-           'children', 'depths', 'depth_counts', 'path', 'winner', 'find', 'published_curve']
+           'children', 'depths', 'depth_counts', 'path', 'winner', 'find', 'published_curve', 'parting']
 
 # %% ../nbs/12_analysis.ipynb #5f3a1625
 import math, re
@@ -520,4 +520,64 @@ def published_curve()->pd.DataFrame: # Columns method, x, mean, low, high, n, as
     rows = [(m, float(x) * 1e16, float(y)) for m, points in _published.items() for x, y in (p.split('/') for p in points.split())]
     out = pd.DataFrame(rows, columns=['method', 'x', 'mean']).assign(low=math.nan, high=math.nan, n=200)
     out.attrs = dict(x='flops_published', y='top', k=10, judge='', align='samples', by='method', reward='ArmoRM', source=published_source)
+    return out
+
+# %% ../nbs/12_analysis.ipynb #4fe223d2
+def _peak(mean):
+    "Index of the first of the highest values in each row; values that differ by rounding count as equal."
+    close = 1e-9 * (np.abs(mean).max(-1, keepdims=True) + 1e-300)
+    return (mean >= mean.max(-1, keepdims=True) - close).argmax(-1)
+
+# %% ../nbs/12_analysis.ipynb #a90b7d75
+def _halves(n, draws, seed):
+    "Which half each of `n` prompts is in, 0 or 1, in random splits (split x prompt), in blocks of splits."
+    rng, half, block = np.random.default_rng(seed), (np.arange(n) < n // 2).astype(float), max(1, 4_000_000 // n)
+    for at in range(0, draws, block): yield rng.permuted(np.tile(half, (min(block, draws - at), 1)), axis=1)
+
+# %% ../nbs/12_analysis.ipynb #41feeec2
+def _changes(guide, held, n_boot, seed):
+    "In each split: index of the peak in one half, and how guide and held-out reward change from there to the end in the other."
+    out = []
+    for one in _halves(len(held), n_boot, seed):
+        peak, other = _peak(one @ held), (1 - one) / (1 - one).sum(1, keepdims=True)
+        means = [other @ values for values in (guide, held)]
+        out.append([peak, *(m[:, -1] - m[np.arange(len(m)), peak] for m in means)])
+    return np.concatenate(out, axis=1)
+
+# %% ../nbs/12_analysis.ipynb #af504715
+_parting = ('at', 'parted', 'peak', 'low', 'high', 'end', 'guide', 'guide_low', 'guide_high', 'judge', 'judge_low', 'judge_high', 'n')
+
+def _part(grid, guide, held, n_boot, level, seed):
+    "The row of `parting` for one method, from the values (prompt x cost) of both rewards."
+    n, peak, share = len(held), _peak(held.mean(0)), [(1 - level) / 2, (1 + level) / 2]
+    changes = _changes(guide, held, n_boot, seed) if n > 1 and n_boot > 0 else np.full((3, 1), math.nan)
+    (g, h), (glow, hlow), (ghigh, hhigh) = changes[1:].mean(1), *np.quantile(changes[1:], share, axis=1)
+    low, high = np.quantile(grid[changes[0].astype(int)], share, method='nearest') if n > 1 and n_boot > 0 else (math.nan, math.nan)
+    parted = bool(glow > 0 and hhigh < 0 and .5**n <= share[0])
+    return (grid[peak] if parted else math.nan, parted, grid[peak], low, high, grid[-1], g, glow, ghigh, h, hlow, hhigh, n)
+
+# %% ../nbs/12_analysis.ipynb #99027baa
+def parting(
+    df:pd.DataFrame, # From `frame`
+    judge:str, # Name of the reward that was held out
+    x:str='flops', # A key of `axes`
+    y:str='best', # `best`, `top` or `mean`, chosen by the guiding reward
+    k:int=10, # Answers of `top`
+    align:str='cost', # As for `curve`
+    by:str='method', # Column that tells the curves apart
+    points:int=64, # Costs to look at
+    n_boot:int=1000, # Random splits of the prompts
+    level:float=.95, # Share of the intervals
+    seed:int=0, # Of the splits
+)->pd.DataFrame: # One row per method: at, parted, peak, low, high, end, guide, judge (each with _low and _high), n (prompts)
+    "From which compute on the held-out reward of the chosen answers falls while the guiding one still rises."
+    _check(df, x, y, k, judge, align)
+    rows, unknown = [], []
+    for name, part in df.groupby(by, sort=False):
+        if part[x].isna().any(): unknown.append(name); continue
+        fair = part.assign(reward=part['reward'].where(part[judge].notna()))
+        (prompt, grid, guide, _), (_, _, held, _) = (_one_curve(fair, x, y, k, who, align, points) for who in ('', judge))
+        if len(grid): rows.append((name, *_part(grid, *(_by_prompt(prompt, v, sorted(set(prompt))) for v in (guide, held)), n_boot, level, seed)))
+    out = pd.DataFrame(rows, columns=[by, *_parting])
+    out.attrs = dict(x=x, y=y, k=k, judge=judge, align=align, by=by, level=level, reward=df.attrs.get('reward', ''), unknown=unknown)
     return out

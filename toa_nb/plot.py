@@ -121,11 +121,12 @@ def _notes(attrs, looks):
             ' without enough scored answers left out.' for n, c in attrs.get('left_out', {}).items()]
     return '\n'.join(out)
 
-# %% ../nbs/13_plot.ipynb #f249c81c
+# %% ../nbs/13_plot.ipynb #bde0a520
 def plot_curve(
     df:pd.DataFrame, # From `curve`
     held_out:pd.DataFrame|None=None, # From `curve` with `judge`: a second panel
     backdrop:pd.DataFrame|None=None, # From `published_curve`: thin grey lines behind
+    parting:pd.DataFrame|None=None, # From `analysis.parting`: mark where guiding and held-out reward part
     log:bool=False, # Logarithmic axis of compute
     bands:bool=True, # Draw the confidence bands
     title:str='', # Above the figure
@@ -137,6 +138,7 @@ def plot_curve(
     looks = look(n for part in parts for n in part[part.attrs.get('by', 'method')])
     for ax, part in zip(axes, parts):
         _panel(ax, part, looks, log, bands, backdrop if part is df else None)
+    if parting is not None: _mark(axes, parting, df.attrs.get('x', 'flops'), looks)
     _legend(fig, axes[0], df)
     if title: fig.suptitle(title, fontsize=10)
     if notes := _notes(df.attrs, looks | look(df.attrs.get('unknown', ()))): fig.supxlabel(notes, fontsize=7, color='#666666', x=.01, ha='left')
@@ -151,6 +153,18 @@ def _panel(ax, df, looks, log, bands, backdrop):
     _x_axis(ax, df.attrs.get('x', 'flops'), largest, log)
     if not log and largest > 0: ax.set_xlim(0, largest * 1.02)
     ax.set_ylabel(_y_name(df.attrs), fontsize=9)
+
+# %% ../nbs/13_plot.ipynb #7c36ce9f
+def _mark(axes, found, x, looks):
+    "A line at each place from which the held-out reward falls."
+    if (other := found.attrs.get('x', x)) != x: raise InputError(f'the place is given in {other}, the curve in {x}', 'parting', 'Use the same axis for both.')
+    by, label = found.attrs.get('by', 'method'), 'from here on the\nheld-out reward falls'
+    for row in found[found['parted']].to_dict('records'):
+        colour = looks.get(row[by], ('', _black))[1]
+        for ax in axes:
+            ax.axvline(row['at'], color=colour, lw=1, ls=(0, (4, 3)), zorder=1.5)
+            ax.axvspan(row['low'], row['high'], color=colour, alpha=.07, lw=0, zorder=.5)
+    if found['parted'].any(): axes[0].plot([], [], color='#666666', lw=1, ls=(0, (4, 3)), label=label)
 
 # %% ../nbs/13_plot.ipynb #9efdae2f
 def _legend(fig, ax, df):

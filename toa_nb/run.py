@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SAME', 'Failures', 'kind_of', 'Progress', 'Run', 'named_reward', 'repeated', 'check_run', 'Active', 'replay',
-           'matches', 'follow', 'note_failure', 'signals', 'print_progress']
+           'matches', 'follow', 'note_failure', 'signals', 'print_progress', 'Scoring', 'open_scoring', 'some_done',
+           'score', 'stopped']
 
 # %% ../nbs/10_run.ipynb #afb2cf1e
 import asyncio, signal, sys, threading, time
@@ -150,7 +151,7 @@ def check_run(
     unknown = None if any(m.card is None for m in models) else 0.
     for budget in [run.budget, *filter(None, [run.budget.per_run])]: budget.exhausted(Cost(flops=unknown, money=unknown))
 
-# %% ../nbs/10_run.ipynb #3fa53864
+# %% ../nbs/10_run.ipynb #d3433476
 @patch
 def config(self:Run)->dict:
     "The run as data; holds no secrets."
@@ -678,3 +679,117 @@ def report(self:Run)->str:
 
 @patch
 def __repr__(self:Run): return self.report()
+
+# %% ../nbs/10_run.ipynb #44dedb51
+@dataclass
+class Scoring:
+    "How far a reward is with the answers of a stored run."
+    run:str # Name of the run
+    reward:str # Name of the reward
+    samples:int=0 # Samples of the run
+    scored:int=0 # Answers that were given a score now
+    before:int=0 # Answers that had one already, of the same version
+    left_out:int=0 # Samples without a usable answer, or of which the search has not heard yet
+    failures:dict[tuple[str,str],Failures]=field(default_factory=dict) # By (name of the reward, kind)
+
+    @property
+    def failed(self): return sum(f.count for f in self.failures.values())
+    @property
+    def seen(self): return self.scored + self.failed + self.before + self.left_out
+
+# %% ../nbs/10_run.ipynb #885cad94
+@patch
+def __repr__(self:Scoring)->str:
+    parts = {'scored': self.scored, 'scored before': self.before, 'without an answer to score': self.left_out, 'failed': self.failed}
+    line = ', '.join(f'{n} {what}' for what, n in parts.items() if n or what == 'scored')
+    lines = [f'{self.run} by {self.reward}: {self.seen}/{self.samples} samples, {line}']
+    return '\n'.join(lines + [f'{who}: {f.count} x {f.first}' for (who, _), f in self.failures.items()])
+
+# %% ../nbs/10_run.ipynb #52e856af
+@patch
+def wants(self:Scoring,
+    record, # What the store knows about a trial
+    version:str, # Version of the reward
+)->bool: # Ask the reward about it?
+    "Count a sample that needs no score, or say that it needs one."
+    newest = {s.reward: s for _, s in record.scores}.get(self.reward)
+    usable = record.told and not record.error and record.completion
+    done = usable and newest and newest.value is not None and newest.version == version
+    self.left_out, self.before = self.left_out + (not usable), self.before + bool(done)
+    return bool(usable and not done)
+
+# %% ../nbs/10_run.ipynb #7647da87
+def open_scoring(
+    store:RunStore, # Open for writing
+    run:str, # Name of the run
+    queue:RewardQueue, # The reward
+)->Scoring: # Nothing done yet
+    "Refuse what can't work or would mislead, before anything is paid for."
+    config, now, card = store.config(run), queue.version, queue.card
+    if queue.name == config.get('reward') and now != (then := config.get('versions', {}).get(queue.name, now)):
+        raise InputError(f'{queue.name!r} guided this run as version {then!r} and is now {now!r}', f'run {run!r}', 'Give the reward another name.')
+    for p in store.prompts(run): queue.validate(p)
+    store.event(run, None, 'reward', {'name': queue.name, 'version': now, 'card': card and asdict(card)})
+    return Scoring(run, queue.name, store.count(run))
+
+# %% ../nbs/10_run.ipynb #35fc4d17
+@patch
+async def judge(self:Scoring,
+    store:RunStore, # Open for writing
+    queue:RewardQueue, # The reward
+    prompt:Prompt, # The task
+    record, # What the store knows about the trial
+):
+    "Score one answer, and store the score."
+    score = await queue.score(prompt, record.completion.text)
+    await store.scored(self.run, prompt.id, record.trial.number, [score])
+    self.scored += score.value is not None
+    if score.error: note_failure(self.failures, score.reward, score.error)
+
+# %% ../nbs/10_run.ipynb #96d524d3
+@patch
+async def work(self:Scoring, store:RunStore, queue:RewardQueue):
+    "Score what has to be, prompt by prompt."
+    tasks, ahead = set(), 2*queue.max_batch*getattr(queue.reward, 'parallel', 1)
+    try:
+        for prompt in store.prompts(self.run):
+            for record in store._records(self.run, prompt.id):
+                if not record.answered or not self.wants(record, queue.version): continue
+                tasks.add(asyncio.ensure_future(self.judge(store, queue, prompt, record)))
+                if len(tasks) >= ahead: tasks = await some_done(tasks, asyncio.FIRST_COMPLETED)
+        if tasks: tasks = await some_done(tasks, asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks: task.cancel()
+
+async def some_done(tasks:set, when:str)->set:
+    "Wait for tasks; those that are left, or the first exception."
+    done, left = await asyncio.wait(tasks, return_when=when)
+    for task in done: task.result()
+    return left
+
+# %% ../nbs/10_run.ipynb #d1519f94
+async def score(
+    store:str|Path|RunStore, # The run store: a path, or a store that is open for writing
+    run:str, # Name of the run
+    reward, # An object that satisfies `core.Reward`, a `RewardQueue` with limits of your own, or a registered name
+    every:float=10., # Seconds between lines on stderr; 0: no lines
+)->Scoring: # What was scored, and what failed
+    "Add a reward to a finished run, without new generations."
+    queue = named_reward(reward)
+    queue = queue if isinstance(queue, RewardQueue) else RewardQueue(queue)
+    opened = store if isinstance(store, RunStore) else RunStore(store)
+    try:
+        scoring = open_scoring(opened, run, queue)
+        task = asyncio.ensure_future(scoring.work(opened, queue))
+        try:
+            while not (await asyncio.wait([task], timeout=every or None))[0]: print(scoring, file=sys.stderr, flush=True)
+            task.result()
+        finally: await stopped(task)
+    finally:
+        if opened is not store: opened.close()
+    return scoring
+
+async def stopped(task:asyncio.Task):
+    "Make sure that a task has ended."
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,361 @@
+"""Adding a reward to a stored run, and where a guiding and a held-out reward part: what the notebooks don't teach."""
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from toa_nb.analysis import curve, frame, parting
+from toa_nb.compute import Card
+from toa_nb.core import Completion, InputError, Prompt, Sample, Score, StoreError, StoreLocked, Trial, Usage
+from toa_nb.models import FakeModel
+from toa_nb.rewards import Constraints, FunctionReward, GroupReward, RewardQueue
+from toa_nb.run import Run, score
+from toa_nb.samplers import BestOfN
+from toa_nb.store import RunStore
+from toa_nb.tree import TOA
+
+prompts = [Prompt(f'p{i}', f'Question {i}?') for i in range(6)]
+length = FunctionReward(lambda prompt, response: len(response), name='length', version='1')
+
+
+class Counting(GroupReward):
+    "Scores by the number of vowels; records every call, and how many responses wait at the same time."
+    name, version = 'vowels', '1'
+
+    def __init__(self, fail=(), block=None): self.calls, self.fail, self.block = [], set(fail), block
+
+    @property
+    def texts(self): return [r for groups in self.calls for _, responses in groups for r in responses]
+
+    async def score_groups(self, groups):
+        self.calls.append([(p.id, list(responses)) for p, responses in groups])
+        if self.block and len(self.calls) > 1: await self.block.wait()
+        return [[Score('', float('aeiou'.count(r[-1])) + len(r), tokens=3, details={'last': r[-1]}) if r not in self.fail else float('nan')
+                 for r in responses] for _, responses in groups]
+
+
+def quick(reward, **settings): return RewardQueue(reward, **{'wait': 0, 'retries': 0, 'pause': 0} | settings)
+
+
+def stored(path, run='r'):
+    with RunStore(path, 'r') as store: return list(store.samples(run))
+
+
+async def made(path, n=8, name='r', method=BestOfN, **settings):
+    "A finished run whose answers all differ."
+    model = FakeModel('a', lambda messages, seed: f'{messages[-1].content} answer {seed}')
+    return await Run(prompts, method(n=n), [model], length, store=path, name=name, **settings)
+
+
+def test_scores_are_stored_whole_and_nothing_else_changes(tmp_path):
+    path, reward = tmp_path/'r.db', Counting()
+
+    async def go():
+        await made(path)
+        before = stored(path)
+        done = await score(path, 'r', quick(reward))
+        return before, done
+
+    before, done = asyncio.run(go())
+    after = stored(path)
+    assert (done.samples, done.scored, done.before, done.left_out, done.failed, done.seen) == (48, 48, 0, 0, 0, 48)
+    assert [s.scores[1] for s in after] == [
+        Score('vowels', float('aeiou'.count(s.completion.text[-1])) + len(s.completion.text), version='1', tokens=3, details={'last': s.completion.text[-1]})
+        for s in before]
+    assert [replace(s, scores=s.scores[:1]) for s in after] == before
+    assert len(set(reward.texts)) == len(reward.texts) == 48
+
+
+def test_batches_hold_several_prompts_in_prompt_order_and_each_prompt_once(tmp_path):
+    path, reward = tmp_path/'r.db', Counting()
+
+    async def go():
+        await made(path)
+        await score(path, 'r', quick(reward, max_batch=16))
+
+    asyncio.run(go())
+    order = [name for call in reward.calls for name, _ in call]
+    assert order == sorted(order)
+    assert max(len(call) for call in reward.calls) > 1
+    for call in reward.calls: assert len({name for name, _ in call}) == len(call)
+    assert all(sum(len(responses) for _, responses in call) <= 16 for call in reward.calls)
+
+
+def test_only_two_batches_are_out_at_a_time(tmp_path):
+    path, queue, most = tmp_path/'r.db', quick(Counting(), max_batch=4), []
+
+    async def go():
+        await made(path)
+        judge, out = queue.score, 0
+
+        async def counted(prompt, response):
+            nonlocal out
+            out += 1
+            most.append(out)
+            try: return await judge(prompt, response)
+            finally: out -= 1
+
+        queue.score = counted
+        return await score(path, 'r', queue)
+
+    assert asyncio.run(go()).scored == 48
+    assert max(most) == 8
+
+
+def test_cut_off_in_the_middle_it_goes_on_where_it_was(tmp_path):
+    path = tmp_path/'r.db'
+
+    async def go():
+        await made(path)
+        first = Counting(block=asyncio.Event())
+        task = asyncio.ensure_future(score(path, 'r', quick(first, max_batch=8)))
+        while len(first.calls) < 2: await asyncio.sleep(0)
+        with RunStore(path, 'r') as store:
+            while sum(s.value('vowels') is not None for s in store.samples('r')) < 8: await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError): await task
+        kept = [s.completion.text for s in stored(path) if s.value('vowels') is not None]
+        second = Counting()
+        done = await score(path, 'r', quick(second))
+        return kept, second, done
+
+    kept, second, done = asyncio.run(go())
+    assert len(kept) == 8
+    assert (done.before, done.scored) == (8, 40)
+    assert not set(kept) & set(second.texts)
+    assert all(s.value('vowels') is not None for s in stored(path))
+
+
+def test_failures_are_stored_reported_and_tried_again(tmp_path):
+    path = tmp_path/'r.db'
+
+    async def go():
+        await made(path)
+        texts = [s.completion.text for s in stored(path)]
+        reward = Counting(fail=texts[:3])
+        first = await score(path, 'r', quick(reward))
+        states = [s.scores[1].error for s in stored(path)[:4]]
+        reward.fail = {texts[0]}
+        reward.calls.clear()
+        return texts, reward, first, states, await score(path, 'r', quick(reward))
+
+    texts, reward, first, states, second = asyncio.run(go())
+    assert (first.scored, first.failed) == (45, 3)
+    assert first.failures['vowels', 'ScoreNotFinite'].count == 3
+    assert all(e.startswith('ScoreNotFinite') for e in states[:3]) and states[3] is None
+    assert sorted(reward.texts) == sorted(texts[:3])
+    assert (second.scored, second.failed, second.before) == (2, 1, 45)
+    assert '1 failed' in repr(second) and 'vowels: 1 x ScoreNotFinite' in repr(second)
+
+
+def test_going_back_to_an_older_version_scores_again(tmp_path):
+    path, reward = tmp_path/'r.db', Counting()
+
+    async def go():
+        await made(path, n=1)
+        for reward.version in ('1', '2', '1', '1'):
+            done = await score(path, 'r', quick(reward))
+        return done
+
+    done = asyncio.run(go())
+    assert (done.scored, done.before, len(reward.texts)) == (0, 6, 18)
+    assert {s.scores[1].version for s in stored(path)} == {'1'}
+
+
+def test_what_the_search_has_not_heard_and_what_has_no_answer_is_left_alone(tmp_path):
+    path = tmp_path/'r.db'
+    ask, usage = lambda n: Trial(n, 'a', ()), Usage(3, 3)
+
+    async def go():
+        with RunStore(path) as store:
+            store.create_run('r', {'reward': 'length'}, prompts[:1])
+            for n in range(5): store.asked('r', 'p0', ask(n))
+            await store.finished('r', 'p0', 0, Completion('told and scored', usage), scores=[Score('length', 1.)])
+            await store.finished('r', 'p0', 1, Completion('cut', usage), error='EmptyAnswer: no')
+            await store.finished('r', 'p0', 2, error='CallTimeout: 60 s')
+            await store.completed('r', 'p0', 3, Completion('not told', usage))
+            reward = Counting()
+            done = await score(store, 'r', quick(reward))
+            left = [s.trial.number for s in store.unscored('r', 'p0')], [t.trial.number for t in store.pending('r', 'p0')]
+            return done, reward.texts, left, store.closed
+
+    done, texts, left, closed = asyncio.run(go())
+    assert (texts, done.scored, done.left_out, done.samples, done.seen) == (['told and scored'], 1, 3, 4, 4)
+    assert left == ([3], [4])
+    assert not closed
+
+
+def test_a_run_that_was_cut_off_is_scored_and_reaches_the_tree_that_it_would_have_reached(tmp_path):
+    path = tmp_path/'r.db'
+    tree = lambda name: [(s.trial, s.completion.text, s.value('length')) for s in stored(path, name)]
+
+    def models(latency): return [FakeModel('a', lambda messages, seed: f'{seed % 97:02d}' * (1 + seed % 7), latency=latency)]
+
+    async def go():
+        search = lambda name, latency=0.: Run(prompts[:1], TOA(n=20, parallel=1), models(latency), length, store=path, name=name)
+        await search('whole')
+        cut = search('cut', .001).start()
+        while cut.progress.samples < 5: await asyncio.sleep(.001)
+        cut.cancel()
+        cut.cancel()
+        await cut
+        middle = await score(path, 'cut', quick(Counting()))
+        await search('cut')
+        end = await score(path, 'cut', quick(Counting()))
+        return middle, end
+
+    middle, end = asyncio.run(go())
+    assert 5 <= middle.scored < 20
+    assert end.before == middle.scored and end.before + end.scored == 20
+    assert tree('cut') == tree('whole')
+
+
+@pytest.mark.parametrize('wrong', ['no run', 'no constraints', 'read-only', 'held by another', 'another version of the guide'])
+def test_what_cannot_work_is_refused_before_the_reward_is_asked(tmp_path, wrong):
+    path, reward = tmp_path/'r.db', Counting()
+
+    async def go():
+        await made(path, n=1)
+        if wrong == 'no run':
+            with pytest.raises(StoreError, match="no run 'other'"): await score(path, 'other', reward)
+        elif wrong == 'no constraints':
+            with pytest.raises(InputError, match='no constraints to check'): await score(path, 'r', Constraints())
+        elif wrong == 'read-only':
+            with RunStore(path, 'r') as store, pytest.raises(StoreError, match='open for reading only'): await score(store, 'r', reward)
+        elif wrong == 'held by another':
+            with RunStore(path), pytest.raises(StoreLocked): await score(path, 'r', reward)
+        else:
+            reward.name, reward.version = 'length', '2'
+            with pytest.raises(InputError, match="guided this run as version '1' and is now '2'"): await score(path, 'r', reward)
+
+    asyncio.run(go())
+    assert reward.calls == []
+    assert [len(s.scores) for s in stored(path)] == [1] * 6
+    with RunStore(path): pass                                                     # nothing is left locked
+
+
+def test_a_store_that_fails_ends_it_with_that_error(tmp_path):
+    path = tmp_path/'r.db'
+
+    async def go():
+        await made(path)
+        with RunStore(path) as store:
+            def full(*args): raise StoreError('the disk is full')
+            store.scored = full
+            with pytest.raises(StoreError, match='the disk is full'): await score(store, 'r', quick(Counting()))
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(go()) <= 2                                                 # this one, and at most the queue's worker at its end
+
+
+def test_the_card_of_the_reward_is_on_record(tmp_path):
+    path, card = tmp_path/'r.db', Card('rm', 1_000, 1_000, 1, 8, 1, 1, 8, 16, 32, head_rows=0, source='test')
+    reward = Counting()
+    reward.card = card
+
+    async def go():
+        await made(path, n=1)
+        await score(path, 'r', quick(reward))
+
+    asyncio.run(go())
+    with RunStore(path, 'r') as store:
+        value, = [value for kind, value in store.events('r') if kind == 'reward']
+    assert (value['name'], value['version'], Card(**value['card'])) == ('vowels', '1', card)
+
+
+def test_progress_is_told_while_it_lasts(tmp_path, capsys):
+    path = tmp_path/'r.db'
+
+    async def slow(prompt, response):
+        await asyncio.sleep(.02)
+        return 1.
+
+    async def go():
+        await made(path, n=1)
+        await score(path, 'r', quick(FunctionReward(slow), max_batch=1), every=.01)
+        said = capsys.readouterr().err
+        await score(path, 'r', quick(Counting()), every=0)
+        return said, capsys.readouterr().err
+
+    said, silent = asyncio.run(go())
+    assert 'r by slow: 0/6 samples' in said or 'r by slow: 1/6 samples' in said
+    assert silent == ''
+
+
+# --- where two rewards part
+
+none = dict(cards={}, reward_cards={'rm': None, 'judge': None}, reward='rm')
+
+
+def search(prompt, guide, judge, run='toa', model='a'):
+    scores = lambda g, j: (Score('rm', float(g)),) + (() if j is None else (Score('judge', float(j)),))
+    answer = lambda i: (run, prompt, Trial(i, model, ()), Completion('text', Usage(5, 5), latency=1.), None)
+    return [Sample(*answer(i), scores(g, j)) for i, (g, j) in enumerate(zip(guide, judge))]
+
+
+def many(judge, n=12, guide=None, seed=0, noise=.05, **kw):
+    rng = np.random.default_rng(seed)
+    return [s for p in range(n) for s in search(f'p{p:02}', guide or range(len(judge)), judge + p * .1 + noise * rng.normal(size=len(judge)), **kw)]
+
+
+def row(samples, **kw): return parting(frame(samples, **none), 'judge', x='samples', **kw).iloc[0]
+
+
+def test_the_peak_lies_on_the_curve_and_its_interval_around_it():
+    samples = many(np.array([0, .3, .5, .6, .4, .2, 0]))
+    found, held = row(samples), curve(frame(samples, **none), x='samples', judge='judge')
+    assert found['at'] == found['peak'] == held.loc[held['mean'].idxmax(), 'x'] == 4
+    assert found['low'] <= found['peak'] <= found['high'] <= found['end'] == 7
+    assert found['guide_low'] <= found['guide'] <= found['guide_high']
+    assert found['judge_low'] <= found['judge'] <= found['judge_high'] < 0
+    assert abs(found['judge'] + .6) < .1
+
+
+@pytest.mark.parametrize('judge', [[0, .1, .2, .3, .4], [.3, .3, .3, .3, .3], [.3, .4, .39, .4, .4]])
+def test_no_fall_no_parting(judge):
+    found = row(many(np.array(judge), noise=.1))
+    assert not found['parted'] and np.isnan(found['at'])
+
+
+def test_a_guide_that_stands_still_has_not_parted():
+    falling, still = many(np.array([.6, .4, .2, 0])), many(np.array([.6, .4, .2, 0]), guide=[3, 2, 1, 0])
+    assert row(falling)['parted'] and row(falling)['at'] == 1
+    found = row(still)                                                            # the first answer stays the chosen one
+    assert not found['parted'] and found['guide'] == 0
+
+
+@pytest.mark.parametrize('n, parted', [(1, False), (5, False), (6, True)])
+def test_few_prompts_prove_nothing(n, parted):
+    assert row(many(np.array([.2, .6, .1, 0]), n=n))['parted'] == parted
+
+
+def test_it_is_the_same_twice_and_in_any_order_of_methods():
+    one, other = many(np.array([0, .4, .2, 0.])), many(np.array([0, .2, .4, .1]), run='prs', seed=1)
+    both = parting(frame(one + other, **none), 'judge', x='samples').set_index('method')
+    swapped = parting(frame(other + one, **none), 'judge', x='samples').set_index('method')
+    assert both.sort_index().equals(swapped.sort_index())
+    assert both['at'].tolist() == [2, 3]
+
+
+def test_answers_that_only_one_of_the_two_has_scored_take_no_part():
+    samples = many(np.array([0, .4, .2, 0.]), noise=0)
+    unjudged = [s for p in range(12) for s in search(f'p{p:02}', [99], [None])]
+    late = [replace(s, trial=replace(s.trial, number=4)) for s in unjudged]
+    failed = [replace(s, trial=replace(s.trial, number=5), scores=(Score('rm', error='RewardTimeout: 60 s'), Score('judge', 50.))) for s in unjudged]
+    found = row(samples + late + failed)
+    assert (found['at'], found['end']) == (2, 6)
+    assert abs(found['judge'] + .4) < 1e-9 and abs(found['guide'] - 2) < 1e-9
+
+
+def test_two_searches_of_a_prompt_are_one_prompt():
+    samples = many(np.array([0, .4, .2, 0.])) + many(np.array([0, .4, .2, 0.]), run='again', seed=1)
+    found = parting(frame(samples, **none, labels={'toa': 'm', 'again': 'm'}), 'judge', x='samples')
+    assert found['n'].tolist() == [12] and found['parted'].tolist() == [True]
+
+
+def test_unknown_names_are_refused_and_unknown_costs_left_out():
+    df = frame(many(np.array([0, .4, .2, 0.])), **none)
+    with pytest.raises(InputError, match="no scores of 'other'. There are judge"): parting(df, 'other')
+    unknown = parting(df, 'judge', x='flops')
+    assert unknown.empty and unknown.attrs['unknown'] == ['toa'] and not unknown['parted'].any()
