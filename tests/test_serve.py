@@ -107,7 +107,7 @@ def test_a_killed_parent_leaves_no_orphan(state, end):
     p.send_signal(end)
     p.wait()
     until(lambda: all(map(gone, pids)))
-    assert not list(state.glob('*/key.json'))
+    assert not list(state.glob('*/key.yaml'))
 
 
 def test_an_exiting_interpreter_stops_its_servers(state):
@@ -169,5 +169,5 @@ def test_repr_and_files_hold_no_key(state):
     with serve.start(fake(), say=None) as server:
         key = os.environ[server.api_key_env]
         holders = [p.name for p in server.folder.iterdir() if key in p.read_text()]
-        assert holders == ['key.json'] and key not in repr(server) and re.match(r"Server\('fake', fake, http://127.0.0.1:\d+/v1, ready\)", repr(server))
+        assert holders == ['key.yaml'] and key not in repr(server) and re.match(r"Server\('fake', fake, http://127.0.0.1:\d+/v1, ready\)", repr(server))
         assert {oct(p.stat().st_mode & 0o77) for p in server.folder.iterdir()} == {'0o0'}

@@ -13,7 +13,7 @@ _names = dict(
     rewards='Constraints FunctionReward reward',
     store='RunStore',
     run='Run',
-    data='load_prompts prompts_from to_dpo to_published to_sft write_jsonl',
+    data='load_prompts load_samples prompts_from save_samples to_dpo to_published to_sft write_jsonl',
     analysis='compare curve frame summary',
     plot='plot_curve plot_models plot_tree',
 )

@@ -6,7 +6,7 @@
 __all__ = ['axes', 'published_source', 'frame', 'curve', 'complete', 'compare', 'summary', 'above', 'children', 'depths',
            'depth_counts', 'path', 'winner', 'published_curve']
 
-# %% ../nbs/12_analysis.ipynb #6677c322
+# %% ../nbs/12_analysis.ipynb #8ca428a1
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -15,31 +15,32 @@ import numpy as np, pandas as pd
 
 from .compute import Card, card, sample_cost
 from .core import InputError, Prompt, Sample
-from .data import only_reward, ranked, samples_of
+from .data import guide, only_reward, opened, ranked, samples_of
 
-# %% ../nbs/12_analysis.ipynb #c223b854
-_costs = ('calls', 'samples', 'prompt_tokens', 'cached_tokens', 'completion_tokens', 'tokens', 'flops', 'flops_uncached', 'flops_published', 'reward_flops', 'reward_tokens',
-          'seconds', 'money')
+# %% ../nbs/12_analysis.ipynb #373b27e5
+_costs = ('calls', 'samples', 'prompt_tokens', 'cached_tokens', 'completion_tokens', 'tokens', 'flops', 'flops_uncached', 'flops_published',
+          'reward_flops', 'reward_tokens', 'seconds', 'money')
 
 def _cost_row(sample, cards, reward_cards):
     "The costs of a sample in the order of `_costs`; NaN where unknown."
     c = sample_cost(sample, cards, reward_cards)
     uncached = None if c.flops is None else c.flops + c.cached_flops
-    values = (c.calls, c.samples, c.prompt_tokens, c.cached_tokens, c.completion_tokens, c.tokens, c.flops, uncached, c.flops_published, c.reward_flops, c.reward_tokens,
-              c.seconds, c.money)
+    values = (c.calls, c.samples, c.prompt_tokens, c.cached_tokens, c.completion_tokens, c.tokens, c.flops, uncached, c.flops_published,
+              c.reward_flops, c.reward_tokens, c.seconds, c.money)
     return [math.nan if v is None else v for v in values]
 
-# %% ../nbs/12_analysis.ipynb #eea9a287
+# %% ../nbs/12_analysis.ipynb #0531b701
 def _sample_row(sample, reward, others):
     "What a sample is, beside its cost."
     t, c = sample.trial, sample.completion
     value = lambda name: math.nan if sample.error or (v := sample.value(name)) is None else float(v)
-    return [sample.run, sample.prompt_id, t.number, t.model, t.kind, t.layer, t.action, t.parents, t.tree_parent, value(reward), sample.error is not None, sample.error,
-            c.finish_reason if c else None, len(c.text) if c and c.text else 0, *map(value, others)]
+    return [sample.run, sample.prompt_id, t.number, t.model, t.kind, t.layer, t.action, t.parents, t.tree_parent,
+            value(reward), sample.error is not None, sample.error, c.finish_reason if c else None, len(c.text) if c and c.text else 0, *map(value, others)]
 
+# %% ../nbs/12_analysis.ipynb #6f154485
 _columns = ('run', 'prompt_id', 'number', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'reward', 'failed', 'error', 'finish_reason', 'length')
 
-# %% ../nbs/12_analysis.ipynb #b2153b11
+# %% ../nbs/12_analysis.ipynb #66c949e9
 def _known_cards(samples):
     "The cards of the models whose name is that of a card."
     def find(name):
@@ -47,40 +48,62 @@ def _known_cards(samples):
         except InputError: return None
     return {m: find(m) for m in {s.trial.model for s in samples}}
 
+def _stored_cards(store, runs):
+    "The cards of models and of rewards that the configurations of stored runs hold."
+    configs = [store.config(run) for run in runs]
+    models = {m['name']: Card(**m['card']) for c in configs for m in c.get('models', ()) if m.get('card')}
+    return models, {name: Card(**fields) for c in configs for name, fields in c.get('reward_cards', {}).items()}
+
+# %% ../nbs/12_analysis.ipynb #72a5b097
 def _labels(source, runs, labels):
     "The name under which each run is shown: as given, else its method, else its own."
-    def method(run):
-        config = source.config(run) if hasattr(source, 'config') and hasattr(source, 'runs') else {}
-        found = config.get('method') if isinstance(config, dict) else None
-        return found.get('name', run) if isinstance(found, dict) else found or run
-    return {run: (labels or {}).get(run) or method(run) for run in runs}
+    method = lambda run: source.config(run).get('method') if hasattr(source, 'runs') else None
+    return {run: (labels or {}).get(run) or method(run) or run for run in runs}
 
-# %% ../nbs/12_analysis.ipynb #4353f25f
+# %% ../nbs/12_analysis.ipynb #951d050e
+def _as_told(source, run):
+    "The samples, those of a prompt in the order in which its search was told of them; the untold last."
+    if not hasattr(source, 'runs'): return (yield from samples_of(source, run))
+    for name in opened(source, run)[1]:
+        for p in source.prompts(name):
+            tells = [entry[1] for entry in source.journal(name, p.id) if entry[0] == 'tell']
+            place = {number: i for i, number in enumerate(tells)}
+            yield from sorted(source.samples(name, p.id), key=lambda s: place.get(s.trial.number, math.inf))
+
+# %% ../nbs/12_analysis.ipynb #07502791
 def frame(
     source:Any, # Samples, a `Run`, or a `RunStore`
     run:str|list[str]|None=None, # Take only these runs; None: all
-    cards:dict[str,Card|None]|None=None, # Card of each model, by the name used in trials; None: those that `compute.cards` knows by that name
-    reward:str='', # Name of the reward that guided, for the column `reward`; empty: the only one there is
-    reward_cards:dict[str,Card|None]|None=None, # Card of each reward; None for one that costs nothing worth counting
+    cards:dict[str,Card|None]|None=None, # Card of each model, by the name used in trials; None: as the store says, or those that `compute.cards` knows by that name
+    reward:str='', # Name of the reward that guided, for the column `reward`; empty: as the store says, or the only one there is
+    reward_cards:dict[str,Card|None]|None=None, # Card of each reward, None for one that costs nothing worth counting; None: as the store says
     labels:dict[str,str]|None=None, # Method of each run, for the column `method`; else from its configuration, else the run's name
-    prompts:Iterable[Prompt]|None=None, # For the column `category`
+    prompts:Iterable[Prompt]|None=None, # For the column `category`; None: those of the store
 )->pd.DataFrame: # One row per sample
     "The samples as a table."
-    samples = list(samples_of(source, run))
-    reward = reward or only_reward(samples)
+    samples = list(_as_told(source, run))
+    reward = reward or guide(source, run) or only_reward(samples)
     others = sorted({sc.reward for s in samples for sc in s.scores} - {reward})
-    cards = _known_cards(samples) if cards is None else cards
-    rows = [_sample_row(s, reward, others) + _cost_row(s, cards, reward_cards or {}) for s in samples]
+    models, judges = _stored_cards(*opened(source, run))
+    cards = _known_cards(samples) | models if cards is None else cards
+    rows = [_sample_row(s, reward, others) + _cost_row(s, cards, judges if reward_cards is None else reward_cards) for s in samples]
     df = pd.DataFrame(rows, columns=[*_columns, *others, *_costs])
-    return _completed(df, reward, others, _labels(source, df['run'].unique(), labels), {p.id: p.meta.get('category') for p in prompts or ()})
+    return _completed(df, reward, others, _labels(source, df['run'].unique(), labels), _categories(source, run, prompts))
 
-# %% ../nbs/12_analysis.ipynb #8ef86c40
+# %% ../nbs/12_analysis.ipynb #0c24cb83
+def _categories(source, run, prompts):
+    "Category of each prompt."
+    if prompts is None: prompts = [p for name in opened(source, run)[1] for p in source.prompts(name)]
+    return {p.id: p.meta.get('category') for p in prompts}
+
+# %% ../nbs/12_analysis.ipynb #e7d7a067
 def _completed(df, reward, others, labels, categories):
     "The table with the columns that follow from others."
     df.insert(0, 'method', df['run'].map(labels))
     df.insert(3, 'category', df['prompt_id'].map(categories) if categories else None)
     df.insert(5, 'order', df.groupby(['run', 'prompt_id'], sort=False).cumcount())
     for column in ('flops', 'flops_published'): df[f'{column}_with_reward'] = df[column] + df['reward_flops']
+    df['tree_parent'] = df['tree_parent'].astype('Int64')
     df.attrs = dict(reward=reward, others=others, unknown=sorted(df.loc[df['flops'].isna(), 'model'].unique()))
     return df
 
@@ -111,9 +134,10 @@ def _running(value, judged, y, k):
         out[:, i] = held.mean(1)
     return out
 
-# %% ../nbs/12_analysis.ipynb #62c4787b
+# %% ../nbs/12_analysis.ipynb #f10ab978
 axes = dict(flops='FLOPs', flops_with_reward='FLOPs with the reward model', flops_uncached='FLOPs without prefix cache', flops_published='FLOPs as published',
-            flops_published_with_reward='FLOPs as published, with the reward model', tokens='tokens', samples='samples', seconds='seconds of model time', money='cost')
+            flops_published_with_reward='FLOPs as published, with the reward model', tokens='tokens', samples='samples',
+            seconds='seconds of model time', money='cost')
 
 def _check(df, x, y, k, judge, align='cost'):
     "Refuse what has no meaning, with a word about what has."
@@ -121,9 +145,10 @@ def _check(df, x, y, k, judge, align='cost'):
     if y not in ('best', 'top', 'mean'): raise InputError(f'{y!r} is no statistic', 'y', 'Use best, top or mean.')
     if align not in ('cost', 'samples'): raise InputError(f'{align!r} is no alignment', 'align', 'Use cost or samples.')
     if k < 1: raise InputError(f'{k!r} answers have no mean', 'k', 'Use 1 or more.')
-    if judge and judge not in df: raise InputError(f'no scores of {judge!r}', 'judge', f'There are {", ".join(df.attrs.get("others", ())) or "none but those of the guide"}.')
+    others = ', '.join(df.attrs.get('others', ())) or 'none but those of the guide'
+    if judge and judge not in df: raise InputError(f'no scores of {judge!r}', 'judge', f'There are {others}.')
 
-# %% ../nbs/12_analysis.ipynb #f37a468f
+# %% ../nbs/12_analysis.ipynb #26390db6
 def _grid(start, end, x, points):
     "Costs to read off between two costs: half of them evenly spaced, half by equal factors, to serve both kinds of axis."
     if x == 'samples':
@@ -132,12 +157,13 @@ def _grid(start, end, x, points):
     if start <= 0: return np.linspace(start, end, points)
     return np.union1d(np.linspace(start, end, points // 2 + 1), np.geomspace(start, end, points - points // 2 + 1))
 
+# %% ../nbs/12_analysis.ipynb #27846dd2
 def _read_off(cost, stat, grid):
     "The step functions at the costs of `grid`: array (search x grid)."
     at = np.stack([np.searchsorted(c, grid, 'right') - 1 for c in cost]) if len(cost) else np.zeros((0, len(grid)), int)
     return np.where(at >= 0, np.take_along_axis(stat, np.maximum(at, 0), 1), np.nan)
 
-# %% ../nbs/12_analysis.ipynb #caad56ad
+# %% ../nbs/12_analysis.ipynb #ae634b9d
 def _weights(n, n_boot, seed):
     "How often each of `n` prompts is in each bootstrap draw, in blocks of draws."
     rng, block = np.random.default_rng(seed), max(1, 4_000_000 // max(n, 1))
@@ -145,6 +171,7 @@ def _weights(n, n_boot, seed):
         draws = min(block, n_boot - at)
         yield np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(draws)]).astype(float)
 
+# %% ../nbs/12_analysis.ipynb #27be1add
 def _band(values, prompt, n, n_boot, level, seed):
     "Lower and upper end of the confidence band of the mean over searches (rows of `values`)."
     if len(set(prompt)) < 2 or n_boot < 1: return np.full((2, values.shape[1]), np.nan)
@@ -212,11 +239,12 @@ def complete(
     out.attrs = dict(df.attrs)
     return out
 
-# %% ../nbs/12_analysis.ipynb #66b65d16
+# %% ../nbs/12_analysis.ipynb #0f471d62
 def _by_prompt(prompt, values, shared):
     "Mean over the searches of each shared prompt: array (prompt x cost)."
     return np.stack([values[prompt == p].mean(0) for p in shared])
 
+# %% ../nbs/12_analysis.ipynb #20780c15
 def _pair(df, a, b, by, x, y, k, judge):
     "Prompt, cost and statistic of the searches of both methods, on the prompts that have a value in both."
     sides = []
@@ -265,20 +293,22 @@ def _differences(grid, va, vb, n_boot, level, seed):
     return pd.DataFrame(dict(at=grid, a=va.mean(0), b=vb.mean(0), difference=d.mean(0), low=low, high=high,
                              won=((d > 0) & ~same).mean(0), tied=same.mean(0), lost=((d < 0) & ~same).mean(0), n=n))
 
-# %% ../nbs/12_analysis.ipynb #ea7b558b
+# %% ../nbs/12_analysis.ipynb #451bc33f
 def _top(value, k):
     "Mean over searches of the mean of their k best."
     best = -np.sort(-value, axis=1)[:, :k]
     full = best[~np.isnan(best).any(1)] if best.shape[1] == k else best[:0]
     return full.mean() if len(full) else math.nan
 
+# %% ../nbs/12_analysis.ipynb #f2f911cf
 def _summary_row(part, judge):
     _, _, value, judged = _searches(part, 'tokens', judge)
     prompts = len(value)
     cost = {c: part[c].sum(skipna=False) / prompts for c in ('flops', 'flops_published', 'reward_flops', 'tokens', 'seconds', 'money')}
     mean = np.nansum(value, 1)[(n := (~np.isnan(value)).sum(1)) > 0] / n[n > 0]
     held = {judge: np.nanmean(r) if (r := _running(value, judged, 'best', 1)[:, -1]).size and not np.isnan(r).all() else math.nan} if judge else {}
-    return dict(prompts=prompts, samples=int(part['samples'].sum()), failures=int(part['failed'].sum()), unscored=int((~part['failed'] & part['reward'].isna()).sum()),
+    return dict(prompts=prompts, samples=int(part['samples'].sum()), failures=int(part['failed'].sum()),
+                unscored=int((~part['failed'] & part['reward'].isna()).sum()),
                 best=_top(value, 1), top3=_top(value, 3), top5=_top(value, 5), top10=_top(value, 10), mean=mean.mean() if len(mean) else math.nan) | held | cost
 
 # %% ../nbs/12_analysis.ipynb #3df7f0bb
@@ -293,7 +323,7 @@ def summary(
     rows = [dict(zip(by, names)) | _summary_row(part, judge) for names, part in df.groupby(by, sort=False)]
     return pd.DataFrame(rows).set_index(by) if rows else pd.DataFrame()
 
-# %% ../nbs/12_analysis.ipynb #1a1c0551
+# %% ../nbs/12_analysis.ipynb #87389640
 def above(
     sample:Sample, # Any sample
 )->int|None: # Number of the sample above it; None at the root
@@ -301,6 +331,7 @@ def above(
     t = sample.trial
     return t.tree_parent if t.tree_parent is not None else t.parents[0] if t.parents else None
 
+# %% ../nbs/12_analysis.ipynb #859d1e38
 def children(
     samples:Iterable[Sample], # Samples of one search
 )->dict[int|None,list[int]]: # Numbers of the samples below each number; those at the top are below None
@@ -309,7 +340,7 @@ def children(
     for s in sorted(samples, key=lambda s: s.trial.number): out.setdefault(above(s), []).append(s.trial.number)
     return out
 
-# %% ../nbs/12_analysis.ipynb #32e80985
+# %% ../nbs/12_analysis.ipynb #a93dc52c
 def depths(
     samples:Iterable[Sample], # Samples of one search
 )->dict[int,int]: # Depth of each number, 1 at the top
@@ -318,6 +349,7 @@ def depths(
     for s in sorted(samples, key=lambda s: s.trial.number): out[s.trial.number] = out.get(above(s), 0) + 1
     return out
 
+# %% ../nbs/12_analysis.ipynb #3a119cae
 def depth_counts(
     samples:Iterable[Sample], # Samples of one search
 )->dict[int,int]: # Number of samples at each depth, from 1
@@ -325,7 +357,7 @@ def depth_counts(
     found = list(depths(samples).values())
     return {d: found.count(d) for d in sorted(set(found))}
 
-# %% ../nbs/12_analysis.ipynb #7118fc7b
+# %% ../nbs/12_analysis.ipynb #e6e7e109
 def path(
     samples:Iterable[Sample], # Samples of one search
     number:int, # Where the path ends
@@ -338,6 +370,7 @@ def path(
         number = above(known[number])
     return out[::-1]
 
+# %% ../nbs/12_analysis.ipynb #7d9eabd4
 def winner(
     samples:Iterable[Sample], # Samples of one search
     reward:str='', # Name of the reward that guided; empty: the only one there is

@@ -4,30 +4,33 @@
 
 # %% auto #0
 __all__ = ['languages', 'Prompts', 'BadPrompts', 'load_prompts', 'prompts_from', 'write_jsonl', 'write_json', 'write_parquet',
-           'prompt_record', 'save_prompts', 'samples_of', 'by_prompt', 'ranked', 'Rows', 'to_sft', 'only_reward',
-           'to_dpo', 'to_ultrafeedback', 'to_llama_factory', 'to_axolotl', 'to_published', 'to_alpaca_eval',
-           'to_arena_hard', 'split']
+           'prompt_record', 'save_prompts', 'opened', 'samples_of', 'by_prompt', 'only_reward', 'guide', 'ranked',
+           'Rows', 'save_samples', 'load_samples', 'to_sft', 'to_dpo', 'to_ultrafeedback', 'to_llama_factory',
+           'to_axolotl', 'to_published', 'to_alpaca_eval', 'to_arena_hard', 'split']
 
-# %% ../nbs/11_data.ipynb #1b73631c
+# %% ../nbs/11_data.ipynb #b92f092a
 import difflib, hashlib, json, math, os, re, statistics, time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .core import InputError, Message, Prompt, Sample, chat
+from .core import Completion, InputError, Message, Prompt, Sample, Score, Trial, Usage, chat
 from .templates import Templates
 
-# %% ../nbs/11_data.ipynb #b9e7199f
+# %% ../nbs/11_data.ipynb #9a0ed7b0
 def _no_twins(pairs):
     "An object, unless a field is given twice."
     twins = [k for k, n in Counter(k for k, _ in pairs).items() if n > 1]
     if twins: raise InputError('the field is given twice', twins[0], 'Keep one of the two.')
     return dict(pairs)
 
+# %% ../nbs/11_data.ipynb #d6faf4a1
 def _no_constant(name):
     raise InputError(f'{name} is not JSON', 'line', 'Write a number, or null.')
 
+# %% ../nbs/11_data.ipynb #2113d764
 _decoder = json.JSONDecoder(object_pairs_hook=_no_twins, parse_constant=_no_constant)
 
 # %% ../nbs/11_data.ipynb #35a8ccf8
@@ -145,11 +148,12 @@ def _translation(record):
     source, target = pair
     return record | dict(source=record[source], reference=record[target], source_language=languages[source], target_language=languages[target])
 
-# %% ../nbs/11_data.ipynb #36690a74
+# %% ../nbs/11_data.ipynb #15693aef
 def _kind(value):
     "What a JSON value is, in words."
     return {str: 'text', bool: 'true or false', int: 'a number', float: 'a number', list: 'a list', dict: 'an object', type(None): 'null'}[type(value)]
 
+# %% ../nbs/11_data.ipynb #ea928aa3
 def _id_problems(record):
     id = record.get('id')
     if id is None: yield InputError('the field is missing', 'id', 'Give every prompt an id of its own.')
@@ -205,7 +209,7 @@ def _constraint_problems(record):
         if not isinstance(c, dict) or not isinstance(c.get('kind'), str):
             yield InputError('no object with a kind', f'constraints[{i}]', 'Write {"kind": ..., its parameters}.')
 
-# %% ../nbs/11_data.ipynb #0d9838e6
+# %% ../nbs/11_data.ipynb #7d7deb53
 def _strings(value):
     "Every text inside a JSON value."
     stack = [value]
@@ -215,6 +219,7 @@ def _strings(value):
         elif isinstance(v, dict): stack += [*v, *v.values()]
         elif isinstance(v, list): stack += v
 
+# %% ../nbs/11_data.ipynb #c856f4f1
 def _text_problems(record):
     for field, value in record.items():
         texts = list(_strings(value))
@@ -239,13 +244,14 @@ def _prompt(record):
     return Prompt(str(record['id']), record.get('instruction') or record.get('source') or '', tuple(Message(t['role'], t['content']) for t in turns),
                   None if reference is None else str(reference), record.get('source'), meta)
 
-# %% ../nbs/11_data.ipynb #cd737d02
+# %% ../nbs/11_data.ipynb #e9efe3ae
 class Prompts(list):
     "Prompts, and the reports on the lines that are not among them."
     def __init__(self, prompts=(), bad=()):
         super().__init__(prompts)
         self.bad = list(bad)
 
+# %% ../nbs/11_data.ipynb #892ef016
 class BadPrompts(InputError):
     "Every problem of a prompt file at once."
     def __init__(self,
@@ -315,13 +321,14 @@ def prompts_from(
     "Prompts from records in memory."
     return _gather(enumerate(({'instruction': r} if isinstance(r, str) else r for r in records), 1), 'prompts', False, id_prefix)
 
-# %% ../nbs/11_data.ipynb #4447ded5
+# %% ../nbs/11_data.ipynb #a56df2c7
 def _plain(value):
     "A numpy number or array as Python's own; for `json`."
     if hasattr(value, 'tolist'): return value.tolist()
     if isinstance(value, (set, tuple)): return list(value)
     raise TypeError(f'{type(value).__name__} has no form in JSON')
 
+# %% ../nbs/11_data.ipynb #b88419a4
 def _dump(row, number):
     "One row as UTF-8; half of a surrogate pair, which no reader would take, becomes a question mark."
     try: return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain).encode('utf-8', 'replace')
@@ -366,7 +373,7 @@ def write_parquet(
     pq.write_table(pa.Table.from_pylist([{k: row.get(k) for k in names} for row in rows]), path)
     return Path(path)
 
-# %% ../nbs/11_data.ipynb #979f952b
+# %% ../nbs/11_data.ipynb #d63f30a0
 def prompt_record(
     prompt:Prompt, # Any prompt
 )->dict: # What `load_prompts` reads
@@ -377,40 +384,70 @@ def prompt_record(
     aside = {k: v for k, v in prompt.meta.items() if k in _fields}
     return main | {k: v for k, v in prompt.meta.items() if k not in _fields} | ({'meta': aside} if aside else {})
 
+# %% ../nbs/11_data.ipynb #3d099822
 def save_prompts(prompts:Iterable[Prompt], path:str|os.PathLike)->Path:
     "Write prompts as JSON Lines."
     return write_jsonl(map(prompt_record, prompts), path)
 
-# %% ../nbs/11_data.ipynb #98498382
-def _run_names(store, run):
-    return [run] if isinstance(run, str) else list(run) if run is not None else [r['name'] for r in store.runs()]
+# %% ../nbs/11_data.ipynb #2284e609
+def opened(
+    source:Any, # Samples, a `Run`, or a `RunStore`
+    run:str|list[str]|None=None, # Take only these runs; None: all
+)->tuple[Any,list[str]]: # The store and the names of the runs; or the samples and no names
+    "What a source of samples is, and which runs of a store are meant."
+    if not hasattr(source, 'runs'): return source.samples() if hasattr(source, 'samples') else source, []
+    return source, [run] if isinstance(run, str) else [r['name'] for r in source.runs()] if run is None else list(run)
 
+# %% ../nbs/11_data.ipynb #4b48e542
 def samples_of(
     source:Any, # Samples, a `Run`, or a `RunStore`
     run:str|list[str]|None=None, # Take only these runs; None: all
 )->Iterator[Sample]: # In the source's order
     "The samples of a source."
-    if hasattr(source, 'runs'):
-        for name in _run_names(source, run): yield from source.samples(name)
+    store, names = opened(source, run)
+    if hasattr(store, 'runs'):
+        for name in names: yield from store.samples(name)
     else:
-        keep = None if run is None else {run} if isinstance(run, str) else set(run)
-        yield from (s for s in (source.samples() if hasattr(source, 'samples') else source) if keep is None or s.run in keep)
+        keep = {run} if isinstance(run, str) else run
+        yield from (s for s in store if keep is None or s.run in keep)
 
-# %% ../nbs/11_data.ipynb #b9ad55eb
+# %% ../nbs/11_data.ipynb #00513b32
 def by_prompt(
     source:Any, # Samples, a `Run`, or a `RunStore`
-    prompts:Iterable[Prompt]|None=None, # Which, in this order; None: all that the store or the run has
+    prompts:Iterable[Prompt]|None=None, # Which, in this order; None: all that the store has; samples alone know none
     run:str|list[str]|None=None, # Take only these runs; None: all
 )->Iterator[tuple[Prompt,list[Sample]]]: # A prompt and its samples
     "The samples of each prompt."
-    if hasattr(source, 'runs'):
-        names = _run_names(source, run)
-        if prompts is None: prompts = {p.id: p for name in names for p in source.prompts(name)}.values()
-        for p in prompts: yield p, [s for name in names for s in source.samples(name, p.id)]
+    store, names = opened(source, run)
+    if hasattr(store, 'runs'):
+        ids = {name: {p.id: p for p in store.prompts(name)} for name in names}
+        if prompts is None: prompts = {i: p for known in ids.values() for i, p in known.items()}.values()
+        for p in prompts: yield p, [s for name in names if p.id in ids[name] for s in store.samples(name, p.id)]
         return
+    prompts = getattr(source, 'prompts', None) if prompts is None else prompts
+    if prompts is None: raise InputError('samples alone do not hold their prompts', 'prompts', 'Pass the prompts too, or a store.')
     groups = {}
     for s in samples_of(source, run): groups.setdefault(s.prompt_id, []).append(s)
-    for p in (getattr(source, 'prompts', None) if prompts is None else prompts) or (): yield p, groups.get(p.id, [])
+    for p in prompts: yield p, groups.get(p.id, [])
+
+# %% ../nbs/11_data.ipynb #b1efb2fe
+def only_reward(
+    samples:Iterable[Sample], # Any samples
+)->str: # Empty if nothing is scored
+    "The name of the one reward that has scored `samples`."
+    names = {sc.reward for s in samples for sc in s.scores}
+    if len(names) > 1: raise InputError(f'several rewards have scored these samples: {", ".join(sorted(names))}', 'reward', 'Name the one that chooses.')
+    return next(iter(names), '')
+
+# %% ../nbs/11_data.ipynb #3700b093
+def guide(
+    source:Any, # Samples, a `Run`, or a `RunStore`
+    run:str|list[str]|None=None, # Take only these runs; None: all
+)->str: # Empty if the source does not know, or if its runs had different ones
+    "The name of the reward that guided."
+    if not hasattr(source, 'runs'): return getattr(getattr(source, 'reward', None), 'name', '')
+    found = {source.config(name).get('reward') for name in opened(source, run)[1]}
+    return found.pop() or '' if len(found) == 1 else ''
 
 # %% ../nbs/11_data.ipynb #98810add
 def ranked(
@@ -423,19 +460,23 @@ def ranked(
             and (cut or s.completion.finish_reason != 'length')]
     return sorted(fine, key=lambda s: (-s.value(reward), s.trial.number))
 
-# %% ../nbs/11_data.ipynb #1a8f33b3
+# %% ../nbs/11_data.ipynb #f2763804
 def _scores(sample):
     return [dict(reward=s.reward, value=None if s.value is None else float(s.value), version=s.version, error=s.error) for s in sample.scores]
 
+# %% ../nbs/11_data.ipynb #485430e6
 def _origin(sample, reward, end=''):
     "Where an answer comes from, as fields with this ending."
     t, c = sample.trial, sample.completion
-    fields = dict(run=sample.run, model=t.model, trial=int(t.number), seed=int(t.seed), kind=t.kind, finish_reason=c.finish_reason, tokens=c.usage and c.usage.completion_tokens,
+    fields = dict(run=sample.run, model=t.model, trial=int(t.number), seed=int(t.seed), kind=t.kind,
+                  finish_reason=c.finish_reason, tokens=c.usage and c.usage.completion_tokens,
                   score=float(sample.value(reward)), scores=_scores(sample))
     return {k + end: v for k, v in fields.items()}
 
+# %% ../nbs/11_data.ipynb #ea787db1
 def _turns(messages): return [{'role': m.role, 'content': m.content} for m in messages]
 
+# %% ../nbs/11_data.ipynb #a2ea56c3
 def _shown(prompt, show): return _turns((show or Templates().fresh)(prompt))
 
 # %% ../nbs/11_data.ipynb #1242b71a
@@ -445,11 +486,38 @@ class Rows(list):
         super().__init__(rows)
         self.dropped = Counter(dropped or {})
 
-# %% ../nbs/11_data.ipynb #35127ace
+# %% ../nbs/11_data.ipynb #52338615
+def save_samples(
+    source:Any, # Samples, a `Run`, or a `RunStore`
+    path:str|os.PathLike, # The file to write
+    run:str|list[str]|None=None, # Take only these runs; None: all
+)->Path: # The file
+    "Write samples as JSON lines."
+    return write_jsonl(map(asdict, samples_of(source, run)), path)
+
+# %% ../nbs/11_data.ipynb #0d2b3f43
+def _sample(row:dict)->Sample:
+    "A sample from its line."
+    trial = {**row['trial'], 'messages': tuple(Message(**m) for m in row['trial']['messages']), 'parents': tuple(row['trial']['parents'])}
+    completion = row['completion'] and Completion(**{**row['completion'], 'usage': row['completion']['usage'] and Usage(**row['completion']['usage'])})
+    return Sample(row['run'], row['prompt_id'], Trial(**trial), completion, row['error'], tuple(Score(**s) for s in row['scores']))
+
+def load_samples(
+    path:str|os.PathLike, # A file of `save_samples`
+)->list[Sample]: # In the order of the file
+    "Read samples from JSON lines."
+    rows = []
+    for number, line in enumerate(Path(path).read_text(encoding='utf-8').splitlines(), 1):
+        try: rows.append(_sample(json.loads(line)))
+        except (ValueError, KeyError, TypeError) as e:
+            raise InputError(f'this is no stored sample ({type(e).__name__}: {e})', f'{path}:{number}', 'Write the file with `save_samples`.') from e
+    return rows
+
+# %% ../nbs/11_data.ipynb #a0651e90
 def to_sft(
     source:Any, # Samples, a `Run`, or a `RunStore`
-    prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store or run
-    reward:str='', # Name of the reward that chooses; empty: the only one there is
+    prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store
+    reward:str='', # Name of the reward that chooses; empty: the one that guided, or the only one there is
     form:str='messages', # `messages`, or `prompt_completion`
     run:str|list[str]|None=None, # Choose among the samples of these runs; None: all
     show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a model
@@ -458,7 +526,7 @@ def to_sft(
 )->Rows: # One per prompt
     "Rows to fine-tune on the best answers."
     if form not in ('messages', 'prompt_completion'): raise InputError(f'{form!r} is no form', 'form', 'Use messages or prompt_completion.')
-    rows = Rows()
+    rows, reward = Rows(), reward or guide(source, run)
     for p, samples in by_prompt(source, prompts, run):
         answers = ranked(samples, name := reward or only_reward(samples), cut)
         if not answers or answers[0].value(name) < min_score: rows.dropped['no usable answer' if not answers else 'below min_score'] += 1; continue
@@ -466,15 +534,6 @@ def to_sft(
         text = dict(messages=turns + last) if form == 'messages' else dict(prompt=turns, completion=last)
         rows.append(text | dict(prompt_id=p.id, reward=name) | _origin(answers[0], name))
     return rows
-
-# %% ../nbs/11_data.ipynb #b1efb2fe
-def only_reward(
-    samples:Iterable[Sample], # Any samples
-)->str: # Empty if nothing is scored
-    "The name of the one reward that has scored `samples`."
-    names = {sc.reward for s in samples for sc in s.scores}
-    if len(names) > 1: raise InputError(f'several rewards have scored these samples: {", ".join(sorted(names))}', 'reward', 'Name the one that chooses.')
-    return next(iter(names), '')
 
 # %% ../nbs/11_data.ipynb #271bc945
 def _policy(rejected):
@@ -485,14 +544,14 @@ def _policy(rejected):
         raise InputError(f'{rejected!r} is no policy', 'rejected', 'Use rank:k with k of at least 2, min, mu-2sigma, or margin>=m.')
     return parts[0], float(parts[1]) if len(parts) > 1 else 0.
 
-# %% ../nbs/11_data.ipynb #caffd04f
+# %% ../nbs/11_data.ipynb #d8067f7e
 def _reject(answers, allowed, policy, reward):
     "The answer that the policy rejects, among those allowed; None if there is none."
     kind, k = policy
     values = [float(s.value(reward)) for s in answers]
     if kind == 'rank': return next((s for s in allowed if s is answers[int(k) - 1]), None) if k <= len(answers) else None
     if kind == 'min': return allowed[-1] if allowed else None
-    if kind == 'margin': return next((s for s in allowed if values[0] - s.value(reward) >= k or math.isclose(values[0] - s.value(reward), k, rel_tol=1e-6)), None)
+    if kind == 'margin': return next((s for s in allowed if values[0] - s.value(reward) >= k * (1 - 1e-9)), None)
     target = statistics.fmean(values) - k * statistics.pstdev(values)
     return min(allowed, key=lambda s: abs(s.value(reward) - target), default=None)
 
@@ -506,10 +565,10 @@ def _allowed(answers, reward, max_length_ratio):
         return s.value(reward) < best.value(reward) and s.completion.text != best.completion.text and max(n, size) <= max_length_ratio * min(n, size)
     return [s for s in answers if fits(s)]
 
-# %% ../nbs/11_data.ipynb #9a1e917a
+# %% ../nbs/11_data.ipynb #1edf2fb7
 def _pairs(source, prompts, reward, rejected, run, max_length_ratio, cut, rows):
     "Prompt, reward, usable answers and the two of the pair, for each prompt that has one."
-    policy = _policy(rejected)
+    policy, reward = _policy(rejected), reward or guide(source, run)
     for p, samples in by_prompt(source, prompts, run):
         name = reward or only_reward(samples)
         answers = ranked(samples, name, cut)
@@ -518,11 +577,11 @@ def _pairs(source, prompts, reward, rejected, run, max_length_ratio, cut, rows):
         if worse is None: rows.dropped[f'no answer for {rejected}'] += 1; continue
         yield p, name, answers, answers[0], worse
 
-# %% ../nbs/11_data.ipynb #880e3a45
+# %% ../nbs/11_data.ipynb #662ebe7b
 def to_dpo(
     source:Any, # Samples, a `Run`, or a `RunStore`
-    prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store or run
-    reward:str='', # Name of the reward that chooses; empty: the only one there is
+    prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store
+    reward:str='', # Name of the reward that chooses; empty: the one that guided, or the only one there is
     rejected:str='mu-2sigma', # `rank:k`, `min`, `mu-2sigma` or `margin>=m`; the default works for any number of samples
     run:str|list[str]|None=None, # Choose among the samples of these runs; None: all
     show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a model
@@ -537,11 +596,11 @@ def to_dpo(
                     | _origin(best, name, '_chosen') | _origin(worse, name, '_rejected'))
     return rows
 
-# %% ../nbs/11_data.ipynb #08ce41a3
+# %% ../nbs/11_data.ipynb #a8d08206
 def to_ultrafeedback(
     source:Any, # Samples, a `Run`, or a `RunStore`
-    prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store or run
-    reward:str='', # Name of the reward that chooses; empty: the only one there is
+    prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store
+    reward:str='', # Name of the reward that chooses; empty: the one that guided, or the only one there is
     rejected:str='min', # `rank:k`, `min`, `mu-2sigma` or `margin>=m`; the worst, as in those sets
     run:str|list[str]|None=None, # Take the samples of these runs; None: all
     show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a model
@@ -558,7 +617,7 @@ def to_ultrafeedback(
                          all_trials=[int(s.trial.number) for s in answers]) | talks | dict(reward=name))
     return rows
 
-# %% ../nbs/11_data.ipynb #ae7e1e8e
+# %% ../nbs/11_data.ipynb #7b5b8a93
 def _parts(row):
     "System text, earlier turns, last user turn, and answers of a row of `to_sft` or `to_dpo`."
     turns = row['prompt'] if 'prompt' in row else row['messages'][:-1]
@@ -566,13 +625,14 @@ def _parts(row):
     system = '\n\n'.join(m['content'] for m in turns if m['role'] == 'system')
     return system, [m for m in turns if m['role'] != 'system'], ends
 
+# %% ../nbs/11_data.ipynb #d7610a45
 def _alpaca(row):
     system, turns, ends = _parts(row)
     old = [m['content'] for m in turns[:-1]]
     end = dict(output=ends['completion']['content']) if 'completion' in ends else {k: v['content'] for k, v in ends.items()}
     return dict(instruction=turns[-1]['content'], input='', system=system, history=[old[i:i + 2] for i in range(0, len(old), 2)]) | end
 
-# %% ../nbs/11_data.ipynb #48dd82be
+# %% ../nbs/11_data.ipynb #4f2b2ffb
 def _sharegpt(row):
     system, turns, ends = _parts(row)
     say = lambda m: {'from': 'human' if m['role'] == 'user' else 'gpt', 'value': m['content']}
@@ -580,11 +640,13 @@ def _sharegpt(row):
     if 'completion' in ends: return talk | {'conversations': talk['conversations'] + [say(ends['completion'])]}
     return talk | {k: say(v) for k, v in ends.items()}
 
+# %% ../nbs/11_data.ipynb #6bf2dc1a
 def _dataset_info(name, form, pairs):
     "The entry of `dataset_info.json`."
     columns = dict(messages='conversations') if form == 'sharegpt' else dict(prompt='instruction', query='input', history='history')
     columns |= dict(system='system') | (dict(chosen='chosen', rejected='rejected') if pairs else dict(response='output') if form == 'alpaca' else {})
-    return {name: dict(file_name=f'{name}.jsonl') | (dict(formatting='sharegpt') if form == 'sharegpt' else {}) | (dict(ranking=True) if pairs else {}) | dict(columns=columns)}
+    more = (dict(formatting='sharegpt') if form == 'sharegpt' else {}) | (dict(ranking=True) if pairs else {})
+    return {name: dict(file_name=f'{name}.jsonl') | more | dict(columns=columns)}
 
 # %% ../nbs/11_data.ipynb #982b629d
 def to_llama_factory(
@@ -606,7 +668,7 @@ def to_axolotl(
     if form == 'default': return [dict(messages=r['prompt'], chosen=r['chosen'][0], rejected=r['rejected'][0]) for r in rows]
     return [{k: r['prompt'] + r[k] for k in ('chosen', 'rejected')} for r in rows]
 
-# %% ../nbs/11_data.ipynb #523189b7
+# %% ../nbs/11_data.ipynb #71360b98
 def _published_order(samples):
     "Samples as the published code lists them."
     samples = sorted(samples, key=lambda s: s.trial.number)
@@ -614,24 +676,26 @@ def _published_order(samples):
     models = list(dict.fromkeys(s.trial.model for s in samples))
     return sorted(samples, key=lambda s: models.index(s.trial.model))
 
+# %% ../nbs/11_data.ipynb #9e888ecc
 def _published(prompt, samples, reward):
     "The record of one prompt."
     usage, best = [s.completion.usage for s in samples], max(samples, key=lambda s: s.value(reward))
     return prompt_record(prompt) | dict(
-        responses=[s.completion.text for s in samples], actions=[s.trial.action or s.trial.model for s in samples], rewards=[float(s.value(reward)) for s in samples],
+        responses=[s.completion.text for s in samples], actions=[s.trial.action or s.trial.model for s in samples],
+        rewards=[float(s.value(reward)) for s in samples],
         n_prompt_tokens=[u.prompt_tokens for u in usage], n_completion_tokens=[u.completion_tokens for u in usage], total_tokens=[u.total for u in usage],
         best_reward=float(best.value(reward)), best_response=best.completion.text, best_model=best.trial.action or best.trial.model)
 
-# %% ../nbs/11_data.ipynb #844d3167
+# %% ../nbs/11_data.ipynb #20254ccf
 def to_published(
     source:Any, # Samples, a `Run`, or a `RunStore`
-    prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store or run
-    reward:str='', # Name of the reward that guided; empty: the only one there is
+    prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store
+    reward:str='', # Name of the reward that guided; empty: as the store says, or the only one there is
     run:str|None=None, # The run; None: the only one there is
     tree_info:Callable|None=None, # From the samples of a prompt to the text of its tree; None: no such field
 )->Rows: # One per prompt with a scored answer
     "Records as the published code writes them."
-    rows = Rows()
+    rows, reward = Rows(), reward or guide(source, run)
     for p, samples in by_prompt(source, prompts, run):
         if len({s.run for s in samples}) > 1: raise InputError(f'prompt {p.id!r} has samples of several runs', 'run', 'Name the run; a record is about one.')
         name = reward or only_reward(samples)
@@ -641,23 +705,23 @@ def to_published(
         rows.append(_published(p, scored, name) | ({'tree_info': tree_info(samples)} if tree_info else {}))
     return rows
 
-# %% ../nbs/11_data.ipynb #6820c444
+# %% ../nbs/11_data.ipynb #06393896
 def to_alpaca_eval(
     source:Any, # Samples, a `Run`, or a `RunStore`
     prompts:Iterable[Prompt]|None=None, # The benchmark's prompts; None: those of the store or run
-    reward:str='', # Name of the reward that chooses; empty: the only one there is
+    reward:str='', # Name of the reward that chooses; empty: the one that guided, or the only one there is
     generator:str='toa_nb', # The name under which the answers compete
     run:str|list[str]|None=None, # Choose among the samples of these runs; None: all
 )->Rows: # One per prompt with a scored answer
     "The best answers as model outputs of AlpacaEval."
-    rows = Rows()
+    rows, reward = Rows(), reward or guide(source, run)
     for p, samples in by_prompt(source, prompts, run):
         answers = ranked(samples, reward or only_reward(samples), cut=True)
         if not answers: rows.dropped['no scored answer'] += 1; continue
         rows.append(dict(dataset=p.meta.get('dataset', 'alpaca_eval'), instruction=p.instruction, output=answers[0].completion.text, generator=generator))
     return rows
 
-# %% ../nbs/11_data.ipynb #c0ebe7c8
+# %% ../nbs/11_data.ipynb #8dd2cc6f
 def _markdown_counts(text):
     "Headers by level, list items and bold spans outside of code blocks."
     text = re.sub(r'```[^`]*```', '', text)
@@ -666,6 +730,7 @@ def _markdown_counts(text):
                 list_count=dict(ordered=count(r'^\s*\d+\.\s'), unordered=count(r'^\s*[-*+]\s')),
                 bold_count={'**': count(r'\*\*[^*\n]+\*\*'), '__': count(r'__[^_\n]+__')})
 
+# %% ../nbs/11_data.ipynb #1d7c3939
 def _gpt4o_tokens():
     "The token counter that the benchmark uses."
     try: import tiktoken
@@ -673,18 +738,18 @@ def _gpt4o_tokens():
     encoding = tiktoken.encoding_for_model('gpt-4o')
     return lambda text: len(encoding.encode(text, disallowed_special=()))
 
-# %% ../nbs/11_data.ipynb #e9ad55f5
+# %% ../nbs/11_data.ipynb #964a08b0
 def to_arena_hard(
     source:Any, # Samples, a `Run`, or a `RunStore`
     prompts:Iterable[Prompt]|None=None, # The benchmark's questions; their `uid` is the prompt's id
-    reward:str='', # Name of the reward that chooses; empty: the only one there is
+    reward:str='', # Name of the reward that chooses; empty: the one that guided, or the only one there is
     model:str='toa_nb', # The name under which the answers compete
     run:str|list[str]|None=None, # Choose among the samples of these runs; None: all
     count_tokens:Callable[[str],int]|None=None, # Tokens of a text; None: those of GPT-4o, by the package tiktoken
     tstamp:float|None=None, # Time of the answers, in seconds since 1970; None: now
 )->Rows: # One per prompt with a scored answer
     "The best answers as model answers of Arena-Hard."
-    rows, tokens = Rows(), count_tokens or _gpt4o_tokens()
+    rows, tokens, reward = Rows(), count_tokens or _gpt4o_tokens(), reward or guide(source, run)
     for p, samples in by_prompt(source, prompts, run):
         answers = ranked(samples, reward or only_reward(samples), cut=True)
         if not answers: rows.dropped['no scored answer'] += 1; continue

@@ -82,7 +82,7 @@ def _y_name(attrs):
     what = dict(best='of the best answer so far', top=f'of the {attrs.get("k")} best answers so far', mean='of all answers so far')[attrs.get('y', 'best')]
     return f'Mean {name}{"" if "reward" in name else " reward"}\n{what}{chosen}'
 
-# %% ../nbs/13_plot.ipynb #3a949592
+# %% ../nbs/13_plot.ipynb #ce612d76
 def _lines(ax, df, looks, bands):
     "One line with its band and markers per method."
     by, steps = df.attrs.get('by', 'method'), df.attrs.get('align') != 'samples'
@@ -92,22 +92,24 @@ def _lines(ax, df, looks, bands):
         style = dict(drawstyle='steps-post') if steps and df.attrs.get('x') == 'samples' else {}
         ax.plot(part['x'], part['mean'], color=colour, lw=1.6, marker=marker, ms=5, mec='white', mew=.6, markevery=(.02 + .015 * i, .1),
                 label=label, zorder=3, **style)
-        if bands and part['low'].notna().any(): ax.fill_between(part['x'], part['low'], part['high'], color=colour, alpha=alpha, lw=0, zorder=2, step='post' if style else None)
+        if bands and part['low'].notna().any():
+            ax.fill_between(part['x'], part['low'], part['high'], color=colour, alpha=alpha, lw=0, zorder=2, step='post' if style else None)
 
-# %% ../nbs/13_plot.ipynb #ef912413
-def _backdrop(ax, df):
-    "The published curves in grey, each with its name at its end."
+# %% ../nbs/13_plot.ipynb #b5b2b7b3
+def _backdrop(ax, df, shown):
+    "Other curves in thin grey; a method that is shown itself has the same marker and needs no name."
     for name, part in df.groupby('method', sort=False):
         label, _, marker = look([name])[name]
-        ax.plot(part['x'], part['mean'], color='#bdbdbd', lw=.9, ls=(0, (4, 2)), marker=marker, ms=3, zorder=1)
-        ax.annotate(label, (part['x'].iloc[-1], part['mean'].iloc[-1]), (3, 4), textcoords='offset points', fontsize=6, color='#8a8a8a', zorder=1)
-    ax.plot([], [], color='#bdbdbd', lw=.9, ls=(0, (4, 2)), label='published')
+        ax.plot(part['x'], part['mean'], color='#b5b5b5', lw=.9, ls=(0, (4, 2)), marker=marker, ms=3.5, zorder=1,
+                label='published' if label in shown else f'{label}, published')
 
+# %% ../nbs/13_plot.ipynb #b52c61b0
 def _notes(attrs, looks):
     "What the figure does not show."
     unknown = [looks[n][0] if n in looks else str(n) for n in attrs.get('unknown', ())]
     out = [f'Not shown, because the compute of a model is unknown: {", ".join(unknown)}.'] if unknown else []
-    out += [f'{looks[n][0] if n in looks else n}: {c} prompt{"s" * (c > 1)} without enough scored answers left out.' for n, c in attrs.get('left_out', {}).items()]
+    out += [f'{looks[n][0] if n in looks else n}: {c} prompt{"s" * (c > 1)}'
+            ' without enough scored answers left out.' for n, c in attrs.get('left_out', {}).items()]
     return '\n'.join(out)
 
 # %% ../nbs/13_plot.ipynb #f249c81c
@@ -131,16 +133,17 @@ def plot_curve(
     if notes := _notes(df.attrs, looks | look(df.attrs.get('unknown', ()))): fig.supxlabel(notes, fontsize=7, color='#666666', x=.01, ha='left')
     return fig
 
-# %% ../nbs/13_plot.ipynb #4952123e
+# %% ../nbs/13_plot.ipynb #a0c9bae7
 def _panel(ax, df, looks, log, bands, backdrop):
     if df.empty: ax.text(.5, .5, 'no common range of compute yet', ha='center', va='center', transform=ax.transAxes, color='#666666', fontsize=9)
-    if backdrop is not None: _backdrop(ax, backdrop)
+    if backdrop is not None: _backdrop(ax, backdrop, {v[0] for v in looks.values()})
     _lines(ax, df, looks, bands)
     largest = max([df['x'].max() if len(df) else 0] + ([] if backdrop is None else [backdrop['x'].max()]))
     _x_axis(ax, df.attrs.get('x', 'flops'), largest, log)
     if not log and largest > 0: ax.set_xlim(0, largest * 1.02)
     ax.set_ylabel(_y_name(df.attrs), fontsize=9)
 
+# %% ../nbs/13_plot.ipynb #9efdae2f
 def _legend(fig, ax, df):
     "The methods beside the figure, the one that ends highest on top."
     ends = {} if df.empty else df.groupby(df.attrs.get('by', 'method'), sort=False)['mean'].last().to_dict()
@@ -164,18 +167,19 @@ def _spread(samples, width):
         if n in below: across[n] = (across[below[n][0]] + across[below[n][-1]]) / 2
     return across, total, leaves
 
-# %% ../nbs/13_plot.ipynb #eedd4e18
+# %% ../nbs/13_plot.ipynb #2c701619
 def _places(samples, radial):
     "Where to draw each sample, and the prompt under None."
     deep = depths(samples)
     if not radial:
         across, total, _ = _spread(samples, lambda depth: 1)
         return {n: (x, -deep[n]) for n, x in across.items()} | {None: (total / 2, 0)}
-    ring = lambda depth: depth + 1.5
+    ring = lambda depth: depth ** .8 + 1.5
     across, total, leaves = _spread(samples, lambda depth: 1 / ring(depth))
-    row = {n: .24 * (i % 3 - 1) for i, n in enumerate(leaves)} if len(leaves) > 150 else {}
+    row = {n: .22 * (i % 3 - 1) for i, n in enumerate(leaves)} if len(leaves) > 150 else {}
     return {n: ((r := ring(deep[n]) + row.get(n, 0)) * math.sin(a := 2 * math.pi * x / total), r * math.cos(a)) for n, x in across.items()} | {None: (0, 0)}
 
+# %% ../nbs/13_plot.ipynb #f9f6fd14
 _model_colours = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#4d4d4d', '#7f5f00']
 
 def _model_palette(names):
@@ -190,7 +194,7 @@ def _shades(samples, reward, palette):
     colour = {s.trial.number: np.array(to_rgb(palette[s.trial.model])) for s in samples}
     return {n: tuple(1 - (.1 + .9 * f) * (1 - colour[n])) for n, f in share.items()}, low, high
 
-# %% ../nbs/13_plot.ipynb #91220713
+# %% ../nbs/13_plot.ipynb #2fbb91a5
 def plot_tree(
     samples:Iterable[Sample], # Samples of one prompt of one run
     reward:str='', # Name of the reward; empty: the only one there is
@@ -200,17 +204,19 @@ def plot_tree(
 )->Figure:
     "The search tree of one prompt; readable to about 1,000 samples."
     samples = list(samples)
-    if len({(s.run, s.prompt_id) for s in samples}) != 1: raise InputError('samples of no search, or of several', 'samples', 'Give those of one prompt of one run.')
+    if len({(s.run, s.prompt_id) for s in samples}) != 1:
+        raise InputError('samples of no search, or of several', 'samples', 'Give those of one prompt of one run.')
     reward = reward or only_reward(samples)
     radial = layout == 'radial' or layout == 'auto' and len(samples) - len(set(map(above, samples))) >= 100
     fig, (ax,) = _figure(*(size or ((7.6, 6.2) if radial else (7.2, 3.8))))
     ax.set_axis_off()
-    if radial: ax.set_aspect('equal')
+    if radial: ax.set_aspect('equal', anchor='N')
+    ax.margins(.02)
     palette = _model_palette(sorted({s.trial.model for s in samples}))
     best = winner(samples, reward)
     _draw_tree(ax, samples, reward, _places(samples, radial), palette, best)
     _tree_key(fig, ax, samples, reward, palette)
-    ax.set_title(_tree_title(samples, reward, best) if title is None else title, fontsize=10, loc='left')
+    fig.suptitle(_tree_title(samples, reward, best) if title is None else title, fontsize=10, x=.01, ha='left')
     return fig
 
 # %% ../nbs/13_plot.ipynb #3114abd3
@@ -231,7 +237,7 @@ def _draw_tree(ax, samples, reward, at, palette, best):
     ax.scatter(*at[None], s=dot * 1.3, marker='s', c=_black, zorder=4)
     if best is not None: _draw_winner(ax, path(samples, best.trial.number), at, dot, palette[best.trial.model])
 
-# %% ../nbs/13_plot.ipynb #d8b80737
+# %% ../nbs/13_plot.ipynb #202bc06f
 def _draw_winner(ax, way, at, dot, colour):
     "The path from the prompt to the best answer."
     spots = [at[None], *(at[s.trial.number] for s in way)]
@@ -239,12 +245,13 @@ def _draw_winner(ax, way, at, dot, colour):
     if way[1:]: ax.scatter(*zip(*spots[1:-1]), s=dot * 1.5, facecolors='none', edgecolors=_black, linewidths=1.3, zorder=5)
     ax.scatter(*spots[-1], s=max(150, dot * 4.5), marker='*', c=colour, edgecolors=_black, linewidths=1.2, zorder=6)
 
+# %% ../nbs/13_plot.ipynb #e185439a
 def _tree_title(samples, reward, best):
     n = len(samples)
     head = f'{samples[0].prompt_id}: {n} sample{"s" * (n != 1)}'
     return f'{head}, none scored' if best is None else f'{head}, best {reward} {best.value(reward):.4g} (no. {best.trial.number}, {best.trial.model})'
 
-# %% ../nbs/13_plot.ipynb #8a63fe26
+# %% ../nbs/13_plot.ipynb #035f5249
 def _tree_key(fig, ax, samples, reward, palette):
     "Which colour is which model, what the signs mean, and the scale of the shade."
     dot = lambda label, **kw: Line2D([], [], ls='', marker=kw.pop('marker', 'o'), ms=6, label=label, **kw)
@@ -254,7 +261,7 @@ def _tree_key(fig, ax, samples, reward, palette):
     keys += [dot('prompt', color=_black, marker='s'), Line2D([], [], color=_black, lw=1.8, marker='*', ms=11, mfc='white', label='way to the best answer')]
     if any(s.error is not None for s in samples): keys.append(dot('failed call', color=_grey, marker='x'))
     if any(s.error is None and s.trial.number not in fill for s in samples): keys.append(dot('not scored', color='white', mec=_grey))
-    fig.legend(handles=keys, loc='outside right upper', frameon=False, fontsize=8)
+    fig.legend(handles=keys, loc='outside right center', frameon=False, fontsize=8)
     if not fill: return
     shade = ScalarMappable(Normalize(low, high), LinearSegmentedColormap.from_list('reward', ['#e9e9e9', '#1a1a1a']))
     bar = fig.colorbar(shade, ax=ax, orientation='horizontal', shrink=.3, aspect=24, pad=.02, anchor=(0., 0.))

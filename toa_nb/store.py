@@ -6,14 +6,15 @@
 __all__ = ['SCHEMA', 'APPLICATION_ID', 'VERSION', 'COLUMNS', 'INSERT', 'REMEDIES', 'CHECKED', 'GROUP', 'PAGE', 'TRIALS', 'SCORES',
            'digest', 'TrialRow', 'RunStore']
 
-# %% ../nbs/09_store.ipynb #689fea44
+# %% ../nbs/09_store.ipynb #7c596334
 import asyncio, hashlib, json, os, queue, sqlite3, threading, weakref
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from operator import itemgetter
 from pathlib import Path
 from socket import gethostname
 from typing import NamedTuple
@@ -45,7 +46,7 @@ VERSION = 1
 COLUMNS = dict(run=4, prompt=4, trial=12, sample=13, score=8, tell=2, event=5)
 INSERT = {table: f'INSERT INTO {table} VALUES ({",".join("?" * n)})' for table, n in COLUMNS.items()}
 
-# %% ../nbs/09_store.ipynb #1dcc6bef
+# %% ../nbs/09_store.ipynb #d7f424ee
 def _bytes(value):
     "`value`, or its bytes where it is a text that UTF-8 has no form for."
     try:
@@ -53,11 +54,12 @@ def _bytes(value):
         return value
     except UnicodeEncodeError: return value.encode('utf-8', 'surrogatepass')
 
+# %% ../nbs/09_store.ipynb #1bf257ef
 def _decoded(cursor, row):
     "The row as it was given; SQLite calls this for each row that it reads."
     return row if bytes not in map(type, row) else tuple(v.decode('utf-8', 'surrogatepass') if isinstance(v, bytes) else v for v in row)
 
-# %% ../nbs/09_store.ipynb #4c300bf8
+# %% ../nbs/09_store.ipynb #10d316f3
 def _json(
     value, # What to write
     default=None, # What to do with values that JSON has no form for; None refuses them
@@ -65,6 +67,7 @@ def _json(
     "JSON that keeps every character as it is."
     return json.dumps(value, ensure_ascii=False, default=default)
 
+# %% ../nbs/09_store.ipynb #8d718368
 def _plain(value):
     "A value of a reward's details in a form that JSON knows."
     return value.tolist() if hasattr(value, 'tolist') else str(value)
@@ -94,7 +97,7 @@ def _trouble(
     "The error that says what is wrong with the store at `path`."
     return exc(f'{path}: {what}' + (f'. {fix}' if fix else ''))
 
-# %% ../nbs/09_store.ipynb #2a214319
+# %% ../nbs/09_store.ipynb #55ee60dc
 REMEDIES = {
     'not a database': ('this file is no run store', 'Give the path of a store, or of a file that does not exist yet.'),
     'malformed': ('the store is damaged', 'Restore a copy made with `backup`, or save what is readable with the command `sqlite3 FILE .recover`.'),
@@ -102,7 +105,7 @@ REMEDIES = {
     'disk is full': ('the disk is full', 'Everything committed is safe: free some space and resume the run.'),
     'disk I/O': ('the disk refuses to write or to read', 'Everything committed is safe: check the free space and the disk, then resume the run.'),
     'readonly': ('the store can not be written here', 'Open it with mode="r", or copy it to a place where you may write.'),
-    'unable to open': ('the store can not be opened here', 'Check the permissions of the file and its folder; a store that is being written is read together with its -wal file.'),
+    'unable to open': ('the store can not be opened here', 'Check the permissions of the file, its folder and its -wal file.'),
     'closed database': ('the store is closed', 'Open it again.'),
     'locked': ('another program keeps the store busy', 'Close the program that has it open, then resume the run.')}
 
@@ -115,7 +118,19 @@ def _translated(
     what, fix = next((r for said, r in REMEDIES.items() if said in str(exc)), (f'{type(exc).__name__}: {exc}', ''))
     return _trouble(path, what, fix)
 
-# %% ../nbs/09_store.ipynb #c7ffe1f3
+# %% ../nbs/09_store.ipynb #d78be79f
+@contextmanager
+def _translating(path):
+    "Turn SQLite's errors into `StoreError`."
+    try: yield
+    except sqlite3.Error as e: raise _translated(path, e) from e
+
+# %% ../nbs/09_store.ipynb #cb3b11c4
+def _writable(path):
+    "Whether the file at `path`, and helper files beside it, can be written or created."
+    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+
+# %% ../nbs/09_store.ipynb #5bda2a9b
 def _check_place(
     path:Path, # Where the store is, or is to be
     mode:str, # 'rw' or 'r'
@@ -124,8 +139,7 @@ def _check_place(
     if path.is_dir(): raise _trouble(path, 'this is a folder', 'Give the path of a file in it, such as runs.db.')
     if not path.parent.is_dir(): raise _trouble(path, f'there is no folder {path.parent}', 'Create it first, or correct the path.')
     if mode == 'r' and not path.exists(): raise _trouble(path, 'there is no store here', 'Correct the path, or start a run that writes it.')
-    if mode == 'rw' and not (os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))):
-        raise _trouble(path, *REMEDIES['readonly'])
+    if mode == 'rw' and not _writable(path): raise _trouble(path, *REMEDIES['readonly'])
 
 # %% ../nbs/09_store.ipynb #29f26f53
 def _connect(
@@ -139,43 +153,42 @@ def _connect(
     db.row_factory = _decoded
     return db
 
-# %% ../nbs/09_store.ipynb #eae432e5
+# %% ../nbs/09_store.ipynb #87520c53
 def _open_reader(
     path:Path, # The store's file
+    look:bool=False, # Only a short look, which must leave no trace
 ):
-    "A connection that can only read."
-    db = _connect(path, 'ro')
-    try: db.execute('SELECT count(*) FROM sqlite_master')
-    except sqlite3.OperationalError:
-        db.close()
-        if os.access(path.parent, os.W_OK) or Path(f'{path}-wal').exists(): raise
-        db = _connect(path, 'ro', immutable=1)
+    "A connection that changes nothing in the store."
+    if not Path(f'{path}-wal').exists() and (look or not _writable(path)): return _connect(path, 'ro', immutable=1)
+    if look or not _writable(path): return _connect(path, 'ro')
+    db = _connect(path, 'rw')
+    db.execute('PRAGMA query_only = 1')
     return db
 
-# %% ../nbs/09_store.ipynb #fad71a48
+# %% ../nbs/09_store.ipynb #e61fbb80
 CHECKED = 64_000_000
 
+# %% ../nbs/09_store.ipynb #26572a97
 def _check_file(
     path:Path, # An existing file
     mode:str, # 'rw' or 'r'
 ):
     "Raise the `StoreError` that says why the file at `path` is no store that can be used."
-    try:
-        with closing(_open_reader(path)) as db:
-            app, version = (db.execute(f'PRAGMA {name}').fetchone()[0] for name in ('application_id', 'user_version'))
-            empty = mode == 'rw' and app == version == db.execute('SELECT count(*) FROM sqlite_master').fetchone()[0] == 0
-            if app != APPLICATION_ID and not empty: raise _trouble(path, *REMEDIES['not a database'])
-            if version > VERSION:
-                raise _trouble(path, f'written by a newer toa_nb (tables of version {version}, this one knows {VERSION})', 'Update toa_nb.')
-            if path.stat().st_size <= CHECKED and db.execute('PRAGMA quick_check(1)').fetchone()[0] != 'ok':
-                raise _trouble(path, *REMEDIES['malformed'])
-    except sqlite3.Error as e: raise _translated(path, e) from e
+    with _translating(path), closing(_open_reader(path, look=True)) as db:
+        app, version = (db.execute(f'PRAGMA {name}').fetchone()[0] for name in ('application_id', 'user_version'))
+        empty = mode == 'rw' and app == version == db.execute('SELECT count(*) FROM sqlite_master').fetchone()[0] == 0
+        if app != APPLICATION_ID and not empty: raise _trouble(path, *REMEDIES['not a database'])
+        if version > VERSION:
+            raise _trouble(path, f'written by a newer toa_nb (tables of version {version}, this one knows {VERSION})', 'Update toa_nb.')
+        if path.stat().st_size <= CHECKED and db.execute('PRAGMA integrity_check(1)').fetchone()[0] != 'ok':
+            raise _trouble(path, *REMEDIES['malformed'])
 
-# %% ../nbs/09_store.ipynb #873baa98
+# %% ../nbs/09_store.ipynb #81d24802
 def _now():
     "The time, for people."
     return f'{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC'
 
+# %% ../nbs/09_store.ipynb #58e466b2
 def _holder(
     fd:int, # The lock file, open
 )->str: # Such as `process 4711 on gpu3 since 2026-01-31 12:00:00 UTC`
@@ -188,18 +201,19 @@ def _holder(
     except PermissionError: pass
     return f'process {who["pid"]} on {who["host"]} since {who["since"]}'
 
-# %% ../nbs/09_store.ipynb #75e6e0d1
+# %% ../nbs/09_store.ipynb #5ba8d215
 def _same_file(fd, name):
     "Whether `name` still leads to the open file `fd`."
     try: return os.path.samestat(os.fstat(fd), os.stat(name))
     except FileNotFoundError: return False
 
+# %% ../nbs/09_store.ipynb #a4541134
 def _lock(
     path:Path, # The store's file
 )->int: # The open lock file
     "Lock the store for writing, or raise `StoreLocked`."
     import fcntl
-    name = f'{path}.lock'
+    name = f'{path}-lock'
     while True:
         fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -207,17 +221,21 @@ def _lock(
             with os.fdopen(fd): raise _trouble(path, f'{_holder(fd)} is writing this store', 'Close it there, or read it with mode="r".', StoreLocked) from None
         if _same_file(fd, name): break
         os.close(fd)
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, json.dumps({'pid': os.getpid(), 'host': gethostname(), 'since': _now()}).encode(), 0)
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps({'pid': os.getpid(), 'host': gethostname(), 'since': _now()}).encode(), 0)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
-# %% ../nbs/09_store.ipynb #2aa39584
+# %% ../nbs/09_store.ipynb #aef180fc
 def _unlock(
     path:Path, # The store's file
     fd:int, # What `_lock` returned
 ):
     "Remove the lock file, then let go of the lock."
-    Path(f'{path}.lock').unlink(missing_ok=True)
+    Path(f'{path}-lock').unlink(missing_ok=True)
     os.close(fd)
 
 # %% ../nbs/09_store.ipynb #c93659f6
@@ -235,9 +253,10 @@ def _open_writer(
         db.execute('PRAGMA wal_checkpoint(TRUNCATE)')
     return db
 
-# %% ../nbs/09_store.ipynb #11a6df90
-GROUP = 1000
+# %% ../nbs/09_store.ipynb #1f1bd546
+GROUP = 500
 
+# %% ../nbs/09_store.ipynb #9d919c14
 class _Op(NamedTuple):
     "Rows that are committed together."
     clock:int # The last `seq` handed out
@@ -323,7 +342,7 @@ def work(self:_Writer):
     self.db.close()
     _unlock(self.path, self.lock)
 
-# %% ../nbs/09_store.ipynb #16038ac0
+# %% ../nbs/09_store.ipynb #4c8443e4
 class RunStore:
     "Runs, prompts, trials, samples and scores in one SQLite file."
     def __init__(self,
@@ -335,7 +354,7 @@ class RunStore:
         self.path, self.mode, self.closed = Path(path).expanduser().absolute(), mode, False
         self._guard, self._runs, self._open = threading.RLock(), {}, {}
         _check_place(self.path, mode)
-        if mode == 'r' or self.path.exists() and self.path.stat().st_size: _check_file(self.path, mode)
+        if mode == 'r': _check_file(self.path, mode)
         self._writer = self._start(synchronous) if mode == 'rw' else None
         self._reader = _open_reader(self.path)
         self._clock, = self._rows('SELECT seq FROM clock')[0]
@@ -345,28 +364,28 @@ class RunStore:
     def __enter__(self): return self
     def __exit__(self, *exc): self.close()
 
-# %% ../nbs/09_store.ipynb #c127ab64
+# %% ../nbs/09_store.ipynb #0b363724
 @patch
 def _start(self:RunStore, synchronous):
     "Lock the file and start the thread that writes it."
     try: lock = _lock(self.path)
-    except OSError as e: raise _trouble(self.path, *REMEDIES['readonly']) from e
-    try: writer = _Writer(self.path, _open_writer(self.path, synchronous), lock)
-    except sqlite3.Error as e:
+    except OSError as e: raise _trouble(self.path, f'its lock file can not be written ({e.strerror})', 'Check the folder and the free space.') from e
+    try:
+        if self.path.exists() and self.path.stat().st_size: _check_file(self.path, 'rw')
+        with _translating(self.path): writer = _Writer(self.path, _open_writer(self.path, synchronous), lock)
+    except BaseException:
         _unlock(self.path, lock)
-        raise _translated(self.path, e) from e
+        raise
     writer.thread.start()
     return writer
 
-# %% ../nbs/09_store.ipynb #30f61686
+# %% ../nbs/09_store.ipynb #81944fd9
 @patch
 def _rows(self:RunStore, sql, args=()):
     "All rows of a query."
-    try:
-        with self._guard: return self._reader.execute(sql, tuple(map(_bytes, args))).fetchall()
-    except sqlite3.Error as e: raise _translated(self.path, e) from e
+    with self._guard, _translating(self.path): return self._reader.execute(sql, tuple(map(_bytes, args))).fetchall()
 
-# %% ../nbs/09_store.ipynb #fe954f27
+# %% ../nbs/09_store.ipynb #a23a4aa9
 def _finish(reader, writer):
     "Close what a store has open; what is queued is committed first."
     reader.close()
@@ -374,6 +393,7 @@ def _finish(reader, writer):
     writer.queue.put(None)
     if writer.thread is not threading.current_thread(): writer.thread.join()
 
+# %% ../nbs/09_store.ipynb #103da8ff
 @patch
 def close(self:RunStore):
     "Commit what is queued, close the file, let others write it."
@@ -381,7 +401,7 @@ def close(self:RunStore):
         self.closed = True
         self._finish()
 
-# %% ../nbs/09_store.ipynb #5748d3f0
+# %% ../nbs/09_store.ipynb #eff7a1fe
 @patch
 def _queue(self:RunStore, rows, waiter=None):
     "Queue `rows`; returns `waiter`, which is resolved when they are committed."
@@ -391,20 +411,22 @@ def _queue(self:RunStore, rows, waiter=None):
     self._writer.queue.put(_Op(self._clock, rows, waiter))
     return waiter
 
+# %% ../nbs/09_store.ipynb #6cc21d56
 @patch
 def _tick(self:RunStore):
     "The next `seq`."
     self._clock += 1
     return self._clock
 
-# %% ../nbs/09_store.ipynb #0b82bda4
+# %% ../nbs/09_store.ipynb #8ad2aba4
 def _write_prompt(
     prompt:Prompt, # The prompt to write
 )->str: # Its fields, without those that are empty
     "A prompt as JSON."
     try: return _json({k: v for k, v in asdict(prompt).items() if v not in (None, (), {})})
-    except (TypeError, ValueError) as e: raise InputError(f'its metadata can not be saved ({e})', f'prompt {prompt.id!r}', 'Use texts, numbers, lists and dicts.') from e
+    except (TypeError, ValueError) as e: raise InputError(f'its metadata can not be saved ({e})', f'prompt {prompt.id!r}', 'Use plain values.') from e
 
+# %% ../nbs/09_store.ipynb #6b6917d8
 def _read_prompt(
     text:str, # What `_write_prompt` wrote
 )->Prompt: # The same prompt
@@ -432,10 +454,11 @@ def create_run(self:RunStore,
         self._queue(rows, done := Future())
         done.result()
 
-# %% ../nbs/09_store.ipynb #77713cf5
+# %% ../nbs/09_store.ipynb #9db6ab27
 @patch
 def _names(self:RunStore): return [name for name, in self._rows('SELECT name FROM run ORDER BY id')]
 
+# %% ../nbs/09_store.ipynb #fe374dbc
 @patch
 def _run(self:RunStore, run)->tuple[int, dict[str,int]]:
     "The key of a run, and the keys of its prompts by their ids."
@@ -445,13 +468,14 @@ def _run(self:RunStore, run)->tuple[int, dict[str,int]]:
         self._runs[run] = found[0][0], dict(self._rows('SELECT name, id FROM prompt WHERE run = ? ORDER BY id', found[0]))
     return self._runs[run]
 
+# %% ../nbs/09_store.ipynb #307b7292
 @patch
 def _prompt(self:RunStore, run, prompt_id)->int:
     "The key of a prompt."
     try: return self._run(run)[1][prompt_id]
     except KeyError: raise _trouble(self.path, f'run {run!r} has no prompt {prompt_id!r}') from None
 
-# %% ../nbs/09_store.ipynb #72e110ec
+# %% ../nbs/09_store.ipynb #eb45444d
 @patch
 def config(self:RunStore,
     run:str, # Name of the run
@@ -459,6 +483,7 @@ def config(self:RunStore,
     "The settings of a run."
     return json.loads(self._rows('SELECT config FROM run WHERE id = ?', self._run(run)[:1])[0][0])
 
+# %% ../nbs/09_store.ipynb #7e88a1f0
 @patch
 def prompts(self:RunStore,
     run:str, # Name of the run
@@ -473,16 +498,17 @@ class _Asked:
     seq:int # When it was asked; its key
     answered:bool=False # Whether its completion, or its failure, is queued
 
-# %% ../nbs/09_store.ipynb #7ec3c901
+# %% ../nbs/09_store.ipynb #fe8af87d
 def _trial_row(
     seq:int, # When it was asked
     prompt:int, # Key of its prompt
     t:Trial, # The trial
 )->tuple: # Its row
     "A trial for the table."
-    return (seq, prompt, t.number, t.model, t.kind, t.layer, t.action, _json(t.parents) if t.parents else None, t.tree_parent, t.seed,
+    return (seq, prompt, t.number, t.model, t.kind, t.layer, t.action, ','.join(map(str, t.parents)), t.tree_parent, t.seed,
             t.in_flight, digest(t.messages))
 
+# %% ../nbs/09_store.ipynb #593f6d21
 @patch
 def asked(self:RunStore,
     run:str, # Name of the run
@@ -508,7 +534,7 @@ def _asked(self:RunStore, run, prompt_id, number)->_Asked:
     if not found: raise _trouble(self.path, f'trial {number} of {prompt_id!r} in run {run!r} was never asked')
     return _Asked(*found[0])
 
-# %% ../nbs/09_store.ipynb #956c39c2
+# %% ../nbs/09_store.ipynb #2661a948
 def _sample_row(
     seq:int, # Key of the trial
     c:Completion|None, # The answer
@@ -520,6 +546,7 @@ def _sample_row(
     return (seq, c.text, u.prompt_tokens, u.completion_tokens, u.cached_tokens, c.finish_reason, c.latency, c.endpoint, c.served_model, c.seed,
             c.attempts, c.logprob, error)
 
+# %% ../nbs/09_store.ipynb #51596096
 def _score_row(
     trial:int, # Key of the trial
     seq:int, # When it was scored
@@ -528,12 +555,13 @@ def _score_row(
     "A score for the table."
     return (trial, seq, s.reward, s.value, s.error, s.version, s.tokens, None if s.details is None else _json(s.details, _plain))
 
-# %% ../nbs/09_store.ipynb #760aff22
+# %% ../nbs/09_store.ipynb #cabeb95c
 @patch
 def _later(self:RunStore, rows)->asyncio.Future:
     "Queue `rows`; the future is resolved when the disk has them."
     return self._queue(rows, asyncio.get_running_loop().create_future())
 
+# %% ../nbs/09_store.ipynb #6e68f779
 @patch
 def _answer(self:RunStore, run, prompt_id, number, completion, error, scores)->asyncio.Future:
     "Queue what came back for a trial."
@@ -546,7 +574,7 @@ def _answer(self:RunStore, run, prompt_id, number, completion, error, scores)->a
         asked.answered, self._open[run, prompt_id, number] = True, asked
         return done
 
-# %% ../nbs/09_store.ipynb #f580a418
+# %% ../nbs/09_store.ipynb #97061378
 @patch
 def completed(self:RunStore,
     run:str, # Name of the run
@@ -558,6 +586,7 @@ def completed(self:RunStore,
     "Queue what a trial brought; await the future to know that the disk has it."
     return self._answer(run, prompt_id, number, completion, error, ())
 
+# %% ../nbs/09_store.ipynb #cfd17f07
 @patch
 async def scored(self:RunStore,
     run:str, # Name of the run
@@ -619,7 +648,7 @@ async def flush(self:RunStore):
     "Return when everything queued so far is on the disk."
     await self._later([])
 
-# %% ../nbs/09_store.ipynb #c0afcf32
+# %% ../nbs/09_store.ipynb #0e520c0c
 PAGE = 500
 TRIALS = """
 SELECT t.prompt, t.seq, tell.seq, digest, t.number, model, kind, layer, action, parents, tree_parent, t.seed, in_flight,
@@ -628,28 +657,37 @@ FROM trial t LEFT JOIN sample s ON s.trial = t.seq LEFT JOIN tell ON tell.trial 
 WHERE (t.prompt, t.number) > (?, ?) AND t.prompt <= ? ORDER BY t.prompt, t.number LIMIT ?"""
 SCORES = """
 SELECT c.trial, c.seq, reward, value, error, version, tokens, details FROM trial t JOIN score c ON c.trial = t.seq
-WHERE (t.prompt, t.number) > (?, ?) AND (t.prompt, t.number) <= (?, ?) ORDER BY c.trial, c.seq"""
+WHERE (t.prompt, t.number) > (?, ?) AND (t.prompt, t.number) <= (?, ?) ORDER BY t.prompt, t.number, c.seq"""
 
-# %% ../nbs/09_store.ipynb #ed7676d4
-class _Record(NamedTuple):
+# %% ../nbs/09_store.ipynb #3ee5c1b8
+@dataclass(slots=True)
+class _Record:
     "Everything stored about a trial."
     prompt:int # Key of the prompt
     seq:int # When it was asked
     told:int|None # When the sampler heard of it
-    row:TrialRow # The trial itself
+    digest:str # Fingerprint of its messages
+    trial:Trial # The trial, without its messages
     answered:bool # Whether anything came back
     completion:Completion|None # The answer
     error:str|None # Why there is none that can be used
     scores:list # Pairs of when and score
 
-def _record(row, scores):
-    "A record from a row of the query and the scores of the page."
+    @property
+    def row(self): return TrialRow(self.trial, self.digest)
+
+# %% ../nbs/09_store.ipynb #2b907566
+def _record(
+    row:tuple, # From the query `TRIALS`
+    scores:dict[int,list], # The scores of the page, by trial
+)->_Record: # The same, in words
+    "What a row means."
     prompt, seq, told, sha, number, model, kind, layer, action, parents, tree_parent, seed, in_flight, answered = row[:14]
-    trial = Trial(number, model, (), tuple(json.loads(parents)) if parents else (), kind, layer, action, tree_parent, seed, in_flight)
+    trial = Trial(number, model, (), tuple(map(int, parents.split(','))) if parents else (), kind, layer, action, tree_parent, seed, in_flight)
     text, read, written, cached, finish_reason, latency, endpoint, served, sent, attempts, logprob, error = row[14:]
     usage = None if read is None else Usage(read, written, cached)
     completion = None if text is None else Completion(text, usage, finish_reason, latency, endpoint, served, sent, attempts, logprob)
-    return _Record(prompt, seq, told, TrialRow(trial, sha), answered is not None, completion, error, scores.get(seq, ()))
+    return _Record(prompt, seq, told, sha, trial, answered is not None, completion, error, scores.get(seq, ()))
 
 # %% ../nbs/09_store.ipynb #f49bcd70
 @patch
@@ -667,12 +705,13 @@ def _records(self:RunStore, run, prompt_id=None)->Iterator[_Record]:
         for row in page: yield _record(row, scores)
         after = last
 
-# %% ../nbs/09_store.ipynb #b6faf16e
+# %% ../nbs/09_store.ipynb #d195fa76
 def _sample(run, prompt_id, r, until=None):
     "The sample of a record, with the scores that it had at `until`."
     newest = {s.reward: s for seq, s in r.scores if until is None or seq < until}
-    return Sample(run, prompt_id, r.row.trial, r.completion, r.error, tuple(newest.values()))
+    return Sample(run, prompt_id, r.trial, r.completion, r.error, tuple(newest.values()))
 
+# %% ../nbs/09_store.ipynb #1435c6e8
 @patch
 def samples(self:RunStore,
     run:str, # Name of the run
@@ -683,23 +722,34 @@ def samples(self:RunStore,
     for r in self._records(run, prompt_id):
         if r.answered: yield _sample(run, ids[r.prompt], r)
 
-# %% ../nbs/09_store.ipynb #2bb531e5
+# %% ../nbs/09_store.ipynb #0d82aa1e
 @patch
-def pending(self:RunStore, run:str, prompt_id:str)->list[TrialRow]:
+def pending(self:RunStore,
+    run:str, # Name of the run
+    prompt_id:str, # Id of the prompt
+)->list[TrialRow]: # In the order of asking
     "Trials asked for, for which nothing came back."
     return [r.row for r in self._records(run, prompt_id) if not r.answered]
 
+# %% ../nbs/09_store.ipynb #e164f8e0
 @patch
-def unscored(self:RunStore, run:str, prompt_id:str)->list[Sample]:
+def unscored(self:RunStore,
+    run:str, # Name of the run
+    prompt_id:str, # Id of the prompt
+)->list[Sample]: # In the order of asking
     "Samples with a usable answer and no score, of which the sampler has not heard."
     return [_sample(run, prompt_id, r) for r in self._records(run, prompt_id) if r.answered and not (r.told or r.error or r.scores)]
 
+# %% ../nbs/09_store.ipynb #ba3114b9
 @patch
-def untold(self:RunStore, run:str, prompt_id:str)->list[Sample]:
+def untold(self:RunStore,
+    run:str, # Name of the run
+    prompt_id:str, # Id of the prompt
+)->list[Sample]: # In the order of asking, with their scores
     "Samples that are scored, or failed, and of which the sampler has not heard."
     return [_sample(run, prompt_id, r) for r in self._records(run, prompt_id) if r.answered and not r.told and (r.error or r.scores)]
 
-# %% ../nbs/09_store.ipynb #d7d3ae48
+# %% ../nbs/09_store.ipynb #1b016cb7
 @patch
 def journal(self:RunStore,
     run:str, # Name of the run
@@ -709,12 +759,12 @@ def journal(self:RunStore,
     entries = []
     for r in self._records(run, prompt_id):
         entries.append((r.seq, ('ask', r.row)))
-        if r.told: entries.append((r.told, ('tell', r.row.trial.number, _sample(run, prompt_id, r, r.told))))
+        if r.told: entries.append((r.told, ('tell', r.trial.number, _sample(run, prompt_id, r, r.told))))
     for seq, kind, value in self._rows('SELECT seq, kind, value FROM event WHERE run = ? AND prompt = ?', (self._run(run)[0], self._prompt(run, prompt_id))):
         entries.append((seq, ('event', kind, json.loads(value))))
-    return [entry for _, entry in sorted(entries, key=lambda e: e[0])]
+    return [entry for _, entry in sorted(entries, key=itemgetter(0))]
 
-# %% ../nbs/09_store.ipynb #f0366402
+# %% ../nbs/09_store.ipynb #7d32923d
 @patch
 def counts(self:RunStore,
     run:str, # Name of the run
@@ -724,12 +774,14 @@ def counts(self:RunStore,
         'SELECT p.name, count(t.seq), count(tell.seq) FROM prompt p LEFT JOIN trial t ON t.prompt = p.id LEFT JOIN tell ON tell.trial = t.seq '
         'WHERE p.run = ? GROUP BY p.id', self._run(run)[:1])}
 
+# %% ../nbs/09_store.ipynb #5064ad1a
 @patch
 def count(self:RunStore,
     run:str, # Name of the run
 )->int: # Failed ones included
     "How many samples a run has."
-    return self._rows('SELECT count(*) FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq WHERE p.run = ?', self._run(run)[:1])[0][0]
+    sql = 'SELECT count(*) FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq WHERE p.run = ?'
+    return self._rows(sql, self._run(run)[:1])[0][0]
 
 # %% ../nbs/09_store.ipynb #586b58fb
 @patch
@@ -742,7 +794,7 @@ def notes(self:RunStore,
                       (*self._run(run)[:1], kind))
     return {name: json.loads(value) for name, value in rows}
 
-# %% ../nbs/09_store.ipynb #97c3196a
+# %% ../nbs/09_store.ipynb #0cfef110
 @patch
 def events(self:RunStore,
     run:str, # Name of the run
@@ -751,6 +803,7 @@ def events(self:RunStore,
     rows = self._rows('SELECT kind, value FROM event WHERE run = ? AND prompt IS NULL ORDER BY seq', self._run(run)[:1])
     return [(kind, json.loads(value)) for kind, value in rows]
 
+# %% ../nbs/09_store.ipynb #c696f351
 @patch
 def set_status(self:RunStore,
     run:str, # Name of the run
@@ -772,7 +825,7 @@ def runs(self:RunStore)->list[dict]: # Each with name, created, prompts, status 
         found.append({'name': name, 'created': created, 'prompts': prompts} | (states[-1] if states else {'status': 'new', 'seconds': None}))
     return found
 
-# %% ../nbs/09_store.ipynb #047b585d
+# %% ../nbs/09_store.ipynb #963262f7
 @patch
 def backup(self:RunStore,
     path:str|Path, # Where the copy goes; must not exist
@@ -781,15 +834,16 @@ def backup(self:RunStore,
     path = Path(path).expanduser().absolute()
     if path.exists(): raise _trouble(path, 'there is a file already', 'Choose another name for the copy.')
     _check_place(path, 'rw')
-    try:
-        with closing(_connect(path, 'rwc')) as copy, self._guard: self._reader.backup(copy)
-    except sqlite3.Error as e: raise _translated(path, e) from e
+    with _translating(path), closing(_connect(path, 'rwc')) as copy, self._guard: self._reader.backup(copy)
 
+# %% ../nbs/09_store.ipynb #e8860f73
 @patch
 def check(self:RunStore)->list[str]: # What is wrong; empty if all is well
     "Read the whole file and look for damage."
-    return [line for line, in self._rows('PRAGMA integrity_check') if line != 'ok']
+    try: return [line for line, in self._rows('PRAGMA integrity_check') if line != 'ok']
+    except StoreError as e: return [str(e)]
 
+# %% ../nbs/09_store.ipynb #9af69994
 @patch
 def size(self:RunStore)->int: # Bytes, the -wal file included
     "How much room the store takes on the disk."

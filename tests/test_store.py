@@ -1,0 +1,580 @@
+"The run store under bad input, crashes, full disks, copies, rivals and arbitrary sequences of operations."
+import asyncio
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toa_nb.core import Completion, InputError, Message, Prompt, Sample, Score, StoreError, StoreLocked, Trial, Usage
+from toa_nb.store import RunStore, TrialRow, digest
+
+ASK = (Message('user', 'Why?'),)
+CHILD = '''
+import asyncio, os, sys
+from toa_nb.core import *
+from toa_nb.store import *
+path, ask = sys.argv[1], (Message('user', 'Why?'),)
+async def one(store, n, prompt='a', size=10):
+    store.asked('run', prompt, Trial(n, 'model', ask, seed=n))
+    await store.finished('run', prompt, n, Completion('x' * size, Usage(1, 2)), scores=[Score('length', float(n))])
+'''
+
+
+def trial(n, **more): return Trial(n, 'model', ASK, seed=n, **more)
+
+
+def child(code, *args, **more):
+    command = [sys.executable, '-c', CHILD + textwrap.dedent(code), *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+def new_store(path, ids=('a', 'b')):
+    store = RunStore(path)
+    store.create_run('run', {'n': 1}, [Prompt(i, 'Why?') for i in ids])
+    return store
+
+
+def no_gaps(path):
+    "Every `seq` that was handed out up to the clock is in some table: the store is a prefix of what happened."
+    with sqlite3.connect(path) as db:
+        seqs = [s for s, in db.execute('SELECT seq FROM trial UNION ALL SELECT seq FROM tell UNION ALL SELECT seq FROM event UNION ALL SELECT seq FROM score')]
+        clock, = db.execute('SELECT seq FROM clock').fetchone()
+    db.close()
+    assert sorted(seqs) == list(range(1, clock + 1))
+    return clock
+
+
+async def fill(store, numbers, prompt='a', text='x' * 10):
+    for n in numbers:
+        store.asked('run', prompt, trial(n))
+        await store.finished('run', prompt, n, Completion(text, Usage(1, 2)), scores=[Score('length', float(n))])
+    await store.flush()
+
+
+# Bad places and bad files
+
+def folder(tmp): (tmp/'runs.db').mkdir()
+def missing_parent(tmp): return tmp/'no'/'runs.db'
+def text_file(tmp): (tmp/'runs.db').write_text('{"id": 1}\n' * 1000)
+def short_text_file(tmp): (tmp/'runs.db').write_text('no')
+
+
+def other_database(tmp):
+    with sqlite3.connect(tmp/'runs.db') as db: db.execute('CREATE TABLE guest (name)')
+    db.close()
+
+
+def finished_store(tmp):
+    store = new_store(tmp/'runs.db')
+    asyncio.run(fill(store, range(200), text='x' * 1000))
+    store.close()
+
+
+def newer_version(tmp):
+    finished_store(tmp)
+    with sqlite3.connect(tmp/'runs.db') as db: db.execute('PRAGMA user_version = 2')
+    db.execute('PRAGMA journal_mode = DELETE')
+    db.close()
+
+
+def cut_short(tmp):
+    finished_store(tmp)
+    os.truncate(tmp/'runs.db', 4096 * 10)
+
+
+def holes(tmp):
+    finished_store(tmp)
+    with open(tmp/'runs.db', 'r+b') as f:
+        for page in range(20, 30): f.seek(page * 4096); f.write(b'\xa5' * 4096)
+
+
+def not_there(tmp): pass
+def empty_file(tmp): (tmp/'runs.db').touch()
+
+
+BAD = [(folder, 'rw', 'folder'), (folder, 'r', 'folder'), (missing_parent, 'rw', 'no folder'), (missing_parent, 'r', 'no folder'),
+       (text_file, 'rw', 'no run store'), (text_file, 'r', 'no run store'), (short_text_file, 'rw', 'no run store'),
+       (other_database, 'rw', 'no run store'), (other_database, 'r', 'no run store'), (newer_version, 'rw', 'newer toa_nb'),
+       (newer_version, 'r', 'newer toa_nb'), (cut_short, 'rw', 'damaged'), (cut_short, 'r', 'damaged'), (holes, 'rw', 'damaged'),
+       (holes, 'r', 'damaged'), (not_there, 'r', 'no store here'), (empty_file, 'r', 'no run store')]
+
+
+@pytest.mark.parametrize('make,mode,says', BAD, ids=[f'{m.__name__}-{mode}' for m, mode, _ in BAD])
+def test_what_can_not_be_opened(tmp_path, make, mode, says):
+    path = make(tmp_path) or tmp_path/'runs.db'
+    before = {p: p.read_bytes() if p.is_file() else None for p in tmp_path.rglob('*')}
+    with pytest.raises(StoreError) as e: RunStore(path, mode)
+    text = str(e.value)
+    assert says in text and str(path) in text and '\n' not in text and text.endswith('.')
+    assert {p: p.read_bytes() if p.is_file() else None for p in tmp_path.rglob('*')} == before
+
+
+def test_unknown_mode(tmp_path):
+    with pytest.raises(InputError, match="no mode 'w'"): RunStore(tmp_path/'runs.db', 'w')
+
+
+def test_read_only_place(tmp_path):
+    finished_store(tmp_path)
+    os.chmod(tmp_path, 0o555); os.chmod(tmp_path/'runs.db', 0o444)
+    for p in tmp_path.parents:
+        if p != Path(p.anchor) and p.stat().st_uid == os.getuid() and not p.stat().st_mode & 0o001: os.chmod(p, p.stat().st_mode | 0o011)
+    c = child('''
+        if os.getuid() == 0: os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+        try: RunStore(path)
+        except StoreError as e: print(e)
+        print(RunStore(path, 'r').count('run'))''', tmp_path/'runs.db')
+    out, err = c.communicate(timeout=60)
+    os.chmod(tmp_path, 0o755)
+    assert not err and out.splitlines() == [
+        f'{tmp_path}/runs.db: the store can not be written here. Open it with mode="r", or copy it to a place where you may write.', '200']
+
+
+def test_an_empty_file_becomes_a_store(tmp_path):
+    (tmp_path/'runs.db').touch()
+    new_store(tmp_path/'runs.db').close()
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert store.runs()[0]['name'] == 'run'
+
+
+def test_odd_file_names(tmp_path):
+    path = tmp_path/'a?mode=ro#50%25 né.db'
+    new_store(path).close()
+    assert path.exists() and RunStore(path, 'r').config('run') == {'n': 1}
+
+
+def test_check_finds_damage(tmp_path, monkeypatch):
+    holes(tmp_path)
+    monkeypatch.setattr('toa_nb.store.CHECKED', 0)
+    with RunStore(tmp_path/'runs.db', 'r') as store:
+        assert store.check()
+        with pytest.raises(StoreError, match='damaged'): list(store.samples('run'))
+
+
+# One writer
+
+def test_a_second_process_is_refused_until_the_first_dies(tmp_path):
+    path = tmp_path/'runs.db'
+    code = "store = RunStore(path); store.create_run('run', {}, [Prompt('a', 'Why?')]); print('ready', flush=True); sys.stdin.read()"
+    c = child(code, path, stdin=subprocess.PIPE)
+    try:
+        assert c.stdout.readline() == 'ready\n'
+        message = rf'runs.db: process {c.pid} on .* since 20..-..-.. ..:..:.. UTC is writing this store. Close it there'
+        with pytest.raises(StoreLocked, match=message): RunStore(path)
+        with RunStore(path, 'r') as reader: assert reader.runs()[0]['name'] == 'run'
+    finally: c.kill(); c.communicate()
+    assert (tmp_path/'runs.db-lock').exists()
+    with RunStore(path) as store:
+        with pytest.raises(StoreLocked, match=f'process {os.getpid()} on'): RunStore(path)
+        assert store.runs()[0]['name'] == 'run'
+    assert [p.name for p in tmp_path.iterdir()] == ['runs.db']
+
+
+def test_the_name_of_a_dead_process_is_not_repeated(tmp_path):
+    c = child("store = RunStore(path); print('ready', flush=True); sys.stdin.read()", tmp_path/'runs.db', stdin=subprocess.PIPE)
+    c.stdout.readline(); c.kill(); c.communicate()
+    import fcntl
+    with open(tmp_path/'runs.db-lock') as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        with pytest.raises(StoreLocked, match='another process that has just begun is writing') as e: RunStore(tmp_path/'runs.db')
+        assert str(c.pid) not in str(e.value)
+
+
+def test_readers_see_what_is_committed_and_write_nothing(tmp_path):
+    with new_store(tmp_path/'runs.db') as store, RunStore(tmp_path/'runs.db', 'r') as reader:
+        asyncio.run(fill(store, range(3)))
+        assert [s.trial.number for s in reader.samples('run', 'a')] == [0, 1, 2]
+        with pytest.raises(StoreError, match='open for reading only'): reader.asked('run', 'a', trial(9))
+        with pytest.raises(StoreError, match='open for reading only'): reader.set_status('run', 'done')
+
+
+# Nothing awaited is lost
+
+@pytest.mark.parametrize('after', [1, 7, 40, 150, 400])
+def test_kill_9(tmp_path, after):
+    path = tmp_path/'runs.db'
+    c = child('''
+        async def prompt(store, p):
+            for n in range(10**6):
+                await one(store, n, p, 500)
+                print(p, n, flush=True)
+        async def main():
+            store = RunStore(path)
+            store.create_run('run', {}, [Prompt(p, 'Why?') for p in 'abcdefgh'])
+            await asyncio.gather(*[prompt(store, p) for p in 'abcdefgh'])
+        asyncio.run(main())''', path)
+    lines = [c.stdout.readline() for _ in range(after)]
+    c.send_signal(signal.SIGKILL)
+    lines += c.stdout.read().splitlines()
+    c.communicate()
+    awaited = {(p, int(n)) for p, n in (line.split() for line in lines if line.strip())}
+    with RunStore(path) as store:
+        stored = {(s.prompt_id, s.trial.number): s for s in store.samples('run')}
+        assert awaited <= set(stored)
+        assert all(s.completion.text == 'x' * 500 and s.value('length') == n for (_, n), s in stored.items())
+        assert store.check() == []
+        asyncio.run(fill(store, [max([n for p, n in stored if p == 'a'], default=-1) + 1000]))
+    no_gaps(path)
+
+
+def test_a_store_that_is_forgotten_is_committed_when_python_ends(tmp_path):
+    c = child('''
+        store = RunStore(path)
+        store.create_run('run', {}, [Prompt('a', 'Why?')])
+        store.asked('run', 'a', Trial(0, 'model', ask))''', tmp_path/'runs.db')
+    assert c.communicate(timeout=60) == ('', '') and c.returncode == 0
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert store.counts('run') == {'a': (1, 0)}
+    assert [p.name for p in tmp_path.iterdir()] == ['runs.db']
+
+
+def test_a_cancelled_wait_loses_nothing(tmp_path):
+    async def main(store):
+        store.asked('run', 'a', trial(0))
+        task = asyncio.create_task(store.completed('run', 'a', 0, Completion('paid', Usage(1, 1))))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError): await task
+        await store.flush()
+        assert [s.completion.text for s in store.unscored('run', 'a')] == ['paid']
+    with new_store(tmp_path/'runs.db') as store: asyncio.run(main(store))
+
+
+def test_a_loop_that_ended_does_not_stop_the_writer(tmp_path):
+    store = new_store(tmp_path/'runs.db')
+    for n in range(20):
+        loop = asyncio.new_event_loop()
+        store.asked('run', 'a', trial(n))
+        loop.create_task(store.finished('run', 'a', n, error='CallTimeout: 1 s')).cancel()
+        loop.call_soon(loop.stop); loop.run_forever(); loop.close()
+    asyncio.run(fill(store, [100]))
+    store.close()
+    with RunStore(tmp_path/'runs.db', 'r') as again: assert again.counts('run')['a'] == (21, 1)
+
+
+# The disk is full
+
+def test_disk_full(tmp_path):
+    async def main(store):
+        kept, n = [], 0
+        store._writer.db.execute('PRAGMA max_page_count = 60')
+        with pytest.raises(StoreError, match='the disk is full. Everything committed is safe') as first:
+            for n in range(1000): await fill(store, [n], text='x' * 2000); kept.append(n)
+        with pytest.raises(StoreError) as again: store.asked('run', 'b', trial(0))
+        assert str(again.value) == str(first.value)
+        with pytest.raises(StoreError) as again: await store.flush()
+        assert str(again.value) == str(first.value)
+        with pytest.raises(StoreError): store.set_status('run', 'done')
+        return kept
+    store = new_store(tmp_path/'runs.db')
+    kept = asyncio.run(main(store))
+    store.close()
+    with RunStore(tmp_path/'runs.db') as again:
+        assert kept and set(kept) <= {s.trial.number for s in again.samples('run')}
+        assert again.check() == []
+        asyncio.run(fill(again, [5000]))
+
+
+def test_all_who_wait_hear_of_a_full_disk(tmp_path):
+    async def main(store):
+        store._writer.db.execute('PRAGMA max_page_count = 60')
+        jobs = [fill(store, [n], text='x' * 2000) for n in range(200)]
+        return await asyncio.wait_for(asyncio.gather(*jobs, return_exceptions=True), 60)
+    store = new_store(tmp_path/'runs.db')
+    results = asyncio.run(main(store))
+    store.close()
+    failed = {n for n, r in enumerate(results) if r is not None}
+    assert failed and all(isinstance(results[n], StoreError) for n in failed)
+    with RunStore(tmp_path/'runs.db', 'r') as again:
+        assert set(range(200)) - failed <= {s.trial.number for s in again.samples('run')}
+
+
+def test_file_size_limit(tmp_path):
+    c = child('''
+        import resource
+        async def main():
+            store = RunStore(path)
+            store.create_run('run', {}, [Prompt('a', 'Why?')])
+            resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+            try:
+                for n in range(1000): await one(store, n, 'a', 1000); print(n)
+            except StoreError as e: print(e)
+            try: await store.flush()
+            except StoreError as e: print(e)
+            store.close()
+        asyncio.run(main())''', tmp_path/'runs.db')
+    out, err = c.communicate(timeout=60)
+    *numbers, first, again = out.splitlines()
+    assert not err and first == again and 'Everything committed is safe' in first
+    with RunStore(tmp_path/'runs.db') as store:
+        assert len(numbers) > 5 and {int(n) for n in numbers} <= {s.trial.number for s in store.samples('run')}
+        assert store.check() == []
+
+
+# Copies
+
+@pytest.mark.parametrize('with_wal', [True, False])
+def test_copies_of_a_store_that_is_being_written(tmp_path, with_wal):
+    path, counts = tmp_path/'runs.db', []
+
+    async def main(store):
+        for round in range(6):
+            await fill(store, range(round * 50, round * 50 + 50), text='x' * 300)
+            copy = tmp_path/f'copy{round}.db'
+            await asyncio.gather(fill(store, range(1000 * round + 1000, 1000 * round + 1100), 'b'), asyncio.to_thread(copy_files, copy))
+            with RunStore(copy) as c:
+                assert c.check() == []
+                counts.append(c.count('run') if c.runs() else 0)
+                if with_wal: assert {s.trial.number for s in c.samples('run', 'a')} == set(range(round * 50 + 50))
+            no_gaps(copy)
+
+    def copy_files(copy):
+        shutil.copyfile(path, copy)
+        if with_wal: shutil.copyfile(f'{path}-wal', f'{copy}-wal')
+
+    with new_store(path) as store: asyncio.run(main(store))
+    assert counts == sorted(counts)
+
+
+def test_a_torn_copy_is_noticed(tmp_path):
+    finished_store(tmp_path)
+    before = (tmp_path/'runs.db').read_bytes()
+    with RunStore(tmp_path/'runs.db') as store: asyncio.run(fill(store, range(300, 600), text='y' * 1000))
+    (tmp_path/'torn.db').write_bytes((tmp_path/'runs.db').read_bytes()[:40960] + before[40960:])
+    with pytest.raises(StoreError, match='damaged'): RunStore(tmp_path/'torn.db')
+
+
+def test_backup_refuses_to_overwrite(tmp_path):
+    with new_store(tmp_path/'runs.db') as store:
+        store.backup(tmp_path/'copy.db')
+        with pytest.raises(StoreError, match='a file already'): store.backup(tmp_path/'copy.db')
+        with pytest.raises(StoreError, match='no folder'): store.backup(tmp_path/'no'/'copy.db')
+
+
+# Group commit
+
+def test_one_wake_up_per_group(tmp_path):
+    async def main(store):
+        loop, wakes, groups = asyncio.get_running_loop(), [], []
+        call, write = loop.call_soon_threadsafe, store._writer.write
+        loop.call_soon_threadsafe = lambda f, *a: (wakes.append(len(a[0])), call(f, *a))
+        store._writer.write = lambda ops: (groups.append(len(ops)), write(ops))[1]
+        for n in range(300): store.asked('run', 'a', trial(n))
+        await asyncio.gather(*[store.completed('run', 'a', n, Completion('x', Usage(1, 1))) for n in range(300)])
+        assert sum(wakes) == 300 and len(wakes) <= len(groups) < 300
+    with new_store(tmp_path/'runs.db') as store: asyncio.run(main(store))
+
+
+def test_asks_from_many_threads(tmp_path):
+    with new_store(tmp_path/'runs.db', [f't{i}' for i in range(8)]) as store:
+        def work(p):
+            for n in range(100): store.asked('run', p, trial(n))
+        threads = [threading.Thread(target=work, args=(f't{i}',)) for i in range(8)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+        asyncio.run(store.flush())
+        assert all([r.trial.number for r in store.pending('run', p)] == list(range(100)) for p in store.counts('run'))
+    assert no_gaps(tmp_path/'runs.db') == 800
+
+
+# Mistakes of a caller
+
+def test_mistakes_hurt_only_their_sender(tmp_path):
+    async def main(store):
+        store.asked('run', 'a', trial(0))
+        good, bad = Completion('x', Usage(1, 1)), Completion('x', Usage(1 << 70, 1))
+        with pytest.raises(StoreError, match='was asked before'): store.asked('run', 'a', trial(0))
+        with pytest.raises(StoreError, match='was never asked'): await store.completed('run', 'a', 7, good)
+        with pytest.raises(StoreError, match='neither a completion nor an error'): await store.completed('run', 'a', 0)
+        with pytest.raises(StoreError, match='no answer to score'): await store.scored('run', 'a', 0, [Score('r', 1.)])
+        with pytest.raises(StoreError, match='no answer to tell'): store.told('run', 'a', 0)
+        with pytest.raises(StoreError, match="no run 'walk'. It holds: run"): store.asked('walk', 'a', trial(0))
+        with pytest.raises(StoreError, match="no prompt 'z'"): store.asked('run', 'z', trial(0))
+        store.asked('run', 'a', trial(1)), store.asked('run', 'a', trial(2))
+        results = await asyncio.gather(store.completed('run', 'a', 0, good), store.completed('run', 'a', 1, bad), store.completed('run', 'a', 2, good),
+                                       return_exceptions=True)
+        assert [type(r) for r in results] == [type(None), StoreError, type(None)]
+        with pytest.raises(StoreError, match='was answered before'): await store.completed('run', 'a', 0, good)
+        assert [s.trial.number for s in store.samples('run')] == [0, 2]
+        store.told('run', 'a', 0)
+        await store.flush()
+        store.told('run', 'a', 0)
+        await store.flush()
+        assert store.counts('run')['a'] == (3, 1)
+    with new_store(tmp_path/'runs.db') as store: asyncio.run(main(store))
+    with pytest.raises(StoreError, match='the store is closed. Open it again.'): store.asked('run', 'a', trial(3))
+    with pytest.raises(StoreError, match='the store is closed'): store.runs()
+    store.close()
+
+
+def test_a_queued_row_that_can_not_be_stored_stops_the_store(tmp_path):
+    async def main(store):
+        await fill(store, [0])
+        store.asked('run', 'a', trial(0))
+        with pytest.raises(StoreError, match='UNIQUE'): await store.flush()
+    with new_store(tmp_path/'runs.db') as store: asyncio.run(main(store))
+    assert no_gaps(tmp_path/'runs.db') == 3
+
+
+@pytest.mark.parametrize('config,prompts,says', [
+    ({'path': Path('x')}, [Prompt('a', 'Why?')], "run 'new': the configuration can not be saved"),
+    ({}, [Prompt('a', 'Why?'), Prompt('a', 'How?')], "'a' is the id of several prompts"),
+    ({}, [Prompt('a', 'Why?', meta={'x': object()})], "prompt 'a': its metadata can not be saved")])
+def test_runs_that_can_not_be_created(tmp_path, config, prompts, says):
+    with new_store(tmp_path/'runs.db') as store:
+        with pytest.raises(InputError, match=says): store.create_run('new', config, prompts)
+        assert [r['name'] for r in store.runs()] == ['run']
+
+
+# Any text, any order
+
+ODD = ['', '\0', 'a\0b', '\ud83d', '\ud83d\ude00', '😀', 'né', '\x1f\n\r', "'; DROP TABLE trial; --", '\ufffe\uffff', 'x' * 10_000]
+
+
+@pytest.mark.parametrize('text', ODD, ids=ascii)
+def test_any_text_survives(tmp_path, text):
+    async def main(store):
+        t = Trial(0, f'm{text}', (Message('user', text),), action=text)
+        store.asked(f'run{text}', f'p{text}', t)
+        completion = Completion(text, Usage(1, 2), text, 1.5, text, text, 1, 2, -0.5)
+        scores = [Score(f'r{text}', .1, version=text, details={text: [text]}), Score('e', error=f'e{text}')]
+        await store.finished(f'run{text}', f'p{text}', 0, completion, None, scores)
+        store.event(f'run{text}', f'p{text}', f'k{text}', {text: text})
+        await store.flush()
+        return t, completion
+    with RunStore(tmp_path/'runs.db') as store:
+        prompt = Prompt(f'p{text}', f'i{text}', reference=text, source=text, meta={text: text})
+        store.create_run(f'run{text}', {text: text}, [prompt])
+        t, completion = asyncio.run(main(store))
+    with RunStore(tmp_path/'runs.db', 'r') as store:
+        assert store.prompts(f'run{text}') == [prompt] and store.config(f'run{text}') == {text: text} and store.runs()[0]['name'] == f'run{text}'
+        s, = store.samples(f'run{text}')
+        bare = Trial(0, f'm{text}', (), action=text)
+        assert s == Sample(f'run{text}', f'p{text}', bare, completion, None,
+                           (Score(f'r{text}', .1, version=text, details={text: [text]}), Score('e', error=f'e{text}')))
+        assert store.journal(f'run{text}', f'p{text}') == [('ask', TrialRow(bare, digest(t.messages))), ('tell', 0, s), ('event', f'k{text}', {text: text})]
+
+
+def test_details_of_any_kind_do_not_cost_the_score(tmp_path):
+    np = pytest.importorskip('numpy')
+
+    async def main(store):
+        store.asked('run', 'a', trial(0))
+        score = Score('r', 1., details={'n': np.float32(.5), 'v': np.arange(2), 'p': Path('x')})
+        await store.finished('run', 'a', 0, Completion('x', Usage(1, 1)), scores=[score])
+    with new_store(tmp_path/'runs.db') as store:
+        asyncio.run(main(store))
+        assert next(store.samples('run')).scores[0].details == {'n': .5, 'v': [0, 1], 'p': 'x'}
+
+
+def test_pages(tmp_path, monkeypatch):
+    monkeypatch.setattr('toa_nb.store.PAGE', 3)
+    with new_store(tmp_path/'runs.db', 'abcd') as store:
+        for prompt, n in ('a', 3), ('b', 7), ('d', 1): asyncio.run(fill(store, range(n), prompt))
+        assert [(s.prompt_id, s.trial.number, s.value('length')) for s in store.samples('run')] == [
+            (p, n, float(n)) for p, k in (('a', 3), ('b', 7), ('d', 1)) for n in range(k)]
+        assert [s.trial.number for s in store.samples('run', 'b')] == list(range(7)) and list(store.samples('run', 'c')) == []
+        assert store.counts('run') == {'a': (3, 3), 'b': (7, 7), 'c': (0, 0), 'd': (1, 1)} and store.count('run') == 11
+
+
+texts = st.text(st.characters(), max_size=8)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+scores = st.lists(st.one_of(st.builds(Score, st.sampled_from(['r', 's']), floats, st.none(), texts, st.integers(0, 99), st.none() | st.just({'k': [1]})),
+                            st.builds(Score, st.sampled_from(['r', 's']), st.none(), st.text('ab', min_size=1, max_size=3))), min_size=1, max_size=3)
+usages = st.builds(Usage, st.integers(0, 99), st.integers(0, 99), st.integers(0, 9))
+completions = st.builds(Completion, texts, st.none() | usages, texts, floats, texts, texts, st.none() | st.integers(0, 9),
+                        st.integers(1, 3), st.none() | floats)
+trials = st.builds(lambda *a: a, texts, st.lists(st.integers(0, 9), max_size=3).map(tuple), st.sampled_from(['fresh', 'refine', 'aggregate']),
+                   st.integers(0, 9), texts, st.none() | st.integers(0, 9), st.integers(0, 2**31 - 1), st.integers(0, 9))
+prompt_ids = st.sampled_from('abc')
+operations = st.lists(st.one_of(
+    st.tuples(st.just('ask'), prompt_ids, trials), st.tuples(st.just('complete'), prompt_ids, completions, st.integers(0, 9)),
+    st.tuples(st.just('fail'), prompt_ids, st.none() | completions, st.integers(0, 9)), st.tuples(st.just('score'), prompt_ids, scores, st.integers(0, 9)),
+    st.tuples(st.just('tell'), prompt_ids, st.integers(0, 9)), st.tuples(st.just('finish'), prompt_ids, completions, scores, st.integers(0, 9)),
+    st.tuples(st.just('event'), prompt_ids, st.sampled_from(['extend', 'stop']), st.none() | st.integers() | texts), st.tuples(st.just('reopen'))), max_size=40)
+
+
+class Model:
+    "What a store should hold, as plain lists and dicts."
+    def __init__(self): self.trials, self.back, self.scores, self.told, self.log = {}, {}, {}, {}, {p: [] for p in 'abc'}
+    def keys(self, p): return [k for k in self.trials if k[0] == p]
+    def waiting(self, p): return [k for k in self.keys(p) if k not in self.back]
+    def answered(self, p): return [k for k in self.keys(p) if k in self.back]
+    def open(self, p): return [k for k in self.answered(p) if k not in self.told]
+
+    def sample(self, k, scores):
+        completion, error = self.back[k]
+        return Sample('run', k[0], self.trials[k].trial, completion, error, tuple({s.reward: s for s in scores}.values()))
+
+    def tell(self, k):
+        self.told[k] = list(self.scores[k])
+        self.log[k[0]].append(('tell', k[1], self.sample(k, self.told[k])))
+
+    def check(self, store):
+        assert list(store.samples('run')) == [self.sample(k, self.scores[k]) for p in 'abc' for k in self.answered(p)]
+        assert store.counts('run') == {p: (len(self.keys(p)), len([k for k in self.keys(p) if k in self.told])) for p in 'abc'}
+        for p in 'abc':
+            assert store.journal('run', p) == self.log[p]
+            assert store.pending('run', p) == [self.trials[k] for k in self.waiting(p)]
+            settled = [k for k in self.open(p) if self.back[k][1] or self.scores[k]]
+            assert store.untold('run', p) == [self.sample(k, self.scores[k]) for k in settled]
+            assert store.unscored('run', p) == [self.sample(k, ()) for k in self.open(p) if k not in settled]
+
+
+async def apply(store, model, op, *args):
+    p, pick = args[0], lambda keys: keys[args[-1] % len(keys)] if keys else None
+    if op == 'ask':
+        n = len(model.keys(p))
+        t = Trial(n, args[1][0], ASK, *args[1][1:])
+        store.asked('run', p, t)
+        model.trials[p, n] = TrialRow(Trial(n, args[1][0], (), *args[1][1:]), digest(ASK))
+        model.log[p].append(('ask', model.trials[p, n]))
+    elif op == 'event':
+        store.event('run', p, *args[1:])
+        model.log[p].append(('event', *args[1:]))
+    elif op in ('complete', 'fail', 'finish') and (k := pick(model.waiting(p))):
+        error = 'EmptyAnswer: no text' if op == 'fail' else None
+        model.back[k], model.scores[k] = (args[1], error), args[2] if op == 'finish' else []
+        if op == 'finish': await store.finished('run', *k, args[1], None, args[2]); model.tell(k)
+        else: await store.completed('run', *k, args[1], error)
+    elif op == 'score' and (k := pick(model.answered(p))):
+        await store.scored('run', *k, args[1])
+        model.scores[k] = model.scores[k] + args[1]
+    elif op == 'tell' and (k := pick(model.open(p))):
+        store.told('run', *k)
+        model.tell(k)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ops=operations)
+def test_any_sequence_reads_back_as_a_plain_model_would(tmp_path_factory, ops):
+    async def main(path):
+        store, model = new_store(path, 'abc'), Model()
+        for op, *args in ops:
+            if op == 'reopen': store.close(); store = RunStore(path)
+            else: await apply(store, model, op, *args)
+        await store.flush()
+        model.check(store)
+        store.close()
+        with RunStore(path, 'r') as again: model.check(again)
+        no_gaps(path)
+    asyncio.run(main(tmp_path_factory.mktemp('model')/'runs.db'))
+
+
+def test_several_runs_do_not_mix(tmp_path):
+    with new_store(tmp_path/'runs.db') as store:
+        store.create_run('other', {}, [Prompt('a', 'How?')])
+        asyncio.run(fill(store, range(3)))
+        store.asked('other', 'a', trial(0))
+        store.event('other', None, 'budget', 'samples')
+        store.set_status('other', 'done', 1.5)
+        assert (store.count('run'), store.count('other')) == (3, 0) and store.counts('other') == {'a': (1, 0)}
+        assert store.events('other') == [('budget', 'samples'), ('status', {'status': 'done', 'seconds': 1.5})] and store.events('run') == []
+        assert [(r['name'], r['status'], r['seconds']) for r in store.runs()] == [('run', 'new', None), ('other', 'done', 1.5)]
+        assert len(store.journal('other', 'a')) == 1

@@ -1,0 +1,66 @@
+"""The main job on real local models: six methods on real prompts with a real reward. `make demo`, or `make demo SMALL=1`.
+
+Two llama.cpp servers on the CPU serve SmolLM2-135M-Instruct; three samplers of it (named for what they do) stand in for several models.
+The reward is the share of a prompt's verifiable instructions that an answer obeys. Everything lands in runs/demo: the run store,
+SFT and DPO files, a table and the figure. Stopped with Ctrl-C, it goes on from there the next time.
+"""
+import argparse
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from toa_nb import (BestOfN, ChatModel, Constraints, MoA, ParallelEnsemble, PRS, Run, RunStore, SequentialRefine, TOA, curve, frame, llama_cpp,
+                    load_prompts, local_model, plot_curve, summary, to_dpo, to_sft, write_jsonl)
+
+root = Path(__file__).parent.parent
+careful = 'Follow every instruction about form exactly: counts, words to use, words to avoid. Answer with nothing else.'
+
+
+def samplers(servers):
+    "Three ways to sample the same weights, over all servers."
+    common = dict(endpoints=[s.url for s in servers], model=servers[0].name, api_key_env=servers[0].api_key_env, max_tokens=112, card='SmolLM2-135M-Instruct')
+    return [ChatModel('plain', temperature=.7, **common), ChatModel('bold', temperature=1.1, **common),
+            ChatModel('careful', temperature=.7, system=careful, **common)]
+
+
+def methods(n):
+    return dict(best_of_n=BestOfN(n), prs=PRS(n), parallel_ensemble=ParallelEnsemble(n), sequential_refine=SequentialRefine(n),
+                moa=MoA(n, n_iter=3), toa=TOA(n))
+
+
+def table(df):
+    "The summary in plain columns."
+    columns = dict(prompts='prompts', samples='samples', failures='failed', mean='mean', top_3='top 3', best='best', flops='FLOPs', tokens='tokens', seconds='seconds')
+    t = summary(df).reset_index()
+    t = t[['method', *[c for c in columns if c in t]]].rename(columns=columns)
+    return t.to_string(index=False, float_format=lambda v: f'{v:.3g}' if abs(v) >= 1e5 else f'{v:.3f}' if v < 10 else f'{v:.0f}')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--small', action='store_true', help='3 prompts x 8 samples per method instead of 6 x 16')
+    args = parser.parse_args()
+    n_prompts, n, out = (3, 8, root/'runs/demo-small') if args.small else (6, 16, root/'runs/demo')
+    out.mkdir(parents=True, exist_ok=True)
+    prompts = load_prompts(root/'data/instructions.jsonl')
+    prompts = prompts[::len(prompts)//n_prompts][:n_prompts]
+    start = time.monotonic()
+
+    with ExitStack() as stack:
+        model = local_model()
+        servers = [stack.enter_context(llama_cpp(model, 'smollm2-135m', parallel=8, ctx=2048)) for _ in range(2)]
+        for name, method in methods(n).items():
+            run = Run(prompts, method, samplers(servers), Constraints(), store=out/'demo.db', name=name, concurrency=16).wait()
+            if run.progress.state != 'finished': sys.exit(f'Stopped; everything so far is in {out/"demo.db"}. The same command goes on from there.')
+
+    with RunStore(out/'demo.db', 'r') as store:
+        df = frame(store)
+        sft, dpo = (write_jsonl(rows, out/f'{kind}.jsonl') for kind, rows in (('sft', to_sft(store)), ('dpo', to_dpo(store))))
+    figure = plot_curve(curve(df, x='flops', y='best'), title=f'SmolLM2-135M, {n_prompts} prompts, share of instructions obeyed')
+    figure.savefig(out/'curve.png', dpi=200)
+    summary(df).to_csv(out/'summary.csv')
+    print(f'\n{table(df)}\n\nWritten in {time.monotonic() - start:.0f} s: {", ".join(str(p.relative_to(root)) for p in (out/"demo.db", sft, dpo, out/"curve.png", out/"summary.csv"))}')
+
+
+if __name__ == '__main__': main()
