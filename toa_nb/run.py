@@ -592,16 +592,15 @@ def start(self:Run)->Run:
 @patch
 def __await__(self:Run): return self.finish().__await__()
 
-# %% ../nbs/10_run.ipynb #e4f728b0
+# %% ../nbs/10_run.ipynb #cf4e1916
 @patch
 async def finish(self:Run)->Run:
     "Start if need be, and wait for the end; an interrupt stops the run the gentle way."
-    self.start()
-    while True:
-        try: return await asyncio.shield(self.task)
-        except asyncio.CancelledError:
-            if self.task.done(): raise
-            self.cancel()
+    try: return await asyncio.shield(self.start().task)
+    except asyncio.CancelledError:
+        if self.task.done(): raise
+    self.cancel()
+    with signals(self.cancel): return await self.task
 
 # %% ../nbs/10_run.ipynb #c0dda621
 @patch
@@ -626,19 +625,19 @@ async def in_script(self:Run, show:bool)->Run:
         for m in self.models.values():
             if hasattr(m, 'close'): await m.close()
 
-# %% ../nbs/10_run.ipynb #24bcae3a
+# %% ../nbs/10_run.ipynb #c8058a09
 @contextmanager
 def signals(
-    act, # Called without arguments at each SIGINT and SIGTERM
+    act, # Called in the event loop, without arguments, at each SIGINT and SIGTERM
 ):
     "Listen to SIGINT and SIGTERM, where this thread can."
-    loop, heard = asyncio.get_running_loop(), []
-    if threading.current_thread() is threading.main_thread() and sys.platform != 'win32':
-        heard = [signal.SIGINT, signal.SIGTERM]
-    for s in heard: loop.add_signal_handler(s, act)
+    loop = asyncio.get_running_loop()
+    def heard(*_): loop.call_soon_threadsafe(act)
+    main = threading.current_thread() is threading.main_thread()
+    before = {s: signal.signal(s, heard) for s in (signal.SIGINT, signal.SIGTERM)} if main else {}
     try: yield
     finally:
-        for s in heard: loop.remove_signal_handler(s)
+        for s, handler in before.items(): signal.signal(s, handler)
 
 # %% ../nbs/10_run.ipynb #46ad50f4
 async def print_progress(
