@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['cards', 'Card', 'count_params', 'card_from_params', 'card', 'card_from_config', 'attention_flops', 'Flops',
-           'call_flops', 'published_flops', 'reward_flops', 'Cost', 'generation_cost', 'sample_cost', 'Budget']
+           'call_flops', 'published_flops', 'reward_flops', 'Cost', 'generation_cost', 'scoring_cost', 'sample_cost',
+           'Budget']
 
-# %% ../nbs/01_compute.ipynb #e6fcc0c4
+# %% ../nbs/01_compute.ipynb #7abee322
 import json
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from pathlib import Path
 
 from fastcore.basics import patch
 
-from .core import InputError, Sample
+from .core import InputError, Sample, Score
 
 # %% ../nbs/01_compute.ipynb #cadf2ef6
 @dataclass(frozen=True)
@@ -300,12 +302,13 @@ class Cost:
     @property
     def tokens(self): return self.prompt_tokens + self.completion_tokens
 
-# %% ../nbs/01_compute.ipynb #fd131dfa
+# %% ../nbs/01_compute.ipynb #b3477ce9
 @patch
 def __add__(self:Cost, other:Cost)->Cost:
     "Both together; unknown if either is."
-    def total(a, b): return None if a is None or b is None else a + b
-    return Cost(*(total(getattr(self, f.name), getattr(other, f.name)) for f in fields(Cost)))
+    return Cost(*[None if a is None or b is None else a + b for a, b in zip(_amounts(self), _amounts(other))])
+
+_amounts = attrgetter(*(f.name for f in fields(Cost)))
 
 # %% ../nbs/01_compute.ipynb #0046de7e
 def generation_cost(
@@ -324,17 +327,24 @@ def generation_cost(
     return replace(base, flops=float(ran), cached_flops=float(whole - ran), flops_published=float(published_flops(card, p + q)),
         money=(p*card.price_in + q*card.price_out)/1e6)
 
-# %% ../nbs/01_compute.ipynb #cc5a0963
+# %% ../nbs/01_compute.ipynb #3b545a7f
+def scoring_cost(
+    scores:tuple[Score,...]|list[Score], # Scores of a sample
+    reward_cards:dict[str,Card|None], # Card of each reward, by name; None for one that costs nothing worth counting
+)->Cost:
+    "What rewards spent on `scores`."
+    known = all(s.reward in reward_cards for s in scores if s.tokens)
+    flops = float(sum(reward_flops(c, s.tokens) for s in scores if (c := reward_cards.get(s.reward)))) if known else None
+    return Cost(reward_tokens=sum(s.tokens for s in scores), reward_flops=flops)
+
+# %% ../nbs/01_compute.ipynb #33596208
 def sample_cost(
     sample:Sample, # A finished sample
     cards:dict[str,Card|None], # Card of each model, by the name used in trials
     reward_cards:dict[str,Card|None], # Card of each reward, by name; None for one that costs nothing worth counting
 )->Cost:
-    "What `sample` has cost, generation and scoring."
-    tokens = sum(s.tokens for s in sample.scores)
-    known = all(s.reward in reward_cards for s in sample.scores if s.tokens)
-    flops = float(sum(reward_flops(c, s.tokens) for s in sample.scores if (c := reward_cards.get(s.reward)))) if known else None
-    return generation_cost(sample, cards.get(sample.trial.model)) + Cost(reward_tokens=tokens, reward_flops=flops)
+    "What `sample` has cost."
+    return generation_cost(sample, cards.get(sample.trial.model)) + scoring_cost(sample.scores, reward_cards)
 
 # %% ../nbs/01_compute.ipynb #70ac0941
 @dataclass(frozen=True)

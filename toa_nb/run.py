@@ -6,7 +6,7 @@
 __all__ = ['SAME', 'Failures', 'kind_of', 'Progress', 'Run', 'named_reward', 'repeated', 'check_run', 'Active', 'replay',
            'matches', 'follow', 'note_failure', 'signals', 'print_progress']
 
-# %% ../nbs/10_run.ipynb #4e4d9d87
+# %% ../nbs/10_run.ipynb #afb2cf1e
 import asyncio, signal, sys, threading, time
 from collections import deque
 from contextlib import contextmanager, suppress
@@ -16,7 +16,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from .core import GenerationError, InputError, Prompt, ReplayError, Sample, Trial, outcome
-from .compute import Budget, Cost, sample_cost
+from .compute import Budget, Cost, generation_cost, sample_cost, scoring_cost
 from .samplers import Method, methods
 from .templates import Templates
 from .rewards import RewardQueue, reward as reward_from
@@ -129,7 +129,7 @@ def repeated(names):
     seen = set()
     return next((n for n in names if n in seen or seen.add(n)), None)
 
-# %% ../nbs/10_run.ipynb #6d7dedb3
+# %% ../nbs/10_run.ipynb #13f1a071
 def check_run(
     run:'Run', # The run to check
     models:list, # Its models, as given
@@ -146,6 +146,8 @@ def check_run(
     for r in [run.reward, *run.watch]:
         if hasattr(r, 'validate'): [r.validate(p) for p in run.prompts]
     run.method.start(run.prompts[0], list(run.models), run.seed, run.templates)
+    unknown = None if any(m.card is None for m in models) else 0.
+    for budget in [run.budget, *filter(None, [run.budget.per_run])]: budget.exhausted(Cost(flops=unknown, money=unknown))
 
 # %% ../nbs/10_run.ipynb #3fa53864
 @patch
@@ -238,7 +240,7 @@ def extend(self:Run,
     self.more += more
     return self
 
-# %% ../nbs/10_run.ipynb #503d689f
+# %% ../nbs/10_run.ipynb #a89c21ce
 @patch
 def begin(self:Run,
     order:int, # Position among the prompts
@@ -249,8 +251,11 @@ def begin(self:Run,
     active = Active(prompt, order, sampler)
     if self.before.get(prompt.id, (0, 0))[0]:
         where = f'run {self.name!r}, prompt {prompt.id!r}'
-        for sample in replay(sampler, self.store.journal(self.name, prompt.id), self.reward.name, where): self.count(active, sample, resumed=True)
+        for sample in replay(sampler, self.store.journal(self.name, prompt.id), self.reward.name, where):
+            self.pay(active, sample_cost(sample, self.cards, self.reward_cards), resumed=True)
+            self.count(active, sample, resumed=True)
         there = {s.trial.number: s for find in (self.store.unscored, self.store.untold) for s in find(self.name, prompt.id)}
+        for sample in there.values(): self.pay(active, sample_cost(sample, self.cards, self.reward_cards), resumed=True)
         active.left.extend(sorted(((t, there.get(n)) for n, t in sampler.outstanding.items()), key=lambda job: (job[1] is None, job[0].number)))
     self.catch_up(active)
     return active
@@ -366,7 +371,7 @@ def close(self:Run, active:Active):
     self.store.event(self.name, active.prompt.id, 'done', dict(
         cost=asdict(active.cost), scored=len(sampler.rewards), best=sampler.best and sampler.best[1], failures=failures))
 
-# %% ../nbs/10_run.ipynb #578d32f6
+# %% ../nbs/10_run.ipynb #cde75475
 @patch
 def limit(self:Run,
     active:Active, # The prompt
@@ -374,7 +379,7 @@ def limit(self:Run,
 )->str|None:
     "The limit of the prompt's own budget that is reached, if any."
     if self.free_of_charge: return None
-    samples = active.cost.samples + (active.out if out is None else out)
+    samples = len(active.sampler.texts) + (active.out if out is None else out)
     return self.budget.exhausted(replace(active.cost, samples=samples), time.monotonic() - active.since)
 
 @patch
@@ -382,47 +387,54 @@ def spent(self:Run, active:Active)->bool:
     "Is there no budget left for another trial of this prompt, or at all?"
     if (per_run := self.budget.per_run):
         p = self.progress
-        if (name := per_run.exhausted(replace(p.cost, samples=p.cost.samples + self.out), self.seconds_before + p.seconds)): self.stop(name)
+        if (name := per_run.exhausted(replace(p.cost, samples=p.samples + self.out), self.seconds_before + p.seconds)): self.stop(name)
     return self.stopping or self.limit(active) is not None
 
-# %% ../nbs/10_run.ipynb #e8ff35d6
+# %% ../nbs/10_run.ipynb #619dceec
 @patch
 async def work(self:Run, active:Active, trial:Trial, sample:Sample|None):
     "One trial: generate, store, score, store, tell."
-    name = active.prompt.id
-    sample, stored = await self.generate(name, trial) if sample is None else (sample, self.store.flush())
+    name, resumed = active.prompt.id, sample is not None
+    sample, stored = (sample, self.store.flush()) if resumed else await self.generate(active, trial)
     if sample.error or sample.scores: await stored
     else:
         _, *scores = await asyncio.gather(stored, *(q.score(active.prompt, sample.completion.text) for q in self.queues))
         await self.store.scored(self.name, name, trial.number, scores)
         sample = replace(sample, scores=tuple(scores))
+        if any(s.tokens for s in scores): self.pay(active, scoring_cost(scores, self.reward_cards))
     self.store.told(self.name, name, trial.number)
     active.sampler.tell(trial, outcome(sample, self.reward.name))
-    self.count(active, sample)
+    self.count(active, sample, resumed)
     self.take_back(active)
 
-# %% ../nbs/10_run.ipynb #7c3bc21e
+# %% ../nbs/10_run.ipynb #dbe0e807
 @patch
-async def generate(self:Run, name:str, trial:Trial)->tuple[Sample, asyncio.Future]:
+async def generate(self:Run, active:Active, trial:Trial)->tuple[Sample, asyncio.Future]:
     "Call the model, and store what came back; the future is done when the disk has it."
-    completion = error = None
+    name, completion, error = active.prompt.id, None, None
     try: completion = await self.models[trial.model].generate(trial.messages, seed=trial.seed)
     except Exception as e: completion, error = getattr(e, 'completion', None), f'{type(e).__name__}: {e}'
     finally:
         self.calls[trial.model] -= 1
         self.progress.in_flight -= 1
         self.wake.set()
-    stored = self.store.completed(self.name, name, trial.number, completion, error)
-    return Sample(self.name, name, trial, completion, error), stored
+    stored, sample = self.store.completed(self.name, name, trial.number, completion, error), Sample(self.name, name, trial, completion, error)
+    self.pay(active, generation_cost(sample, self.cards[trial.model]))
+    return sample, stored
 
-# %% ../nbs/10_run.ipynb #9478ed57
+# %% ../nbs/10_run.ipynb #5d79a65a
+@patch
+def pay(self:Run, active:Active, cost:Cost, resumed:bool=False):
+    "Enter what has been spent into the books."
+    p = self.progress
+    active.cost, p.cost = active.cost + cost, p.cost + cost
+    if not resumed: p.session = p.session + cost
+
 @patch
 def count(self:Run, active:Active, sample:Sample, resumed:bool=False):
     "Enter a finished sample into the books."
-    p, cost = self.progress, sample_cost(sample, self.cards, self.reward_cards)
-    active.cost, p.cost = active.cost + cost, p.cost + cost
-    if not resumed: p.session = p.session + cost
-    p.samples, p.resumed = p.samples + cost.samples, p.resumed + cost.samples*resumed
+    p = self.progress
+    if not sample.error: p.samples, p.resumed = p.samples + 1, p.resumed + resumed
     failed = [(sample.trial.model, sample.error)] if sample.error else [(s.reward, s.error) for s in sample.scores if s.error]
     for who, error in failed:
         for book in (active.failures, p.failures): note_failure(book, who, error)
