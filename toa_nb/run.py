@@ -81,13 +81,14 @@ def projected(self:Progress)->Cost:
     k = self.target/self.samples if self.samples else 0
     return Cost(**{name: v and (type(v)(v*k) if name != 'samples' else self.target) for name, v in asdict(self.cost).items()})
 
-# %% ../nbs/10_run.ipynb #72adb6cf
+# %% ../nbs/10_run.ipynb #98f0dbce
 @patch
 def __str__(self:Progress):
     left, best = self.seconds_left, self.mean_best
     speed = (self.session.completion_tokens/self.seconds) if self.seconds else 0.
     parts = [f'{self.done}/{self.prompts} prompts', f'{self.samples}/{self.target} samples', f'{speed:.0f} tokens/s',
-             f'best {best:.3f}' if best is not None else '', f'{self.given_up} prompts given up' if self.given_up else '', f'{sum(f.count for f in self.failures.values())} failures' if self.failures else '']
+             f'best {best:.3f}' if best is not None else '', f'{self.given_up} prompts given up' if self.given_up else '',
+             f'{sum(f.count for f in self.failures.values())} failures' if self.failures else '']
     if self.state == 'running' and left is not None: parts.append(f'{left//60:.0f}:{left%60:02.0f} left')
     if self.ended: parts.append(f'{self.state} in {self.seconds:.1f} s' + (f' ({self.stopped_by})' if self.stopped_by else ''))
     return ', '.join(s for s in parts if s)
@@ -453,7 +454,7 @@ def note_failure(
     f = book.setdefault((who, kind_of(error)), Failures(first=error))
     f.count += count
 
-# %% ../nbs/10_run.ipynb #52b7653c
+# %% ../nbs/10_run.ipynb #4389153c
 @patch
 async def feed(self:Run):
     "Hand out jobs until there is nothing left to do."
@@ -465,6 +466,7 @@ async def feed(self:Run):
         await self.wake.wait()
     raise self.error
 
+# %% ../nbs/10_run.ipynb #50f19c23
 @patch
 def do(self:Run, active:Active, trial:Trial, sample:Sample|None):
     "Begin a job."
