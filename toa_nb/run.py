@@ -606,14 +606,16 @@ def start(self:Run)->Run:
 @patch
 def __await__(self:Run): return self.finish().__await__()
 
-# %% ../nbs/10_run.ipynb #cf4e1916
+# %% ../nbs/10_run.ipynb #77ce3644
 @patch
 async def finish(self:Run)->Run:
     "Start if need be, and wait for the end; an interrupt stops the run the gentle way."
-    try: return await asyncio.shield(self.start().task)
+    self.start()
+    try:
+        while not self.task.done(): await asyncio.wait([self.task], timeout=.2)
     except asyncio.CancelledError:
         if self.task.done(): raise
-    self.cancel()
+        self.cancel()
     with signals(self.cancel): return await self.task
 
 # %% ../nbs/10_run.ipynb #c0dda621
@@ -639,19 +641,20 @@ async def in_script(self:Run, show:bool)->Run:
         for m in self.models.values():
             if hasattr(m, 'close'): await m.close()
 
-# %% ../nbs/10_run.ipynb #c8058a09
+# %% ../nbs/10_run.ipynb #ed77547b
 @contextmanager
 def signals(
     act, # Called in the event loop, without arguments, at each SIGINT and SIGTERM
 ):
     "Listen to SIGINT and SIGTERM, where this thread can."
-    loop = asyncio.get_running_loop()
-    def heard(*_): loop.call_soon_threadsafe(act)
-    main = threading.current_thread() is threading.main_thread()
-    before = {s: signal.signal(s, heard) for s in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    loop, can = asyncio.get_running_loop(), threading.current_thread() is threading.main_thread() and sys.platform != 'win32'
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if can else {}
+    for s in before: loop.add_signal_handler(s, act)
     try: yield
     finally:
-        for s, handler in before.items(): signal.signal(s, handler)
+        for s, handler in before.items():
+            loop.remove_signal_handler(s)
+            signal.signal(s, handler)
 
 # %% ../nbs/10_run.ipynb #46ad50f4
 async def print_progress(
