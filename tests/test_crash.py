@@ -16,6 +16,7 @@ import crash_run
 import pytest
 from fault_server import running
 
+from toa_nb.core import StoreError
 from toa_nb.run import replay
 from toa_nb.store import RunStore
 
@@ -72,18 +73,23 @@ class Life:
         return json.loads(self.log.read_text())
 
 
+def read(path, what):
+    "What `what` finds in a store, if the run has begun; a store that is killed in its first instant has no tables yet."
+    try:
+        with RunStore(path, 'r') as store: return what(store) if store.runs() else {}
+    except StoreError as e:
+        if 'there is no store here' in str(e) or 'no run store' in str(e): return {}
+        raise
+
+
 def journals(path):
-    "Everything that the store holds: the journal of each prompt, without when and where an answer came."
-    if not path.exists() or not path.stat().st_size: return {}
-    with RunStore(path, 'r') as store:
-        return {p.id: store.journal('crash', p.id) for p in store.prompts('crash')} if store.runs() else {}
+    "The journal of each prompt."
+    return read(path, lambda store: {p.id: store.journal('crash', p.id) for p in store.prompts('crash')})
 
 
 def samples(path):
     "What is stored of each answer, by the seed of its call."
-    if not path.exists() or not path.stat().st_size: return {}
-    with RunStore(path, 'r') as store:
-        return {s.trial.seed: (s.prompt_id, s.trial, s.completion.text) for s in store.samples('crash')} if store.runs() else {}
+    return read(path, lambda store: {s.trial.seed: (s.prompt_id, s.trial, s.completion.text) for s in store.samples('crash')})
 
 
 def tree(path):
