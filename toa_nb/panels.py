@@ -494,7 +494,7 @@ def known_reward(name:str):
     import_module('toa_nb.reward_models')
     return reward(name)
 
-# %% ../nbs/14_panels.ipynb #cbf5bced
+# %% ../nbs/14_panels.ipynb #283b4055
 class Look:
     "What a panel reads of a stored run, again and again: new samples only."
     def __init__(self,
@@ -502,27 +502,34 @@ class Look:
         run:str, # Name of the run
         most:int=4000, # Samples to draw at most
     ):
-        self.store, self.run = RunStore(path, 'r'), run
-        self.config, self.ids, self.wanted = self.store.config(run), list(self.store.counts(run)), wanted(self.store, run)
-        self.drawn = spread(self.ids, max(1, min(len(self.ids), most//self.wanted)))
-        self.counts, self.known = {}, {}
+        self.path, self.run, self.most, self.store, self.counts, self.known = Path(path), run, most, None, {}, {}
+
+    def close(self):
+        if self.store: self.store.close()
+
+@patch
+def open(self:Look):
+    "Open the store, which the run may not have made yet."
+    store = RunStore(self.path, 'r')
+    self.config, self.texts = store.config(self.run), {p.id: p.instruction for p in store.prompts(self.run)}
+    self.drawn = spread(list(self.texts), max(1, min(len(self.texts), self.most//wanted(store, self.run))))
+    self.store = store
 
 @patch
 def update(self:Look):
     "Read what is new."
+    if not self.store: self.open()
     self.counts, self.wanted = self.store.counts(self.run), wanted(self.store, self.run)
     for name in self.drawn:
         told = self.counts[name][1]
         if told and self.known.get(name, (0,))[0] != told: self.known[name] = told, list(self.store.samples(self.run, name))
 
-@patch
-def close(self:Look): self.store.close()
-
-# %% ../nbs/14_panels.ipynb #2e90f148
+# %% ../nbs/14_panels.ipynb #b2b30096
 @patch
 def figure(self:Look):
     "The curve of what has been read; None before there is anything to draw."
-    furthest = max((n for n, _ in self.known.values()), default=0)
+    if not self.known: return None
+    furthest = max(n for n, _ in self.known.values())
     samples = [s for n, part in self.known.values() if 2*n >= furthest for s in part]
     config, drawn = self.config, len({s.prompt_id for s in samples})
     if not any(s.value(config['reward']) is not None for s in samples): return None
@@ -530,10 +537,10 @@ def figure(self:Look):
     df = frame(samples, cards=cards_of(config), reward=config['reward'], reward_cards=dict.fromkeys(judges), labels={self.run: config['method']})
     x = 'tokens' if df['flops'].isna().any() else 'flops'
     lines = [curve(df, x=x, judge=judge, n_boot=200) for judge in ('', *[w for w in config['watch'] if w in df][:1])]
-    some = '' if drawn == len(self.ids) else f', {drawn} of {len(self.ids)} prompts'
+    some = '' if drawn == len(self.texts) else f', {drawn} of {len(self.texts)} prompts'
     return plot_curve(lines[0], *lines[1:], title=f'{safe_label(self.run)}{some}'.replace('$', r'\$'))
 
-# %% ../nbs/14_panels.ipynb #9972e4c4
+# %% ../nbs/14_panels.ipynb #e6d8b131
 class RunPanel(Panel):
     "Set up, start, watch, pause and extend runs."
     def __init__(self,
@@ -550,12 +557,11 @@ class RunPanel(Panel):
         self.prompts, prompts_file = ([], str(prompts)) if isinstance(prompts, (str, Path)) else (list(prompts), '')
         self.source, models_file = ((), str(models)) if isinstance(models, (str, Path)) else (models, '')
         self.judges = {r.name: r for r in ([self.run.reward, *self.run.watch] if self.run else []) + list(rewards)}
-        self.look, self.following, self.shown, self.recent = None, None, None, deque(maxlen=16)
+        self.look, self.following, self.shown, self.choosing, self.recent = None, None, '', False, deque(maxlen=16)
         self.make_fields(prompts_file, models_file)
         self.make_view()
         self.arrange(self.choice, self.settings, self.forecast, self.controls, self.status, side_by_side(self.curve, self.lists))
-        self.list_runs()
-        self.show(self.run.name if self.run else None)
+        self.show(self.run.name if self.run else self.newest())
 
 # %% ../nbs/14_panels.ipynb #5672bacc
 @patch
@@ -633,12 +639,12 @@ def attempt_quietly(self:RunPanel, act):
     with suppress(ToaError): act()
     if not self.params: self.show_method()
 
-# %% ../nbs/14_panels.ipynb #d28c8f8f
+# %% ../nbs/14_panels.ipynb #f00a7492
 @patch
 def make_view(self:RunPanel):
     "What is shown of a run, and the buttons."
     self.choice = field(W.Dropdown, 'run', '', options=[('new run', '')])
-    self.choice.observe(lambda change: self.attempt(lambda: self.show(change['new'])), 'value')
+    self.choice.observe(self.chosen, 'value')
     self.more = W.BoundedIntText(8, min=1, max=100_000, layout=dict(width='5.5em'), tooltip='Further samples per prompt')
     acts = dict(Estimate=(self.estimate, 'What the run will cost', ''), Start=(self.start, 'Start the run', 'success'),
                 Pause=(self.pause, 'Stop, and let calls in flight finish', 'warning'), Resume=(self.resume, 'Go on where the store says it was', 'success'),
@@ -738,14 +744,13 @@ def clock(seconds:float)->str:
     m, s = divmod(round(seconds), 60)
     return f'{seconds:.1f} s' if seconds < 10 else f'{m//60}:{m%60:02d}:{s:02d} h' if m >= 60 else f'{m}:{s:02d} min'
 
-# %% ../nbs/14_panels.ipynb #f10fa24b
+# %% ../nbs/14_panels.ipynb #07eb48b7
 @patch
 def start(self:RunPanel)->Run:
     "Start the run that the settings describe."
     self.refuse_busy()
     self.run = self.build().start()
     self.settings.selected_index = None
-    self.list_runs(self.run.name)
     self.show(self.run.name)
     return self.run
 
@@ -800,75 +805,77 @@ def go_on(self:RunPanel, call:str, change)->Run:
     self.show(self.shown)
     return self.run
 
-# %% ../nbs/14_panels.ipynb #9ffd5dcb
+# %% ../nbs/14_panels.ipynb #d2703a1d
 @patch
-def list_runs(self:RunPanel, also:str=''):
-    "Offer the runs of the store."
-    known = {}
+def list_runs(self:RunPanel):
+    "Offer the runs of the store, and mark the one that is shown."
+    known = {self.shown: self.shown} if self.shown else {}
     if self.path.exists():
-        with RunStore(self.path, 'r') as store: known = {r['name']: f'{r["name"]} ({r["prompts"]:,} prompts, {r["status"]})' for r in store.runs()}
-    if also and also not in known: known[also] = also
-    self.choice.unobserve_all('value')
-    value, self.choice.options = self.shown, [('new run', ''), *((safe_label(label), name) for name, label in known.items())]
-    self.choice.value = value if value in known else ''
-    self.choice.observe(lambda change: self.attempt(lambda: self.show(change['new'])), 'value')
+        with RunStore(self.path, 'r') as store: known |= {r['name']: f'{r["name"]} ({r["prompts"]:,} prompts, {r["status"]})' for r in store.runs()}
+    self.choosing = True
+    self.choice.options = [('new run', ''), *((safe_label(label), name) for name, label in known.items())]
+    self.choice.value, self.choosing = self.shown, False
 
 @patch
+def chosen(self:RunPanel, change):
+    "Somebody has chosen another run."
+    if not self.choosing: self.attempt(lambda: self.show(change['new']))
+
+@patch
+def newest(self:RunPanel)->str:
+    "The newest run of the store; empty if there is none."
+    self.list_runs()
+    return self.choice.options[-1][1]
+
+# %% ../nbs/14_panels.ipynb #66842231
+@patch
 def show(self:RunPanel,
-    name:str|None=None, # A stored run, or the one that is going on; empty for the settings of a new one; None takes the newest
+    name:str='', # A stored run, or the one that is going on; empty for the settings of a new one
 ):
     "Look at a run."
-    stored = [value for _, value in self.choice.options if value]
-    name = (stored[-1] if stored else '') if name is None else name
     if self.busy and name != self.run.name: raise InputError(f'{self.run.name!r} is going on', 'RunPanel', 'Pause it first, or open another panel.')
     if self.following: self.following.cancel()
     self.shown, self.following = name, None
-    if name in [v for _, v in self.choice.options] and self.choice.value != name: self.list_runs(); self.choice.value = name
+    self.list_runs()
     self.settings.selected_index = None if name else 0
-    self.close_look()
+    if self.look: self.look.close()
+    self.look = None
     self.recent.clear()
     self.curve.value, self.lists.value, self.status.value = blank, '', ''
     self.enable(None)
     if name: self.follow()
 
-# %% ../nbs/14_panels.ipynb #2beddcca
+# %% ../nbs/14_panels.ipynb #00fa6a98
 @patch
 def follow(self:RunPanel):
     "Look at the run until it ends; without an event loop, once."
+    self.look = Look(self.path, self.shown)
     try: asyncio.get_running_loop()
     except RuntimeError:
-        self.paint(self.read())
-        if self.look and (figure := self.look.figure()): self.curve.value = picture(figure)
-        return
-    self.following = self.background(self.watching())
+        self.paint(self.read(self.look))
+        if figure := self.look.figure(): self.curve.value = picture(figure)
+    else: self.following = self.background(self.watching(self.look))
 
 @patch
-async def watching(self:RunPanel):
+async def watching(self:RunPanel, look:Look):
     "Frame after frame."
     while True:
         began, going = time.monotonic(), self.busy
-        progress = await asyncio.to_thread(self.read)
-        self.paint(progress)
-        if self.look: await draw(self.curve, self.look.figure)
+        self.paint(await asyncio.to_thread(self.read, look))
+        await draw(self.curve, look.figure)
         if not going: break
         took = time.monotonic() - began
         await asyncio.wait([self.run.task], timeout=max(self.every - took, 3*took))
     self.ended()
 
 @patch
-def read(self:RunPanel)->Progress|None:
+def read(self:RunPanel, look:Look)->Progress:
     "How far the run is: from memory if it is ours, else from the store."
-    if self.look is None and self.path.exists():
-        with suppress(StoreError): self.look = Look(self.path, self.shown)
-    if self.look: self.look.update()
-    ours = self.run and self.run.name == self.shown
-    return self.run.progress if ours and self.run.task else stored_progress(self.look.store, self.shown) if self.look else None
-
-@patch
-def close_look(self:RunPanel):
-    "Let go of the store."
-    if self.look: self.look.close()
-    self.look = None
+    if self.run and self.run.name == look.run and self.run.task:
+        with suppress(StoreError): look.update()
+        return self.run.progress
+    look.update()
+    return stored_progress(look.store, look.run)
 
 # %% ../nbs/14_panels.ipynb #37585ffa
 @patch
@@ -916,22 +923,16 @@ def numbers(self:RunPanel, p:Progress)->str:
     row = lambda texts: safe(' · '.join(t for t in texts if t))
     return f'{light(p.state if state == p.state else state, state)} {meter(p.samples/p.target if p.target else 0, f"{p.samples:,} of {p.target:,} samples")}<br>{row(parts)}<br><span class="toa-dim">{row(spent)}</span>'
 
-# %% ../nbs/14_panels.ipynb #af3a24de
+# %% ../nbs/14_panels.ipynb #c2dbe72d
 @patch
 def prompt_table(self:RunPanel, p:Progress, most:int=100)->Html:
     "How far each prompt is."
-    if not self.look: return Html()
-    look, texts = self.look, self.texts()
-    ids = sorted(look.ids, key=lambda i: look.counts[i][1] >= look.wanted)
-    rows = [[Html(f'<span title="{safe(texts.get(i, ""), 500)}">{safe(i, 40)}</span>'), Html(meter(look.counts[i][1]/look.wanted, f'{look.counts[i][1]}/{look.wanted}')), p.best.get(i)] for i in ids[:most]]
+    look = self.look
+    if not look.counts: return Html()
+    ids = sorted(look.counts, key=lambda i: look.counts[i][1] >= look.wanted)
+    rows = [[Html(f'<span title="{safe(look.texts[i], 500)}">{safe(i, 40)}</span>'), Html(meter(look.counts[i][1]/look.wanted, f'{look.counts[i][1]}/{look.wanted}')), p.best.get(i)] for i in ids[:most]]
     more = f'<div class="toa-dim">and {len(ids) - most:,} more</div>' if len(ids) > most else ''
     return Html(table(['prompt', 'answers', 'best'], rows) + more)
-
-@patch
-def texts(self:RunPanel)->dict[str,str]:
-    "The instruction of each prompt that may be shown."
-    if not hasattr(self.look, 'texts'): self.look.texts = {q.id: q.instruction for q in self.look.store.prompts(self.shown)}
-    return self.look.texts
 
 def failure_table(p:Progress)->Html:
     "What failed, how often, and the first message of each kind."
