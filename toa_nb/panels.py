@@ -55,10 +55,10 @@ def safe(
     if most and len(text) > most: text = text[:most] + f' ... ({len(text) - most:,} more characters)'
     return escape(_unseen.sub(lambda m: f'[U+{ord(m[0]):04X}]', text.replace('\r\n', '\n')))
 
-# %% ../nbs/14_panels.ipynb #3239a71e
+# %% ../nbs/14_panels.ipynb #c01f986c
 STYLE = '''
 .toa-panel{container-type:inline-size;color:var(--jp-ui-font-color1,#222);padding:2px 2px 8px;overflow:hidden}
-.toa-panel .widget-html-content{line-height:1.45;overflow-wrap:anywhere}
+.toa-panel .widget-html-content{line-height:1.45;overflow-wrap:break-word}
 .toa-panel h3{font-size:1.15em;margin:2px 0}
 .toa-panel h4{font-size:1em;margin:8px 0 2px}
 .toa-bar{display:flex!important;flex-flow:row wrap!important;gap:2px 4px;align-items:center;overflow:visible!important}
@@ -73,12 +73,13 @@ STYLE = '''
 .toa-panel>.widget-dropdown{width:auto;max-width:30em}
 .toa-scroll{overflow:auto;max-height:22em;border:1px solid var(--jp-border-color2,#ccc)}
 .toa-panel table{border-collapse:collapse;font-size:.92em;margin:0;width:100%}
-.toa-panel th,.toa-panel td{text-align:left;padding:2px 8px;border-bottom:1px solid var(--jp-border-color3,#e4e4e4);vertical-align:top;white-space:pre-wrap}
+.toa-panel th,.toa-panel td{text-align:left;padding:2px 8px;border-bottom:1px solid var(--jp-border-color3,#e4e4e4);vertical-align:top;white-space:pre-wrap;word-break:normal}
 .toa-panel th{position:sticky;top:0;background:var(--jp-layout-color2,#eee);font-weight:600;white-space:nowrap}
 .toa-panel .num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .toa-panel tr.chosen td{background:var(--jp-layout-color2,#eee)}
-.toa-panel pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:2px 0;padding:4px 8px;max-height:18em;overflow:auto;
+.toa-panel pre{white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;margin:2px 0;padding:4px 8px;max-height:18em;overflow:auto;
  font-size:.9em;line-height:1.4;background:var(--jp-layout-color2,#f3f3f3);color:inherit;unicode-bidi:plaintext}
+pre.toa-answer{font-family:var(--jp-content-font-family,sans-serif)}
 .toa-light{white-space:nowrap}
 .toa-light>i{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.4em}
 .toa-say{padding:2px 8px;border-left:3px solid var(--jp-border-color2,#ccc);white-space:pre-wrap}
@@ -1353,7 +1354,7 @@ def gpu_words()->str:
     "The GPUs of this machine, in a line."
     return ' · '.join(f'GPU {g.index} {g.name}: {g.free/1024:.0f} of {g.total/1024:.0f} GiB free' for g in gpus())
 
-# %% ../nbs/14_panels.ipynb #3188e386
+# %% ../nbs/14_panels.ipynb #a082e08b
 @patch
 def paint(self:ServerPanel):
     "Show the rows, and the log of the one that is chosen."
@@ -1363,7 +1364,8 @@ def paint(self:ServerPanel):
     self.listing.value = table(heads, rows, 'No models yet. Add one below, or load a servers file.', chosen) + f'<div class="toa-dim">{safe(self.gpu_line)}</div>'
     row = self.rows[chosen] if chosen is not None else None
     self.log_tail.value = f'<pre class="toa-log">{safe(tail(row))}</pre>' if row and row.server else '<span class="toa-dim">No log: nothing was started here.</span>'
-    for k in ('Start', 'Stop', 'Restart'): self.buttons[k].disabled = row is None or isinstance(row.plan, Hosted)
+    ours, up = row is not None and not isinstance(row.plan, Hosted), row is not None and row.state in ('starting', 'ready')
+    for k, on in dict(Start=not up, Stop=up, Restart=up).items(): self.buttons[k].disabled = not (ours and on)
     for k in ('Edit', 'Remove', 'Ask'): self.buttons[k].disabled = row is None
 
 @patch
@@ -1373,9 +1375,9 @@ def cells(self:ServerPanel, row:Row)->list:
     lane = model.lane(url) if model else None
     share = ','.join(map(str, getattr(plan, 'gpus', ()))) + (f' ({plan.memory:.0%})' if getattr(plan, 'memory', 0) else '')
     error = row.error or (f'{type(lane.error).__name__}: {lane.error}' if lane and lane.error else '')
-    speed = row.speed if row.speed is not None else model.speed(url) if model and row.alive else None
+    speed = row.speed if row.speed is not None else model.speed(url) if model and model.got else None
     running = row.counts.get('running', lane.busy if lane else None) if row.alive else None
-    return [light(row.state), row.label, 'hosted' if isinstance(plan, Hosted) else plan.engine, plan.model.rpartition('/')[2] or plan.name, url, share,
+    return [light(row.state), row.label, 'hosted' if isinstance(plan, Hosted) else plan.engine, row.table.get('model') or plan.model.rpartition('/')[2] or plan.name, url, share,
             speed, None if running is None else int(running), error]
 
 def tail(row:Row, lines:int=40)->str:
