@@ -129,7 +129,7 @@ class Message:
     role:str # `system`, `user` or `assistant`
     content:str # The text of the turn
 
-# %% ../nbs/00_core.ipynb #3d2b155a
+# %% ../nbs/00_core.ipynb #62b6b00b
 @dataclass(frozen=True)
 class Prompt:
     "A task to find the best answer for."
@@ -141,9 +141,8 @@ class Prompt:
     meta:dict[str,Any]=field(default_factory=dict) # Anything else: category, constraints, languages
 
     def __post_init__(self):
-        if self.messages:
-            object.__setattr__(self, 'messages', tuple(self.messages))
-            object.__setattr__(self, 'instruction', self.messages[-1].content)
+        object.__setattr__(self, 'messages', tuple(self.messages))
+        if self.messages: object.__setattr__(self, 'instruction', self.messages[-1].content)
         if not self.id: raise InputError('a prompt has no id', 'Prompt.id', 'Give every prompt an id of its own.')
         if not self.instruction.strip():
             raise InputError('the instruction is empty', f'prompt {self.id!r}', 'Write the task into `instruction`.')

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['check_env_name', 'read_key', 'check_url', 'Endpoint', 'check_number', 'said', 'read_json', 'read_usage',
            'read_logprob', 'read_choice', 'read_answer', 'status_error', 'retry_after', 'backoff', 'Limit', 'Breaker',
-           'Lane', 'Ticket', 'Balancer', 'check_settings', 'ChatModel', 'normalise', 'with_system', 'http_client',
-           'Link', 'remedy', 'FakeModel', 'digits', 'ReplayModel', 'toml', 'read_config', 'read_table', 'models_from']
+           'Lane', 'Ticket', 'Balancer', 'check_settings', 'ChatModel', 'as_card', 'normalise', 'with_system',
+           'http_client', 'Link', 'remedy', 'FakeModel', 'digits', 'ReplayModel', 'toml', 'read_config', 'read_table',
+           'models_from']
 
 # %% ../nbs/05_models.ipynb #f85e8cb9
 import asyncio, hashlib, json, math, os, random, re
@@ -107,15 +108,16 @@ def read_json(data:bytes)->dict:
     if not answer['choices']: raise NoChoices('the list of choices is empty')
     return answer
 
-# %% ../nbs/05_models.ipynb #990d913a
+# %% ../nbs/05_models.ipynb #74a397f4
 def read_usage(answer:dict)->Usage|None:
     "The token counts of a chat completion; None where the server gives none."
     usage = answer.get('usage')
     if not isinstance(usage, dict): return None
     details = usage.get('prompt_tokens_details')
     cached = (details.get('cached_tokens') if isinstance(details, dict) else None) or 0
-    counts = usage.get('prompt_tokens'), usage.get('completion_tokens'), cached
-    return Usage(*counts) if all(type(n) is int and n >= 0 for n in counts) else None
+    read, written = usage.get('prompt_tokens'), usage.get('completion_tokens')
+    if not all(type(n) is int and n >= 0 for n in (read, written, cached)): return None
+    return Usage(read, written, min(cached, read))
 
 # %% ../nbs/05_models.ipynb #d228b033
 def read_logprob(choice:dict)->float|None:
@@ -400,7 +402,7 @@ def check_settings(m):
     if bad := {'model', 'messages', 'seed', 'stream', 'n', 'api_key'} & set(m.extra):
         raise InputError(f'{min(bad)!r} can\'t be set here', 'extra', 'Leave it out.')
 
-# %% ../nbs/05_models.ipynb #8a3ae0a0
+# %% ../nbs/05_models.ipynb #1d7649f1
 @dataclass(eq=False)
 class ChatModel:
     "A language model behind one or more OpenAI-compatible servers."
@@ -425,17 +427,23 @@ class ChatModel:
 
     def __post_init__(self): normalise(self)
 
-# %% ../nbs/05_models.ipynb #e1369c6f
+# %% ../nbs/05_models.ipynb #f5e9b005
+def as_card(
+    given:Any, # A `compute.Card`, the name of one, its fields as a dict, or None
+)->Any: # The card, or None
+    "The card that a setting stands for."
+    from toa_nb.compute import Card, card
+    try: return card(given) if isinstance(given, str) else Card(**given) if isinstance(given, dict) else given
+    except TypeError as e: raise InputError(str(e), 'card', 'Give the name of a card, or all of its fields.') from None
+
+# %% ../nbs/05_models.ipynb #1ac1eecf
 def normalise(m:ChatModel):
     "Bring the settings into one form and check them."
     given = m.endpoints if isinstance(m.endpoints, list|tuple) else [m.endpoints] if m.endpoints else []
     m.endpoints = [e if isinstance(e, Endpoint) else Endpoint(**e) if isinstance(e, dict) else Endpoint(e) for e in given]
     m.model, m.stop = m.model or m.name, tuple(m.stop) if isinstance(m.stop, list|tuple) else (m.stop,)
     check_settings(m)
-    if isinstance(m.card, str|dict):
-        from toa_nb.compute import Card, card
-        try: m.card = card(m.card) if isinstance(m.card, str) else Card(**m.card)
-        except TypeError as e: raise InputError(str(e), 'card', 'Give the name of a card, or all of its fields.') from None
+    m.card = as_card(m.card)
 
 # %% ../nbs/05_models.ipynb #42e085be
 def with_system(
@@ -691,7 +699,7 @@ async def generate(self:FakeModel, messages:tuple[Message,...], *, seed:int)->Co
     if text is None or not text.strip(): raise EmptyAnswer('the content is missing', model=self.name, endpoint='fake', completion=completion)
     return completion
 
-# %% ../nbs/05_models.ipynb #6d09344f
+# %% ../nbs/05_models.ipynb #5c2cd50e
 class ReplayModel:
     "A model that answers with the stored responses of a model of the same name."
     def __init__(self,
@@ -700,7 +708,7 @@ class ReplayModel:
         prompts:list[Prompt], # The prompts of that run
         card:Any=None, # A `compute.Card`, or None
     ):
-        self.name, self.card, self.capacity = name, card, 64
+        self.name, self.card, self.capacity = name, as_card(card), 64
         self.prompts, self.samples = prompts, {p.id: {} for p in prompts}
         for s in samples:
             if s.completion and not s.error and s.prompt_id in self.samples: self.samples[s.prompt_id][s.run, s.trial.number] = s

@@ -6,7 +6,7 @@
 __all__ = ['SAME', 'Failures', 'kind_of', 'Progress', 'Run', 'named_reward', 'repeated', 'check_run', 'Active', 'replay',
            'matches', 'follow', 'note_failure', 'signals', 'print_progress']
 
-# %% ../nbs/10_run.ipynb #4e4d9d87
+# %% ../nbs/10_run.ipynb #afb2cf1e
 import asyncio, signal, sys, threading, time
 from collections import deque
 from contextlib import contextmanager, suppress
@@ -16,7 +16,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from .core import GenerationError, InputError, Prompt, ReplayError, Sample, Trial, outcome
-from .compute import Budget, Cost, sample_cost
+from .compute import Budget, Cost, generation_cost, sample_cost, scoring_cost
 from .samplers import Method, methods
 from .templates import Templates
 from .rewards import RewardQueue, reward as reward_from
@@ -81,13 +81,14 @@ def projected(self:Progress)->Cost:
     k = self.target/self.samples if self.samples else 0
     return Cost(**{name: v and (type(v)(v*k) if name != 'samples' else self.target) for name, v in asdict(self.cost).items()})
 
-# %% ../nbs/10_run.ipynb #72adb6cf
+# %% ../nbs/10_run.ipynb #98f0dbce
 @patch
 def __str__(self:Progress):
     left, best = self.seconds_left, self.mean_best
     speed = (self.session.completion_tokens/self.seconds) if self.seconds else 0.
     parts = [f'{self.done}/{self.prompts} prompts', f'{self.samples}/{self.target} samples', f'{speed:.0f} tokens/s',
-             f'best {best:.3f}' if best is not None else '', f'{self.given_up} prompts given up' if self.given_up else '', f'{sum(f.count for f in self.failures.values())} failures' if self.failures else '']
+             f'best {best:.3f}' if best is not None else '', f'{self.given_up} prompts given up' if self.given_up else '',
+             f'{sum(f.count for f in self.failures.values())} failures' if self.failures else '']
     if self.state == 'running' and left is not None: parts.append(f'{left//60:.0f}:{left%60:02.0f} left')
     if self.ended: parts.append(f'{self.state} in {self.seconds:.1f} s' + (f' ({self.stopped_by})' if self.stopped_by else ''))
     return ', '.join(s for s in parts if s)
@@ -129,7 +130,7 @@ def repeated(names):
     seen = set()
     return next((n for n in names if n in seen or seen.add(n)), None)
 
-# %% ../nbs/10_run.ipynb #6d7dedb3
+# %% ../nbs/10_run.ipynb #13f1a071
 def check_run(
     run:'Run', # The run to check
     models:list, # Its models, as given
@@ -146,12 +147,14 @@ def check_run(
     for r in [run.reward, *run.watch]:
         if hasattr(r, 'validate'): [r.validate(p) for p in run.prompts]
     run.method.start(run.prompts[0], list(run.models), run.seed, run.templates)
+    unknown = None if any(m.card is None for m in models) else 0.
+    for budget in [run.budget, *filter(None, [run.budget.per_run])]: budget.exhausted(Cost(flops=unknown, money=unknown))
 
 # %% ../nbs/10_run.ipynb #3fa53864
 @patch
 def config(self:Run)->dict:
     "The run as data; holds no secrets."
-    describe = lambda m: m.settings() if hasattr(m, 'settings') else {'name': m.name}
+    describe = lambda m: m.settings() if hasattr(m, 'settings') else {'name': m.name} | ({'card': asdict(m.card)} if m.card else {})
     return dict(method=next(k for k, v in methods.items() if v is type(self.method)), settings=asdict(self.method), seed=self.seed,
                 models=[describe(m) for m in self.models.values()], reward=self.reward.name, watch=[r.name for r in self.watch],
                 versions={r.name: r.version for r in [self.reward, *self.watch]}, budget=asdict(self.budget), templates=asdict(self.templates))
@@ -238,7 +241,7 @@ def extend(self:Run,
     self.more += more
     return self
 
-# %% ../nbs/10_run.ipynb #503d689f
+# %% ../nbs/10_run.ipynb #a89c21ce
 @patch
 def begin(self:Run,
     order:int, # Position among the prompts
@@ -249,8 +252,11 @@ def begin(self:Run,
     active = Active(prompt, order, sampler)
     if self.before.get(prompt.id, (0, 0))[0]:
         where = f'run {self.name!r}, prompt {prompt.id!r}'
-        for sample in replay(sampler, self.store.journal(self.name, prompt.id), self.reward.name, where): self.count(active, sample, resumed=True)
+        for sample in replay(sampler, self.store.journal(self.name, prompt.id), self.reward.name, where):
+            self.pay(active, sample_cost(sample, self.cards, self.reward_cards), resumed=True)
+            self.count(active, sample, resumed=True)
         there = {s.trial.number: s for find in (self.store.unscored, self.store.untold) for s in find(self.name, prompt.id)}
+        for sample in there.values(): self.pay(active, sample_cost(sample, self.cards, self.reward_cards), resumed=True)
         active.left.extend(sorted(((t, there.get(n)) for n, t in sampler.outstanding.items()), key=lambda job: (job[1] is None, job[0].number)))
     self.catch_up(active)
     return active
@@ -366,7 +372,7 @@ def close(self:Run, active:Active):
     self.store.event(self.name, active.prompt.id, 'done', dict(
         cost=asdict(active.cost), scored=len(sampler.rewards), best=sampler.best and sampler.best[1], failures=failures))
 
-# %% ../nbs/10_run.ipynb #578d32f6
+# %% ../nbs/10_run.ipynb #cde75475
 @patch
 def limit(self:Run,
     active:Active, # The prompt
@@ -374,7 +380,7 @@ def limit(self:Run,
 )->str|None:
     "The limit of the prompt's own budget that is reached, if any."
     if self.free_of_charge: return None
-    samples = active.cost.samples + (active.out if out is None else out)
+    samples = len(active.sampler.texts) + (active.out if out is None else out)
     return self.budget.exhausted(replace(active.cost, samples=samples), time.monotonic() - active.since)
 
 @patch
@@ -382,47 +388,54 @@ def spent(self:Run, active:Active)->bool:
     "Is there no budget left for another trial of this prompt, or at all?"
     if (per_run := self.budget.per_run):
         p = self.progress
-        if (name := per_run.exhausted(replace(p.cost, samples=p.cost.samples + self.out), self.seconds_before + p.seconds)): self.stop(name)
+        if (name := per_run.exhausted(replace(p.cost, samples=p.samples + self.out), self.seconds_before + p.seconds)): self.stop(name)
     return self.stopping or self.limit(active) is not None
 
-# %% ../nbs/10_run.ipynb #e8ff35d6
+# %% ../nbs/10_run.ipynb #619dceec
 @patch
 async def work(self:Run, active:Active, trial:Trial, sample:Sample|None):
     "One trial: generate, store, score, store, tell."
-    name = active.prompt.id
-    sample, stored = await self.generate(name, trial) if sample is None else (sample, self.store.flush())
+    name, resumed = active.prompt.id, sample is not None
+    sample, stored = (sample, self.store.flush()) if resumed else await self.generate(active, trial)
     if sample.error or sample.scores: await stored
     else:
         _, *scores = await asyncio.gather(stored, *(q.score(active.prompt, sample.completion.text) for q in self.queues))
         await self.store.scored(self.name, name, trial.number, scores)
         sample = replace(sample, scores=tuple(scores))
+        if any(s.tokens for s in scores): self.pay(active, scoring_cost(scores, self.reward_cards))
     self.store.told(self.name, name, trial.number)
     active.sampler.tell(trial, outcome(sample, self.reward.name))
-    self.count(active, sample)
+    self.count(active, sample, resumed)
     self.take_back(active)
 
-# %% ../nbs/10_run.ipynb #7c3bc21e
+# %% ../nbs/10_run.ipynb #dbe0e807
 @patch
-async def generate(self:Run, name:str, trial:Trial)->tuple[Sample, asyncio.Future]:
+async def generate(self:Run, active:Active, trial:Trial)->tuple[Sample, asyncio.Future]:
     "Call the model, and store what came back; the future is done when the disk has it."
-    completion = error = None
+    name, completion, error = active.prompt.id, None, None
     try: completion = await self.models[trial.model].generate(trial.messages, seed=trial.seed)
     except Exception as e: completion, error = getattr(e, 'completion', None), f'{type(e).__name__}: {e}'
     finally:
         self.calls[trial.model] -= 1
         self.progress.in_flight -= 1
         self.wake.set()
-    stored = self.store.completed(self.name, name, trial.number, completion, error)
-    return Sample(self.name, name, trial, completion, error), stored
+    stored, sample = self.store.completed(self.name, name, trial.number, completion, error), Sample(self.name, name, trial, completion, error)
+    self.pay(active, generation_cost(sample, self.cards[trial.model]))
+    return sample, stored
 
-# %% ../nbs/10_run.ipynb #9478ed57
+# %% ../nbs/10_run.ipynb #5d79a65a
+@patch
+def pay(self:Run, active:Active, cost:Cost, resumed:bool=False):
+    "Enter what has been spent into the books."
+    p = self.progress
+    active.cost, p.cost = active.cost + cost, p.cost + cost
+    if not resumed: p.session = p.session + cost
+
 @patch
 def count(self:Run, active:Active, sample:Sample, resumed:bool=False):
     "Enter a finished sample into the books."
-    p, cost = self.progress, sample_cost(sample, self.cards, self.reward_cards)
-    active.cost, p.cost = active.cost + cost, p.cost + cost
-    if not resumed: p.session = p.session + cost
-    p.samples, p.resumed = p.samples + cost.samples, p.resumed + cost.samples*resumed
+    p = self.progress
+    if not sample.error: p.samples, p.resumed = p.samples + 1, p.resumed + resumed
     failed = [(sample.trial.model, sample.error)] if sample.error else [(s.reward, s.error) for s in sample.scores if s.error]
     for who, error in failed:
         for book in (active.failures, p.failures): note_failure(book, who, error)
@@ -441,7 +454,7 @@ def note_failure(
     f = book.setdefault((who, kind_of(error)), Failures(first=error))
     f.count += count
 
-# %% ../nbs/10_run.ipynb #52b7653c
+# %% ../nbs/10_run.ipynb #4389153c
 @patch
 async def feed(self:Run):
     "Hand out jobs until there is nothing left to do."
@@ -453,6 +466,7 @@ async def feed(self:Run):
         await self.wake.wait()
     raise self.error
 
+# %% ../nbs/10_run.ipynb #50f19c23
 @patch
 def do(self:Run, active:Active, trial:Trial, sample:Sample|None):
     "Begin a job."
@@ -592,16 +606,15 @@ def start(self:Run)->Run:
 @patch
 def __await__(self:Run): return self.finish().__await__()
 
-# %% ../nbs/10_run.ipynb #e4f728b0
+# %% ../nbs/10_run.ipynb #cf4e1916
 @patch
 async def finish(self:Run)->Run:
     "Start if need be, and wait for the end; an interrupt stops the run the gentle way."
-    self.start()
-    while True:
-        try: return await asyncio.shield(self.task)
-        except asyncio.CancelledError:
-            if self.task.done(): raise
-            self.cancel()
+    try: return await asyncio.shield(self.start().task)
+    except asyncio.CancelledError:
+        if self.task.done(): raise
+    self.cancel()
+    with signals(self.cancel): return await self.task
 
 # %% ../nbs/10_run.ipynb #c0dda621
 @patch
@@ -626,19 +639,19 @@ async def in_script(self:Run, show:bool)->Run:
         for m in self.models.values():
             if hasattr(m, 'close'): await m.close()
 
-# %% ../nbs/10_run.ipynb #24bcae3a
+# %% ../nbs/10_run.ipynb #c8058a09
 @contextmanager
 def signals(
-    act, # Called without arguments at each SIGINT and SIGTERM
+    act, # Called in the event loop, without arguments, at each SIGINT and SIGTERM
 ):
     "Listen to SIGINT and SIGTERM, where this thread can."
-    loop, heard = asyncio.get_running_loop(), []
-    if threading.current_thread() is threading.main_thread() and sys.platform != 'win32':
-        heard = [signal.SIGINT, signal.SIGTERM]
-    for s in heard: loop.add_signal_handler(s, act)
+    loop = asyncio.get_running_loop()
+    def heard(*_): loop.call_soon_threadsafe(act)
+    main = threading.current_thread() is threading.main_thread()
+    before = {s: signal.signal(s, heard) for s in (signal.SIGINT, signal.SIGTERM)} if main else {}
     try: yield
     finally:
-        for s in heard: loop.remove_signal_handler(s)
+        for s, handler in before.items(): signal.signal(s, handler)
 
 # %% ../nbs/10_run.ipynb #46ad50f4
 async def print_progress(

@@ -4,5 +4,5 @@ set -eu
 cd "$(dirname "$0")/.."
 python tools/sync.py
 ruff check tests tools benchmarks
-nbdev_test --n_workers 2
+nbdev_test --n_workers 2 --skip_folder_re '^[_.]|tutorials'
 if [ "${1:-}" = all ]; then python -m pytest -q -m 'not gpu and not net'; else python -m pytest -q; fi

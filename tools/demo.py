@@ -39,7 +39,7 @@ careful = 'Follow every instruction about form exactly: counts, words to use, wo
 
 def samplers(servers):
     "Three ways to sample the same weights, over all servers."
-    common = dict(endpoints=[s.url for s in servers], model=servers[0].name, api_key_env=servers[0].api_key_env, max_tokens=112, card='SmolLM2-135M-Instruct')
+    common = dict(endpoints=[s.url for s in servers], model=servers[0].name, api_key_env=servers[0].api_key_env, max_tokens=80, card='SmolLM2-135M-Instruct')
     return [ChatModel('plain', temperature=.7, **common), ChatModel('bold', temperature=1.1, **common),
             ChatModel('careful', temperature=.7, system=careful, **common)]
 
@@ -50,18 +50,18 @@ def methods(n):
 
 
 def table(df):
-    "The summary in plain columns."
-    columns = dict(prompts='prompts', samples='samples', failures='failed', mean='mean', top_3='top 3', best='best', flops='FLOPs', tokens='tokens', seconds='seconds')
-    t = summary(df).reset_index()
-    t = t[['method', *[c for c in columns if c in t]]].rename(columns=columns)
-    return t.to_string(index=False, float_format=lambda v: f'{v:.3g}' if abs(v) >= 1e5 else f'{v:.3f}' if v < 10 else f'{v:.0f}')
+    "The summary in plain columns; per prompt where it is not a count."
+    names = dict(method='method', prompts='prompts', samples='samples', failures='failed',
+                 mean='mean', top3='top 3', best='best', flops='FLOPs', tokens='tokens')
+    t = summary(df).reset_index()[list(names)].rename(columns=names)
+    return t.to_string(index=False, float_format=lambda v: f'{v:.3g}' if v >= 10 else f'{v:.3f}')
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--small', action='store_true', help='3 prompts x 8 samples per method instead of 6 x 16')
+    parser.add_argument('--small', action='store_true', help='4 prompts x 8 samples per method instead of 8 x 16')
     args = parser.parse_args()
-    n_prompts, n, out = (3, 8, root/'runs/demo-small') if args.small else (6, 16, root/'runs/demo')
+    n_prompts, n, out = (4, 8, root/'runs/demo-small') if args.small else (8, 16, root/'runs/demo')
     out.mkdir(parents=True, exist_ok=True)
     prompts = load_prompts(root/'data/instructions.jsonl')
     prompts = prompts[::len(prompts)//n_prompts][:n_prompts]
@@ -80,7 +80,9 @@ def main():
     figure = plot_curve(curve(df, x='flops', y='best'), title=f'SmolLM2-135M, {n_prompts} prompts, share of instructions obeyed')
     figure.savefig(out/'curve.png', dpi=200)
     summary(df).to_csv(out/'summary.csv')
-    print(f'\n{table(df)}\n\nWritten in {time.monotonic() - start:.0f} s: {", ".join(str(p.relative_to(root)) for p in (out/"demo.db", sft, dpo, out/"curve.png", out/"summary.csv"))}')
+    files = ', '.join(str(path.relative_to(root)) for path in (out/'demo.db', sft, dpo, out/'curve.png', out/'summary.csv'))
+    print(f'\n{table(df)}\n\nWritten in {time.monotonic() - start:.0f} s: {files}')
+
 
 
 if __name__ == '__main__': main()

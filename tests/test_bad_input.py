@@ -1,0 +1,288 @@
+"""Malformed configurations, templates and stores: each is refused with one line that says where, what and what to do, before anything is called.
+
+Broken prompt files have a table of their own in test_bad_prompts.py."""
+import json
+import re
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from toa_nb.cli import main, run_from
+from toa_nb.core import InputError, Prompt
+from toa_nb.store import RunStore
+
+TASK = {'id': 'p', 'instruction': 'Name a prime.', 'category': 'sums', 'constraints': [{'kind': 'no_commas'}]}
+LINE = re.compile(r'\S.*: .+\. [A-Z`].*[.?)]')                                   # place: what is wrong. Remedy.
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    "A working directory with prompts and a server that nobody may call."
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TOA_SET_KEY', 'k')
+    Path('prompts.jsonl').write_text(json.dumps(TASK))
+    Path('words.toml').write_text('refine = "Better: {question}"')
+    Path('notes.txt').write_text('Buy milk. ' * 100)
+    Path('templates').mkdir()
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        server.setblocking(False)
+        yield f'http://127.0.0.1:{server.getsockname()[1]}/v1'
+        with pytest.raises(BlockingIOError): server.accept()
+
+
+def config(url):
+    models = [{'name': 'a', 'endpoints': [url]}]
+    return {'prompts': 'prompts.jsonl', 'method': {'name': 'toa', 'n': 4}, 'models': models, 'reward': 'constraints', 'store': 'runs.db'}
+
+
+def refused(capsys, *argv):
+    "What a command that is refused says, line by line."
+    capsys.readouterr()
+    code = main(list(map(str, argv)))
+    out, err = capsys.readouterr()
+    assert code == 2 and out == '' and 'Traceback' not in err
+    return err.splitlines()
+
+
+# the changed field, its value (URL is the address of the server), where the report points, words of what and remedy
+def model(**fields): return 'models', [{'name': 'a', 'endpoints': ['URL']} | fields]
+def method(**fields): return 'method', {'name': 'toa', 'n': 4} | fields
+def reward(**fields): return 'reward', {'kind': 'constraints'} | fields
+def http(**fields): return 'reward', {'kind': 'http', 'url': 'URL'} | fields
+def judge(**fields): return 'reward', {'kind': 'judge', 'model': {'name': 'j', 'endpoints': ['URL']} | fields}
+def budget(**fields): return 'budget', fields
+def templates(**fields): return 'templates', fields
+def prompts(**fields): return 'prompts', {'file': 'prompts.jsonl'} | fields
+
+
+FIELDS = {
+    'unknown table': (('modles', []), '', "unknown field 'modles'", 'Known here: name, prompts, method'),
+    'key at the top': (('api_key', 'sk-1'), '', "unknown field 'api_key'", 'Known here'),
+    'number as name': (('name', 7), 'name', 'a whole number in place of a text', 'Correct'),
+    'blank name': (('name', ' '), 'name', "' ' is no name", 'Use letters'),
+    'newline in the name': (('name', 'a\nb'), 'name', 'is no name', 'Use letters'),
+    'text as seed': (('seed', 'zero'), 'seed', 'a text in place of a whole number', 'Correct'),
+    'fraction as seed': (('seed', .5), 'seed', 'a number in place of a whole number', 'Correct'),
+    'true as seed': (('seed', True), 'seed', 'true or false in place of a whole number', 'Correct'),
+    'no concurrency': (('concurrency', 0), 'concurrency', '0 is not a whole number from 1 up', 'Correct'),
+    'negative grace': (('grace', -1), 'grace', '-1 is not a number from 0 up', 'Correct'),
+    'table as store': (('store', {'path': 'runs.db'}), 'store', 'a table in place of a text', 'Correct'),
+    'store in no folder': (('store', 'none/runs.db'), 'store', 'there is no folder none', 'Create it first'),
+    'store that is a folder': (('store', 'templates'), 'store', 'this is a folder', 'Give the path of a file in it'),
+    'store that is a text': (('store', 'notes.txt'), 'store', 'this file is no run store', 'Give the path of a store'),
+    # prompts
+    'no file of prompts': (('prompts', {'limit': 3}), 'prompts.file', 'missing', 'Name a file'),
+    'number as prompts': (('prompts', 3), 'prompts', 'a whole number in place of a text or a table', 'Correct'),
+    'folder of prompts': (('prompts', 'templates'), None, 'templates: this is a folder', 'Name a file in it'),
+    'misspelt file': (('prompts', 'prompt.jsonl'), None, 'prompt.jsonl: there is no such file', "Is it 'prompts.jsonl'?"),
+    'unknown field of prompts': (prompts(sample=3), 'prompts', "unknown field 'sample'", 'Known here: file, limit'),
+    'no limit': (prompts(limit=0), 'prompts.limit', '0 is not a whole number from 1 up', 'Correct'),
+    'text as limit': (prompts(limit='3'), 'prompts.limit', 'a text in place of a whole number', 'Correct'),
+    'unknown category': (prompts(category='poems'), 'prompts.category', "no prompt is of the category 'poems'", 'There are: sums'),
+    'text as skip_bad': (prompts(skip_bad='yes'), 'prompts.skip_bad', 'a text in place of true or false', 'Correct'),
+    # methods
+    'unknown method': (method(name='mcts'), 'method', "unknown method 'mcts'", 'Choose one of: best_of_n, prs'),
+    'list as method name': (method(name=['toa']), 'method.name', 'a list in place of a text', 'Correct'),
+    'list as method': (('method', ['toa']), 'method', 'a list in place of a text or a table', 'Correct'),
+    'unknown setting': (method(aplha=1.), 'method', "unknown field 'aplha'", 'Known here: n, alpha'),
+    'setting of another method': (('method', {'name': 'prs', 'alpha': 1.}), 'method', "unknown field 'alpha'", 'Known here: n, model'),
+    'no samples': (method(n=0), 'method.n', 'n = 0 samples per prompt', 'Ask for at least 1'),
+    'text as n': (method(n='4'), 'method.n', 'a text in place of a whole number', 'Correct'),
+    'fraction as n': (method(n=4.5), 'method.n', 'a number in place of a whole number', 'Correct'),
+    'negative alpha': (method(alpha=-1), 'method.alpha', 'alpha = -1', 'at least 0'),
+    'no temperature': (method(tau=0), 'method.tau', 'tau = 0', 'above 0'),
+    'no width': (method(width=0), 'method.width', 'width = 0', 'at least 1'),
+    'nothing in parallel': (method(parallel=0), 'method.parallel', 'parallel = 0', 'at least 1'),
+    'no layers': (('method', {'name': 'moa', 'n_iter': 0}), 'method.n_iter', 'n_iter = 0', 'at least 1'),
+    'model that is not there': (('method', {'name': 'prs', 'model': 'b'}), 'method.model', "unknown model 'b'", 'Choose one of: a'),
+    # models
+    'no models': (('models', []), 'models', 'there are no models', 'Add a [[models]] table'),
+    'one table in place of a list': (('models', {'name': 'a'}), 'models', 'a table in place of a list', 'Correct'),
+    'text as a model': (('models', ['a']), 'models[0]', 'not a table', 'Write a [[models]] table'),
+    'no name': (('models', [{'endpoints': ['http://a/v1']}]), 'models[0]', "'name' is missing", 'Add it'),
+    'no endpoints': (('models', [{'name': 'a'}]), 'models[0]', "'endpoints' is missing", 'Add it'),
+    'empty endpoints': (model(endpoints=[]), 'models[0].endpoints', 'no endpoints', 'List at least one address'),
+    'number as endpoint': (model(endpoints=[8000]), 'models[0].url', 'not the address of a server', 'Write it like http://'),
+    'endpoint without scheme': (model(endpoints=['127.0.0.1:8000/v1']), 'models[0].url', 'not the address of a server', 'Write it like http://'),
+    'endpoint with a password': (model(endpoints=['http://me:word@host/v1']), 'models[0].url', 'carries credentials', 'Leave them out'),
+    'endpoint with a query': (model(endpoints=['http://host/v1?key=word']), 'models[0].url', 'carries credentials or a query', 'Leave them out'),
+    'endpoint for nobody': (model(endpoints=[{'url': 'http://a/v1', 'concurrency': 0}]), 'models[0].concurrency', '0 is not a whole number', 'Correct'),
+    'unknown field of an endpoint': (model(endpoints=[{'url': 'http://a/v1', 'port': 1}]), 'models[0]', "'port'", 'Correct'),
+    'unknown field of a model': (model(temprature=1), 'models[0]', "unknown field 'temprature'", 'Known fields: name, endpoints'),
+    'a key in the file': (model(api_key='sk-1'), 'models[0]', "unknown field 'api_key'", 'Put the key into an environment variable'),
+    'a key as variable': (model(api_key_env='sk-abc-123'), 'models[0].api_key_env', 'not the name of an environment variable', 'Put the key into a variable'),
+    'a variable that is not set': (model(api_key_env='TOA_UNSET_KEY'), 'models[0].api_key_env', 'TOA_UNSET_KEY is not set', 'Set it before starting'),
+    'too hot': (model(temperature=9), 'models[0].temperature', '9 is not a number from 0 to 5', 'Correct'),
+    'text as temperature': (model(temperature='hot'), 'models[0].temperature', "'hot' is not a number", 'Correct'),
+    'top_p above 1': (model(top_p=2), 'models[0].top_p', '2 is not a number from 0 to 1', 'Correct'),
+    'no tokens': (model(max_tokens=0), 'models[0].max_tokens', '0 is not a whole number from 1 up', 'Correct'),
+    'number as system text': (model(system=3), 'models[0].system', "can't be a int", 'Correct'),
+    'n of the server': (model(extra={'n': 4}), 'models[0].extra', "'n' can't be set here", 'Leave it out'),
+    'unknown card': (model(card='gpt-9'), 'models[0].card', "no card for 'gpt-9'", 'Use `card_from_config`'),
+    'unknown field of a card': (model(card={'nme': 'x'}), 'models[0].card', "'nme'", 'Give the name of a card'),
+    'two of a name': (('models', model()[1] * 2), 'models', "two models are called 'a'", 'Give each a name of its own'),
+    # rewards
+    'unknown reward': (('reward', 'goodness'), 'reward', "unknown reward 'goodness'", 'Known are: armorm, constraints'),
+    'number as reward': (('reward', 7), 'reward', 'a whole number in place of a text or a table', 'Correct'),
+    'reward without kind': (('reward', {'url': 'http://a'}), 'reward.kind', 'no kind', 'Name it'),
+    'unknown setting of a reward': (reward(threshold=.5), 'reward', "'threshold'", 'It takes'),
+    'reward that lacks a setting': (('reward', 'regex'), 'reward', "'pattern'", 'It takes'),
+    'reward at no address': (http(url='host:8000'), 'reward.url', 'not the address of a server', 'Write it like http://'),
+    'reward with a password': (http(url='http://me:word@host'), 'reward.url', 'carries credentials', 'Leave them out'),
+    'a key as variable of a reward': (http(api_key_env='sk-abc-123'), 'reward.api_key_env', 'not the name of an environment variable', 'Put the key into'),
+    'unknown card of a reward': (http(card='gpt-9'), 'reward.card', "no card for 'gpt-9'", 'Use `card_from_config`'),
+    'judge without an endpoint': (judge(endpoints=[]), 'reward.model.endpoints', 'no endpoints', 'List at least one address'),
+    'judge without a key': (judge(api_key_env='TOA_UNSET_KEY'), 'reward.model.api_key_env', 'TOA_UNSET_KEY is not set', 'Set it before starting'),
+    'reward that these prompts have nothing for': (('reward', 'exact'), 'reward', "prompt 'p'", ''),
+    'table as watch': (('watch', {'kind': 'constraints'}), 'watch', 'a table in place of a list', 'Correct'),
+    'unknown watch': (('watch', ['goodness']), 'watch[0]', "unknown reward 'goodness'", 'Known are'),
+    'watch under the name of the guide': (('watch', ['constraints']), 'watch', "two rewards are called 'constraints'", 'Give every reward a name of its own'),
+    # budgets
+    'no budget': (budget(samples=0), 'budget.samples', '0 is no limit', 'Give a number above 0'),
+    'negative budget': (budget(money=-5), 'budget.money', '-5 is no limit', 'Give a number above 0'),
+    'text as budget': (budget(tokens='many'), 'budget.tokens', 'a text in place of a whole number', 'Correct'),
+    'unknown limit': (budget(hours=2), 'budget', "unknown field 'hours'", 'Known here: samples, tokens'),
+    'number as budget': (('budget', 160), 'budget', 'a whole number in place of a table', 'Correct'),
+    'unknown limit per run': (budget(per_run={'hours': 2}), 'budget.per_run', "unknown field 'hours'", 'Known here: samples, tokens'),
+    'no budget per run': (budget(per_run={'seconds': 0}), 'budget.per_run.seconds', '0 is no limit', 'Give a number above 0'),
+    'budget in a budget in a budget': (budget(per_run={'per_run': {}}), 'budget.per_run', "unknown field 'per_run'", 'Known here'),
+    'FLOPs of a model without a card': (budget(flops=1e15), 'budget.flops', 'what a costs is unknown', 'Give every model a card'),
+    'money for a model without a card': (budget(per_run={'money': 5}), 'budget.per_run.money', 'what a costs is unknown', 'Give every model a card'),
+    # templates
+    'no file of templates': (('templates', 'none.toml'), None, 'none.toml: no readable file', 'Give the path of a file'),
+    'templates of another kind': (('templates', 'notes.txt'), None, "notes.txt: unknown kind of file '.txt'", 'Give a TOML or JSON file'),
+    'folder without templates': (('templates', 'templates'), None, 'templates: no templates', 'Give at least one of: refine'),
+    'placeholder missing in a file': (('templates', 'words.toml'), None, 'words.toml: refine: the placeholder {answer} is missing', 'Put it where'),
+    'placeholder missing': (templates(refine='Better: {question}'), 'templates.refine', '{answer} is missing', 'Put it where'),
+    'placeholder misspelt': (templates(refine='{question} {answer} {anwser}'), 'templates.refine', '{anwser} is unknown', 'Allowed here'),
+    'blank template': (templates(aggregator=' '), 'templates.aggregator', "the template is ' '", 'Write its text'),
+    'number as template': (templates(aggregator=3), 'templates.aggregator', 'a whole number in place of a text', 'Correct'),
+    'unknown template': (templates(refin='{question}{answer}'), 'templates', "unknown field 'refin'", 'Known here: refine'),
+}
+
+
+@pytest.mark.parametrize('name', FIELDS)
+def test_a_bad_field_is_one_line(place, capsys, name):
+    (field, value), where, what, fix = FIELDS[name]
+    Path('run.json').write_text(json.dumps(config(place) | {field: value}).replace('URL', place))
+    for command in ('run', 'check'):
+        [line] = refused(capsys, command, 'run.json')
+        if where is not None: assert line.startswith(f'run.json: {where}: ' if where else 'run.json: ')
+        assert what in line and fix in line and LINE.fullmatch(line), line
+    assert not Path('runs.db').exists()
+
+
+# whole files: name, content, words of the report
+FILES = {
+    'empty': ('run.toml', '', 'run.toml: '),
+    'no table': ('run.json', '[]', 'run.json: the file is not a table of settings'),
+    'half a line': ('run.toml', 'name = "a"\nseed = \n', 'run.toml:2: this is not valid TOML'),
+    'field twice': ('run.toml', 'seed = 1\nseed = 2\n', 'run.toml:2: this is not valid TOML'),
+    'JSON cut short': ('run.json', '{"name": "a",\n', 'run.json:2: this is not valid JSON'),
+    'JSON in TOML': ('run.toml', '{"name": "a"}', 'run.toml:1: this is not valid TOML'),
+    'YAML': ('run.yaml', 'name: a\nmodels:\n - b\n', 'run.yaml:1: this is not valid'),
+    'Latin-1': ('run.toml', b'name = "caf\xe9"', "run.toml: the file can't be read"),
+}
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_a_bad_file_is_named_with_its_line(place, capsys, name):
+    file, content, words = FILES[name]
+    Path(file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    lines = refused(capsys, 'run', file)
+    assert len(lines) == (3 if name == 'empty' else 1) and all(LINE.fullmatch(line) for line in lines), lines
+    assert lines[0].startswith(words)
+
+
+def test_a_missing_file_or_a_folder(place, capsys):
+    for file in ('none.toml', 'templates'):
+        [line] = refused(capsys, 'run', file)
+        assert line.startswith(f'{file}: the file can\'t be read') and line.endswith('Check the path.')
+
+
+def test_all_problems_are_said_at_once(place, capsys):
+    bad = config(place) | {'seed': 'x', 'method': {'n': 0}, 'reward': 'goodness', 'budget': {'samples': 0}, 'prompt': 'x'}
+    Path('run.json').write_text(json.dumps(bad))
+    starts = ['seed: ', "unknown field 'prompt'", 'method.n: ', 'reward: ', 'budget.samples: ']
+    assert [line.removeprefix('run.json: ').startswith(s) for line, s in zip(refused(capsys, 'run', 'run.json'), starts, strict=True)] == [True] * 5
+
+
+def test_a_dict_is_checked_like_a_file(place):
+    with pytest.raises(InputError, match=r'configuration: method\.n: n = 0'): run_from(config(place) | {'method': {'n': 0}})
+
+
+def test_a_bad_line_of_prompts_is_refused_and_can_be_skipped(place, capsys):
+    Path('prompts.jsonl').write_text(json.dumps(TASK) + '\n{"id": "q"}\n')
+    Path('run.json').write_text(json.dumps(config(place)))
+    [line] = refused(capsys, 'run', 'run.json')
+    assert line.startswith('prompts.jsonl:2: instruction: the field is missing')
+    with pytest.warns(UserWarning, match=r'prompts\.jsonl:2: instruction'):
+        assert [p.id for p in run_from(config(place) | {'prompts': {'file': 'prompts.jsonl', 'skip_bad': True}}).prompts] == ['p']
+
+
+# stores
+def write_store(path='runs.db'):
+    settings = {'method': 'prs', 'reward': 'r', 'models': [], 'templates': {}}
+    with RunStore(path) as store: store.create_run('first', settings, [Prompt(f'p{i}', 'x' * 500) for i in range(200)])
+    return Path(path)
+
+
+def cut(path): path.write_bytes(path.read_bytes()[:5000])
+def overwrite(path): path.write_bytes(path.read_bytes()[:8192] + bytes(8192) + path.read_bytes()[16384:])
+def sql(*commands):
+    def damage(path):
+        with sqlite3.connect(path) as db:
+            for command in commands: db.execute(command)
+        db.close()
+    return damage
+
+
+STORES = {
+    'cut short': (cut, 'the store is damaged', 'Restore a copy'),
+    'with a hole': (overwrite, 'the store is damaged', 'Restore a copy'),
+    'of a newer version': (sql('PRAGMA user_version = 99'), 'written by a newer toa_nb (tables of version 99', 'Update toa_nb'),
+    'of another program': (sql('PRAGMA application_id = 7'), 'this file is no run store', 'Give the path of a store'),
+    'a text': (lambda path: path.write_text('Buy milk. ' * 500), 'this file is no run store', 'Give the path of a store'),
+    'a folder': (lambda path: (path.unlink(), path.mkdir()), 'this is a folder', 'Give the path of a file in it'),
+    'missing': (lambda path: path.unlink(), 'there is no store here', 'Correct the path'),
+}
+READERS = [('status', 'runs.db'), ('resume', 'runs.db'), ('curve', 'runs.db'), ('export', 'runs.db', '--format', 'sft', '-o', 'x.jsonl')]
+
+
+@pytest.mark.parametrize('name', STORES)
+def test_a_store_that_is_none(place, capsys, name):
+    damage, what, fix = STORES[name]
+    damage(write_store())
+    for argv in READERS:
+        [line] = refused(capsys, *argv)
+        assert 'runs.db: ' in line and what in line and fix in line
+    Path('run.json').write_text(json.dumps(config(place)))
+    if name != 'missing': assert what in refused(capsys, 'run', 'run.json')[0]
+
+
+# options: command line, words of the report
+OPTIONS = {
+    'unknown run': (('resume', 'runs.db', 'second'), "runs.db: there is no run 'second'. Name one of: first."),
+    'unknown run to export': (('export', 'runs.db', '--run', 'second', '--format', 'sft', '-o', 'x.jsonl'), "there is no run 'second'. Name one of: first."),
+    'unknown axis': (('curve', 'runs.db', '--x', 'hours'), "x: 'hours' is no axis. Use one of flops"),
+    'unknown statistic': (('curve', 'runs.db', '--y', 'median'), "y: 'median' is no statistic. Use best, top or mean."),
+    'curve as a text': (('curve', 'runs.db', '-o', 'curve.doc'), "--output: 'curve.doc' is no kind of file that a curve can be. Use .png"),
+    'rows as a table': (('export', 'runs.db', '--format', 'sft', '-o', 'x.csv'), "--output: 'x.csv' is no kind of file for rows. Use .jsonl"),
+    'policy for nothing': (('export', 'runs.db', '--format', 'sft', '--rejected', 'min', '-o', 'x.jsonl'), '--rejected: sft rejects nothing. Leave it out.'),
+    'unknown policy': (('export', 'runs.db', '--format', 'dpo', '--rejected', 'worst', '-o', 'x.jsonl'), "rejected: 'worst' is no policy. Use rank:k"),
+    'no more': (('run', 'run.json', '--more', '0'), 'Run.extend: more = 0. Give a number of at least 1.'),
+    'store in no folder': (('run', 'run.json', '--store', 'none/x.db'), '--store: there is no folder none. Create it first'),
+    'prompts that are none': (('prompts', 'check', 'notes.txt'), 'notes.txt:1: line: not valid JSON'),
+    'reward for prompts that is none': (('prompts', 'check', 'prompts.jsonl', '--reward', 'goodness'), "--reward: unknown reward 'goodness'. Known are"),
+}
+
+
+@pytest.mark.parametrize('name', OPTIONS)
+def test_a_bad_option_is_one_line(place, capsys, name):
+    argv, words = OPTIONS[name]
+    write_store()
+    Path('run.json').write_text(json.dumps(config(place)))
+    [line] = refused(capsys, *argv)
+    assert words in line

@@ -1,0 +1,292 @@
+"""The `toa` command against a server of its own process: what it does, what it prints, and the codes it ends with."""
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+from fault_server import running
+
+from toa_nb import serve
+from toa_nb.cli import main, run_from, stored_run
+from toa_nb.core import InputError
+from toa_nb.models import FakeModel
+from toa_nb.rewards import FunctionReward
+from toa_nb.run import Run
+from toa_nb.samplers import BestOfN
+from toa_nb.store import RunStore
+
+root = Path(__file__).parent.parent
+LETTERS = [{'kind': 'letter', 'letter': letter, 'relation': 'at least', 'count': 5} for letter in 'aeiou']
+COMMANDS = [['run'], ['resume'], ['check'], ['status'], ['curve'], ['export'], ['prompts', 'check'], ['serve'], ['servers']]
+
+
+@pytest.fixture
+def url():
+    with running() as address: yield address
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    "A folder with prompts, which is the working directory."
+    monkeypatch.chdir(tmp_path)
+    rows = [{'id': f'p{i}', 'instruction': f'Write about {i}.', 'category': 'even odd'.split()[i % 2], 'constraints': LETTERS} for i in range(4)]
+    Path('prompts.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    return tmp_path
+
+
+def configure(url, more='', models='ab', n=6, name='run.toml', above=''):
+    tables = '\n'.join(f'[[models]]\nname = "{m}"\nendpoints = ["{url}"]\nretries = 0\ncard = "smollm2-135m-instruct"' for m in models)
+    top = f'prompts = "prompts.jsonl"\nreward = "constraints"\nstore = "runs.db"\nmethod = {{name = "toa", n = {n}}}'
+    Path(name).write_text('\n'.join([above, top, tables, more]))
+
+
+def control(url, **changes):
+    request = Request(url.removesuffix('/v1') + '/control', json.dumps(changes).encode() if changes else None)
+    with urlopen(request) as answer: return json.load(answer)
+
+
+def toa(capsys, *argv):
+    capsys.readouterr()
+    code = main(list(argv))
+    out, err = capsys.readouterr()
+    return code, json.loads(out) if '--json' in argv else out, err
+
+
+def process(*argv, **options):
+    "The command in a process of its own."
+    code = 'import sys; from toa_nb.cli import main; sys.exit(main())'
+    return subprocess.Popen([sys.executable, '-c', code, *argv], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env=os.environ | {'PYTHONPATH': str(root)}, **options)
+
+
+def test_a_run_its_store_and_what_comes_out(here, url, capsys):
+    configure(url)
+    code, result, err = toa(capsys, 'run', 'run.toml', '--json')
+    assert (code, result['exit'], result['state'], result['samples'], result['done']) == (0, 0, 'finished', 24, 4)
+    assert result['failures'] == [] and result['mean_best'] > 0
+    assert '\r' not in err and 'toa: 4/4 prompts, 24/24 samples' in err.splitlines()[-1]
+    [row] = toa(capsys, 'status', 'runs.db', '--json')[1]
+    assert (row['run'], row['method'], row['status'], row['done'], row['samples']) == ('toa', 'toa', 'finished', 4, 24)
+    assert row['best'] == pytest.approx(result['mean_best'])
+    assert 'finished' in toa(capsys, 'status', 'runs.db')[1]
+
+
+def test_a_complete_run_costs_nothing_and_more_goes_on(here, url, capsys):
+    configure(url)
+    assert toa(capsys, 'run', 'run.toml', '--quiet')[0] == 0
+    calls = control(url)['calls']
+    code, again, err = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
+    assert (code, again['resumed'], err) == (0, 24, '')
+    assert control(url)['calls'] == calls + 2                                  # the two preflight calls
+    code, more, _ = toa(capsys, 'run', 'run.toml', '--more', '2', '--quiet', '--json')
+    assert (code, more['resumed'], more['samples'], more['target']) == (0, 24, 32, 32)
+    code, more, _ = toa(capsys, 'resume', 'runs.db', '--more', '1', '--quiet', '--json')
+    assert (code, more['resumed'], more['samples']) == (0, 32, 36)
+    assert control(url)['calls'] == calls + 2 + 2 + 8 + 2 + 4
+
+
+def test_the_store_alone_is_enough_to_go_on(here, url, capsys):
+    configure(url, '[budget.per_run]\nsamples = 10\n')
+    code, stopped, err = toa(capsys, 'run', 'run.toml')
+    assert code == 3 and '(samples)' in stopped and 'go on with: toa resume' in err
+    for name in ('run.toml', 'prompts.jsonl'): Path(name).unlink()
+    code, result, _ = toa(capsys, 'resume', 'runs.db', 'toa', '--quiet', '--json')
+    assert (code, result['stopped_by'], result['resumed']) == (3, 'samples', 10)  # the budget is still what it was
+    run = stored_run('runs.db', budget=None)
+    asyncio.run(run.finish())
+    assert (run.progress.state, run.progress.samples) == ('finished', 24)
+
+
+def test_the_file_and_the_notebook_give_the_same_run(here, url, capsys):
+    configure(url)
+    assert toa(capsys, 'run', 'run.toml', '--quiet', '--store', 'shell.db')[0] == 0
+    asyncio.run(run_from('run.toml', store='notebook.db').finish())
+    with RunStore('shell.db', 'r') as a, RunStore('notebook.db', 'r') as b:
+        assert a.config('toa') == b.config('toa') and a.config('toa')['file']['models'][0]['endpoints'] == [url]
+        assert a.prompts('toa') == b.prompts('toa')
+        assert a.count('toa') == b.count('toa') == 24
+
+
+def test_json_and_toml_say_the_same(here, url):
+    configure(url)
+    run = run_from('run.toml')
+    Path('run.json').write_text(json.dumps(run.recipe | {'store': 'runs.db'}))
+    assert run_from('run.json').config() == run.config() == run_from(run.recipe).config()
+
+
+def test_paths_are_relative_to_the_file(here, url, monkeypatch):
+    configure(url)
+    (here/'elsewhere').mkdir()
+    monkeypatch.chdir(here/'elsewhere')
+    run = run_from('../run.toml')
+    assert len(run.prompts) == 4 and Path(run.store_at).resolve() == (here/'runs.db').resolve()
+
+
+def test_figures_and_files(here, url, capsys):
+    configure(url)
+    toa(capsys, 'run', 'run.toml', '--quiet')
+    code, points, _ = toa(capsys, 'curve', 'runs.db', '-o', 'curve.png', '--json')
+    assert code == 0 and Path('curve.png').read_bytes()[:4] == b'\x89PNG'
+    assert points[0]['method'] == 'toa' and points[0]['x'] > 1e6 and points[-1]['mean'] >= points[0]['mean']
+    assert toa(capsys, 'curve', 'runs.db', '--x', 'tokens', '-o', 'curve.csv')[0] == 0
+    assert Path('curve.csv').read_text().startswith('method,x,mean,low,high,n\ntoa,')
+    for form, ending, rows in (('sft', 'jsonl', 4), ('published', 'jsonl', 4), ('alpaca_eval', 'json', 4), ('sft', 'parquet', 4)):
+        code, result, _ = toa(capsys, 'export', 'runs.db', '--format', form, '-o', f'{form}.{ending}', '--json')
+        assert (code, result['rows']) == (0, rows) and Path(f'{form}.{ending}').stat().st_size > 100
+    code, result, _ = toa(capsys, 'export', 'runs.db', '--format', 'dpo', '--rejected', 'min', '-o', 'dpo.jsonl', '--json')
+    assert code == 0 and result['rows'] + sum(result['dropped'].values()) == 4
+    assert all({'prompt', 'chosen', 'rejected'} <= set(json.loads(line)) for line in Path('dpo.jsonl').read_text().splitlines())
+
+
+def test_a_store_of_two_runs(here, url, capsys):
+    configure(url, above='name = "one"')
+    configure(url, above='name = "two"', name='two.toml', n=4)
+    for name in ('run.toml', 'two.toml'): assert toa(capsys, 'run', name, '--quiet')[0] == 0
+    assert [r['run'] for r in toa(capsys, 'status', 'runs.db', '--json')[1]] == ['one', 'two']
+    assert toa(capsys, 'resume', 'runs.db')[::2] == (2, f'{here}/runs.db: 0 of its 2 runs can be gone on with. Name one of: one, two.\n')
+    assert toa(capsys, 'export', 'runs.db', '--format', 'published', '-o', 'x.jsonl')[0] == 2
+    assert toa(capsys, 'export', 'runs.db', '--format', 'published', '--run', 'two', '-o', 'x.jsonl')[0] == 0
+    assert len(json.loads(Path('x.jsonl').read_text().splitlines()[0])['responses']) == 4
+
+
+def test_other_settings_under_the_same_name_are_refused(here, url, capsys):
+    configure(url)
+    toa(capsys, 'run', 'run.toml', '--quiet')
+    calls = control(url)['calls']
+    configure(url, n=7)
+    code, _, err = toa(capsys, 'run', 'run.toml', '--quiet')
+    assert code == 2 and "settings was {'n': 6" in err and control(url)['calls'] == calls
+
+
+def test_check_names_every_endpoint_and_remedy(here, url, capsys):
+    configure(url, f'[[models]]\nname = "zeta"\nendpoints = ["{url}", "http://127.0.0.1:9/v1"]', models='a')
+    code, rows, _ = toa(capsys, 'check', 'run.toml', '--json')
+    assert code == 1 and [r['ok'] for r in rows] == [True, True, False, False, True]
+    assert rows[0]['says'].startswith('4 prompts, TOA(n=6')
+    assert "there is no model 'zeta' here; there are: a, b, c, d. Set `model` to an id that this server knows" in rows[2]['says']
+    assert 'Is the server running' in rows[3]['says']
+    configure(url)
+    code, text, _ = toa(capsys, 'check', 'run.toml')
+    assert code == 0 and [line[:2] for line in text.splitlines()] == ['ok'] * 4
+    assert not Path('runs.db').exists()
+
+
+@pytest.mark.parametrize('fault, words', [('auth', 'AuthFailed: a: '), ('unknown_model', 'UnknownModel: a: ')])
+def test_what_fails_for_good_fails_before_prompts_are_spent(here, url, capsys, fault, words):
+    configure(url, models='a')
+    control(url, faults=[fault])
+    code, text, err = toa(capsys, 'run', 'run.toml', '--quiet')
+    assert (code, text) == (1, '') and err.startswith(words) and len(err.splitlines()) == 1
+    assert control(url)['calls'] == 1
+
+
+def test_a_model_that_never_answers_is_a_failure(here, url, capsys):
+    configure(url, models='a')
+    control(url, faults=['none_content:1::1-'])
+    code, result, _ = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
+    assert (code, result['samples'], result['failures'][0]['kind']) == (1, 0, 'EmptyAnswer')
+
+
+def test_a_locked_store_is_a_failure(here, url, capsys):
+    configure(url)
+    with RunStore('runs.db'): code, _, err = toa(capsys, 'run', 'run.toml', '--quiet')
+    assert code == 1 and err.startswith('StoreLocked: ') and f'process {os.getpid()}' in err
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_with_3_and_the_run_goes_on(here, url, capsys, number):
+    control(url, latency=.05)
+    configure(url, n=50, above='grace = 5\nconcurrency = 4')
+    child = process('run', 'run.toml', '--json')
+    while control(url)['calls'] < 12: time.sleep(.02)
+    child.send_signal(number)
+    out, err = child.communicate(timeout=60)
+    result = json.loads(out)
+    assert (child.returncode, result['state'], result['stopped_by']) == (3, 'stopped', 'cancelled') and 'Traceback' not in err
+    assert 8 <= result['samples'] < 200
+    control(url, latency=0.)
+    code, rest, _ = toa(capsys, 'resume', 'runs.db', '--quiet', '--json')
+    assert (code, rest['resumed'], rest['samples']) == (0, result['samples'], 200)
+
+
+def test_a_run_made_in_python_goes_on_in_python(here, capsys):
+    reward = FunctionReward(lambda prompt, response: 1., 'one')
+    prompts = run_from({'prompts': 'prompts.jsonl'}, models=[FakeModel('a')], reward=reward).prompts
+    asyncio.run(Run(prompts, BestOfN(n=2), [FakeModel('a')], reward, store='runs.db').finish())
+    where, what = "runs.db (run 'best_of_n')", 'it was made in Python, and so were its models and rewards. Go on with it there.'
+    assert toa(capsys, 'resume', 'runs.db')[::2] == (2, f'{where}: {what}\n')
+    with pytest.raises(InputError, match="there is no run 'x'"): stored_run('runs.db', 'x')
+
+
+def test_prompts_check(here, capsys):
+    assert toa(capsys, 'prompts', 'check', 'prompts.jsonl', '--reward', 'constraints', '--json')[:2] == (
+        0, {'file': 'prompts.jsonl', 'prompts': 4, 'categories': {'even': 2, 'odd': 2}})
+    Path('bad.jsonl').write_text('{"id": 1, "instruction": "x"}\n{"id": 1, "instruction": ""}\n{')
+    code, _, err = toa(capsys, 'prompts', 'check', 'bad.jsonl')
+    assert code == 2 and [line.partition(': ')[0] for line in err.splitlines()] == ['bad.jsonl:2', 'bad.jsonl:3']
+    Path('plain.jsonl').write_text('{"id": 1, "instruction": "x"}')
+    assert toa(capsys, 'prompts', 'check', 'plain.jsonl', '--reward', 'constraints')[0] == 2
+
+
+def test_errors_are_json_too(here, capsys):
+    code, said, err = toa(capsys, 'run', 'none.toml', '--json')
+    assert code == 2 and said['kind'] == 'InputError' and said['error'] == err.strip() and err.startswith('none.toml: ')
+
+
+class Served:
+    "A server that is not there."
+    name, url, api_key_env, state, stopped = 'small', 'http://127.0.0.1:1/v1', 'TOA_KEY_SMALL', 'ready', 0
+
+    def __enter__(self): return self
+    def __exit__(self, *_): Served.stopped += 1
+
+
+def test_serve_stays_until_an_interrupt_and_stops_its_server(here, capsys, monkeypatch):
+    def interrupt(seconds): raise KeyboardInterrupt
+    asked = []
+    monkeypatch.setattr(serve, 'local_model', lambda **options: Path('model.gguf'))
+    monkeypatch.setattr(serve, 'llama_cpp', lambda *args, **options: asked.append((args, options['port'])) or Served())
+    monkeypatch.setattr('toa_nb.cli.time.sleep', interrupt)
+    code, rows, _ = toa(capsys, 'serve', '--name', 'small', '--port', '8011', '--json')
+    assert (code, rows[0]['url'], asked, Served.stopped) == (0, Served.url, [((Path('model.gguf'), 'small'), 8011)], 1)
+
+
+def test_servers_that_run(here, capsys, monkeypatch):
+    monkeypatch.setenv('TOA_STATE', str(here/'state'))
+    assert toa(capsys, 'servers', '--json')[:2] == (0, [])
+    assert toa(capsys, 'servers')[1] == 'nothing\n'
+    assert toa(capsys, 'servers', '--stop', 'qwen')[::2] == (1, "ServeError: no server 'qwen' is running; running are []\n")
+
+
+@pytest.mark.parametrize('command', COMMANDS, ids=' '.join)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as e: main([*command, '--help'])
+    out = capsys.readouterr().out
+    assert e.value.code == 0 and 'exit codes:' in out and '--json' in out and len(out.splitlines()) > 12
+
+
+@pytest.mark.parametrize('argv', [[], ['fly'], ['run'], ['export', 'runs.db', '-o', 'x.jsonl'], ['run', 'x.toml', '--more', 'many']], ids=' '.join)
+def test_wrong_usage_is_2(argv, capsys):
+    with pytest.raises(SystemExit) as e: main(argv)
+    assert e.value.code == 2 and 'usage: toa' in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy():
+    code = '''import sys
+from toa_nb.cli import main
+try: main(["--help"])
+except SystemExit: print("heavy:", sorted({"openai", "pandas", "numpy", "matplotlib", "torch"} & set(sys.modules)))'''
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=root).stdout
+    assert out.splitlines()[-1] == 'heavy: []' and 'toa check run.toml' in out
+
+
+def test_the_example_is_a_configuration(monkeypatch):
+    monkeypatch.setenv('TOA_KEY_SMOLLM2_135M', 'k')
+    run = run_from(root/'data/example.toml')
+    assert (run.name, len(run.prompts), list(run.models), run.reward.name, run.method.n) == ('example', 6, ['smollm2-135m'], 'constraints', 16)

@@ -1,0 +1,228 @@
+"""What the engine promises about slots, budgets and resuming, on fake models with exact numbers."""
+import asyncio
+import dataclasses
+import time
+from collections import Counter
+
+import pytest
+
+from toa_nb.compute import Budget, card
+from toa_nb.core import Prompt, ReplayError, ServerFailed
+from toa_nb.models import FakeModel
+from toa_nb.rewards import RewardQueue, Rule
+from toa_nb.run import Run
+from toa_nb.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
+from toa_nb.store import RunStore
+from toa_nb.tree import TOA
+
+
+class Letters(Rule):
+    "A deterministic reward."
+    name, version = 'letters', ''
+    def judge(self, prompt, response): return len(set(response))/10
+
+
+def tasks(n): return [Prompt(f'p{i}', f'Write about the number {i}.') for i in range(n)]
+
+
+class Watched(FakeModel):
+    "A fake model that notes how many calls it works on, and refuses one too many."
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.busy, self.peak, self.used = 0, 0, 0.
+
+    async def generate(self, messages, *, seed):
+        self.busy += 1
+        self.peak = max(self.peak, self.busy)
+        assert self.busy <= self.capacity, 'more calls than the model takes'
+        try: answer = await super().generate(messages, seed=seed)
+        finally: self.busy -= 1
+        self.used += answer.latency
+        return answer
+
+
+def done(tmp, method, models, prompts=6, name='r', **settings):
+    "A run to its end, and what is stored of it."
+    async def go():
+        with RunStore(tmp/'runs.db', synchronous='NORMAL') as store:
+            run = await asyncio.wait_for(Run(tasks(prompts), method, models, RewardQueue(Letters(), wait=0), store=store, name=name, **settings), 30)
+            return run, list(store.samples(name))
+    return asyncio.run(go())
+
+
+# Slots
+
+@pytest.mark.parametrize('method', [TOA(n=10), ParallelEnsemble(n=10), BestOfN(n=10), PRS(n=10), MoA(n=10), SequentialRefine(n=10)])
+@pytest.mark.parametrize('concurrency', [None, 3])
+def test_no_model_gets_more_calls_than_it_takes(method, concurrency, tmp_path):
+    models = [Watched('a', latency=.001, capacity=2), Watched('b', latency=.002, capacity=5)]
+    run, samples = done(tmp_path, method, models, concurrency=concurrency)
+    assert len(samples) == 60 and all(m.peak <= m.capacity for m in models) and sum(m.peak for m in models) >= 2
+    assert run.parked == {'a': type(run.parked['a'])(), 'b': type(run.parked['b'])()} and run.ready == run.active == {} and run.out == 0
+
+
+def test_capacity_that_grows_is_used(tmp_path):
+    "An adaptive limit is read again after each call."
+    class Growing(Watched):
+        async def generate(self, messages, *, seed):
+            answer = await super().generate(messages, seed=seed)
+            self.capacity += 1
+            return answer
+    model = Growing('a', latency=.002, capacity=1)
+    done(tmp_path, BestOfN(n=10), [model])
+    assert model.peak >= 8
+
+
+def test_a_slow_model_leaves_no_slot_of_the_others_empty(tmp_path):
+    "While the slow model of three has work, it is full; the fast ones are done with their part in a fraction of the time."
+    models = [Watched(name, latency=.02 if name == 'c' else .002, capacity=4) for name in 'abc']
+    moments = Counter()
+    async def watch(run):
+        while not run.task.done():
+            slow, fast = models[2].busy, models[0].busy + models[1].busy
+            moments['slow full' if slow == 4 else 'slow not full', run.progress.samples < 300] += 1
+            moments['fast', run.progress.samples < 180] += fast > 0
+            await asyncio.sleep(.002)
+    async def go():
+        with RunStore(tmp_path/'runs.db', synchronous='NORMAL') as store:
+            run = Run(tasks(30), ParallelEnsemble(n=12), models, Letters(), store=store, name='r').start()
+            await asyncio.gather(run, watch(run))
+            return run
+    run = asyncio.run(go())
+    assert run.progress.samples == 360
+    assert moments['slow full', True] > 10*moments['slow not full', True]
+
+
+def test_prompts_come_before_trials_of_the_same_prompt(tmp_path):
+    "With as many prompts as slots no trial knows of another one; with one prompt the search fills the slots by itself."
+    _, samples = done(tmp_path, TOA(n=6), [FakeModel('a', latency=.001, capacity=4)], prompts=12, name='many')
+    assert sum(s.trial.in_flight for s in samples if s.prompt_id in ('p0', 'p1', 'p2', 'p3')) == 0
+    _, samples = done(tmp_path, TOA(n=16), [FakeModel('a', latency=.001, capacity=4)], prompts=1, name='one')
+    assert max(s.trial.in_flight for s in samples) >= 3
+
+
+def test_long_prompts_do_not_delay_the_rest(tmp_path):
+    "One of twenty prompts takes thirty times as long. The others end before it, and its own tail is searched in parallel."
+    ends = {}
+    class Long(FakeModel):
+        async def generate(self, messages, *, seed):
+            self.latency = .06 if 'number 0.' in messages[-1].content else .002
+            return await super().generate(messages, seed=seed)
+    class Timed(Letters):
+        def judge(self, prompt, response):
+            ends[prompt.id] = time.monotonic()
+            return super().judge(prompt, response)
+    async def go():
+        with RunStore(tmp_path/'runs.db', synchronous='NORMAL') as store:
+            await Run(tasks(20), TOA(n=16), [Long('a', capacity=4)], RewardQueue(Timed(), wait=0), store=store, name='r')
+            return list(store.samples('r', 'p0'))
+    samples = asyncio.run(go())
+    others = [end for p, end in ends.items() if p != 'p0']
+    assert ends['p0'] > max(others)
+    assert max(s.trial.in_flight for s in samples) >= 3 and len(samples) == 16
+
+
+# Budgets
+
+def words(k): return FakeModel('a', lambda messages, seed: ' '.join(['word']*k), latency=.001, card=card('Qwen2-7B-Instruct'), capacity=4)
+
+
+@pytest.mark.parametrize('limit, value', [('samples', 5), ('tokens', 100), ('flops', 1.5e12), ('seconds', .004), ('money', 40e-6)])
+@pytest.mark.parametrize('method', [BestOfN(n=40), TOA(n=40)])
+def test_limits_per_prompt(limit, value, method, tmp_path):
+    "A prompt ends at its limit, overshot by no more than the trials that were out; the run goes on to the last prompt."
+    model = words(10)
+    model.card = dataclasses.replace(model.card, price_in=0., price_out=1.)
+    run, samples = done(tmp_path, method, [model], prompts=3, budget=Budget(**{limit: value}))
+    by_prompt = Counter(s.prompt_id for s in samples)
+    assert run.progress.state == 'finished' and run.progress.done == 3 and len(by_prompt) == 3
+    assert all(n < 40 for n in by_prompt.values())
+    if limit == 'samples': assert set(by_prompt.values()) == {5}
+    if limit == 'money': assert all(4 <= n <= 4 + 3 for n in by_prompt.values())
+    if limit == 'tokens': assert all(sum(s.completion.usage.total for s in samples if s.prompt_id == p) >= 100 for p in by_prompt)
+
+
+@pytest.mark.parametrize('limit, value', [('samples', 30), ('tokens', 600), ('flops', 9e12), ('seconds', .02), ('money', 300e-6)])
+def test_limits_per_run(limit, value, tmp_path):
+    "The run stops at the first limit to be reached, says which, and overshoots by no more than what was in flight."
+    model = words(10)
+    model.card = dataclasses.replace(model.card, price_in=0., price_out=1.)
+    run, samples = done(tmp_path, BestOfN(n=40), [model], prompts=50, budget=Budget(per_run=Budget(**{limit: value})))
+    p = run.progress
+    assert (p.state, p.stopped_by) == ('stopped', limit) and 0 < p.samples < 400 and f'({limit})' in run.report()
+    spent = dict(samples=p.samples, tokens=p.cost.tokens, flops=p.cost.flops, money=p.cost.money, seconds=p.seconds)[limit]
+    assert spent >= value
+    if limit == 'samples': assert spent == value
+    if limit != 'seconds': assert spent <= value + 4*spent/p.samples
+
+
+def test_a_limit_on_what_is_unknown_is_refused_before_a_call(tmp_path):
+    model = FakeModel('a')
+    with pytest.raises(Exception, match='Give every model a card'): done(tmp_path, BestOfN(n=4), [model], budget=Budget(flops=1e12))
+    assert model.calls == 0
+
+
+def test_parked_trials_of_a_prompt_without_budget_are_not_called(tmp_path):
+    "Model b answers late; when it has room again, the prompts have spent their tokens on a, and what waits for b is dropped."
+    models = [FakeModel('a', lambda m, s: 'many words indeed', latency=.001, capacity=4), FakeModel('b', latency=.15, capacity=1)]
+    run, samples = done(tmp_path, ParallelEnsemble(n=12), models, prompts=4, budget=Budget(tokens=30))
+    assert run.progress.state == 'finished' and run.progress.done == 4 and models[1].calls <= 2
+
+
+def test_a_budget_that_is_raised_lets_a_run_go_on(tmp_path):
+    for tokens, state in ((100, 'stopped'), (200, 'stopped'), (10**6, 'finished')):
+        run, samples = done(tmp_path, BestOfN(n=8), [words(3)], prompts=6, budget=Budget(per_run=Budget(tokens=tokens)))
+        assert run.progress.state == state and run.progress.cost.tokens >= min(tokens, 384)
+    assert len(samples) == 48 and run.progress.session.samples < 48
+
+
+def test_projected_totals_agree_with_the_end(tmp_path):
+    run, _ = done(tmp_path, BestOfN(n=8), [words(3)], budget=Budget(per_run=Budget(samples=12)))
+    half = run.progress.projected()
+    run, _ = done(tmp_path, BestOfN(n=8), [words(3)])
+    assert (half.samples, half.tokens, half.flops) == (48, run.progress.cost.tokens, pytest.approx(run.progress.cost.flops))
+
+
+# Resuming
+
+@pytest.mark.parametrize('method', [TOA(n=6), TOA.published(n=6), PRS(n=6), MoA(n=6), SequentialRefine(n=6), ParallelEnsemble(n=6)])
+def test_extending_a_finished_run_pays_for_the_new_samples_only(method, tmp_path):
+    async def go():
+        models = [FakeModel(name, card=card('Qwen2-7B-Instruct')) for name in 'ab']
+        run = await Run(tasks(4), method, models, Letters(), store=tmp_path/'runs.db', name='r')
+        first = run.progress.cost
+        await run.extend(3)
+        await run.extend(2)
+        calls = sum(m.calls for m in models)
+        again = await Run(tasks(4), method, models, Letters(), store=tmp_path/'runs.db', name='r')
+        assert calls == sum(m.calls for m in models) == 4*11
+        assert again.progress.samples == again.progress.resumed == 44 and again.progress.state == 'finished'
+        assert first.samples == 24 and again.progress.cost.tokens == run.progress.cost.tokens and again.progress.best == run.progress.best
+    asyncio.run(go())
+
+
+def test_a_run_with_other_code_is_refused_and_not_corrupted(tmp_path):
+    "A sampler that asks for something else than what is stored ends the resume before a call."
+    done(tmp_path, TOA(n=6, parallel=1), [FakeModel('a'), FakeModel('b')], budget=Budget(per_run=Budget(samples=9)))
+    model, start = FakeModel('a'), TOA.start
+    def other(self, prompt, models, seed=0, templates=None): return start(self, prompt, models, seed + 1, templates)
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(TOA, 'start', other, raising=False)
+        with pytest.raises(ReplayError, match="run 'r', prompt 'p0': trial 0 is not what the sampler asks for now"):
+            done(tmp_path, TOA(n=6, parallel=1), [model, FakeModel('b')])
+    assert model.calls == 0
+    run, samples = done(tmp_path, TOA(n=6, parallel=1), [FakeModel('a'), FakeModel('b')])
+    assert run.progress.state == 'finished' and len(samples) == 36
+
+
+def test_failures_of_finished_prompts_are_in_the_report_of_a_later_session(tmp_path):
+    flaky = FakeModel('a', fail=lambda n: ServerFailed('HTTP 500: busy') if n % 5 == 0 else None)
+    first, _ = done(tmp_path, BestOfN(n=5), [flaky])
+    later, _ = done(tmp_path, BestOfN(n=5), [FakeModel('a')])
+    assert first.progress.failures == later.progress.failures and later.progress.failures['a', 'ServerFailed'].count > 3
+
+
+def test_the_kinds_of_models_and_rewards_are_saved(tmp_path):
+    from toa_nb.models import ChatModel
+    run = Run(tasks(1), BestOfN(n=1), [ChatModel('q', 'http://127.0.0.1:9/v1', api_key_env='TOA_KEY')], Letters(), store=tmp_path/'runs.db')
+    assert run.config()['models'] == [dict(name='q', api_key_env='TOA_KEY', model='q', endpoints=[{'url': 'http://127.0.0.1:9/v1'}])]

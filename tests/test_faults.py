@@ -1,0 +1,240 @@
+"""Runs against servers and rewards that fail in every way we know: a run ends by itself, the other models do the work, and the report says what happened."""
+import asyncio
+import math
+import re
+import time
+
+import pytest
+from fault_server import Fault, FaultServer
+
+from toa_nb import core
+from toa_nb.core import Prompt, Score
+from toa_nb.models import ChatModel, FakeModel
+from toa_nb.rewards import RewardQueue, Rule
+from toa_nb.run import Run
+from toa_nb.samplers import BestOfN, ParallelEnsemble
+from toa_nb.store import RunStore
+from toa_nb.tree import TOA
+
+PASSING = dict(
+    error500=('ServerFailed', 'HTTP 500: internal error'), error503=('ServerFailed', 'HTTP 503: overloaded'),
+    rate_limit=('RateLimited', 'HTTP 429: too many requests'), rate_limit_after=('RateLimited', 'HTTP 429: too many requests'),
+    hang=('CallTimeout', 'no whole answer within 0.1 s'), trickle=('CallTimeout', 'no whole answer within 0.1 s'),
+    reset=('ConnectionFailed', ''), cut=('ConnectionFailed', ''), truncated=('MalformedAnswer', 'the answer is not JSON'),
+    html=('MalformedAnswer', 'the answer is not JSON: <html>'), error200=('MalformedAnswer', 'worker lost'),
+    no_choices=('NoChoices', 'the list of choices is empty'))
+LASTING = dict(
+    auth=('AuthFailed', 'HTTP 401: Incorrect API key'), unknown_model=('UnknownModel', 'HTTP 404: The model `b` does not exist.'),
+    too_long=('RequestRefused', 'HTTP 400: the prompt is longer'), none_content=('EmptyAnswer', 'the content is missing'),
+    empty_text=('EmptyAnswer', 'the content is blank'), no_usage=('MissingUsage', 'the answer has no token counts'))
+FAULTS = PASSING | LASTING
+
+
+class Letters(Rule):
+    "A deterministic reward."
+    name, version = 'letters', '1'
+    def judge(self, prompt, response): return len(set(response))/10
+
+
+def tasks(n): return [Prompt(f'p{i}', f'Write about the number {i}.') for i in range(n)]
+
+
+def chat_model(name, url):
+    "A model with the patience of a test."
+    m = ChatModel(name, url, timeout=.1, retries=2, patience=.1)
+    m.sleep = lambda seconds: asyncio.sleep(seconds/100)
+    for lane in m.ready().lanes: lane.breaker.pause, lane.breaker.longest = .02, .1
+    return m
+
+
+async def driven(tmp, faults, method, prompts=6, names='ab', **server):
+    "A run against a server with `faults`, and what is stored of it."
+    async with FaultServer(faults=faults, latency=.002, **server) as s:
+        models = [chat_model(name, s.url) for name in names]
+        with RunStore(tmp/'runs.db', synchronous='NORMAL') as store:
+            run = await asyncio.wait_for(Run(tasks(prompts), method, models, Letters(), store=store, name='r', check=False), 20)
+            samples = list(store.samples('r'))
+        for m in models: await m.close()
+    return run, samples
+
+
+def good(samples, model=None):
+    "The answers that came back whole."
+    return [s for s in samples if s.error is None and model in (None, s.trial.model)]
+
+
+def check_report(run, model, kind, first):
+    "The report names the model, the fault, the count and the first message."
+    failures = run.progress.failures[model, kind]
+    assert failures.count > 0 and failures.first.startswith(f'{kind}: ') and first in failures.first
+    assert f'{model}: {failures.count} x {kind}: ' in run.report()
+
+
+@pytest.mark.parametrize('kind', FAULTS)
+def test_a_fault_in_a_tenth_of_the_calls_costs_no_sample(kind, tmp_path):
+    fault = Fault(kind, .1, retry_after=.02)
+    run, samples = asyncio.run(driven(tmp_path, [fault], ParallelEnsemble(n=16)))
+    assert run.progress.state == 'finished' and len(good(samples)) == run.progress.samples == 6*16
+    if kind in LASTING: assert run.progress.failures and all(k == FAULTS[kind][0] for _, k in run.progress.failures)
+    else: assert run.progress.cost.calls > 6*16, 'attempts that failed are counted'
+
+
+@pytest.mark.parametrize('kind', FAULTS)
+def test_a_fault_in_all_calls_of_one_model_leaves_the_work_to_the_other(kind, tmp_path):
+    run, samples = asyncio.run(driven(tmp_path, [Fault(kind, model='b', retry_after=.02)], TOA(n=8)))
+    assert run.progress.state == 'finished' and run.progress.given_up == 0
+    assert len(good(samples, 'a')) == 6*8 and not good(samples, 'b')
+    check_report(run, 'b', *FAULTS[kind])
+
+
+@pytest.mark.parametrize('kind', FAULTS)
+def test_a_fault_that_begins_in_the_middle(kind, tmp_path):
+    run, samples = asyncio.run(driven(tmp_path, [Fault(kind, model='b', start=12, retry_after=.02)], TOA(n=10)))
+    assert run.progress.state == 'finished' and len(good(samples)) == 6*10
+    assert 0 < len(good(samples, 'b')) <= 12
+    check_report(run, 'b', *FAULTS[kind])
+
+
+@pytest.mark.parametrize('kind', FAULTS)
+def test_a_model_whose_fault_ends_in_the_middle_is_taken_back(kind, tmp_path):
+    run, samples = asyncio.run(driven(tmp_path, [Fault(kind, model='b', stop=12, retry_after=.02)], TOA(n=20)))
+    assert run.progress.state == 'finished' and len(good(samples)) == 6*20
+    assert good(samples, 'b'), 'b works again'
+
+
+def test_an_answer_by_another_model_is_recorded(tmp_path):
+    run, samples = asyncio.run(driven(tmp_path, [Fault('other_model', model='b')], ParallelEnsemble(n=4), prompts=2))
+    assert len(good(samples)) == 8 and {s.completion.served_model for s in good(samples, 'b')} == {'another-model'}
+
+
+def test_everything_is_out_and_comes_back(tmp_path):
+    "With no model left the run gives up, says so, and goes on when it is started again."
+    run, samples = asyncio.run(driven(tmp_path, [Fault('error500')], TOA(n=4)))
+    assert run.progress.state == 'finished' and (run.progress.samples, run.progress.given_up) == (0, 6)
+    assert '6 prompts given up' in run.report()
+    run, samples = asyncio.run(driven(tmp_path, [], TOA(n=4)))
+    assert (run.progress.samples, run.progress.given_up, run.progress.done) == (24, 0, 6)
+    assert run.progress.failures and all(model in 'ab' for model, _ in run.progress.failures), 'the old failures are not forgotten'
+
+
+# Before a run
+
+
+@pytest.mark.parametrize('server, settings, exc, words', [
+    (dict(key='right'), {}, core.AuthFailed, 'Name the environment variable that holds the key in api_key_env'),
+    (dict(key='right'), dict(api_key_env='TOA_TEST_KEY'), core.AuthFailed, 'Check the key in TOA_TEST_KEY'),
+    ({}, dict(model='nobody'), core.UnknownModel, "there is no model 'nobody' here; there are: a, b, c, d"),
+    (dict(faults=['error500']), {}, core.ServerFailed, 'HTTP 500: internal error'),
+    (dict(faults=['no_usage']), {}, core.MissingUsage, 'use a server that reports usage'),
+    (None, {}, core.ConnectionFailed, 'Is the server running, and is the address right?')])
+def test_what_can_not_work_is_refused_before_a_prompt_is_spent(server, settings, exc, words, tmp_path, monkeypatch):
+    monkeypatch.setenv('TOA_TEST_KEY', 'wrong')
+    async def check():
+        async with FaultServer(**server or {}) as s:
+            model = ChatModel('a', s.url if server is not None else 'http://127.0.0.1:9/v1', **settings)
+            model.sleep = lambda seconds: asyncio.sleep(0)
+            run, started = Run(tasks(100), TOA(n=8), [model], Letters(), store=tmp_path/'runs.db', name='r'), time.monotonic()
+            with pytest.raises(exc, match=re.escape(words)) as e: await run
+            await model.close()
+            assert time.monotonic() - started < 5 and run.progress.state == 'failed' and s.calls <= 3
+            return str(e.value)
+    assert 'wrong' not in asyncio.run(check())
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert (store.count('r'), store.runs()[0]['status']) == (0, 'failed')
+
+
+def test_all_models_that_fail_their_check_are_named_at_once(tmp_path):
+    async def check():
+        async with FaultServer(models=['a']) as s:
+            models = [ChatModel(name, s.url) for name in 'abc']
+            with pytest.raises(core.UnknownModel, match="no model 'b' here.*no model 'c' here"):
+                await Run(tasks(1), TOA(n=8), models, Letters(), store=tmp_path/'runs.db')
+            for m in models: await m.close()
+    asyncio.run(check())
+
+
+# Rewards
+
+
+class Bad(Rule):
+    "A reward that does something wrong with the responses of model b, and judges the others."
+    name, version = 'bad', ''
+    def __init__(self, how): self.how, self.asked = how, 0
+
+    async def score_groups(self, groups):
+        self.asked += 1
+        if not any('b' in r for _, responses in groups for r in responses): pass
+        elif self.how == 'raise': raise ValueError('can only read French')
+        elif self.how == 'hang': await asyncio.Event().wait()
+        elif self.how == 'count': return [[1.] for _ in groups] + [[1.]]
+        elif self.how == 'type': return [['good' if 'b' in r else 1. for r in responses] for _, responses in groups]
+        elif self.how == 'sometimes' and self.asked % 2: raise ValueError('busy')
+        value = dict(nan=math.nan, infinity=math.inf).get(self.how, 1.)
+        return [[value if 'b' in r else 1. for r in responses] for _, responses in groups]
+
+
+def fake_models(): return [FakeModel(name, lambda messages, seed, name=name: f'{name} {seed}') for name in 'ab']
+
+
+def rewarded(reward, tmp, method=None, **settings):
+    "A run of two fake models with `reward`."
+    async def go():
+        queue = RewardQueue(reward, **{'timeout': .05, 'retries': 1, 'pause': .01, 'wait': .001} | settings)
+        with RunStore(tmp/'runs.db', synchronous='NORMAL') as store:
+            run = await asyncio.wait_for(Run(tasks(3), method or ParallelEnsemble(n=6), fake_models(), queue, store=store, name='r'), 20)
+            return run, list(store.samples('r'))
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize('how, kind, first', [
+    ('raise', 'RewardRaised', 'ValueError: can only read French'), ('nan', 'ScoreNotFinite', 'returned nan'), ('infinity', 'ScoreNotFinite', 'returned inf'),
+    ('type', 'ScoreNotFinite', "returned 'good'"), ('count', 'WrongScoreCount', '2 scores for 1 responses'),
+    ('hang', 'RewardTimeout', 'no score within 0.05 s')])
+@pytest.mark.parametrize('method', [ParallelEnsemble(n=6), TOA(n=6)])
+def test_a_reward_that_fails_costs_scores_and_no_samples(how, kind, first, method, tmp_path):
+    run, samples = rewarded(Bad(how), tmp_path, method)
+    assert run.progress.state == 'finished' and run.progress.samples == 18
+    by_model = {m: [s for s in samples if s.trial.model == m] for m in 'ab'}
+    assert all(s.value('bad') == 1. for s in by_model['a']) and all(s.value('bad') is None for s in by_model['b']) and by_model['b']
+    assert run.progress.scored == len(by_model['a'])
+    failures = run.progress.failures['bad', kind]
+    assert failures.count == len(by_model['b']) and first in failures.first and f'bad: {failures.count} x {kind}: ' in run.report()
+
+
+def test_a_failure_of_the_reward_that_passes_costs_nothing(tmp_path):
+    run, _ = rewarded(Bad('sometimes'), tmp_path, retries=4)
+    assert (run.progress.scored, run.progress.failures) == (18, {})
+
+
+def test_a_reward_that_fails_always_lets_every_method_end(tmp_path):
+    class Broken(Rule):
+        name, version = 'broken', ''
+        def judge(self, prompt, response): raise OSError('no such weights')
+    for i, method in enumerate([BestOfN(n=6), TOA(n=6), TOA.published(n=6)]):
+        (tmp_path/str(i)).mkdir()
+        run, samples = rewarded(Broken(), tmp_path/str(i), method)
+        assert (run.progress.samples, run.progress.scored, run.progress.best) == (18, 0, {})
+        assert run.progress.failures['broken', 'RewardRaised'].count == 18
+
+
+def test_a_watching_reward_may_fail_while_the_guiding_one_works(tmp_path):
+    run = asyncio.run(watched(tmp_path))
+    assert (run.progress.samples, run.progress.scored) == (18, 18) and ('bad', 'ScoreNotFinite') in run.progress.failures
+
+
+async def watched(tmp): return await Run(tasks(3), TOA(n=6), fake_models(), Letters(), store=tmp/'runs.db', watch=[Bad('nan')])
+
+
+def test_unknown_rewards_and_prompts_that_a_reward_can_not_judge_are_refused_at_start(tmp_path):
+    with pytest.raises(core.InputError, match='armo-rm'): Run(tasks(2), TOA(n=6), fake_models(), 'armo-rm', store=tmp_path/'runs.db')
+    with pytest.raises(core.InputError, match="prompt 'p0': it has no constraints to check"):
+        Run(tasks(2), TOA(n=6), fake_models(), 'constraints', store=tmp_path/'runs.db')
+    assert not (tmp_path/'runs.db').exists()
+
+
+def test_details_and_versions_of_scores_are_stored(tmp_path):
+    class Detailed(Rule):
+        name, version = 'detailed', '7'
+        def judge(self, prompt, response): return Score('detailed', 1., tokens=3, details={'length': len(response)})
+    run, samples = rewarded(Detailed(), tmp_path)
+    assert run.progress.cost.reward_tokens == 54
+    assert {(s.scores[0].version, s.scores[0].details['length']) for s in samples} == {('7', len(s.completion.text)) for s in samples}

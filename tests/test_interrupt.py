@@ -1,0 +1,268 @@
+"""Stopping a run: once lets calls in flight finish, twice gives them up; by signal, in a kernel, and by a second process that finds the store taken."""
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from jupyter_client.manager import KernelManager
+
+from toa_nb.core import Prompt, StoreLocked
+from toa_nb.models import FakeModel
+from toa_nb.rewards import Rule
+from toa_nb.run import Run
+from toa_nb.samplers import BestOfN
+from toa_nb.store import RunStore
+from toa_nb.tree import TOA
+
+SCRIPT = '''
+import sys
+from toa_nb.core import Prompt
+from toa_nb.models import FakeModel
+from toa_nb.rewards import FunctionReward
+from toa_nb.run import Run
+from toa_nb.samplers import BestOfN
+
+latency, grace, store = float(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+length = FunctionReward(lambda prompt, response: float(len(response)), name='length')
+def slow(seed):
+    if not model.said: print('calling', flush=True)
+    model.said = True
+    return latency
+model = FakeModel('a', latency=slow, capacity=8)
+model.said = False
+run = Run([Prompt(str(i), 'Say something.') for i in range(50)], BestOfN(n=4), [model], length, store=store, name='r', grace=grace)
+'''
+
+
+class Length(Rule):
+    name, version = 'length', ''
+    def judge(self, prompt, response): return float(len(response))
+
+
+def script(latency, grace, store, env=None):
+    "A script that runs until it is told to stop; returns when its first call goes on."
+    p = subprocess.Popen([sys.executable, '-c', SCRIPT + 'print(run.wait(show=False).report())', str(latency), str(grace), str(store)],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert p.stdout.readline() == 'calling\n'
+    return p
+
+
+def end_of(p, limit=10):
+    "What a script says at its end, and how long it took to get there."
+    started = time.monotonic()
+    out, err = p.communicate(timeout=limit)
+    assert (p.returncode, err) == (0, ''), err
+    return out, time.monotonic() - started
+
+
+def stored(store):
+    with RunStore(store, 'r') as s: return list(s.samples('r')), s.runs()[0]['status'], [n for p in s.prompts('r') for n in s.pending('r', p.id)]
+
+
+@pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_lets_calls_in_flight_finish(sig, tmp_path):
+    p = script(.4, 30, tmp_path/'runs.db')
+    p.send_signal(sig)
+    out, _ = end_of(p)
+    samples, status, pending = stored(tmp_path/'runs.db')
+    assert re.match(r'r: 0/50 prompts, 8/200 samples, .*, stopped in .* \(cancelled\)', out)
+    assert len(samples) == 8 and all(s.value('length') == 8. for s in samples) and (status, pending) == ('stopped', [])
+
+
+@pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGTERM])
+def test_two_signals_stop_now(sig, tmp_path):
+    p = script(60, 30, tmp_path/'runs.db')
+    p.send_signal(sig)
+    time.sleep(.1)
+    assert p.poll() is None
+    p.send_signal(sig)
+    out, took = end_of(p)
+    samples, status, pending = stored(tmp_path/'runs.db')
+    assert '0/200 samples' in out and took < 5
+    assert samples == [] and status == 'stopped' and len(pending) == 8
+
+
+def test_the_grace_time_ends_by_itself(tmp_path):
+    p = script(60, .2, tmp_path/'runs.db')
+    p.send_signal(signal.SIGINT)
+    out, took = end_of(p)
+    assert 'stopped' in out and took < 5
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path):
+    p = script(.2, 30, tmp_path/'runs.db')
+    p.send_signal(signal.SIGTERM)
+    end_of(p)
+    before, _, _ = stored(tmp_path/'runs.db')
+    p = script(0, 30, tmp_path/'runs.db')
+    out, _ = end_of(p)
+    samples, status, _ = stored(tmp_path/'runs.db')
+    assert '200/200 samples' in out and status == 'finished' and before == samples[:len(before)] or set(before) <= set(samples)
+
+
+def test_a_second_process_is_told_who_has_the_store(tmp_path):
+    p = script(60, 30, tmp_path/'runs.db')
+    async def second(): await Run([Prompt('x', 'Say something.')], BestOfN(n=1), [FakeModel('a')], Length(), store=tmp_path/'runs.db', name='r')
+    with pytest.raises(StoreLocked, match=f'process {p.pid} on .* is writing this store'): asyncio.run(second())
+    for _ in range(2): p.send_signal(signal.SIGINT)
+    p.kill()
+    p.communicate()
+
+
+# In one event loop
+
+class Gated(FakeModel):
+    "A model whose calls end when the gate opens; a call that is cancelled says so."
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.gate, self.cancelled = asyncio.Event(), 0
+
+    async def generate(self, messages, *, seed):
+        try: await self.gate.wait()
+        except asyncio.CancelledError: self.cancelled += 1; raise
+        return await super().generate(messages, seed=seed)
+
+
+async def started(tmp, reward=None, **settings):
+    "A run with four calls in flight."
+    model = Gated('a', capacity=4)
+    run = Run([Prompt(str(i), 'Say something.') for i in range(9)], TOA(n=3), [model], reward or Length(), store=tmp/'runs.db', name='r', **settings).start()
+    while run.progress.in_flight < 4: await asyncio.sleep(.001)
+    return run, model
+
+
+def test_cancel_once_and_twice(tmp_path):
+    async def check():
+        run, model = await started(tmp_path)
+        run.cancel()
+        await asyncio.sleep(.01)
+        assert (run.progress.state, run.progress.in_flight) == ('stopping', 4)
+        model.gate.set()
+        await run
+        assert (run.progress.state, run.progress.samples, run.progress.scored, model.cancelled) == ('stopped', 4, 4, 0)
+        run.cancel()
+        run, model = await started(tmp_path)
+        run.cancel(), run.cancel(), run.cancel()
+        await run
+        assert (run.progress.state, run.progress.samples, model.cancelled) == ('stopped', 4, 4)
+    asyncio.run(check())
+
+
+def test_answers_without_a_score_are_kept_when_a_run_is_given_up(tmp_path):
+    "Calls are done, the reward hangs: the answers stay, and the next session scores them without calling again."
+    class Hanging(Rule):
+        name, version = 'length', ''
+        async def score_groups(self, groups): await asyncio.Event().wait()
+    async def check():
+        run, model = await started(tmp_path, Hanging())
+        model.gate.set()
+        while run.progress.in_flight or model.calls < 4: await asyncio.sleep(.001)
+        run.cancel(), run.cancel()
+        await run
+        calls = model.calls
+        run, model = await Run(run.prompts, run.method, [FakeModel('a')], Length(), store=tmp_path/'runs.db', name='r'), run.models['a']
+        assert run.progress.state == 'finished' and run.progress.samples == run.progress.scored == 27
+        assert run.models['a'].calls == 27 - calls
+    asyncio.run(check())
+
+
+def test_the_first_interrupt_after_a_budget_ran_out_is_gentle_too(tmp_path):
+    async def check():
+        run, model = await started(tmp_path)
+        run.stop('tokens')
+        run.cancel()
+        await asyncio.sleep(.01)
+        assert run.progress.in_flight == 4
+        model.gate.set()
+        await run
+        assert (run.progress.samples, run.progress.stopped_by) == (4, 'tokens')
+    asyncio.run(check())
+
+
+def test_an_interrupt_stops_a_preflight_that_hangs(tmp_path):
+    class Mute(FakeModel):
+        async def check(self): await asyncio.Event().wait()
+    async def check():
+        run = Run([Prompt('x', 'Say something.')], BestOfN(n=1), [Mute('a')], Length(), store=tmp_path/'runs.db').start()
+        await asyncio.sleep(.01)
+        run.cancel(), run.cancel()
+        await run
+        assert run.progress.state == 'stopped'
+    asyncio.run(check())
+
+
+def test_a_run_in_the_background_of_a_script_that_ends_is_closed(tmp_path):
+    "asyncio.run cancels what is left over; the store is closed and says that the run was stopped."
+    async def leave(): return await started(tmp_path)
+    run, model = asyncio.run(leave())
+    assert (run.progress.state, model.cancelled) == ('stopped', 4) and stored(tmp_path/'runs.db')[1] == 'stopped'
+
+
+def test_a_run_refused_leaves_the_store_open_for_others(tmp_path):
+    async def check():
+        run = Run([Prompt('x', 'Say something.')], BestOfN(n=1), [FakeModel('a')], Length(), store=tmp_path/'runs.db', name='r')
+        await run
+        other = Run([Prompt('y', 'Say something.')], BestOfN(n=1), [FakeModel('a')], Length(), store=tmp_path/'runs.db', name='r')
+        with pytest.raises(Exception, match='its prompts were others'): await other
+        await run.extend(1)
+        assert run.progress.samples == 2
+    asyncio.run(check())
+
+
+# In a kernel
+
+@pytest.fixture
+def kernel(tmp_path):
+    km = KernelManager(kernel_name='python3')
+    km.start_kernel(cwd=str(tmp_path), env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)})
+    kc = km.client()
+    kc.start_channels()
+    kc.wait_for_ready(timeout=60)
+    yield km, kc
+    kc.stop_channels()
+    km.shutdown_kernel(now=True)
+
+
+def execute(kc, code, until=None):
+    "Run a cell; returns what it prints and how it ended. With `until`, returns as soon as that is printed."
+    kc.execute(code)
+    text = ''
+    while True:
+        message = kc.get_iopub_msg(timeout=30)
+        kind, content = message['msg_type'], message['content']
+        if kind == 'stream': text += content['text']
+        if kind == 'error': text += content['ename']
+        if until and until in text or kind == 'status' and content['execution_state'] == 'idle' and not until: return text
+
+
+def idle(kc):
+    "The rest of what a cell prints until it has ended."
+    text = ''
+    while True:
+        message = kc.get_iopub_msg(timeout=30)
+        if message['msg_type'] == 'stream': text += message['content']['text']
+        if message['msg_type'] == 'error': text += message['content']['ename']
+        if message['msg_type'] == 'status' and message['content']['execution_state'] == 'idle': return text
+
+
+def test_interrupting_a_cell_that_awaits_a_run(kernel, tmp_path):
+    "The stop button once: calls in flight finish. Twice: stop now. The run goes on in the next cell, and in the background beside others."
+    km, kc = kernel
+    execute(kc, "import sys; sys.argv = ['x', '.5', '30', 'runs.db']\n" + SCRIPT)
+    execute(kc, 'await run; print(run.report())', until='calling')
+    km.interrupt_kernel()
+    assert re.search(r'8/200 samples, .* stopped in .* \(cancelled\)', idle(kc))
+    execute(kc, 'latency = 60; model.said = False')
+    execute(kc, 'await run; print(run.report())', until='calling')
+    km.interrupt_kernel()
+    time.sleep(.2)
+    km.interrupt_kernel()
+    assert re.search(r'8/200 samples, .* stopped in .* \(cancelled\)', idle(kc))
+    execute(kc, 'latency = .001; run.start()')
+    assert execute(kc, 'print(6*7)') == '42\n'
+    assert '200/200 samples' in execute(kc, 'await run; print(run.report())')
+    assert len(stored(tmp_path/'runs.db')[0]) == 200
