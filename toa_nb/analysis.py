@@ -6,47 +6,106 @@
 __all__ = ['axes', 'published_source', 'frame', 'curve', 'complete', 'compare', 'summary', 'above', 'children', 'depths',
            'depth_counts', 'path', 'winner', 'published_curve']
 
-# %% ../nbs/12_analysis.ipynb #8ca428a1
+# %% ../nbs/12_analysis.ipynb #08d2a569
 import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np, pandas as pd
 
-from .compute import Card, card, sample_cost
+from .compute import Card, card, column_costs, column_reward_flops
 from .core import InputError, Prompt, Sample
 from .data import guide, only_reward, opened, ranked, samples_of
+from .store import RunStore
 
-# %% ../nbs/12_analysis.ipynb #373b27e5
+# %% ../nbs/12_analysis.ipynb #72534f11
+_raw = ('run', 'prompt_id', 'number', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'error', 'finish_reason', 'length',
+        'answered', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'seconds', 'calls')
+
+def _row(s):
+    "A sample as a plain row."
+    t, c = s.trial, s.completion
+    what = (s.run, s.prompt_id, t.number, t.model, t.kind, t.layer, t.action, t.parents, t.tree_parent, s.error)
+    if c is None: return (*what, None, 0, False, None, None, None, 0., 1)
+    u = (c.usage.prompt_tokens, c.usage.completion_tokens, c.usage.cached_tokens) if c.usage else (None,) * 3
+    return (*what, c.finish_reason, len(c.text or ''), True, *u, c.latency, c.attempts)
+
+# %% ../nbs/12_analysis.ipynb #dafbab7e
+def _from_samples(samples):
+    "Rows of samples, and their scores by the position of the row."
+    scores = [(i, sc.reward, sc.value, sc.tokens) for i, s in enumerate(samples) for sc in s.scores]
+    return pd.DataFrame(map(_row, samples), columns=_raw), pd.DataFrame(scores, columns=['row', 'reward', 'value', 'tokens'])
+
+# %% ../nbs/12_analysis.ipynb #fc870cff
+_rows_sql = """
+SELECT t.seq, tell.seq, t.prompt, t.number, model, kind, layer, action, parents, tree_parent, error, finish_reason, ifnull(length(text), 0), text IS NOT NULL,
+       prompt_tokens, completion_tokens, cached_tokens, ifnull(latency, 0.), ifnull(attempts, 1)
+FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq LEFT JOIN tell ON tell.trial = t.seq
+WHERE p.run = (SELECT id FROM run WHERE name = ?)"""
+_scores_sql = """
+SELECT c.trial, c.reward, c.value, c.tokens FROM prompt p JOIN trial t ON t.prompt = p.id JOIN score c ON c.trial = t.seq
+WHERE p.run = (SELECT id FROM run WHERE name = ?) ORDER BY c.trial, c.seq"""
+
+# %% ../nbs/12_analysis.ipynb #8442eaca
+def _from_store(store, run):
+    "The same, of one run in a store, in the order in which its searches were told."
+    df = pd.DataFrame(store._rows(_rows_sql, (run,)), columns=['seq', 'told', *_raw[1:]])
+    df = df.iloc[np.lexsort((df['number'], df['told'].fillna(math.inf), df['prompt_id']))].reset_index(drop=True)
+    scores = pd.DataFrame(store._rows(_scores_sql, (run,)), columns=['seq', 'reward', 'value', 'tokens']).drop_duplicates(['seq', 'reward'], keep='last')
+    scores.insert(0, 'row', pd.Series(df.index, df['seq']).reindex(scores.pop('seq')).to_numpy())
+    df['prompt_id'] = df['prompt_id'].map({key: name for name, key in store._run(run)[1].items()})
+    df['parents'] = [tuple(map(int, p.split(','))) if p else () for p in df['parents']]
+    df.insert(0, 'run', run)
+    return df[list(_raw)], scores[scores['row'].notna()]
+
+# %% ../nbs/12_analysis.ipynb #e3954c41
+def _rows_of(source, run):
+    "Rows and scores of a source."
+    store, names = opened(source, run)
+    if not isinstance(store, RunStore): return _from_samples(list(samples_of(source, run)))
+    parts, at = [_from_store(store, name) for name in names], 0
+    for df, scores in parts: scores['row'], at = scores['row'] + at, at + len(df)
+    if not parts: return _from_samples([])
+    return tuple(pd.concat(both, ignore_index=True) for both in zip(*parts))
+
+# %% ../nbs/12_analysis.ipynb #8265ca97
 _costs = ('calls', 'samples', 'prompt_tokens', 'cached_tokens', 'completion_tokens', 'tokens', 'flops', 'flops_uncached', 'flops_published',
           'reward_flops', 'reward_tokens', 'seconds', 'money')
 
-def _cost_row(sample, cards, reward_cards):
-    "The costs of a sample in the order of `_costs`; NaN where unknown."
-    c = sample_cost(sample, cards, reward_cards)
-    uncached = None if c.flops is None else c.flops + c.cached_flops
-    values = (c.calls, c.samples, c.prompt_tokens, c.cached_tokens, c.completion_tokens, c.tokens, c.flops, uncached, c.flops_published,
-              c.reward_flops, c.reward_tokens, c.seconds, c.money)
-    return [math.nan if v is None else v for v in values]
+def _add_costs(df, cards):
+    "The columns of what the models spent; calls without token counts add nothing."
+    df['samples'] = (df['answered'] & df['error'].isna()).astype(int)
+    counted = df['prompt_tokens'].notna().to_numpy()
+    for name in ('prompt_tokens', 'completion_tokens', 'cached_tokens'): df[name] = df[name].fillna(0).astype('int64')
+    df['tokens'] = df['prompt_tokens'] + df['completion_tokens']
+    usage = [df[name].to_numpy() for name in ('prompt_tokens', 'completion_tokens', 'cached_tokens')]
+    out = {name: np.zeros(len(df)) for name in ('flops', 'flops_uncached', 'flops_published', 'money')}
+    for model, rows in df.groupby('model').indices.items():
+        rows = rows[counted[rows]]
+        for name, values in column_costs(cards.get(model), *(u[rows] for u in usage)).items(): out[name][rows] = values
+    for name, values in out.items(): df[name] = values
 
-# %% ../nbs/12_analysis.ipynb #0531b701
-def _sample_row(sample, reward, others):
-    "What a sample is, beside its cost."
-    t, c = sample.trial, sample.completion
-    value = lambda name: math.nan if sample.error or (v := sample.value(name)) is None else float(v)
-    return [sample.run, sample.prompt_id, t.number, t.model, t.kind, t.layer, t.action, t.parents, t.tree_parent,
-            value(reward), sample.error is not None, sample.error, c.finish_reason if c else None, len(c.text) if c and c.text else 0, *map(value, others)]
+# %% ../nbs/12_analysis.ipynb #9958eb27
+def _add_scores(df, scores, rewards, reward_cards):
+    "A column of each reward, NaN where it gave no score, and what scoring cost."
+    failed, flops, tokens = df['error'].notna().to_numpy(), np.zeros(len(df)), np.zeros(len(df), 'int64')
+    for name in rewards:
+        part = scores[scores['reward'] == name]
+        rows, read, value = part['row'].to_numpy(int), part['tokens'].to_numpy('int64'), np.full(len(df), np.nan)
+        value[rows] = part['value'].to_numpy(float)
+        df[name or 'reward'] = np.where(failed, np.nan, value)
+        known = name in reward_cards
+        flops[rows] += column_reward_flops(reward_cards[name], read) if known else np.where(read > 0, np.nan, 0.)
+        tokens[rows] += read
+    df['reward_flops'], df['reward_tokens'] = flops, tokens
 
-# %% ../nbs/12_analysis.ipynb #6f154485
-_columns = ('run', 'prompt_id', 'number', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'reward', 'failed', 'error', 'finish_reason', 'length')
-
-# %% ../nbs/12_analysis.ipynb #66c949e9
-def _known_cards(samples):
+# %% ../nbs/12_analysis.ipynb #dfde82a0
+def _known_cards(models):
     "The cards of the models whose name is that of a card."
     def find(name):
         try: return card(name)
         except InputError: return None
-    return {m: find(m) for m in {s.trial.model for s in samples}}
+    return {m: find(m) for m in models}
 
 def _stored_cards(store, runs):
     "The cards of models and of rewards that the configurations of stored runs hold."
@@ -54,23 +113,24 @@ def _stored_cards(store, runs):
     models = {m['name']: Card(**m['card']) for c in configs for m in c.get('models', ()) if m.get('card')}
     return models, {name: Card(**fields) for c in configs for name, fields in c.get('reward_cards', {}).items()}
 
-# %% ../nbs/12_analysis.ipynb #72a5b097
+# %% ../nbs/12_analysis.ipynb #05bbc376
 def _labels(source, runs, labels):
     "The name under which each run is shown: as given, else its method, else its own."
     method = lambda run: source.config(run).get('method') if hasattr(source, 'runs') else None
     return {run: (labels or {}).get(run) or method(run) or run for run in runs}
 
-# %% ../nbs/12_analysis.ipynb #951d050e
-def _as_told(source, run):
-    "The samples, those of a prompt in the order in which its search was told of them; the untold last."
-    if not hasattr(source, 'runs'): return (yield from samples_of(source, run))
-    for name in opened(source, run)[1]:
-        for p in source.prompts(name):
-            tells = [entry[1] for entry in source.journal(name, p.id) if entry[0] == 'tell']
-            place = {number: i for i, number in enumerate(tells)}
-            yield from sorted(source.samples(name, p.id), key=lambda s: place.get(s.trial.number, math.inf))
+def _categories(source, run, prompts):
+    "Category of each prompt."
+    if prompts is None: prompts = [p for name in opened(source, run)[1] for p in source.prompts(name)]
+    return {p.id: p.meta.get('category') for p in prompts}
 
-# %% ../nbs/12_analysis.ipynb #07502791
+# %% ../nbs/12_analysis.ipynb #4ae06acf
+def _only(names):
+    "The one name there is, or none."
+    if len(names) > 1: raise InputError(f'several rewards have scored these samples: {", ".join(names)}', 'reward', 'Name the one that chooses.')
+    return next(iter(names), '')
+
+# %% ../nbs/12_analysis.ipynb #c47a623b
 def frame(
     source:Any, # Samples, a `Run`, or a `RunStore`
     run:str|list[str]|None=None, # Take only these runs; None: all
@@ -81,31 +141,29 @@ def frame(
     prompts:Iterable[Prompt]|None=None, # For the column `category`; None: those of the store
 )->pd.DataFrame: # One row per sample
     "The samples as a table."
-    samples = list(_as_told(source, run))
-    reward = reward or guide(source, run) or only_reward(samples)
-    others = sorted({sc.reward for s in samples for sc in s.scores} - {reward})
+    df, scores = _rows_of(source, run)
+    names = sorted(scores['reward'].unique())
+    reward = reward or guide(source, run) or _only(names)
+    others = [name for name in names if name != reward]
     models, judges = _stored_cards(*opened(source, run))
-    cards = _known_cards(samples) | models if cards is None else cards
-    rows = [_sample_row(s, reward, others) + _cost_row(s, cards, judges if reward_cards is None else reward_cards) for s in samples]
-    df = pd.DataFrame(rows, columns=[*_columns, *others, *_costs])
+    _add_costs(df, _known_cards(df['model'].unique()) | models if cards is None else cards)
+    _add_scores(df, scores, [reward, *others], judges if reward_cards is None else reward_cards)
     return _completed(df, reward, others, _labels(source, df['run'].unique(), labels), _categories(source, run, prompts))
 
-# %% ../nbs/12_analysis.ipynb #0c24cb83
-def _categories(source, run, prompts):
-    "Category of each prompt."
-    if prompts is None: prompts = [p for name in opened(source, run)[1] for p in source.prompts(name)]
-    return {p.id: p.meta.get('category') for p in prompts}
-
-# %% ../nbs/12_analysis.ipynb #e7d7a067
+# %% ../nbs/12_analysis.ipynb #2330e7ed
 def _completed(df, reward, others, labels, categories):
-    "The table with the columns that follow from others."
-    df.insert(0, 'method', df['run'].map(labels))
-    df.insert(3, 'category', df['prompt_id'].map(categories) if categories else None)
-    df.insert(5, 'order', df.groupby(['run', 'prompt_id'], sort=False).cumcount())
+    "The table with the columns that follow from others, in order."
+    df = df.rename(columns={reward: 'reward'}) if reward else df
+    df['failed'], df['method'], df['tree_parent'] = df['error'].notna(), df['run'].map(labels), df['tree_parent'].astype('Int64')
+    df['category'] = df['prompt_id'].map(categories) if categories else None
+    df['order'] = df.groupby(['run', 'prompt_id'], sort=False).cumcount()
     for column in ('flops', 'flops_published'): df[f'{column}_with_reward'] = df[column] + df['reward_flops']
-    df['tree_parent'] = df['tree_parent'].astype('Int64')
+    df = df[[*_columns, *others, *_costs, 'flops_with_reward', 'flops_published_with_reward']]
     df.attrs = dict(reward=reward, others=others, unknown=sorted(df.loc[df['flops'].isna(), 'model'].unique()))
     return df
+
+_columns = ('method', 'run', 'prompt_id', 'category', 'number', 'order', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'reward', 'failed',
+            'error', 'finish_reason', 'length')
 
 # %% ../nbs/12_analysis.ipynb #de5537ea
 def _searches(df, x, judge):

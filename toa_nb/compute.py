@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['cards', 'Card', 'count_params', 'card_from_params', 'card', 'card_from_config', 'attention_flops', 'Flops',
-           'call_flops', 'published_flops', 'reward_flops', 'Cost', 'generation_cost', 'sample_cost', 'Budget']
+           'call_flops', 'published_flops', 'reward_flops', 'Cost', 'generation_cost', 'sample_cost', 'column_costs',
+           'column_reward_flops', 'Budget']
 
-# %% ../nbs/01_compute.ipynb #e6fcc0c4
-import json
+# %% ../nbs/01_compute.ipynb #918a4147
+import json, math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -222,10 +223,12 @@ def card_from_config(
         kv_heads=_number(c, 'kv_heads', where, heads), head_dim=_number(c, 'head_dim', where, hidden//heads), head_rows=0 if scorer else vocab,
         tied=c.get('tie_word_embeddings', kind in _tied), gated=kind not in _ungated, **_experts(c, where), **_window(c, layers)))
 
-# %% ../nbs/01_compute.ipynb #f7ddeef7
+# %% ../nbs/01_compute.ipynb #03532234
 def _pairs(start:int, end:int, window:int|None=None)->int:
     "Pairs of tokens compared when tokens `start`+1 to `end` each look at themselves and all before, or at the last `window`."
-    def first(n): return n*(n + 1)//2 if not window or n <= window else window*(window + 1)//2 + (n - window)*window
+    def first(n):
+        over = (n > window)*(n - window) if window else 0
+        return (n - over)*(n - over + 1)//2 + over*(window or 0)
     return first(end) - first(start)
 
 # %% ../nbs/01_compute.ipynb #36bbb5f0
@@ -248,7 +251,13 @@ class Flops:
     @property
     def total(self): return self.prefill + self.decode
 
-# %% ../nbs/01_compute.ipynb #df4d9768
+# %% ../nbs/01_compute.ipynb #5d67933c
+def _call(card, p, q, s):
+    "Operations of prefill and decode; `p` prompt tokens, `q` completion tokens and `s` cached ones are numbers, or arrays of them."
+    token, head, steps = 2*card.linear_params, 2*card.hidden*card.head_rows, (q > 0)*(q - 1)
+    return (p - s)*token + head + attention_flops(card, s, p), steps*(token + head) + attention_flops(card, p, p + steps)
+
+# %% ../nbs/01_compute.ipynb #e1f93600
 def call_flops(
     card:Card, # The model
     prompt_tokens:int, # Tokens of the prompt, cached ones included
@@ -258,8 +267,7 @@ def call_flops(
     "What a call computes, exactly."
     p, q, s = prompt_tokens, completion_tokens, cached_tokens
     if not (0 <= s <= p and q >= 0): raise ValueError(f'{s} cached of {p} prompt tokens and {q} completion tokens')
-    token, head, steps = 2*card.linear_params, 2*card.hidden*card.head_rows, max(q - 1, 0)
-    return Flops((p - s)*token + head + attention_flops(card, s, p), steps*(token + head) + attention_flops(card, p, p + steps))
+    return Flops(*_call(card, p, q, s))
 
 # %% ../nbs/01_compute.ipynb #44fa3214
 def published_flops(
@@ -270,7 +278,12 @@ def published_flops(
     "FLOPs as the published results count them."
     return total_tokens * (2*card.linear_params + 2*card.layers*n_ctx*card.heads*card.head_dim)
 
-# %% ../nbs/01_compute.ipynb #f366d859
+# %% ../nbs/01_compute.ipynb #5d88f99b
+def _scoring(card, tokens, cached):
+    "Operations of reading `tokens`, of which `cached` were read before; numbers, or arrays of them."
+    return (tokens - cached)*2*card.linear_params + attention_flops(card, cached, tokens)
+
+# %% ../nbs/01_compute.ipynb #4136c50b
 def reward_flops(
     card:Card, # The reward model
     tokens:int, # Tokens of prompt and answer together
@@ -278,7 +291,7 @@ def reward_flops(
 )->int:
     "FLOPs of scoring one answer."
     if not 0 <= cached_tokens <= tokens: raise ValueError(f'{cached_tokens} cached of {tokens} tokens')
-    return (tokens - cached_tokens)*2*card.linear_params + attention_flops(card, cached_tokens, tokens)
+    return _scoring(card, tokens, cached_tokens)
 
 # %% ../nbs/01_compute.ipynb #54a23f90
 @dataclass(frozen=True)
@@ -335,6 +348,26 @@ def sample_cost(
     known = all(s.reward in reward_cards for s in sample.scores if s.tokens)
     flops = float(sum(reward_flops(c, s.tokens) for s in sample.scores if (c := reward_cards.get(s.reward)))) if known else None
     return generation_cost(sample, cards.get(sample.trial.model)) + Cost(reward_tokens=tokens, reward_flops=flops)
+
+# %% ../nbs/01_compute.ipynb #f318be1f
+def column_costs(
+    card:Card|None, # The card of the model that answered all these calls; None: unknown
+    prompt_tokens, # Arrays with one entry per call that came back with token counts
+    completion_tokens,
+    cached_tokens,
+)->dict: # Columns flops, flops_uncached (with what the prefix cache saved), flops_published and money
+    "`generation_cost` of many calls to one model."
+    p, q, s = prompt_tokens, completion_tokens, cached_tokens
+    if card is None: return dict.fromkeys(('flops', 'flops_uncached', 'flops_published', 'money'), math.nan)
+    return dict(flops=sum(_call(card, p, q, s)) + 0., flops_uncached=sum(_call(card, p, q, 0*s)) + 0., flops_published=published_flops(card, p + q) + 0.,
+                money=(p*card.price_in + q*card.price_out)/1e6)
+
+def column_reward_flops(
+    card:Card|None, # The card of the reward; None: it computes nothing worth counting
+    tokens, # Array with the tokens that it read for each sample
+): # Array
+    "`reward_flops` of many scores by one reward."
+    return 0.*tokens if card is None else _scoring(card, tokens, 0) + 0.
 
 # %% ../nbs/01_compute.ipynb #70ac0941
 @dataclass(frozen=True)
