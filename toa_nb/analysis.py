@@ -6,8 +6,8 @@
 __all__ = ['axes', 'orders', 'outcomes', 'published_source', 'frame', 'curve', 'complete', 'compare', 'summary', 'above',
            'children', 'depths', 'depth_counts', 'path', 'winner', 'find', 'published_curve']
 
-# %% ../nbs/12_analysis.ipynb #08d2a569
-import math
+# %% ../nbs/12_analysis.ipynb #5f3a1625
+import math, re
 from collections.abc import Iterable
 from typing import Any
 
@@ -437,27 +437,30 @@ def winner(
     samples = list(samples)
     return next(iter(ranked(samples, reward or only_reward(samples), cut=True)), None)
 
-# %% ../nbs/12_analysis.ipynb #8103f58b
+# %% ../nbs/12_analysis.ipynb #6c66ebd9
 orders = dict(asked='t.prompt, t.number', best='value IS NULL, value DESC, t.prompt, t.number', worst='value IS NULL, value, t.prompt, t.number',
-              longest='tokens DESC, t.prompt, t.number', shortest='tokens IS NULL, tokens, t.prompt, t.number',
+              longest='s.completion_tokens DESC, t.prompt, t.number',
+              shortest='s.completion_tokens IS NULL, s.completion_tokens, t.prompt, t.number',
               slowest='s.latency DESC, t.prompt, t.number', model='t.model, t.prompt, t.number')
 outcomes = dict(scored='value IS NOT NULL', unscored='s.error IS NULL AND value IS NULL', failed='s.error IS NOT NULL', cut="s.finish_reason = 'length'")
 
-_found_sql = """FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq
-LEFT JOIN score c ON c.trial = t.seq AND c.reward = ? AND c.seq = (SELECT max(seq) FROM score WHERE trial = t.seq AND reward = ?)
-WHERE p.run = (SELECT id FROM run WHERE name = ?)"""
+_of_run = 'FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq'
+_scored = ' LEFT JOIN score c ON c.trial = t.seq AND c.reward = :reward AND c.seq = (SELECT max(seq) FROM score WHERE trial = t.seq AND reward = :reward)'
 _value = '(CASE WHEN s.error IS NULL THEN c.value END)'
 
-# %% ../nbs/12_analysis.ipynb #f89b8dbf
-def _conditions(text, prompt_id, model, kind, outcome, low, high):
-    "SQL conditions, each with what its question marks stand for."
-    like = '%' + ''.join('\\' + c if c in '\\%_' else c for c in text) + '%'
-    given = [("(s.text LIKE ? ESCAPE '\\' OR s.error LIKE ? ESCAPE '\\')", (like, like), text), ('p.name = ?', (prompt_id,), prompt_id),
-             ('t.model = ?', (model,), model), ('t.kind = ?', (kind,), kind), (outcomes.get(outcome, ''), (), outcome),
-             ('value >= ?', (low,), low is not None), ('value <= ?', (high,), high is not None)]
-    return [(sql.replace('value', _value), args) for sql, args, on in given if on]
+# %% ../nbs/12_analysis.ipynb #1e490b75
+def _like(text):
+    "A pattern for what contains `text`."
+    return '%' + ''.join('\\' + c if c in '\\%_' else c for c in text) + '%'
 
-# %% ../nbs/12_analysis.ipynb #a51df8af
+def _where(given):
+    "SQL that keeps what was asked for; its values are named in `given`."
+    tests = dict(text="(s.text LIKE :text ESCAPE '\\' OR s.error LIKE :text ESCAPE '\\')", prompt_id='p.name = :prompt_id', model='t.model = :model',
+                 kind='t.kind = :kind', low='value >= :low', high='value <= :high')
+    wanted = [sql for name, sql in tests.items() if given[name] not in ('', None)] + [outcomes[o] for o in [given['outcome']] if o]
+    return ' AND '.join(['p.run = (SELECT id FROM run WHERE name = :run)', *(sql.replace('value', _value) for sql in wanted)])
+
+# %% ../nbs/12_analysis.ipynb #b3df7526
 def find(
     store:RunStore, # Where to look
     run:str, # Name of the run
@@ -473,15 +476,33 @@ def find(
     preview:int=160, # Characters of the text
 )->pd.DataFrame: # Columns prompt_id, number, model, kind, reward, tokens, text, error; `attrs['total']` counts all that was found
     "Samples that match, a page of them."
+    given = dict(run=run, text=text and _like(text), prompt_id=prompt_id, model=model, kind=kind, outcome=outcome, low=low, high=high,
+                 reward=reward or store.config(run).get('reward') or '', limit=limit, offset=offset)
     for name, key, known in (('sort', sort, orders), ('outcome', outcome, outcomes)):
         if key and key not in known: raise InputError(f'there is no {key!r}', name, f'Use one of {", ".join(known)}.')
-    reward, conditions = reward or store.config(run).get('reward') or '', _conditions(text, prompt_id, model, kind, outcome, low, high)
-    where, args = ''.join(f' AND {sql}' for sql, _ in conditions), (reward, reward, run, *(a for _, some in conditions for a in some))
-    columns = f'SELECT p.name, t.number, t.model, t.kind, {_value} AS value, s.completion_tokens AS tokens, substr(s.text, 1, {int(preview)}), s.error '
-    rows = store._rows(f'{columns} {_found_sql}{where} ORDER BY {orders[sort]} LIMIT ? OFFSET ?', (*args, limit, offset))
-    out = pd.DataFrame(rows, columns=['prompt_id', 'number', 'model', 'kind', 'reward', 'tokens', 'text', 'error'])
-    out.attrs = dict(total=store._rows(f'SELECT count(*) {_found_sql}{where}', args)[0][0] if where else store.count(run), reward=reward)
-    return out
+    out = pd.DataFrame(_page(store, given, orders[sort], int(preview)), columns=['prompt_id', 'number', 'model', 'kind', 'reward', 'tokens', 'text', 'error'])
+    out.attrs = dict(total=_total(store, given), reward=given['reward'])
+    return out.astype({'reward': float, 'tokens': 'Int64'})
+
+# %% ../nbs/12_analysis.ipynb #930d57b1
+def _page(store, given, order, preview):
+    "The rows of a page."
+    where = _where(given)
+    scored, order = _scored if 'value' in order + where else '', order.replace('value', _value)
+    return _named(store, f"""
+        SELECT p.name, t.number, t.model, t.kind, {_value}, s.completion_tokens, substr(s.text, 1, {preview}), s.error
+        FROM (SELECT t.seq {_of_run}{scored} WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset) k
+        JOIN trial t ON t.seq = k.seq JOIN prompt p ON p.id = t.prompt JOIN sample s ON s.trial = t.seq{_scored} ORDER BY {order}""", given)
+
+def _total(store, given):
+    "How many match."
+    where = _where(given)
+    return _named(store, f'SELECT count(*) {_of_run}{_scored if "value" in where else ""} WHERE {where}', given)[0][0]
+
+def _named(store, sql, given):
+    "Rows of a query with named values."
+    names = re.findall(r':(\w+)', sql)
+    return store._rows(re.sub(r':\w+', '?', sql), [given[n] for n in names])
 
 # %% ../nbs/12_analysis.ipynb #e74ff8cb
 published_source = 'arXiv 2412.17061: AlpacaEval, four small models, 64 to 768 samples, mean of the 10 best by ArmoRM'

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['STYLE', 'blank', 'x_names', 'y_names', 'aligns', 'ROOT', 'VIEWS', 'MOST', 'order_names', 'safe', 'Panel', 'words',
            'field', 'form', 'bar', 'side_by_side', 'number', 'file_field', 'found_files', 'Html', 'cell', 'short',
-           'table', 'light', 'meter', 'picture', 'draw', 'image', 'reading', 'plain', 'store_code', 'CurvePanel',
-           'tree_nodes', 'node_words', 'model_colours', 'shares', 'places', 'is_wide', 'canvas', 'beside', 'difference',
-           'facts', 'answer', 'headline', 'details', 'from_above', 'TreePanel', 'legend', 'SampleBrowser', 'list_words',
-           'pair_row']
+           'table', 'light', 'meter', 'picture', 'draw', 'image', 'reading', 'plain', 'store_code', 'fields_grid',
+           'CurvePanel', 'choose_values', 'follow', 'tree_nodes', 'node_words', 'model_colours', 'shares', 'places',
+           'is_wide', 'canvas', 'beside', 'difference', 'facts', 'answer', 'headline', 'details', 'from_above',
+           'TreePanel', 'legend', 'SampleBrowser', 'list_rows', 'pair_row']
 
 # %% ../nbs/14_panels.ipynb #7ff83f5f
 import asyncio, io, os, re, time
@@ -277,7 +277,7 @@ def image()->W.Image:
 
 blank = bytes.fromhex('89504e470d0a1a0a0000000d4948445200000001000000010804000000b51c0c020000000b4944415478da63fcff1f0003030200efa2a75b0000000049454e44ae426082')
 
-# %% ../nbs/14_panels.ipynb #7d07d1e2
+# %% ../nbs/14_panels.ipynb #a911e406
 import difflib, json
 from collections import Counter
 from collections.abc import Iterable
@@ -288,12 +288,14 @@ from .analysis import above, axes, complete, curve, depths, find, frame, orders,
 from .core import Prompt, Sample, chat
 from .data import _origin, _shown, only_reward, save_samples, to_dpo, write_jsonl
 from .plot import _model_palette, _places, plot_curve, plot_tree
+from traitlets import TraitError
+
 from .store import RunStore
 
 try: from anywidget import AnyWidget
 except ImportError: AnyWidget = None
 
-# %% ../nbs/14_panels.ipynb #d0d90707
+# %% ../nbs/14_panels.ipynb #1e6bd464
 def reading(
     store:str|Path|RunStore, # A store, or where it is
 )->RunStore:
@@ -306,9 +308,28 @@ def plain(text, most:int|None=None)->str:
 
 def store_code(store:RunStore)->str:
     "Python that opens the store again."
-    return f'RunStore({str(store.path)!r}, "r")'
+    return f"RunStore({str(store.path)!r}, 'r')"
 
-# %% ../nbs/14_panels.ipynb #4639dbed
+# %% ../nbs/14_panels.ipynb #4627bec8
+STYLE += '''
+.toa-fields{display:grid!important;grid-template-columns:repeat(auto-fill,minmax(min(19em,100%),1fr));gap:2px 12px;overflow:visible!important}
+.toa-fields>*{width:auto!important;margin:1px 0}
+.toa-pictures>*{flex:0 1 auto}
+.toa-panel .toa-facts{width:auto;margin:2px 0 6px}
+.toa-facts th{position:static;font-weight:normal;background:none;color:var(--jp-ui-font-color2,#666)}
+.toa-panel .toa-facts td{text-align:left}
+.toa-panel ins{background:#2e9e4455;text-decoration:none}
+.toa-panel del{background:#c6282840}
+.toa-panel pre.toa-answer{max-height:34em}
+'''
+
+def fields_grid(*widgets:W.Widget)->W.Box:
+    "Fields beside each other where there is room."
+    box = W.Box(widgets)
+    box.add_class('toa-fields')
+    return box
+
+# %% ../nbs/14_panels.ipynb #95a02230
 x_names = {f'{name} per prompt': key for key, name in axes.items()}
 y_names = {'best answer so far': 'best', 'mean of the k best so far': 'top', 'mean of all so far': 'mean'}
 aligns = {'at equal cost': 'cost', 'at equal number of samples, as published': 'samples'}
@@ -328,15 +349,14 @@ class CurvePanel(Panel):
         super().__init__('Reward against compute', *self.layout())
         self.offer(runs)
         self.set(**settings)
-        for w in self.fields.values(): w.observe(lambda _: self.redraw(), 'value')
-        self.redraw()
+        follow(self, self.redraw)
 
-# %% ../nbs/14_panels.ipynb #52daf5ee
+# %% ../nbs/14_panels.ipynb #bdfb2217
 @patch
 def make_fields(self:CurvePanel)->dict[str,W.Widget]:
     "All that can be chosen, by name."
     check = lambda label, value=False: W.Checkbox(value, description=label, indent=False, layout=dict(width='auto'))
-    return dict(runs=field(W.SelectMultiple, 'runs', rows=5), x=field(W.Dropdown, 'across', 'flops', options=x_names),
+    return dict(runs=field(W.SelectMultiple, 'runs', rows=4), x=field(W.Dropdown, 'across', 'flops', options=x_names),
                 y=field(W.Dropdown, 'upwards', 'best', options=y_names), k=field(W.BoundedIntText, 'k', 10, min=1, max=10_000),
                 reward=field(W.Dropdown, 'guided by', '', options={'the reward of the run': ''}),
                 judge=field(W.Dropdown, 'held-out reward', '', options={'none': ''}),
@@ -351,10 +371,29 @@ def layout(self:CurvePanel)->list[W.Widget]:
     checks = [f[name] for name in ('log', 'bands', 'facets', 'backdrop', 'finished')]
     self.file = field(W.Text, 'save as', 'curve.png')
     save = bar(self.file, self.button('Save', lambda: self.export(self.file.value), 'The ending decides: .png, .svg, .pdf, or .csv for the numbers'))
-    return [side_by_side(W.VBox([f['runs'], f['reward'], f['judge']]), W.VBox([f['x'], f['y'], f['k'], f['align'], f['by']])),
+    self.pictures_box.add_class('toa-pictures')
+    return [fields_grid(*(f[name] for name in ('runs', 'x', 'y', 'k', 'align', 'by', 'reward', 'judge'))),
             bar(*checks, self.button('Read again', self.reread, 'Take in what was stored since')), self.pictures_box, save]
 
-# %% ../nbs/14_panels.ipynb #53694c0c
+# %% ../nbs/14_panels.ipynb #36a087c2
+def choose_values(
+    panel:Panel, # With `fields`
+    values:dict, # By the names of the fields
+):
+    "Set fields without being heard by those who follow them."
+    panel.held = True
+    try:
+        for name, value in values.items():
+            if name not in panel.fields: raise InputError(f'there is no field {name!r}', type(panel).__name__, f'There are {", ".join(panel.fields)}.')
+            try: panel.fields[name].value = value
+            except TraitError as e: raise InputError(f'{value!r} can not be chosen', f'{type(panel).__name__}.{name}', str(e)) from e
+    finally: panel.held = False
+
+def follow(panel:Panel, act):
+    "Call `act` when a field is changed by hand."
+    for w in panel.fields.values(): w.observe(lambda _: panel.held or panel.attempt(act), 'value')
+
+# %% ../nbs/14_panels.ipynb #b229f6fb
 @patch
 def offer(self:CurvePanel,
     runs:Iterable[str]|None=None, # To choose; None: all
@@ -373,10 +412,8 @@ def set(self:CurvePanel,
     **settings, # Values of fields, by name
 )->CurvePanel:
     "Choose, as the reader would."
-    for name, value in settings.items():
-        if name not in self.fields: raise InputError(f'there is no field {name!r}', 'CurvePanel', f'There are {", ".join(self.fields)}.')
-        try: self.fields[name].value = value
-        except Exception as e: raise InputError(f'{value!r} can not be chosen', f'CurvePanel.{name}', words(e)) from e
+    choose_values(self, settings)
+    self.redraw()
     return self
 
 # %% ../nbs/14_panels.ipynb #0bb27bf9
@@ -549,7 +586,7 @@ function render({model, el}) {
     }
 '''
 
-# %% ../nbs/14_panels.ipynb #5fced1b4
+# %% ../nbs/14_panels.ipynb #eea50b20
 _MARK = '''
     mark(); advance()
   }
@@ -571,7 +608,7 @@ _MARK = '''
     for (const [id, {g, n}] of dots) {
       const hide = n.order >= step ? 'none' : ''
       if (g.style.display !== hide) [g, ...lines.get(id)].forEach(e => e.style.display = hide)
-      g.classList.toggle('latest', n.order === step - 1)
+      g.classList.toggle('latest', n.order === step - 1 && step < dots.size - 1)
     }
   }
   draw()
@@ -678,7 +715,7 @@ def beside(nodes:list[dict])->list[dict]:
     for node in nodes: node['down'] = min(below[node['id']], key=lambda n: n['x'])['id'] if node['id'] in below else None
     return nodes
 
-# %% ../nbs/14_panels.ipynb #a1fe2c3e
+# %% ../nbs/14_panels.ipynb #48a841f6
 def difference(
     old:str, # Text before
     new:str, # Text after
@@ -690,8 +727,6 @@ def difference(
         if what == 'equal': out.append(safe(''.join(b[k:m])))
         else: out += [f'<{tag}>{safe("".join(part))}</{tag}>' for tag, part in (('del', a[i:j]), ('ins', b[k:m])) if part]
     return Html(''.join(out))
-
-test_eq(difference('the sky is <b>', 'the sea is <b>'), 'the <del>sky </del><ins>sea </ins>is &lt;b&gt;')
 
 # %% ../nbs/14_panels.ipynb #40838865
 def facts(s:Sample)->Html:
@@ -761,13 +796,13 @@ class TreePanel(Panel):
         self.watch()
         self.load(selected, step)
 
-# %% ../nbs/14_panels.ipynb #eeb9a0b3
+# %% ../nbs/14_panels.ipynb #932bdb29
 @patch
 def layout(self:TreePanel)->list[W.Widget]:
     "Choices above; the tree on the left, the sample on the right."
-    steps = [self.button('<', lambda: self.next_prompt(-1), 'The prompt before'), self.button('>', lambda: self.next_prompt(1), 'The next prompt'),
+    steps = [self.button('Previous', lambda: self.next_prompt(-1), 'The prompt before this one'), self.button('Next', lambda: self.next_prompt(1), 'The next prompt'),
              self.button('Read again', self.reread, 'Take in what was stored since')]
-    return [bar(self.run, self.prompt, *steps), side_by_side(W.VBox([self.tree, self.legend, bar(self.play, self.slider)]), W.VBox([self.number, self.view, self.text]))]
+    return [fields_grid(self.run, self.prompt), bar(*steps), side_by_side(W.VBox([self.tree, self.legend, bar(self.play, self.slider)]), W.VBox([fields_grid(self.number), self.view, self.text]))]
 
 @patch
 def watch(self:TreePanel):
@@ -867,7 +902,7 @@ def legend(samples, reward:str)->Html:
     signs = f'&#9632; prompt, &#9733; best answer, thick line: the way to it, strong colour: high {safe(reward)}, &#10005; failed call, dashed: not scored'
     return Html(f'<div>{" &nbsp; ".join(items)}</div><div class="toa-dim">{signs}</div>')
 
-# %% ../nbs/14_panels.ipynb #a2f57ff5
+# %% ../nbs/14_panels.ipynb #d3aa360f
 _TABLE = '''
 function render({model, el}) {
   const pick = (i, more) => {
@@ -879,11 +914,12 @@ function render({model, el}) {
     table.setAttribute('role', 'grid'); table.setAttribute('aria-multiselectable', true)
     const head = table.createTHead().insertRow()
     head.append(document.createElement('th'))
-    for (const [label, ...sorts] of model.get('heads')) {
+    model.get('heads').forEach(([label, ...sorts], i) => {
       const th = head.appendChild(document.createElement('th')), by = sorts[0] === model.get('sort') ? sorts[sorts.length - 1] : sorts[0]
+      if (numeric.includes(i)) th.className = 'num'
       th.textContent = label + (sorts.includes(model.get('sort')) ? ' \\u25be' : '')
-      if (by) { th.className = 'sorts'; th.title = 'sort'; th.onclick = () => { model.set('sort', by); model.save_changes() } }
-    }
+      if (by) { th.classList.add('sorts'); th.title = 'sort'; th.onclick = () => { model.set('sort', by); model.save_changes() } }
+    })
 '''
 
 _ROWS = '''
@@ -913,10 +949,12 @@ _ROWS = '''
 export default {render}
 '''
 
-# %% ../nbs/14_panels.ipynb #ed608449
+# %% ../nbs/14_panels.ipynb #6aa74107
 _TABLE_CSS = '''
-.toa-list{overflow:auto;max-height:34em;border:1px solid var(--jp-border-color2,#ccc)}
-.toa-list td{max-width:36em;overflow:hidden;text-overflow:ellipsis;white-space:nowrap!important}
+.toa-list{overflow:auto;max-height:44em;border:1px solid var(--jp-border-color2,#ccc)}
+.toa-list td{max-width:36em;overflow:hidden;text-overflow:ellipsis;white-space:nowrap!important;vertical-align:middle}
+.toa-list input{margin:0;vertical-align:middle}
+.toa-list th.num{text-align:right}
 .toa-list tbody tr{cursor:pointer}
 .toa-list tbody tr:focus-visible{outline:2px solid var(--jp-brand-color1,#1976d2);outline-offset:-2px}
 .toa-list .sorts{cursor:pointer}
@@ -932,7 +970,7 @@ if AnyWidget:
         chosen = T.List().tag(sync=True) # Positions of the chosen rows, in the order of choosing
         sort = T.Unicode().tag(sync=True) # The order it is in
 
-# %% ../nbs/14_panels.ipynb #4640ea05
+# %% ../nbs/14_panels.ipynb #a0d04a9d
 _heads = [['prompt', 'asked'], ['no.'], ['model', 'model'], ['kind'], ['reward', 'best', 'worst'], ['tokens', 'longest', 'shortest'], ['text']]
 order_names = dict(asked='as asked', best='best first', worst='worst first', longest='longest first', shortest='shortest first', slowest='slowest first', model='by model')
 
@@ -955,9 +993,8 @@ class SampleBrowser(Panel):
         self.offer(run)
         self.set(**search)
         self.watch()
-        self.search()
 
-# %% ../nbs/14_panels.ipynb #cfd48eb4
+# %% ../nbs/14_panels.ipynb #62d6a04b
 @patch
 def make_fields(self:SampleBrowser)->dict[str,W.Widget]:
     "What can be searched for, by the names of the arguments of `find`."
@@ -976,21 +1013,21 @@ def layout(self:SampleBrowser)->list[W.Widget]:
     self.mode = W.ToggleButtons(options={'texts': 'texts', 'difference': 'difference', 'prompt': 'prompt'}, style=dict(button_width='auto'))
     self.pair_line, self.rest = W.HTML(), W.Checkbox(True, description='with automatic pairs of all other prompts', indent=False, layout=dict(width='auto'))
     self.pair_export = field(W.Text, 'save pairs as', 'dpo.jsonl')
-    pages = bar(turn('<', lambda: self.turn(-1), 'The page before'), turn('>', lambda: self.turn(1), 'The next page'), self.count)
+    pages = bar(turn('Previous', lambda: self.turn(-1), 'The page before'), turn('Next', lambda: self.turn(1), 'The next page'), self.count)
     makes = bar(turn('Prefer first', lambda: self.prefer(), 'Keep a pair: the sample chosen first is preferred to the second'), turn('Undo pair', lambda: self.undo(), 'Take the last pair back'), self.pair_line)
-    return [side_by_side(W.VBox([f[n] for n in ('run', 'text', 'prompt_id', 'outcome', 'sort')]), W.VBox([f[n] for n in ('model', 'kind', 'reward', 'low', 'high')])),
+    return [fields_grid(*(f[n] for n in ('run', 'text', 'model', 'kind', 'outcome', 'prompt_id', 'reward', 'low', 'high', 'sort'))),
             pages, self.list, self.mode, self.shown, makes,
             bar(self.file, turn('Save samples', lambda: self.export(self.file.value), 'The chosen samples, or all that were found; .jsonl or .csv')),
             bar(self.pair_export, turn('Save pairs', lambda: self.export_pairs(self.pair_export.value), 'A file for DPO, in the form of TRL'), self.rest)]
 
-# %% ../nbs/14_panels.ipynb #91d0e888
+# %% ../nbs/14_panels.ipynb #e0ec4f35
 @patch
 def watch(self:SampleBrowser):
     "Follow what is chosen."
     self.fields['run'].observe(lambda _: self.attempt(self.offer_choices), 'value')
-    for w in self.fields.values(): w.observe(lambda _: self.attempt(self.search), 'value')
+    follow(self, self.search)
     self.list.observe(lambda change: self.attempt(lambda: self.choose(*change['new'])), 'chosen')
-    self.list.observe(lambda change: self.set(sort=change['new']), 'sort')
+    self.list.observe(lambda change: self.fields['sort'].set_trait('value', change['new']), 'sort')
     self.mode.observe(lambda _: self.show(), 'value')
 
 @patch
@@ -1012,7 +1049,7 @@ def offer_choices(self:SampleBrowser):
     self.fields['reward'].options = {'the one that guided': ''} | {plain(r): r for r in rewards}
     self.show_pairs()
 
-# %% ../nbs/14_panels.ipynb #bae4b17c
+# %% ../nbs/14_panels.ipynb #d13f003d
 SampleBrowser.value = CurvePanel.value
 
 @patch
@@ -1020,11 +1057,9 @@ def set(self:SampleBrowser,
     **search, # Arguments for `find`
 )->SampleBrowser:
     "Search for something else."
-    for name, value in search.items():
-        if name not in self.fields: raise InputError(f'there is no field {name!r}', 'SampleBrowser', f'There are {", ".join(self.fields)}.')
-        if name in ('low', 'high'): value = '' if value is None else f'{value:g}'
-        try: self.fields[name].value = value
-        except Exception as e: raise InputError(f'{value!r} can not be chosen', f'SampleBrowser.{name}', words(e)) from e
+    typed = {k: '' if v is None else f'{v:g}' for k, v in search.items() if k in ('low', 'high')}
+    choose_values(self, search | typed)
+    self.search()
     return self
 
 @patch(as_prop=True)
@@ -1034,7 +1069,7 @@ def arguments(self:SampleBrowser)->dict:
     given = {name: self.value(name) for name in ('text', 'prompt_id', 'model', 'kind', 'outcome', 'reward', 'sort')} | bounds
     return {name: v for name, v in given.items() if v not in ('', None) and (name, v) != ('sort', 'asked')}
 
-# %% ../nbs/14_panels.ipynb #dc59eb2a
+# %% ../nbs/14_panels.ipynb #f9bec03c
 @patch
 def search(self:SampleBrowser,
     offset:int=0, # How many of what is found to pass over
@@ -1043,16 +1078,17 @@ def search(self:SampleBrowser,
     if not self.value('run'): return self.say(f'{self.store.path.name} holds no run yet.')
     self.found, self.offset = find(self.store, self.value('run'), **self.arguments, limit=self.page, offset=offset), offset
     self.list.chosen, self.list.sort, total = [], self.value('sort'), self.found.attrs['total']
-    self.list.rows = [[plain(v) for v in (r.prompt_id, r.number, r.model, r.kind, '' if r.reward != r.reward else short(r.reward),
-                                          '' if r.tokens != r.tokens else int(r.tokens), list_words(r))] for r in self.found.itertuples()]
+    self.list.rows = list_rows(self.found)
     self.count.value = f'{offset + 1:,} to {offset + len(self.found):,} of {total:,}' if total else 'nothing found'
     self.show_code(f'find({store_code(self.store)}, {self.value("run")!r}' + ''.join(f', {k}={v!r}' for k, v in self.arguments.items())
                    + (f', offset={offset}' if offset else '') + ')')
     self.choose(*([0] if len(self.found) else []))
 
-def list_words(row)->str:
-    "One line of the list: the text, or the error."
-    return ' '.join(row.text.split()) if isinstance(row.text, str) else f'failed: {row.error}'
+def list_rows(found)->list[list[str]]:
+    "The rows of the list, from `find`."
+    rows = found.astype(object).where(found.notna(), '').itertuples()
+    return [[plain(v) for v in (r.prompt_id, r.number, r.model, r.kind, r.reward if r.reward == '' else short(r.reward), r.tokens,
+                                f'failed: {r.error}' if r.error else ' '.join(r.text.split()))] for r in rows]
 
 @patch
 def turn(self:SampleBrowser, by:int):
