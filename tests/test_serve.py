@@ -122,7 +122,123 @@ def test_a_killed_keeper_takes_its_server_along(state):
     server.process.kill()
     until(lambda: gone(pid))
     server.stop()
-    os.kill(child, signal.SIGKILL)  # it had a session of its own and ignores SIGTERM: beyond the reach of a dead keeper
+    assert gone(child), 'it has a session of its own and ignores SIGTERM'
+
+
+def test_a_server_that_stays_is_found_and_stopped_from_elsewhere(state):
+    p, (pid, keeper, child) = parent('# keep', state)
+    p.wait()
+    found, = serve.servers()
+    assert found.pid == pid and found.state == 'ready' and found.process is None
+    os.environ['TOA_KEY_FAKE'] = 'the key of another server'
+    found, = serve.list()
+    assert found.api_key_env == f'TOA_KEY_FAKE_{found.launch.port}' and found.state == 'ready'
+    code = f"from toa_nb import serve; print([s.name for s in serve.stop({found.launch.port})])"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == "['fake']\n"
+    assert gone(pid) and gone(keeper) and gone(child) and serve.servers() == []
+
+
+def test_a_stale_entry_harms_nobody(state):
+    innocent = subprocess.Popen(['sleep', '60'])
+    (folder := serve.state_folder()/'old').mkdir()
+    serve.write_private(folder/'launch.json', serve.asdict(fake(port=1)))
+    serve.write_private(folder/'key.yaml', {'api-key': 'x'})
+    serve.write_private(folder/'server.json', {p: {'pid': innocent.pid, 'started': '1'} for p in ('keeper', 'server')})
+    assert serve.servers() == []
+    serve.Server(fake(port=1), folder).stop()
+    assert innocent.poll() is None
+    innocent.kill()
+    innocent.wait()
+
+
+def test_old_logs_go(state):
+    with serve.start(fake(), say=None) as server:
+        old = serve.state_folder()/'old'
+        old.mkdir()
+        for folder in (old, server.folder): os.utime(folder, (0, 0))
+        serve.sweep()
+        assert not old.exists() and server.log.exists()
+
+
+def test_a_taken_port_is_said_before_the_start():
+    import socket
+    with socket.create_server(('127.0.0.1', 0)) as busy, pytest.raises(serve.ServeError, match='Address already in use'):
+        serve.start(fake(port=busy.getsockname()[1]), say=None)
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    "A machine with two GPUs, of which one is in use, as nvidia-smi would tell."
+    (smi := tmp_path/'nvidia-smi').write_text('#!/bin/sh\necho "0, NVIDIA H100, 81559, 81000"\necho "1, NVIDIA H100, 81559, 9000"\n')
+    smi.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+
+
+def test_placement_is_checked_before_anything_starts(node, tmp_path):
+    (file := tmp_path/'servers.toml').write_text('[[servers]]\nengine = "vllm"\nmodel = "org/m"\nreplicas = 2\ngpus = [0, 1]\n')
+    with pytest.raises(InputError, match=r'90% of GPU 1 \(NVIDIA H100\) is 71.7 GiB, and 8.8 of 79.6 GiB are free'): serve.start_all(file)
+    with pytest.raises(InputError, match='90% of GPU 1'): serve.vllm('org/m', gpus=(1,))
+    assert serve.servers() == []
+
+
+def test_a_machine_without_a_gpu_gets_a_clear_word(monkeypatch):
+    monkeypatch.setattr(serve.shutil, 'which', lambda name: None)
+    with pytest.raises(InputError, match='this machine shows no GPU'): serve.sglang('org/m')
+
+
+def test_servers_on_one_gpu_start_one_after_the_other(node):
+    plan = [fake(gpus=(0,), memory=.3), fake(gpus=(0,), memory=.3)]
+    with serve.start_all(plan, say=None) as fleet:
+        assert [row['state'] for row in fleet.table()] == ['ready', 'ready']
+        first, second = ((s.folder/name).stat().st_mtime_ns for s, name in zip(sorted(fleet.servers, key=lambda s: s.folder.stat().st_ctime_ns),
+                                                                              ('server.json', 'launch.json')))
+        assert first <= second
+    with pytest.raises(InputError, match='120% of GPU 0'): serve.start_all([fake(gpus=(0,), memory=.6)] * 2)
+
+
+def test_an_interrupted_start_of_many_leaves_nothing(monkeypatch):
+    monkeypatch.setattr(serve.Fleet, '_start', lambda fleet, i, locks, say: (_ for _ in ()).throw(KeyboardInterrupt) if i else
+                        fleet.servers.__setitem__(0, serve.start(fleet.plan[0], say=None)))
+    with pytest.raises(KeyboardInterrupt): serve.start_all([fake(), fake()])
+    assert serve.servers() == [] and not serve.descendants(os.getpid())
+
+
+def test_a_hung_server_is_restarted_and_a_hopeless_one_given_up():
+    now, states = [0.], []
+    with serve.start(fake(), say=None) as server:
+        watcher = serve.Watcher([server], on_change=lambda s, state: states.append(state), say=None, clock=lambda: now[0], give_up=2)
+        pid = server.pid
+        os.kill(pid, signal.SIGSTOP)
+        watcher.step(); now[0] = 31.; watcher.step(); now[0] = 33.; watcher.step()
+        server.wait_ready(say=None); watcher.step()
+        assert states == ['silent', 'down', 'starting', 'ready'] and gone(pid) and server.pid != pid
+        os.kill(server.pid, signal.SIGKILL); server.process.wait(); watcher.step(); watcher.step()
+        assert states[4:] == ['given up']
+
+
+def test_the_calls_of_a_run_survive_the_death_of_a_server(gguf):
+    from toa_nb.core import Message
+    from toa_nb.models import models_from
+
+    async def run():
+        launch = serve.llama_cpp_launch(gguf, 'smollm2-135m', parallel=4)
+        with serve.start_all([launch, launch], say=None) as fleet:
+            model, = models_from({'models': fleet.models})
+            watcher = serve.Watcher(fleet.servers, on_change=serve.tell_pool([model]), say=None, backoff=.05).start(every=.05)
+            model.max_tokens, seen = 8, []
+            tasks = [asyncio.create_task(model.generate((Message('user', f'Name a thing. {i}'),), seed=i)) for i in range(24)]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            os.kill(fleet.servers[0].pid, signal.SIGKILL)
+            seen = [c.endpoint for c in await asyncio.gather(*tasks)]
+            for _ in range(200):
+                if watcher.watched[0].failures and watcher.watched[0].state == 'ready': break
+                await asyncio.sleep(.05)
+            again = [c.endpoint for c in await asyncio.gather(*(model.generate((Message('user', 'Name a thing.'),), seed=i) for i in range(8)))]
+            watcher.stop()
+            await model.close()
+            return seen, again, {s.url for s in fleet.servers}
+    seen, again, urls = asyncio.run(run())
+    assert len(seen) == 24 and set(again) == urls, 'the server that came back gets its share'
 
 
 def test_a_start_that_is_interrupted_leaves_nothing(monkeypatch):

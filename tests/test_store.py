@@ -237,7 +237,7 @@ def test_a_store_that_is_forgotten_is_committed_when_python_ends(tmp_path):
 def test_a_cancelled_wait_loses_nothing(tmp_path):
     async def main(store):
         store.asked('run', 'a', trial(0))
-        task = asyncio.create_task(store.completed('run', 'a', 0, Completion('paid', Usage(1, 1))))
+        task = asyncio.ensure_future(store.completed('run', 'a', 0, Completion('paid', Usage(1, 1))))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError): await task

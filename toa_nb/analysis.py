@@ -85,15 +85,15 @@ def _add_costs(df, cards):
         for name, values in column_costs(cards.get(model), *(u[rows] for u in usage)).items(): out[name][rows] = values
     for name, values in out.items(): df[name] = values
 
-# %% ../nbs/12_analysis.ipynb #9958eb27
+# %% ../nbs/12_analysis.ipynb #54fb86cd
 def _add_scores(df, scores, rewards, reward_cards):
-    "A column of each reward, NaN where it gave no score, and what scoring cost."
+    "A column of each reward, by the name that `rewards` gives it, NaN where it gave no score; and what scoring cost."
     failed, flops, tokens = df['error'].notna().to_numpy(), np.zeros(len(df)), np.zeros(len(df), 'int64')
-    for name in rewards:
+    for name, column in rewards.items():
         part = scores[scores['reward'] == name]
         rows, read, value = part['row'].to_numpy(int), part['tokens'].to_numpy('int64'), np.full(len(df), np.nan)
         value[rows] = part['value'].to_numpy(float)
-        df[name or 'reward'] = np.where(failed, np.nan, value)
+        df[column] = np.where(failed, np.nan, value)
         known = name in reward_cards
         flops[rows] += column_reward_flops(reward_cards[name], read) if known else np.where(read > 0, np.nan, 0.)
         tokens[rows] += read
@@ -130,7 +130,7 @@ def _only(names):
     if len(names) > 1: raise InputError(f'several rewards have scored these samples: {", ".join(names)}', 'reward', 'Name the one that chooses.')
     return next(iter(names), '')
 
-# %% ../nbs/12_analysis.ipynb #c47a623b
+# %% ../nbs/12_analysis.ipynb #99c6c206
 def frame(
     source:Any, # Samples, a `Run`, or a `RunStore`
     run:str|list[str]|None=None, # Take only these runs; None: all
@@ -147,13 +147,13 @@ def frame(
     others = [name for name in names if name != reward]
     models, judges = _stored_cards(*opened(source, run))
     _add_costs(df, _known_cards(df['model'].unique()) | models if cards is None else cards)
-    _add_scores(df, scores, [reward, *others], judges if reward_cards is None else reward_cards)
-    return _completed(df, reward, others, _labels(source, df['run'].unique(), labels), _categories(source, run, prompts))
+    columns = {name: f'{name}_reward' if name in (*_columns, *_costs) else name for name in others}
+    _add_scores(df, scores, {reward: 'reward'} | columns, judges if reward_cards is None else reward_cards)
+    return _completed(df, reward, list(columns.values()), _labels(source, df['run'].unique(), labels), _categories(source, run, prompts))
 
-# %% ../nbs/12_analysis.ipynb #2330e7ed
+# %% ../nbs/12_analysis.ipynb #a1f4e746
 def _completed(df, reward, others, labels, categories):
     "The table with the columns that follow from others, in order."
-    df = df.rename(columns={reward: 'reward'}) if reward else df
     df['failed'], df['method'], df['tree_parent'] = df['error'].notna(), df['run'].map(labels), df['tree_parent'].astype('Int64')
     df['category'] = df['prompt_id'].map(categories) if categories else None
     df['order'] = df.groupby(['run', 'prompt_id'], sort=False).cumcount()

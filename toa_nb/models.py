@@ -420,7 +420,7 @@ class ChatModel:
     concurrency:int=256 # Most calls at once per endpoint; the actual limit adapts below it
     logprobs:bool=False # Ask for log-probabilities, and record their mean
     extra:dict=field(default_factory=dict) # More fields for the body of the call, such as {'top_k': 20}
-    sleep:Callable=field(default=asyncio.sleep, init=False, repr=False) # Waits between attempts; for tests
+    sleep:Callable=field(default_factory=lambda: asyncio.sleep, init=False, repr=False) # Waits between attempts; for tests
     balancer:Balancer|None=field(default=None, init=False, repr=False) # The endpoints at work, once there is a call
 
     def __post_init__(self): normalise(self)

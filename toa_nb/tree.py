@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['Node', 'Response', 'Arm', 'score', 'squash', 'Spread', 'TOA', 'TreeSampler', 'path', 'describe', 'tree_text']
 
-# %% ../nbs/04_tree.ipynb #5d951401
+# %% ../nbs/04_tree.ipynb #8e4505d1
 import math
 from dataclasses import dataclass
 
 from fastcore.basics import patch
 
-from .core import InputError, Outcome, Prompt, Trial
+from .core import InputError, Outcome, Prompt, Trial, derive_seed
 from .samplers import Method, Sampler, Step, bare, methods, refine
 
 # %% ../nbs/04_tree.ipynb #d616699f
@@ -115,11 +115,13 @@ def published(cls:TOA,
     "The setting of the published code: one trial at a time, rewards through a sigmoid."
     return cls(n, alpha, tau, width, parallel=1)
 
-# %% ../nbs/04_tree.ipynb #a1ae4665
+# %% ../nbs/04_tree.ipynb #a2560918
 class TreeSampler(Sampler):
     "The tree search for one prompt."
     def setup(self):
-        self.root = Response(None, 0, None, -math.inf, self.models)
+        first = 0 if self.method.tau else derive_seed(self.seed, self.prompt.id, 'start') % len(self.models)
+        self.order = self.models[first:] + self.models[:first]
+        self.root = Response(None, 0, None, -math.inf, self.order)
         self.width = max(self.method.width or self.n//3, len(self.models))
         self.layers, self.paths, self.spread = {}, {}, Spread()
 
@@ -192,7 +194,7 @@ def path(
     "The way up to the root."
     while node: yield node; node = node.above
 
-# %% ../nbs/04_tree.ipynb #5f13eb45
+# %% ../nbs/04_tree.ipynb #19f989e3
 @patch
 def learn(self:TreeSampler, trial:Trial, outcome:Outcome):
     arm = self.paths.pop(trial.number)
@@ -204,7 +206,7 @@ def learn(self:TreeSampler, trial:Trial, outcome:Outcome):
     value = squash(outcome.reward, self.method.tau) if self.method.tau else outcome.reward
     self.spread.add(outcome.reward)
     for node in path(arm): node.total, node.count = node.total + value, node.count + 1
-    arm.adopt(Response(arm, arm.layer+1, trial.number, value, self.models), self.method.top_k)
+    arm.adopt(Response(arm, arm.layer+1, trial.number, value, self.order), self.method.top_k)
 
 # %% ../nbs/04_tree.ipynb #f482ca76
 def describe(node:Node)->str:

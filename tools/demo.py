@@ -10,8 +10,28 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from toa_nb import (BestOfN, ChatModel, Constraints, MoA, ParallelEnsemble, PRS, Run, RunStore, SequentialRefine, TOA, curve, frame, llama_cpp,
-                    load_prompts, local_model, plot_curve, summary, to_dpo, to_sft, write_jsonl)
+from toa_nb import (
+    PRS,
+    TOA,
+    BestOfN,
+    ChatModel,
+    Constraints,
+    MoA,
+    ParallelEnsemble,
+    Run,
+    RunStore,
+    SequentialRefine,
+    curve,
+    frame,
+    llama_cpp,
+    load_prompts,
+    local_model,
+    plot_curve,
+    summary,
+    to_dpo,
+    to_sft,
+    write_jsonl,
+)
 
 root = Path(__file__).parent.parent
 careful = 'Follow every instruction about form exactly: counts, words to use, words to avoid. Answer with nothing else.'

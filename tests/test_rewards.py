@@ -1,0 +1,459 @@
+"""Rewards under fault: servers that fail, judges that ramble, queues whose callers or loops go away."""
+import asyncio
+import gc
+import inspect
+import json
+import math
+import socket
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toa_nb import rewards as R
+from toa_nb.core import Completion, GenerationError, InputError, Prompt, RewardError, Score, Usage
+
+SKY = Prompt('sky', 'Why is the sky blue?')
+HALF = Prompt('half', 'What is half of one?', reference='1/2')
+
+
+# --- constraints ---
+
+@pytest.mark.parametrize('constraint, yes, no', [
+    ({'kind': 'words', 'relation': 'at most', 'count': 3}, "It's well-known: 2!", 'one two three four'),
+    ({'kind': 'sentences', 'relation': 'exactly', 'count': 2}, 'He said "Stop!" Then 3.5 came.', 'One. Two. Three.'),
+    ({'kind': 'paragraphs', 'relation': 'exactly', 'count': 2}, 'a\n \n\nb\nc', 'a\nb'),
+    ({'kind': 'lines', 'relation': 'exactly', 'count': 2}, 'a\n\nb\n', 'a'),
+    ({'kind': 'bullets', 'relation': 'exactly', 'count': 2}, '- a\n  • b', '**a**\n-b'),
+    ({'kind': 'numbered', 'relation': 'at least', 'count': 2}, '1. a\n2) b', '1 a\n2.5 b'),
+    ({'kind': 'placeholders', 'relation': 'exactly', 'count': 1}, 'Dear [name]', 'Dear [] name'),
+    ({'kind': 'highlights', 'relation': 'exactly', 'count': 2}, 'a *b* and **c**', '* a\n* b'),
+    ({'kind': 'capitals', 'relation': 'at least', 'count': 1}, 'I say NO', 'I say No'),
+    ({'kind': 'questions', 'relation': 'exactly', 'count': 0}, 'No.', 'No?'),
+    ({'kind': 'exclamations', 'relation': 'at least', 'count': 1}, 'No!', 'No.'),
+    ({'kind': 'include', 'words': ['art', 'c++']}, 'Art in C++.', 'party c++'),
+    ({'kind': 'exclude', 'words': ['art']}, 'party', 'ART'),
+    ({'kind': 'keyword', 'word': 'is', 'relation': 'exactly', 'count': 2}, 'Is it? It is this.', 'It is this.'),
+    ({'kind': 'letter', 'letter': 'z', 'relation': 'at least', 'count': 2}, 'Zaza', 'za'),
+    ({'kind': 'one_of', 'options': ['yes', 'no']}, 'Yes, yes!', 'Yes and no'),
+    ({'kind': 'start', 'phrase': 'Dear'}, '  "dear Sir"', 'My dear'),
+    ({'kind': 'end', 'phrase': 'Bye.'}, 'So: bye."\n', 'Bye. Now'),
+    ({'kind': 'quoted'}, ' "Yes." ', '"Yes." he said'),
+    ({'kind': 'title'}, '<<A b>>\ntext', '<< >> text'),
+    ({'kind': 'postscript'}, 'Hi\nP.S. Bye', 'Hi P.S. bye'),
+    ({'kind': 'json', 'keys': ['a']}, '```json\n{"a": 1, "b": 2}\n```', '[{"a": 1}]'),
+    ({'kind': 'json', 'keys': ['a']}, '{"a": null}', 'Here: {"a": 1}'),
+    ({'kind': 'lower'}, 'a 1 ü', 'A'),
+    ({'kind': 'upper'}, 'A 1 Ü', 'Aa'),
+    ({'kind': 'no_commas'}, 'a', 'a,'),
+    ({'kind': 'no_digits'}, 'four', '4'),
+], ids=lambda v: v['kind'] if isinstance(v, dict) else '')
+def test_constraint(constraint, yes, no):
+    assert R.check(constraint, yes) and not R.check(constraint, no)
+    assert R.describe(constraint) and '{' not in R.describe(constraint)
+
+
+EXAMPLES = {'words': ['a'], 'options': ['a'], 'keys': ['a'], 'word': 'a', 'letter': 'a', 'phrase': 'a', 'relation': 'at most', 'count': 9}
+
+
+@pytest.mark.parametrize('name', sorted(R.kinds))
+def test_every_kind_refuses_silence_and_unknown_parameters(name):
+    constraint = {'kind': name} | {p: EXAMPLES[p] for p in list(inspect.signature(R.kinds[name].obeys).parameters)[1:]}
+    assert not R.check(constraint, ' \n')
+    with pytest.raises(InputError, match="parameter 'colour' is unknown"): R.check(constraint | {'colour': 'red'}, 'text')
+
+
+@pytest.mark.parametrize('constraint, says', [
+    ({}, 'unknown kind None'), ({'kind': ['words']}, 'unknown kind'),
+    ({'kind': 'words', 'relation': 'at most'}, "'count' is missing"),
+    ({'kind': 'words', 'relation': ['at most'], 'count': 3}, "'relation' is no str"), ({'kind': 'include', 'words': 'art'}, "'words' is no list"),
+    ({'kind': 'include', 'words': [1]}, "'words' holds something that is no text"),
+    ({'kind': 'words', 'relation': 'at most', 'count': True}, "'count' is no int"),
+    ('words', 'it is no dict'),
+])
+def test_bad_constraint(constraint, says):
+    with pytest.raises(InputError, match=says): R.check(constraint, 'text')
+
+
+# --- the queue ---
+
+class Lengths(R.GroupReward):
+    name, version = 'length', '1'
+    def __init__(self, delay=0.): self.calls, self.delay = [], delay
+    async def score_groups(self, groups):
+        self.calls.append(sum(len(rs) for _, rs in groups))
+        await asyncio.sleep(self.delay)
+        return [[len(r) for r in rs] for _, rs in groups]
+
+
+def test_a_cancelled_caller_takes_no_one_with_it():
+    async def main():
+        queue = R.RewardQueue(Lengths(), wait=.001)
+        one, two = (asyncio.ensure_future(queue.score(SKY, 'air')) for _ in range(2))
+        await asyncio.sleep(0)
+        one.cancel()
+        assert (await two).value == 3. and one.cancelled()
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize('pause', [0., .01])
+def test_a_queue_outlives_a_loop_that_was_stopped_in_the_middle(pause):
+    queue = R.RewardQueue(reward := Lengths(delay=10.), wait=.001)
+    async def cut_short():
+        asyncio.ensure_future(queue.score(SKY, 'air'))
+        await asyncio.sleep(pause)
+    asyncio.run(cut_short())
+    assert (queue.waiting, queue.promised, queue.workers) == ({}, {}, set())
+    reward.delay, before = 0., len(reward.calls)
+    assert asyncio.run(queue.score(SKY, 'air')).value == 3.
+    assert asyncio.run(queue.score(SKY, 'air')).value == 3. and len(reward.calls) == before + 1
+
+
+def test_a_retry_that_a_loop_did_not_live_to_see_is_no_obstacle():
+    moods = iter([OSError('x'), 2.])
+    def fn(prompt, response):
+        if isinstance(mood := next(moods), Exception): raise mood
+        return mood
+    queue = R.RewardQueue(R.FunctionReward(fn), wait=0., pause=10.)
+    async def cut_short():
+        asyncio.ensure_future(queue.score(SKY, 'air'))
+        await asyncio.sleep(.02)
+    asyncio.run(cut_short())
+    assert asyncio.run(queue.score(SKY, 'air')).value == 2.
+
+
+def test_while_a_batch_is_scored_the_next_one_gathers():
+    async def main():
+        queue = R.RewardQueue(reward := Lengths(delay=.01), wait=0.)
+        first = asyncio.ensure_future(queue.score(SKY, 'a'))
+        while not reward.calls: await asyncio.sleep(0)
+        await asyncio.gather(first, *(queue.score(SKY, 'b' * n) for n in range(2, 12)))
+        assert reward.calls == [1, 10]
+    asyncio.run(main())
+
+
+def test_a_queue_speaks_for_its_reward():
+    queue = R.RewardQueue(R.Exact())
+    assert (queue.name, queue.version, queue.card) == ('exact', '1', None)
+    queue.validate(HALF)
+    with pytest.raises(InputError, match='has no reference'): queue.validate(SKY)
+
+
+def test_memory_is_bounded():
+    async def main():
+        queue = R.RewardQueue(reward := Lengths(), wait=0., cache=3)
+        for n in (1, 2, 3, 1, 4): await queue.score(SKY, 'x' * n)
+        assert len(queue.known) == 3 and len(reward.calls) == 4
+        await queue.score(SKY, 'x')
+        assert len(reward.calls) == 4
+        await queue.score(SKY, 'xx')
+        assert len(reward.calls) == 5
+    asyncio.run(main())
+
+
+def test_prompts_that_differ_in_anything_do_not_share_scores():
+    def fn(prompt, response): return float(prompt.meta['x'])
+    async def main():
+        queue = R.RewardQueue(R.FunctionReward(fn), wait=0.)
+        return [(await queue.score(Prompt('p', 'i', meta={'x': x}), 'same')).value for x in (1, 2)]
+    assert asyncio.run(main()) == [1., 2.]
+
+
+def test_a_function_that_blocks_for_ever_delays_neither_the_others_nor_the_exit():
+    stuck = threading.Event()
+    def fn(prompt, response): return stuck.wait() if response == 'hang' else len(response)
+    async def main():
+        queue = R.RewardQueue(R.FunctionReward(fn), wait=.001, timeout=.05)
+        return await asyncio.gather(*(queue.score(SKY, r) for r in ('hang', 'air', 'light')))
+    hang, air, light = asyncio.run(main())
+    assert hang.error.startswith('RewardTimeout') and (air.value, light.value) == (3., 5.)
+    assert all(t.daemon for t in threading.enumerate() if t.name == 'toa-reward')
+    stuck.set()
+
+
+def test_a_reward_that_ignores_being_cancelled_is_given_up():
+    class Stubborn:
+        name, version, card = 'stubborn', '', None
+        async def score(self, prompt, responses):
+            try: await asyncio.sleep(10)
+            except asyncio.CancelledError: await release.wait()
+            return [1.]
+    async def main():
+        global release
+        release = asyncio.Event()
+        score = await R.RewardQueue(Stubborn(), wait=0., timeout=.01).score(SKY, 'x')
+        release.set()
+        return score
+    assert asyncio.run(main()).error == 'RewardTimeout: no score within 0.01 s'
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from('ab'), st.sampled_from(['ok', 'fine', 'raise', 'nan', 'lose', 'text', 'fatal'])), max_size=12),
+       st.integers(1, 5), st.integers(0, 2))
+def test_every_caller_gets_the_score_or_the_failure_of_its_own_response(asked, max_batch, retries):
+    class Mixed:
+        name, version, card = 'mixed', '', None
+        async def score(self, prompt, responses):
+            if 'raise' in responses: raise OSError('raise')
+            if 'fatal' in responses: raise R.RewardRefused('fatal')
+            if 'lose' in responses: return [1.] * (len(responses) + 1)
+            return [{'nan': math.nan, 'text': '7'}.get(r, len(r) + 100. * (prompt.id == 'b')) for r in responses]
+    async def main():
+        queue = R.RewardQueue(Mixed(), max_batch=max_batch, wait=0., retries=retries, pause=0.)
+        scores = await asyncio.gather(*(queue.score(Prompt(p, 'i'), r) for p, r in asked))
+        assert (queue.waiting, queue.promised) == ({}, {})
+        return scores
+    errors = dict(zip(['raise', 'nan', 'lose', 'text', 'fatal'], ['RewardRaised', 'ScoreNotFinite', 'WrongScoreCount', 'ScoreNotFinite', 'RewardRefused']))
+    for (p, r), s in zip(asked, asyncio.run(main())):
+        if r in errors: assert s.value is None and s.error.startswith(errors[r] + ': ')
+        else: assert s == Score('mixed', len(r) + 100. * (p == 'b'))
+
+
+def test_numpy_and_torch_numbers_are_numbers():
+    import numpy as np
+    torch = pytest.importorskip('torch')
+    reward = Lengths()
+    assert [R.as_score(reward, v).value for v in (np.float32(.5), np.int64(2), torch.tensor(.25), True)] == [.5, 2., .25, 1.]
+    assert all(isinstance(R.as_score(reward, v), R.ScoreNotFinite) for v in (np.array([1., 2.]), 1j, {}, Exception('x')))
+
+
+# --- verifiers ---
+
+@pytest.mark.parametrize('reference, response, right', [
+    ('She has 4 + 3 = 7 apples.\n#### 7', 'So she has **7** apples.', True),
+    ('#### 1,000', '$\\boxed{1000}$', True),
+    ('#### 12.5', 'It costs 12.50 euros', True),
+    ('Then $x = \\boxed{\\frac{3}{4}}$.', '0.75', True),
+    ('\\boxed{(3, \\frac{\\pi}{2})}', 'It is \\boxed{\\left( 3, \\frac{\\pi}{2} \\right)}.', True),
+    ('\\text{Evelyn}', '\\boxed{\\text{Evelyn}}', True),
+    ('5/12', '$\\frac{10}{24}$', True),
+    ('7', 'We get \\boxed{7}, after 3 steps.', True),
+    ('7', 'First I thought \\boxed{8}', False),
+    ('7', '', False),
+    ('7', '#### Solution\nIt is 8', False),
+    ('7', 'Seventy: 70', False),
+])
+def test_math_answers(reference, response, right): assert R.math_equal(reference, response) is right
+
+
+def test_an_answer_that_takes_for_ever_fails_alone():
+    verifier = R.MathVerify(timeout=1.)
+    got = asyncio.run(verifier.score(HALF, ['\\boxed{0.5}', '\\boxed{9^{9^{9^{9}}}}', '\\boxed{.5}', '2']))
+    verifier.close()
+    assert (got[0], got[2], got[3]) == (1., 1., 0.)
+    assert repr(got[1]) == "RewardTimeout('the answer could not be compared within 1 s')"
+
+
+def test_a_reference_without_an_answer_is_a_failure():
+    verifier = R.MathVerify()
+    got, = asyncio.run(verifier.score(Prompt('p', 'i', reference='}'), ['7']))
+    verifier.close()
+    assert isinstance(got, RewardError) and 'no answer can be read from the reference' in str(got)
+
+
+def test_a_schema_is_never_fetched():
+    schema = {'$ref': 'http://127.0.0.1:9/schema.json'}
+    got, = asyncio.run(R.evaluate(R.JsonSchema(schema), [(SKY, ['{}'])]))
+    assert isinstance(got[0], R.RewardRaised) and 'Unresolvable' in str(got[0])
+
+
+def test_gate_keeps_failures_apart():
+    def verdict(prompt, response): return {'yes': 1, 'no': 0}[response]
+    def fails(prompt, response): raise OSError('no memory')
+    gate = R.Gate(R.FunctionReward(verdict), R.FunctionReward(fails), rejected=-1)
+    got, = asyncio.run(R.evaluate(gate, [(SKY, ['no', 'yes', 'maybe'])]))
+    assert got[0].value == -1. and [str(g) for g in got[1:]] == ['OSError: no memory', "KeyError: 'maybe'"]
+
+
+# --- servers ---
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+        self.server.asked.append((self.path, asked, self.headers.get('Authorization')))
+        status, body = self.server.answer(self.path, asked)
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args): pass
+
+
+@contextmanager
+def serving(answer):
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    server.daemon_threads, server.answer, server.asked = True, answer, []
+    threading.Thread(target=server.serve_forever, kwargs={'poll_interval': .01}, daemon=True).start()
+    server.url = f'http://127.0.0.1:{server.server_port}'
+    try: yield server
+    finally: server.shutdown(); server.server_close()
+
+
+def ask(reward, *responses, prompt=SKY):
+    async def main():
+        try: return (await R.evaluate(reward, [(prompt, list(responses))]))[0]
+        finally: await reward.close()
+    return asyncio.run(main())
+
+
+def vllm(value):
+    return {'id': 'classify-1', 'object': 'list', 'created': 1, 'model': 'rm', 'data': [{'index': 0, 'label': 'LABEL_0', 'probs': [value], 'num_classes': 1}],
+            'usage': {'prompt_tokens': 25, 'total_tokens': 25, 'completion_tokens': 0, 'prompt_tokens_details': None}}
+
+
+def test_vllm_is_asked_for_raw_scores_of_the_whole_conversation():
+    with serving(lambda path, asked: (200, vllm(-6.0791))) as server:
+        reward = R.VllmReward(server.url + '/v1', 'rm')
+        assert ask(reward, 'Air.') == [Score('rm', -6.0791, version='vllm classify rm', tokens=25)]
+    assert len(server.asked) == 3
+    assert server.asked[-1][:2] == ('/classify', {'model': 'rm', 'use_activation': False, 'messages': [
+        {'role': 'user', 'content': 'Why is the sky blue?'}, {'role': 'assistant', 'content': 'Air.'}]})
+
+
+def test_squashed_scores_are_refused_once_and_for_all_unless_they_are_meant():
+    with serving(lambda path, asked: (200, vllm(.00229))) as server:
+        reward = R.VllmReward(server.url, 'rm')
+        got = ask(reward, 'Air.', 'Light.')
+        assert {type(g) for g in got} == {R.ScoresSquashed} and not got[0].retryable
+        assert len(server.asked) == 2
+        assert ask(R.VllmReward(server.url, 'rm', unit_scores=True), 'Air.')[0].value == .00229
+
+
+FAULTS = [
+    (500, {'error': 'x'}, R.RewardRaised, True), (503, b'<html>busy</html>', R.RewardUnreachable, True), (429, {}, R.RewardUnreachable, True),
+    (401, {'error': 'bad key'}, R.RewardRefused, False), (404, {'error': 'no such model'}, R.RewardRefused, False),
+    (400, {'message': "This model's maximum context length is 16384 tokens"}, R.RewardRefused, False),
+    (200, b'<html>hello</html>', R.MalformedScores, True), (200, b'{"data": [', R.MalformedScores, True), (200, {'data': []}, R.MalformedScores, True),
+    (200, [], R.MalformedScores, True), (200, None, R.MalformedScores, True), (200, vllm(None), R.ScoreNotFinite, False),
+    (200, vllm('7'), R.ScoreNotFinite, False),
+    (200, vllm(math.nan), R.ScoreNotFinite, False), (200, {'data': [{'probs': [.1, .9]}]}, R.MalformedScores, True),
+]
+
+
+@pytest.mark.parametrize('status, body, kind, retryable', FAULTS)
+def test_faults_of_a_server_have_types(status, body, kind, retryable):
+    with serving(lambda path, asked: (status, body)) as server:
+        got, = ask(R.VllmReward(server.url, 'rm', unit_scores=True), 'Air.')
+    assert (type(got), got.retryable) == (kind, retryable), got
+
+
+def test_no_server_and_a_silent_server():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        got, = ask(R.HttpReward(f'http://127.0.0.1:{s.getsockname()[1]}'), 'Air.')
+        assert type(got) is R.RewardUnreachable and 'ConnectError' in str(got)
+        s.listen()
+        got, = ask(R.HttpReward(f'http://127.0.0.1:{s.getsockname()[1]}', timeout=.05), 'Air.')
+        assert type(got) is R.RewardTimeout
+
+
+@pytest.mark.parametrize('scores, kinds', [
+    ([1.], {R.WrongScoreCount}), ([1., 2., 3.], {R.WrongScoreCount}), ('ab', {R.ScoreNotFinite}), ({'a': 1}, {R.WrongScoreCount}),
+    ([None, math.inf], {R.ScoreNotFinite}),
+])
+def test_a_plain_server_must_return_one_number_per_response(scores, kinds):
+    def answer(path, asked): return 200, {'scores': scores if len(asked['items']) == 2 else []}
+    with serving(answer) as server: assert {type(g) for g in ask(R.HttpReward(server.url), 'a', 'b')} == kinds
+
+
+def test_sglang_gets_templated_text_and_must_return_all():
+    def template(messages): return '|'.join(f"{m['role']}:{m['content']}" for m in messages)
+    with serving(lambda path, asked: (200, [{'embedding': [23.125], 'meta_info': {'prompt_tokens': 9}} for _ in asked['text']])) as server:
+        got = ask(R.SglangReward(server.url, 'rm', template), 'Air.', 'x<|eot_id|>', 'Light.')
+    assert [g.value for g in got[::2]] == [23.125] * 2 and type(got[1]) is R.ControlToken and got[0].tokens == 9
+    assert server.asked[0][1]['text'] == ['user:Why is the sky blue?|assistant:Air.', 'user:Why is the sky blue?|assistant:Light.']
+    with serving(lambda path, asked: (200, [])) as server:
+        assert {type(g) for g in ask(R.SglangReward(server.url, 'rm', template), 'a', 'b')} == {R.WrongScoreCount}
+    with serving(lambda path, asked: (200, [{'embedding': [.1] * 8}] * len(asked['text']))) as server:
+        assert {type(g) for g in ask(R.SglangReward(server.url, 'rm', template), 'a', 'b')} == {R.MalformedScores}
+
+
+def test_metric_server_contract():
+    prompt = Prompt('p', 'Translate.', source='Ahoj', reference='Hello')
+    with serving(lambda path, asked: (200, {'scores': [.25] * len(asked['inputs']['data'])})) as server:
+        assert [g.value for g in ask(R.MetricServerReward(server.url + '/', batch_size=4, workers=1, reference=True), 'Hi', prompt=prompt)] == [.25]
+    assert server.asked == [('/predict/', {'inputs': {'batch_size': 4, 'workers': 1, 'data': [{'src': 'Ahoj', 'mt': 'Hi', 'ref': 'Hello'}]}}, None)]
+
+
+def test_a_key_is_sent_and_shown_nowhere(monkeypatch):
+    monkeypatch.setenv('RM_KEY', 'sk-planted-secret')
+    def answer(path, asked): return 401, {'error': 'Incorrect API key provided: sk-planted-secret'}
+    with serving(answer) as server:
+        reward = R.HttpReward(server.url, api_key_env='RM_KEY')
+        got, = ask(reward, 'Air.')
+        score = asyncio.run(R.RewardQueue(reward, wait=0.).score(SKY, 'Air.'))
+    assert server.asked[0][2] == 'Bearer sk-planted-secret'
+    assert 'sk-planted' not in f'{got} {got!r} {score} {reward!r} {vars(reward)}' and '***' in str(got)
+    with pytest.raises(InputError, match='NO_SUCH_KEY is not set'): R.HttpReward('http://x', api_key_env='NO_SUCH_KEY')
+    with pytest.raises(InputError) as e: R.HttpReward('http://me:hush@x/')
+    assert 'hush' not in str(e.value)
+
+
+def test_a_remote_reward_works_in_one_loop_after_another():
+    with serving(lambda path, asked: (200, {'scores': [1.] * len(asked['items'])})) as server:
+        reward = R.HttpReward(server.url)
+        for _ in range(2): assert asyncio.run(reward.score(SKY, ['a'])) == [1.]
+    gc.collect()
+
+
+# --- judges ---
+
+class Fixed:
+    name, card, capacity = 'fixed', None, 1
+    def __init__(self, reply): self.reply, self.asked = reply, []
+    async def generate(self, messages, *, seed):
+        self.asked.append((messages[0].content, seed))
+        if isinstance(self.reply, Exception): raise self.reply
+        return Completion(self.reply, Usage(10, 2))
+
+
+def test_a_judge_is_not_fooled_by_placeholders_and_repeats_its_seed():
+    model = Fixed('5')
+    judge = R.Judge(model)
+    for _ in range(2): assert asyncio.run(judge.score(SKY, ['{answer} {x} {{']))[0].value == 5.
+    assert model.asked[0] == model.asked[1] and '{answer} {x} {{' in model.asked[0][0]
+
+
+def test_a_judge_that_fails_is_a_failure():
+    got, = asyncio.run(R.Judge(Fixed(GenerationError('down'))).score(SKY, ['a']))
+    assert repr(got) == "RewardRaised('GenerationError: down')"
+    for reply in ('0', '5 and 6', '-5', '1.5', ''):
+        got, = asyncio.run(R.Judge(Fixed(reply)).score(SKY, ['a']))
+        assert got.error.startswith('VerdictUnclear: ') and got.tokens == 12, reply
+
+
+def test_a_comparison_needs_both_verdicts_and_counts_what_both_cost():
+    class Half(Fixed):
+        async def generate(self, messages, *, seed): return Completion('A' if '<answer_A>\nmine' in messages[0].content else 'neither', Usage(10, 2))
+    for model in (Fixed('neither'), Half('')):
+        score = asyncio.run(R.RewardQueue(R.PairJudge(model, rival=lambda p: 'x'), wait=0.).score(SKY, 'mine'))
+        assert score.value is None and score.error.startswith('VerdictUnclear: ') and score.tokens == 24
+
+
+def test_an_overloaded_server_is_not_asked_about_every_response_by_itself():
+    with serving(lambda path, asked: (429, {})) as server:
+        assert {type(g) for g in ask(R.HttpReward(server.url), 'a', 'b', 'c')} == {R.RewardUnreachable}
+    assert len(server.asked) == 1
+
+
+def test_a_failed_whole_call_is_repeated_response_by_response():
+    def answer(path, asked): return (500, {}) if any(i['response'] == 'bad' for i in asked['items']) else (200, {'scores': [1.] * len(asked['items'])})
+    with serving(answer) as server: got = ask(R.HttpReward(server.url), 'a', 'bad', 'c')
+    assert [getattr(g, 'value', type(g)) for g in got] == [1., R.RewardRaised, 1.] and len(server.asked) == 4
+
+
+def test_judge_templates_are_checked():
+    with pytest.raises(InputError, match='the placeholder {answer} is missing'): R.Judge(Fixed('5'), template='Rate {question}')
+
+
+# --- names ---
+
+def test_registry():
+    assert {'constraints', 'exact', 'regex', 'json_schema', 'math_verify', 'vllm', 'sglang', 'http', 'metric_server', 'judge', 'win_rate'} <= set(R.rewards)
+    with pytest.raises(InputError, match='It takes: .url'): R.reward('http', adress='x')
+    assert R.reward('HTTP', url='http://x').name == 'http'

