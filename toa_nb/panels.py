@@ -1140,7 +1140,7 @@ def code(self:CurvePanel)->str:
     if v('facets'): return f'df = {data}\n[plot_curve(curve(df{args}){held}{more}, title=c) for c, df in df.groupby("category", sort=False)]'
     return f'df = {data}\nplot_curve(curve(df{args}){held}{more})'
 
-# %% ../nbs/14_panels.ipynb #028b3be8
+# %% ../nbs/14_panels.ipynb #16eb4e20
 @patch
 def pictures(self:CurvePanel)->list[bytes]:
     "The figures as PNG."
@@ -1159,6 +1159,7 @@ def place(self:CurvePanel,
 @patch
 def redraw(self:CurvePanel):
     "Draw what is chosen now."
+    self.say()
     self.show_code(self.code)
     self.stale = True
     try: asyncio.get_running_loop()
@@ -1171,9 +1172,7 @@ async def draw_all(self:CurvePanel):
     while self.stale:
         self.stale = False
         try:
-            pictures = await asyncio.to_thread(self.pictures)
-            self.say()
-            self.place(pictures)
+            self.place(await asyncio.to_thread(self.pictures))
         except Exception as e: self.say(words(e), 'bad')
 
 # %% ../nbs/14_panels.ipynb #685b894b
