@@ -21,7 +21,7 @@ with RunStore('demo.db', 'r') as store:
     samples, prompts = [s for r in store.runs() for s in store.samples(r['name'])], store.prompts('toa')
 class Slow(ReplayModel):
     async def generate(self, messages, *, seed):
-        await asyncio.sleep(.05 + seed % 100/500)
+        await asyncio.sleep(.3 + seed % 100/200)
         return await super().generate(messages, seed=seed)
 import asyncio
 models = [Slow(n, samples, prompts, card=card('SmolLM2-135M-Instruct')) for n in ('plain', 'bold', 'careful')]
@@ -38,7 +38,7 @@ def run_settings(lab, out):
 
 def run_going(lab, out):
     "The run panel while a run goes on."
-    lab.notebook(replay, "panel = RunPanel('going.db', prompts, models)\npanel.set(n=40, watch=()).start()\npanel")
+    lab.notebook(replay, "panel = RunPanel('going.db', prompts, models)\npanel.set(n=96).start()\npanel")
     lab.page.wait_for_timeout(4000)
     lab.shot('.toa-RunPanel', out/'run_going.png')
 
@@ -51,7 +51,21 @@ def run_stored(lab, out):
     lab.shot('.toa-RunPanel', out/'run_stored.png')
 
 
-SHOTS = [run_settings, run_going, run_stored]
+def servers(lab, out):
+    "The server panel with a real local server, a test prompt, and an endpoint that has no key."
+    lab.notebook('from toa_nb.panels import *', """panel = ServerPanel([
+    dict(engine='llama_cpp', name='smollm2-135m', parallel=4, card='SmolLM2-135M-Instruct', max_tokens=112),
+    dict(name='gpt-4o-mini', url='https://api.openai.com/v1', api_key_env='OPENAI_API_KEY')])
+panel.folds.selected_index = 1
+panel""")
+    lab.press('.toa-ServerPanel', 'Start')
+    lab.see('.toa-ServerPanel', 'ready', timeout=60)
+    lab.press('.toa-ServerPanel', 'Ask')
+    lab.see('.toa-ServerPanel', 'tokens read', timeout=60)
+    lab.shot('.toa-ServerPanel', out/'servers.png')
+
+
+SHOTS = [servers, run_settings, run_going, run_stored]
 
 
 def main(names, out=root/'nbs/images'):
