@@ -19,7 +19,9 @@ async def fill(path, run='toa', prompts=('sky', 'sea'), samples=6, text='text {n
             for n in range(samples):
                 store.asked(run, p, Trial(n, 'ab'[n % 2], (), (n - 1,) if n else (), 'refine' if n else 'fresh', tree_parent=n - 1 if n else None))
                 if n == samples - 1: await store.finished(run, p, n, error='CallTimeout: no <answer>')
-                else: await store.finished(run, p, n, Completion(text.format(n=n), Usage(10, 5 + n), latency=1.), scores=[Score('rm', n / 10), Score('judge', -n / 10)])
+                else:
+                    answer = Completion(text.format(n=n), Usage(10, 5 + n), latency=1.)
+                    await store.finished(run, p, n, answer, scores=[Score('rm', n / 10), Score('judge', -n / 10)])
                 store.told(run, p, n)
 
 

@@ -10,10 +10,10 @@ __all__ = ['STYLE', 'blank', 'ENGINES', 'CLIENT', 'x_names', 'y_names', 'aligns'
            'call_cost', 'cards_of', 'wanted', 'stored_progress', 'enter_note', 'enter_samples', 'stored_run',
            'stored_models', 'known_reward', 'Look', 'RunPanel', 'clock', 'failure_table', 'engine_help', 'entry',
            'read_entry', 'check_table', 'to_toml', 'from_toml', 'Metered', 'read_metrics', 'Row', 'fetch',
-           'ServerPanel', 'by_gpu', 'gpu_words', 'tail', 'reading', 'plain', 'store_code', 'fields_grid', 'CurvePanel',
-           'choose_values', 'follow', 'tree_nodes', 'node_words', 'model_colours', 'shares', 'places', 'is_wide',
-           'canvas', 'beside', 'difference', 'facts', 'answer', 'headline', 'details', 'from_above', 'TreePanel',
-           'legend', 'SampleBrowser', 'list_rows', 'pair_row']
+           'ServerPanel', 'by_gpu', 'gpu_words', 'tail', 'reading', 'plain', 'where', 'store_code', 'fields_grid',
+           'CurvePanel', 'choose_values', 'follow', 'tree_nodes', 'node_words', 'model_colours', 'shares', 'places',
+           'is_wide', 'canvas', 'beside', 'difference', 'facts', 'answer', 'conversation', 'headline', 'details',
+           'from_above', 'TreePanel', 'legend', 'SampleBrowser', 'list_rows', 'pair_row']
 
 # %% ../nbs/14_panels.ipynb #c4917bec
 import asyncio, io, itertools, json, os, re, sys, threading, time
@@ -1492,7 +1492,7 @@ from .plot import _model_palette, _places, plot_tree
 try: from anywidget import AnyWidget
 except ImportError: AnyWidget = None
 
-# %% ../nbs/14_panels.ipynb #1e6bd464
+# %% ../nbs/14_panels.ipynb #c5868e08
 def reading(
     store:str|Path|RunStore, # A store, or where it is
 )->RunStore:
@@ -1503,15 +1503,20 @@ def plain(text, most:int|None=None)->str:
     "Text of any origin for a widget that takes text and no HTML: what acts unseen is named."
     return unescape(safe(text, most))
 
+def where(store:RunStore)->str:
+    "The path of a store, as short as it can be written here."
+    return str(store.path.relative_to(Path.cwd()) if store.path.is_relative_to(Path.cwd()) else store.path)
+
 def store_code(store:RunStore)->str:
     "Python that opens the store again."
-    return f"RunStore({str(store.path)!r}, 'r')"
+    return f"RunStore({where(store)!r}, 'r')"
 
-# %% ../nbs/14_panels.ipynb #4627bec8
+# %% ../nbs/14_panels.ipynb #27335389
 STYLE += '''
-.toa-fields{display:grid!important;grid-template-columns:repeat(auto-fill,minmax(min(19em,100%),1fr));gap:2px 12px;overflow:visible!important}
+.toa-fields{display:grid!important;grid-template-columns:repeat(auto-fill,minmax(min(25em,100%),1fr));gap:2px 12px;overflow:visible!important}
 .toa-fields>*{width:auto!important;margin:1px 0}
-.toa-pictures>*{flex:0 1 auto}
+.toa-fields>.widget-select-multiple{grid-row:span 3}
+.toa-pictures>*{flex:none}
 .toa-panel .toa-facts{width:auto;margin:2px 0 6px}
 .toa-facts th{position:static;font-weight:normal;background:none;color:var(--jp-ui-font-color2,#666)}
 .toa-panel .toa-facts td{text-align:left}
@@ -1548,12 +1553,12 @@ class CurvePanel(Panel):
         self.set(**settings)
         follow(self, self.redraw)
 
-# %% ../nbs/14_panels.ipynb #bdfb2217
+# %% ../nbs/14_panels.ipynb #e38d5cd7
 @patch
 def make_fields(self:CurvePanel)->dict[str,W.Widget]:
     "All that can be chosen, by name."
     check = lambda label, value=False: W.Checkbox(value, description=label, indent=False, layout=dict(width='auto'))
-    return dict(runs=field(W.SelectMultiple, 'runs', rows=4), x=field(W.Dropdown, 'across', 'flops', options=x_names),
+    return dict(runs=field(W.SelectMultiple, 'runs', rows=5), x=field(W.Dropdown, 'across', 'flops', options=x_names),
                 y=field(W.Dropdown, 'upwards', 'best', options=y_names), k=field(W.BoundedIntText, 'k', 10, min=1, max=10_000),
                 reward=field(W.Dropdown, 'guided by', '', options={'the reward of the run': ''}),
                 judge=field(W.Dropdown, 'held-out reward', '', options={'none': ''}),
@@ -1674,7 +1679,7 @@ def code(self:CurvePanel)->str:
     if v('facets'): return f'df = {data}\n[plot_curve(curve(df{args}){held}{more}, title=c) for c, df in df.groupby("category", sort=False)]'
     return f'df = {data}\nplot_curve(curve(df{args}){held}{more})'
 
-# %% ../nbs/14_panels.ipynb #16eb4e20
+# %% ../nbs/14_panels.ipynb #ba17028b
 @patch
 def pictures(self:CurvePanel)->list[bytes]:
     "The figures as PNG."
@@ -1690,6 +1695,7 @@ def place(self:CurvePanel,
     for widget, data in zip(self.pictures_box.children, pictures): widget.value = data
     if not pictures: self.say('No run is chosen.' if self.fields['runs'].options else f'{self.store.path.name} holds no run yet.')
 
+# %% ../nbs/14_panels.ipynb #d1a8cf10
 @patch
 def redraw(self:CurvePanel):
     "Draw what is chosen now."
@@ -1782,7 +1788,7 @@ function render({model, el}) {
     }
 '''
 
-# %% ../nbs/14_panels.ipynb #eea50b20
+# %% ../nbs/14_panels.ipynb #3e12f25e
 _MARK = '''
     mark(); advance()
   }
@@ -1799,6 +1805,10 @@ _MARK = '''
     now.g.setAttribute('tabindex', 0); now.g.setAttribute('aria-selected', true)
     ring.setAttribute('cx', now.n.x); ring.setAttribute('cy', now.n.y)
   }
+'''
+
+# %% ../nbs/14_panels.ipynb #9adeee40
+_PLAY = '''
   const advance = () => {
     const step = model.get('step')
     for (const [id, {g, n}] of dots) {
@@ -1813,7 +1823,7 @@ _MARK = '''
 export default {render}
 '''
 
-# %% ../nbs/14_panels.ipynb #4f822c9c
+# %% ../nbs/14_panels.ipynb #744ade4d
 _TREE_CSS = '''
 .toa-tree{display:block;width:100%;max-height:40em;color:var(--jp-ui-font-color1,#222)}
 .toa-tree line{stroke:var(--jp-border-color1,#bbb);stroke-width:1.2}
@@ -1828,12 +1838,13 @@ _TREE_CSS = '''
 .toa-tree [role=treeitem]:focus-visible>.touch{stroke:var(--jp-brand-color1,#1976d2);stroke-width:1}
 '''
 
+# %% ../nbs/14_panels.ipynb #0f2aa163
 if AnyWidget:
     import traitlets as T
 
     class TreeView(AnyWidget):
         "A tree of nodes that is walked by mouse and keyboard."
-        _esm, _css = _DRAW + _RENDER + _MARK, _TREE_CSS
+        _esm, _css = _DRAW + _RENDER + _MARK + _PLAY, _TREE_CSS
         nodes = T.List().tag(sync=True) # Of `tree_nodes`
         size = T.List([100, 100]).tag(sync=True) # Width and height of the drawing
         radius = T.Float(5.).tag(sync=True) # Of a node
@@ -1924,7 +1935,7 @@ def difference(
         else: out += [f'<{tag}>{safe("".join(part))}</{tag}>' for tag, part in (('del', a[i:j]), ('ins', b[k:m])) if part]
     return Html(''.join(out))
 
-# %% ../nbs/14_panels.ipynb #40838865
+# %% ../nbs/14_panels.ipynb #bd8c406a
 def facts(s:Sample)->Html:
     "The numbers of a sample as a small table."
     c, u = s.completion, s.completion and s.completion.usage
@@ -1938,13 +1949,17 @@ def answer(s:Sample|None, text:Html|None=None)->Html:
     "A response in a frame, or why there is none."
     if s is None: return Html('<div class="toa-dim">This sample is not stored.</div>')
     if s.error: return Html(f'<div class="toa-say bad">{safe(s.error, 4000)}</div>')
-    return Html(f'<pre class="toa-answer" tabindex="0">{safe(s.completion.text) if text is None else text}</pre>')
+    return Html(f'<pre class="toa-answer" tabindex="0">{text or safe(s.completion.text)}</pre>')
+
+def conversation(prompt:Prompt)->Html:
+    "What was asked."
+    return Html(''.join(f'<h4>{safe(m.role)}</h4><pre class="toa-answer">{safe(m.content)}</pre>' for m in chat(prompt)))
 
 def headline(s:Sample, colour:str='')->Html:
     "Number and model of a sample."
     return Html(f'<h4><span style="color:{colour or "inherit"}">&#9679;</span> no. {s.trial.number}, {safe(s.trial.model)}</h4>')
 
-# %% ../nbs/14_panels.ipynb #bddea54b
+# %% ../nbs/14_panels.ipynb #800a0e4e
 VIEWS = {'response': 'response', 'difference from the one above': 'difference', 'parents': 'parents', 'prompt': 'prompt'}
 
 def details(
@@ -1954,7 +1969,7 @@ def details(
     view:str='response', # A value of `VIEWS`
 )->Html:
     "What is shown beside the tree."
-    asked = Html(''.join(f'<h4>{safe(m.role)}</h4><pre class="toa-answer">{safe(m.content)}</pre>' for m in chat(prompt)))
+    asked = conversation(prompt)
     if number == ROOT or number not in samples: return Html(f'<h4>prompt {safe(prompt.id)}</h4>{asked}')
     s, parts = samples[number], []
     if view == 'prompt': return Html(headline(s) + asked)
@@ -1966,7 +1981,8 @@ def from_above(s:Sample, up:Sample|None)->Html:
     "The response, compared with the one above it."
     if up is None: return Html('<p>There is no answer above it.</p>' + answer(s))
     if not (s.completion and up.completion): return answer(s)
-    return Html(f'<div class="toa-dim">compared with no. {up.trial.number}, {safe(up.trial.model)}</div>' + answer(s, difference(up.completion.text, s.completion.text)))
+    old = f'<div class="toa-dim">compared with no. {up.trial.number}, {safe(up.trial.model)}</div>'
+    return Html(old + answer(s, difference(up.completion.text, s.completion.text)))
 
 # %% ../nbs/14_panels.ipynb #bdba1168
 MOST = 1000
@@ -1992,13 +2008,15 @@ class TreePanel(Panel):
         self.watch()
         self.load(selected, step)
 
-# %% ../nbs/14_panels.ipynb #932bdb29
+# %% ../nbs/14_panels.ipynb #dee3ddbb
 @patch
 def layout(self:TreePanel)->list[W.Widget]:
     "Choices above; the tree on the left, the sample on the right."
-    steps = [self.button('Previous', lambda: self.next_prompt(-1), 'The prompt before this one'), self.button('Next', lambda: self.next_prompt(1), 'The next prompt'),
+    steps = [self.button('Previous', lambda: self.next_prompt(-1), 'The prompt before this one'),
+             self.button('Next', lambda: self.next_prompt(1), 'The next prompt'),
              self.button('Read again', self.reread, 'Take in what was stored since')]
-    return [fields_grid(self.run, self.prompt), bar(*steps), side_by_side(W.VBox([self.tree, self.legend, bar(self.play, self.slider)]), W.VBox([fields_grid(self.number), self.view, self.text]))]
+    self.parts = side_by_side(W.VBox([self.tree, self.legend, bar(self.play, self.slider)]), W.VBox([fields_grid(self.number), self.view, self.text]))
+    return [fields_grid(self.run, self.prompt), bar(*steps), self.parts]
 
 @patch
 def watch(self:TreePanel):
@@ -2031,11 +2049,12 @@ def offer_prompts(self:TreePanel, prompt_id:str=''):
     self.prompt.options = {plain(f'{i}{best.get(i, "")}: ' + p.instruction[:60].replace('\n', ' ')): i for i, p in self.prompts.items()}
     self.prompt.value = prompt_id or next(iter(self.prompts), None)
 
-# %% ../nbs/14_panels.ipynb #fb573dd8
+# %% ../nbs/14_panels.ipynb #7c7f84f7
 @patch
 def load(self:TreePanel, selected:int|None=None, step:int|None=None):
     "Read the samples of the chosen prompt and draw them."
-    if self.prompt.value is None: return self.say(f'{self.store.path.name} holds no run yet.')
+    self.parts.layout.display = '' if self.prompt.value else 'none'
+    if not self.prompt.value: return self.say(f'{self.store.path.name} holds no run yet.')
     samples, total = list(islice(self.store.samples(self.run.value, self.prompt.value), MOST)), self.store.counts(self.run.value)[self.prompt.value][0]
     self.samples, self.reward = {s.trial.number: s for s in samples}, self.store.config(self.run.value).get('reward') or only_reward(samples)
     self.say('' if total <= MOST else f'These are the first {MOST:,} of {total:,} samples.') if samples else self.say('There is no sample of this prompt yet.')
@@ -2057,7 +2076,7 @@ def draw(self:TreePanel):
     elif (shown := samples[:self.slider.value]): self.tree.value = picture(plot_tree(shown, self.reward))
     self.legend.value = legend(samples, self.reward)
 
-# %% ../nbs/14_panels.ipynb #e9ea0a77
+# %% ../nbs/14_panels.ipynb #8cb8c5b6
 @patch
 def select(self:TreePanel,
     number:int, # Of the sample; -1 is the prompt
@@ -2074,7 +2093,7 @@ def show(self:TreePanel):
     if self.prompt.value is None or n is None: return
     if AnyWidget: self.tree.selected = n
     self.text.value = details(n, self.samples, self.prompts[self.prompt.value], self.view.value)
-    self.show_code(f'TreePanel({str(self.store.path)!r}, {self.run.value!r}, {self.prompt.value!r}, selected={n})\n'
+    self.show_code(f'TreePanel({where(self.store)!r}, {self.run.value!r}, {self.prompt.value!r}, selected={n})\n'
                    f'plot_tree({store_code(self.store)}.samples({self.run.value!r}, {self.prompt.value!r}), {self.reward!r})')
 
 # %% ../nbs/14_panels.ipynb #7bff27e8
@@ -2098,7 +2117,7 @@ def legend(samples, reward:str)->Html:
     signs = f'&#9632; prompt, &#9733; best answer, thick line: the way to it, strong colour: high {safe(reward)}, &#10005; failed call, dashed: not scored'
     return Html(f'<div>{" &nbsp; ".join(items)}</div><div class="toa-dim">{signs}</div>')
 
-# %% ../nbs/14_panels.ipynb #d3aa360f
+# %% ../nbs/14_panels.ipynb #a3ac4839
 _TABLE = '''
 function render({model, el}) {
   const pick = (i, more) => {
@@ -2118,6 +2137,7 @@ function render({model, el}) {
     })
 '''
 
+# %% ../nbs/14_panels.ipynb #a953c54b
 _ROWS = '''
     const body = table.createTBody()
     rows.forEach((row, i) => {
@@ -2166,9 +2186,10 @@ if AnyWidget:
         chosen = T.List().tag(sync=True) # Positions of the chosen rows, in the order of choosing
         sort = T.Unicode().tag(sync=True) # The order it is in
 
-# %% ../nbs/14_panels.ipynb #a0d04a9d
+# %% ../nbs/14_panels.ipynb #13afffbd
 _heads = [['prompt', 'asked'], ['no.'], ['model', 'model'], ['kind'], ['reward', 'best', 'worst'], ['tokens', 'longest', 'shortest'], ['text']]
-order_names = dict(asked='as asked', best='best first', worst='worst first', longest='longest first', shortest='shortest first', slowest='slowest first', model='by model')
+order_names = dict(asked='as asked', best='best first', worst='worst first', longest='longest first', shortest='shortest first',
+                   slowest='slowest first', model='by model')
 
 class SampleBrowser(Panel):
     "Search, compare and export samples."
@@ -2190,7 +2211,7 @@ class SampleBrowser(Panel):
         self.set(**search)
         self.watch()
 
-# %% ../nbs/14_panels.ipynb #62d6a04b
+# %% ../nbs/14_panels.ipynb #4ba76c75
 @patch
 def make_fields(self:SampleBrowser)->dict[str,W.Widget]:
     "What can be searched for, by the names of the arguments of `find`."
@@ -2210,13 +2231,14 @@ def layout(self:SampleBrowser)->list[W.Widget]:
     self.pair_line, self.rest = W.HTML(), W.Checkbox(True, description='with automatic pairs of all other prompts', indent=False, layout=dict(width='auto'))
     self.pair_export = field(W.Text, 'save pairs as', 'dpo.jsonl')
     pages = bar(turn('Previous', lambda: self.turn(-1), 'The page before'), turn('Next', lambda: self.turn(1), 'The next page'), self.count)
-    makes = bar(turn('Prefer first', lambda: self.prefer(), 'Keep a pair: the sample chosen first is preferred to the second'), turn('Undo pair', lambda: self.undo(), 'Take the last pair back'), self.pair_line)
+    makes = bar(turn('Prefer first', lambda: self.prefer(), 'Keep a pair: the sample chosen first is preferred to the second'),
+                turn('Undo pair', lambda: self.undo(), 'Take the last pair back'), self.pair_line)
     return [fields_grid(*(f[n] for n in ('run', 'text', 'model', 'kind', 'outcome', 'prompt_id', 'reward', 'low', 'high', 'sort'))),
             pages, self.list, self.mode, self.shown, makes,
             bar(self.file, turn('Save samples', lambda: self.export(self.file.value), 'The chosen samples, or all that were found; .jsonl or .csv')),
             bar(self.pair_export, turn('Save pairs', lambda: self.export_pairs(self.pair_export.value), 'A file for DPO, in the form of TRL'), self.rest)]
 
-# %% ../nbs/14_panels.ipynb #e0ec4f35
+# %% ../nbs/14_panels.ipynb #14451544
 @patch
 def watch(self:SampleBrowser):
     "Follow what is chosen."
@@ -2235,6 +2257,7 @@ def offer(self:SampleBrowser, run:str=''):
     self.fields['run'].value = run or (names[-1] if names else None)
     self.offer_choices()
 
+# %% ../nbs/14_panels.ipynb #c93fbb73
 @patch
 def offer_choices(self:SampleBrowser):
     "Offer the models and rewards of the run."
@@ -2305,7 +2328,7 @@ def show_pairs(self:SampleBrowser):
     last = f', the last for {pairs[-1]["prompt_id"]}: {pairs[-1]["trial_chosen"]} before {pairs[-1]["trial_rejected"]}' if pairs else ''
     self.pair_line.value = safe(f'{len(pairs)} pair{"s"*(len(pairs) != 1)} by hand in {self.pairs_file.name}{last}')
 
-# %% ../nbs/14_panels.ipynb #9be4309f
+# %% ../nbs/14_panels.ipynb #09b5890c
 @patch
 def choose(self:SampleBrowser,
     *rows:int, # Positions on the page; the first two are shown
@@ -2318,20 +2341,25 @@ def choose(self:SampleBrowser,
 @patch
 def sample(self:SampleBrowser, prompt_id:str, number:int)->Sample:
     "A stored sample."
-    if prompt_id not in self.known: self.known = {prompt_id: {s.trial.number: s for s in self.store.samples(self.value('run'), prompt_id)}} | dict(list(self.known.items())[:7])
+    if prompt_id not in self.known:
+        here = {s.trial.number: s for s in self.store.samples(self.value('run'), prompt_id)}
+        self.known = {prompt_id: here} | dict(list(self.known.items())[:7])
     return self.known[prompt_id][number]
 
+# %% ../nbs/14_panels.ipynb #cd0652c8
 @patch
 def show(self:SampleBrowser):
     "Show what is chosen."
-    parts, first = [], self.chosen[0] if self.chosen else None
+    parts = []
     for s in self.chosen[:2]:
-        text = difference(first.completion.text, s.completion.text) if self.mode.value == 'difference' and s is not first and first.completion and s.completion else None
-        asked = ''.join(f'<h4>{safe(m.role)}</h4><pre class="toa-answer">{safe(m.content)}</pre>' for m in chat(self.prompts[s.prompt_id]))
-        parts.append(W.HTML(f'<h4>{safe(s.prompt_id)}</h4>{headline(s)}{facts(s)}{asked if self.mode.value == "prompt" else answer(s, text)}'))
+        first = self.chosen[0]
+        compared = self.mode.value == 'difference' and s is not first and first.completion and s.completion
+        text = answer(s, difference(first.completion.text, s.completion.text) if compared else None)
+        shown = conversation(self.prompts[s.prompt_id]) if self.mode.value == 'prompt' else text
+        parts.append(W.HTML(f'<h4>{safe(s.prompt_id)}</h4>{headline(s)}{facts(s)}{shown}'))
     self.shown.children = parts
 
-# %% ../nbs/14_panels.ipynb #f8b923b0
+# %% ../nbs/14_panels.ipynb #ca2032e5
 def pair_row(
     prompt:Prompt, # The task
     chosen:Sample, # The answer that is preferred
@@ -2343,7 +2371,8 @@ def pair_row(
     for s in (chosen, rejected):
         if s.error or s.value(reward) is None: raise InputError(f'no. {s.trial.number} has no answer with a score by {reward!r}', 'pair', 'Choose another.')
     turns = {k: [{'role': 'assistant', 'content': s.completion.text}] for k, s in (('chosen', chosen), ('rejected', rejected))}
-    return dict(prompt=_shown(prompt, None)) | turns | dict(prompt_id=prompt.id, reward=reward, policy='by hand') | _origin(chosen, reward, '_chosen') | _origin(rejected, reward, '_rejected')
+    head = dict(prompt=_shown(prompt, None)) | turns | dict(prompt_id=prompt.id, reward=reward, policy='by hand')
+    return head | _origin(chosen, reward, '_chosen') | _origin(rejected, reward, '_rejected')
 
 @patch
 def prefer(self:SampleBrowser)->dict:
@@ -2370,7 +2399,7 @@ def dpo(self:SampleBrowser,
     others = [p for i, p in self.prompts.items() if i not in {r['prompt_id'] for r in mine}]
     return mine + (list(to_dpo(self.store, others, self.value('reward'), run=self.value('run'))) if rest else [])
 
-# %% ../nbs/14_panels.ipynb #371ab84a
+# %% ../nbs/14_panels.ipynb #619eafe3
 @patch
 def selection(self:SampleBrowser)->list[Sample]:
     "The ticked samples if there are several, else all that were found."
@@ -2381,6 +2410,7 @@ def selection(self:SampleBrowser)->list[Sample]:
     found = {(s.prompt_id, s.trial.number): s for i in ids for s in self.store.samples(self.value('run'), i)}
     return [found[key] for key in wanted]
 
+# %% ../nbs/14_panels.ipynb #9af97009
 @patch
 def export(self:SampleBrowser,
     path:str|Path, # Ends with .jsonl or .csv
@@ -2388,7 +2418,8 @@ def export(self:SampleBrowser,
     "Write the selection."
     path, samples = Path(path).expanduser(), self.selection()
     if path.suffix == '.jsonl': save_samples(samples, path)
-    elif path.suffix == '.csv': frame(samples, reward=self.found.attrs['reward']).assign(text=[s.completion and s.completion.text for s in samples]).to_csv(path, index=False)
+    elif path.suffix == '.csv':
+        frame(samples, reward=self.found.attrs['reward']).assign(text=[s.completion and s.completion.text for s in samples]).to_csv(path, index=False)
     else: raise InputError(f'{path.name!r} has another ending', 'save as', 'Use .jsonl or .csv.')
     self.say(f'{len(samples):,} samples written: {path}', 'good')
     return path
