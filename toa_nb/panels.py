@@ -1511,12 +1511,12 @@ def store_code(store:RunStore)->str:
     "Python that opens the store again."
     return f"RunStore({where(store)!r}, 'r')"
 
-# %% ../nbs/14_panels.ipynb #27335389
+# %% ../nbs/14_panels.ipynb #790249b6
 STYLE += '''
 .toa-fields{display:grid!important;grid-template-columns:repeat(auto-fill,minmax(min(25em,100%),1fr));gap:2px 12px;overflow:visible!important}
 .toa-fields>*{width:auto!important;margin:1px 0}
 .toa-fields>.widget-select-multiple{grid-row:span 3}
-.toa-pictures>*{flex:none}
+.toa-panel .toa-pictures>*{flex:none;max-width:100%}
 .toa-panel .toa-facts{width:auto;margin:2px 0 6px}
 .toa-facts th{position:static;font-weight:normal;background:none;color:var(--jp-ui-font-color2,#666)}
 .toa-panel .toa-facts td{text-align:left}
