@@ -7,20 +7,21 @@ __all__ = ['STYLE', 'blank', 'ENGINES', 'CLIENT', 'x_names', 'y_names', 'aligns'
            'Panel', 'words', 'field', 'form', 'bar', 'side_by_side', 'number', 'file_field', 'found_files', 'Html',
            'cell', 'short', 'table', 'light', 'meter', 'picture', 'draw', 'image', 'help_of', 'setting', 'safe_label',
            'read_settings', 'as_code', 'spread', 'Rate', 'rates', 'guess', 'width', 'Projection', 'project',
-           'call_cost', 'cards_of', 'wanted', 'stored_progress', 'enter_note', 'enter_samples', 'stored_run',
+           'call_cost', 'cards_of', 'wanted', 'stored_progress', 'enter_note', 'enter_samples', 'held', 'stored_run',
            'stored_models', 'known_reward', 'Look', 'RunPanel', 'clock', 'failure_table', 'engine_help', 'entry',
-           'read_entry', 'check_table', 'to_toml', 'from_toml', 'Metered', 'read_metrics', 'Row', 'fetch',
-           'ServerPanel', 'by_gpu', 'gpu_words', 'tail', 'reading', 'plain', 'where', 'store_code', 'fields_grid',
-           'CurvePanel', 'choose_values', 'follow', 'tree_nodes', 'node_words', 'model_colours', 'shares', 'places',
-           'is_wide', 'canvas', 'beside', 'difference', 'facts', 'answer', 'conversation', 'headline', 'details',
-           'from_above', 'TreePanel', 'legend', 'SampleBrowser', 'list_rows', 'pair_row']
+           'read_entry', 'server_fields', 'check_table', 'to_toml', 'from_toml', 'Metered', 'read_metrics', 'Row',
+           'fetch', 'ServerPanel', 'start_row', 'by_gpu', 'gpu_words', 'tail', 'reading', 'plain', 'where',
+           'store_code', 'fields_grid', 'CurvePanel', 'choose_values', 'follow', 'tree_nodes', 'node_words',
+           'model_colours', 'shares', 'places', 'is_wide', 'canvas', 'beside', 'difference', 'facts', 'answer',
+           'conversation', 'headline', 'details', 'from_above', 'TreePanel', 'legend', 'SampleBrowser', 'list_rows',
+           'pair_row']
 
-# %% ../nbs/14_panels.ipynb #c4917bec
+# %% ../nbs/14_panels.ipynb #29f1f74c
 import asyncio, io, itertools, json, os, re, sys, threading, time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field as field_, fields, is_dataclass
+from dataclasses import asdict, dataclass, field as field_, fields, is_dataclass, replace
 from html import escape
 from importlib import import_module
 from inspect import signature
@@ -59,13 +60,15 @@ def safe(
     if most and len(text) > most: text = text[:most] + f' ... ({len(text) - most:,} more characters)'
     return escape(_unseen.sub(lambda m: f'[U+{ord(m[0]):04X}]', text.replace('\r\n', '\n')))
 
-# %% ../nbs/14_panels.ipynb #c01f986c
+# %% ../nbs/14_panels.ipynb #71c036bb
 STYLE = '''
 .toa-panel{container-type:inline-size;color:var(--jp-ui-font-color1,#222);padding:2px 2px 8px;overflow:hidden}
 .toa-panel .widget-html-content{line-height:1.45;overflow-wrap:break-word}
+.toa-panel .widget-html,.toa-panel .widget-html-content{min-width:0;max-width:100%}
 .toa-panel h3{font-size:1.15em;margin:2px 0}
 .toa-panel h4{font-size:1em;margin:8px 0 2px}
 .toa-bar{display:flex!important;flex-flow:row wrap!important;gap:2px 4px;align-items:center;overflow:visible!important}
+.toa-bar>.widget-dropdown{flex:0 1 22em;min-width:0;max-width:100%}
 .toa-bar>.jupyter-button{width:auto;min-width:5.5em}
 .toa-form{display:grid!important;grid-template-columns:minmax(16em,30em) minmax(0,1fr);gap:1px 10px;align-items:center;overflow:visible!important}
 .toa-form>*{width:auto!important;margin:1px 0}
@@ -73,6 +76,7 @@ STYLE = '''
 .toa-wide{display:flex!important;flex-flow:row wrap!important;gap:8px 16px;align-items:flex-start;overflow:visible!important}
 .toa-wide>*{flex:1 1 22em;min-width:0;max-width:100%}
 .toa-wide>.toa-picture{flex:0 1 auto;max-width:max(50%,min(100%,30em))}
+.toa-wide>.toa-broad{max-width:100%}
 .toa-bar>button:disabled{filter:grayscale(1);opacity:.4}
 .toa-panel>.widget-dropdown{width:auto;max-width:30em}
 .toa-scroll{overflow:auto;max-height:22em;border:1px solid var(--jp-border-color2,#ccc)}
@@ -80,9 +84,13 @@ STYLE = '''
 .toa-panel th,.toa-panel td{text-align:left;padding:2px 8px;border-bottom:1px solid var(--jp-border-color3,#e4e4e4);vertical-align:top;white-space:pre-wrap;word-break:normal}
 .toa-panel th{position:sticky;top:0;background:var(--jp-layout-color2,#eee);font-weight:600;white-space:nowrap}
 .toa-panel .num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.toa-panel .one{white-space:nowrap}
+.toa-panel .long{min-width:16em}
 .toa-panel tr.chosen td{background:var(--jp-layout-color2,#eee)}
 .toa-panel pre{white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;margin:2px 0;padding:4px 8px;max-height:18em;overflow:auto;
  font-size:.9em;line-height:1.4;background:var(--jp-layout-color2,#f3f3f3);color:inherit;unicode-bidi:plaintext}
+.toa-tail{display:flex;flex-direction:column-reverse;max-height:18em;overflow:auto}
+.toa-tail>pre{max-height:none;overflow:visible}
 pre.toa-answer{font-family:var(--jp-content-font-family,sans-serif)}
 .toa-light{white-space:nowrap}
 .toa-light>i{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.4em}
@@ -237,7 +245,7 @@ def found_files(patterns:tuple[str,...], most:int=200, depth:int=3)->list[str]:
         if len(found) >= most: break
     return found[:most]
 
-# %% ../nbs/14_panels.ipynb #eb614df9
+# %% ../nbs/14_panels.ipynb #87612df8
 class Html(str):
     "HTML that was made here, from text that was made safe."
 
@@ -245,7 +253,8 @@ def cell(value)->str:
     "One cell of a table."
     if isinstance(value, Html): return f'<td>{value}</td>'
     if value is None: return '<td></td>'
-    return f'<td class="num">{short(value)}</td>' if isinstance(value, (int, float)) and not isinstance(value, bool) else f'<td>{safe(value, 400)}</td>'
+    if isinstance(value, (int, float)) and not isinstance(value, bool): return f'<td class="num">{short(value)}</td>'
+    return f'<td class="{"one" if len(str(value)) < 40 else "long"}">{safe(value, 400)}</td>'
 
 def short(value)->str:
     "A number in few characters."
@@ -261,7 +270,7 @@ def table(
 )->Html:
     "A table that scrolls inside its frame."
     if not rows: return Html(f'<div class="toa-dim">{safe(empty)}</div>')
-    head = ''.join(f'<th{" class=num" if cell(v).startswith("<td class") else ""}>{safe(h)}</th>' for h, v in zip(heads, rows[0]))
+    head = ''.join(f'<th{" class=num" if "num" in cell(v)[:15] else ""}>{safe(h)}</th>' for h, v in zip(heads, rows[0]))
     body = ''.join(f'<tr{" class=chosen" if i == chosen else ""}>{"".join(map(cell, row))}</tr>' for i, row in enumerate(rows))
     return Html(f'<div class="toa-scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
 
@@ -283,7 +292,7 @@ def meter(
     "A bar that is filled in part."
     return Html(f'<span class="toa-light"><span class="toa-track"><i style="width:{100*min(1, max(0, part)):.0f}%"></i></span> {safe(says)}</span>')
 
-# %% ../nbs/14_panels.ipynb #89f7c3ec
+# %% ../nbs/14_panels.ipynb #c74e45e0
 def picture(
     figure, # A matplotlib `Figure`
     form:str='png', # Or `svg`, `pdf`
@@ -302,17 +311,19 @@ async def draw(
     if data and data != image.value: image.value = data
 
 def image()->W.Image:
-    "An empty place for a picture."
-    widget = W.Image(value=blank, format='png')
+    "A place for a picture, hidden while it is blank."
+    widget = W.Image(value=blank, format='png', layout=dict(display='none'))
     widget.add_class('toa-picture')
+    widget.observe(lambda change: setattr(widget.layout, 'display', 'none' if change['new'] == blank else None), 'value')
     return widget
 
 blank = bytes.fromhex('89504e470d0a1a0a0000000d4948445200000001000000010804000000b51c0c020000000b4944415478da63fcff1f0003030200efa2a75b0000000049454e44ae426082')
 
-# %% ../nbs/14_panels.ipynb #413955e3
+# %% ../nbs/14_panels.ipynb #2d322e8d
 def help_of(cls:type)->dict[str,str]:
-    "What each field of a dataclass means, by name."
-    return {name: text for c in reversed(cls.__mro__[:-1]) for name, text in docments(c).items() if text}
+    "What each field of a dataclass means, by name, for somebody who fills in a form."
+    found = {name: text for c in reversed(cls.__mro__[:-1]) for name, text in docments(c).items() if text}
+    return {name: text.replace('`', '').replace('None', 'empty') for name, text in found.items()}
 
 def setting(
     f, # A field of a dataclass
@@ -322,7 +333,7 @@ def setting(
     if f.name == 'model': return field(W.Dropdown, f.name, '', options=[('the first', ''), *((safe_label(m), m) for m in models)])
     if f.type is int: return field(W.BoundedIntText, f.name, f.default, min=1, max=100_000)
     if f.type is float: return field(W.BoundedFloatText, f.name, f.default, min=0, max=1000, step=.1)
-    return field(W.Text, f.name, '' if f.default is None else str(f.default), placeholder='as described')
+    return field(W.Text, f.name, '' if f.default is None else str(f.default), placeholder='empty')
 
 def safe_label(text:str)->str:
     "A name on one line, for a list to choose from."
@@ -474,6 +485,19 @@ def enter_samples(p:Progress, name:str, samples:list[Sample], config:dict):
     for s in samples:
         for who, error in [(s.trial.model, s.error)] if s.error else [(c.reward, c.error) for c in s.scores if c.error]: note_failure(p.failures, who, error)
 
+# %% ../nbs/14_panels.ipynb #98e94ebe
+def held(
+    path:str|Path, # A store
+)->bool:
+    "Is a process writing the store now?"
+    import fcntl
+    try: lock = open(f'{path}-lock', 'rb')
+    except FileNotFoundError: return False
+    with lock:
+        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError: return True
+    return False
+
 # %% ../nbs/14_panels.ipynb #1c239e0e
 def stored_run(
     path:str|Path, # The store
@@ -506,7 +530,7 @@ def known_reward(name:str):
     import_module('toa_nb.reward_models')
     return reward(name)
 
-# %% ../nbs/14_panels.ipynb #283b4055
+# %% ../nbs/14_panels.ipynb #53f6416b
 class Look:
     "What a panel reads of a stored run, again and again: new samples only."
     def __init__(self,
@@ -531,10 +555,16 @@ def open(self:Look):
 def update(self:Look):
     "Read what is new."
     if not self.store: self.open()
-    self.counts, self.wanted = self.store.counts(self.run), wanted(self.store, self.run)
+    self.counts, self.wanted, self.done = self.store.counts(self.run), wanted(self.store, self.run), self.store.notes(self.run, 'done')
     for name in self.drawn:
         told = self.counts[name][1]
         if told and self.known.get(name, (0,))[0] != told: self.known[name] = told, list(self.store.samples(self.run, name))
+
+@patch
+def answers(self:Look, name:str)->int:
+    "Answers of a prompt; where a prompt is neither done nor drawn, failed calls count too, as far as answers are wanted."
+    if name in self.known: return sum(not s.error for s in self.known[name][1])
+    return self.done[name]['cost']['samples'] if name in self.done else min(self.wanted, self.counts[name][1])
 
 # %% ../nbs/14_panels.ipynb #b2b30096
 @patch
@@ -552,7 +582,7 @@ def figure(self:Look):
     some = '' if drawn == len(self.texts) else f', {drawn} of {len(self.texts)} prompts'
     return plot_curve(lines[0], *lines[1:], title=f'{safe_label(self.run)}{some}'.replace('$', r'\$'))
 
-# %% ../nbs/14_panels.ipynb #e6d8b131
+# %% ../nbs/14_panels.ipynb #64ef29b7
 class RunPanel(Panel):
     "Set up, start, watch, pause and extend runs."
     def __init__(self,
@@ -569,7 +599,7 @@ class RunPanel(Panel):
         self.prompts, prompts_file = ([], str(prompts)) if isinstance(prompts, (str, Path)) else (list(prompts), '')
         self.source, models_file = ((), str(models)) if isinstance(models, (str, Path)) else (models, '')
         self.judges = {r.name: r for r in ([self.run.reward, *self.run.watch] if self.run else []) + list(rewards)}
-        self.look, self.following, self.shown, self.choosing, self.recent = None, None, '', False, deque(maxlen=16)
+        self.look, self.following, self.shown, self.choosing, self.elsewhere, self.recent = None, None, '', False, False, deque(maxlen=16)
         self.make_fields(prompts_file, models_file)
         self.make_view()
         self.arrange(self.choice, self.settings, self.forecast, self.controls, self.status, side_by_side(self.curve, self.lists))
@@ -823,15 +853,20 @@ def go_on(self:RunPanel, call:str, change)->Run:
     self.show(self.shown)
     return self.run
 
-# %% ../nbs/14_panels.ipynb #d2703a1d
+# %% ../nbs/14_panels.ipynb #88a64578
 @patch
 def list_runs(self:RunPanel):
     "Offer the runs of the store, and mark the one that is shown."
     known = {self.shown: self.shown} if self.shown else {}
     if self.path.exists():
         with RunStore(self.path, 'r') as store: known |= {r['name']: f'{r["name"]} ({r["prompts"]:,} prompts, {r["status"]})' for r in store.runs()}
+    self.mark([('new run', ''), *((safe_label(label), name) for name, label in known.items())])
+
+@patch
+def mark(self:RunPanel, options):
+    "Mark the run that is shown, without taking that for a choice."
     self.choosing = True
-    self.choice.options = [('new run', ''), *((safe_label(label), name) for name, label in known.items())]
+    self.choice.options = options
     self.choice.value, self.choosing = self.shown, False
 
 @patch
@@ -845,7 +880,7 @@ def newest(self:RunPanel)->str:
     self.list_runs()
     return self.choice.options[-1][1]
 
-# %% ../nbs/14_panels.ipynb #66842231
+# %% ../nbs/14_panels.ipynb #cf27196b
 @patch
 def show(self:RunPanel,
     name:str='', # A stored run, or the one that is going on; empty for the settings of a new one
@@ -854,7 +889,8 @@ def show(self:RunPanel,
     if self.busy and name != self.run.name: raise InputError(f'{self.run.name!r} is going on', 'RunPanel', 'Pause it first, or open another panel.')
     if self.following: self.following.cancel()
     self.shown, self.following = name, None
-    self.list_runs()
+    if name in [n for _, n in self.choice.options]: self.mark(self.choice.options)
+    else: self.list_runs()
     self.settings.selected_index = None if name else 0
     if self.look: self.look.close()
     self.look = None
@@ -863,11 +899,12 @@ def show(self:RunPanel,
     self.enable(None)
     if name: self.follow()
 
-# %% ../nbs/14_panels.ipynb #00fa6a98
+# %% ../nbs/14_panels.ipynb #a005b32e
 @patch
 def follow(self:RunPanel):
     "Look at the run until it ends; without an event loop, once."
     self.look = Look(self.path, self.shown)
+    self.curve.remove_class('toa-broad')
     try: asyncio.get_running_loop()
     except RuntimeError:
         self.paint(self.read(self.look))
@@ -879,11 +916,15 @@ async def watching(self:RunPanel, look:Look):
     "Frame after frame."
     while True:
         began, going = time.monotonic(), self.busy
-        self.paint(await asyncio.to_thread(self.read, look))
+        progress = await asyncio.to_thread(self.read, look)
+        self.elsewhere = not self.busy and progress.state == 'running' and held(self.path)
+        self.paint(progress)
+        if look.store and look.config['watch']: self.curve.add_class('toa-broad')
         await draw(self.curve, look.figure)
-        if not going: break
+        if not going and not self.elsewhere: break
         took = time.monotonic() - began
-        await asyncio.wait([self.run.task], timeout=max(self.every - took, 3*took))
+        if going: await asyncio.wait([self.run.task], timeout=max(self.every - took, 3*took))
+        else: await asyncio.sleep(max(2, 3*took))
     self.ended()
 
 @patch
@@ -908,14 +949,14 @@ def ended(self:RunPanel):
     elif p.state == 'finished': self.say(str(p), 'good')
     else: self.say(f'{p}. Everything so far is stored; Resume goes on from there.')
 
-# %% ../nbs/14_panels.ipynb #d37b97e7
+# %% ../nbs/14_panels.ipynb #c5e1b02b
 @patch
 def enable(self:RunPanel, p:Progress|None):
     "Only what makes sense can be pressed."
     state = p.state if p else ''
     on = dict(Estimate=not self.shown, Start=not self.shown, Pause=self.busy and state == 'running', Cancel=self.busy,
-              Resume=bool(self.shown) and not self.busy and bool(p) and (p.samples < p.target or state != 'finished'),
-              Extend=bool(self.shown) and not self.busy and bool(p))
+              Resume=bool(self.shown) and not self.busy and not self.elsewhere and bool(p) and (p.samples < p.target or state != 'finished'),
+              Extend=bool(self.shown) and not self.busy and not self.elsewhere and bool(p))
     for label, b in self.buttons.items(): b.disabled = not on[label]
     self.choice.disabled = self.busy
 
@@ -933,22 +974,23 @@ def numbers(self:RunPanel, p:Progress)->str:
     "The state of a run in two lines."
     (t0, n0), (t1, n1) = self.recent[0], self.recent[-1]
     speed = f'{(n1 - n0)/(t1 - t0):.1f} samples/s, {p.session.completion_tokens/p.seconds if p.seconds else 0:.0f} tokens/s' if self.busy and t1 > t0 else ''
-    state = 'cut off' if p.state == 'running' and not self.busy else 'paused' if p.state == 'stopped' else p.state
+    state = ('in another process' if self.elsewhere else 'cut off') if p.state == 'running' and not self.busy else 'paused' if p.state == 'stopped' else p.state
     c, left = p.cost, p.seconds_left if p.state == 'running' and self.busy else None
     parts = [f'{p.done:,} of {p.prompts:,} prompts done', f'{p.in_flight} calls in flight' if self.busy else '', speed, f'{clock(left)} left' if left is not None else '',
              f'mean best {p.mean_best:.4g}' if p.best else '', f'stopped by {p.stopped_by}' if p.stopped_by and p.stopped_by != 'cancelled' else '']
     spent = [f'{c.tokens:,} tokens', 'FLOPs unknown' if c.flops is None else f'{short(c.flops)} FLOPs', f'cost {c.money:.2f}' if c.money else '', clock(p.seconds) if p.seconds else '']
     row = lambda texts: safe(' · '.join(t for t in texts if t))
-    return f'{light(p.state if state == p.state else state, state)} {meter(p.samples/p.target if p.target else 0, f"{p.samples:,} of {p.target:,} samples")}<br>{row(parts)}<br><span class="toa-dim">{row(spent)}</span>'
+    return f'{light(p.state if self.busy or self.elsewhere else state, state)} {meter(p.samples/p.target if p.target else 0, f"{p.samples:,} of {p.target:,} samples")}<br>{row(parts)}<br><span class="toa-dim">{row(spent)}</span>'
 
-# %% ../nbs/14_panels.ipynb #c2dbe72d
+# %% ../nbs/14_panels.ipynb #fee8c88f
 @patch
 def prompt_table(self:RunPanel, p:Progress, most:int=100)->Html:
     "How far each prompt is."
     look = self.look
     if not look.counts: return Html()
-    ids = sorted(look.counts, key=lambda i: look.counts[i][1] >= look.wanted)
-    rows = [[Html(f'<span title="{safe(look.texts[i], 500)}">{safe(i, 40)}</span>'), Html(meter(look.counts[i][1]/look.wanted, f'{look.counts[i][1]}/{look.wanted}')), p.best.get(i)] for i in ids[:most]]
+    got = {i: look.answers(i) for i in look.counts}
+    ids = sorted(got, key=lambda i: got[i] >= look.wanted)
+    rows = [[Html(f'<span title="{safe(look.texts[i], 500)}">{safe(i, 40)}</span>'), meter(got[i]/look.wanted, f'{got[i]}/{look.wanted}'), p.best.get(i)] for i in ids[:most]]
     more = f'<div class="toa-dim">and {len(ids) - most:,} more</div>' if len(ids) > most else ''
     return Html(table(['prompt', 'answers', 'best'], rows) + more)
 
@@ -995,7 +1037,11 @@ def read_entry(
     parts = [p.strip() for p in value.split(',') if p.strip()]
     return ([number(p, name, int) for p in parts] if name == 'gpus' else parts) or None
 
-# %% ../nbs/14_panels.ipynb #9c086c24
+# %% ../nbs/14_panels.ipynb #fd28c4e6
+def server_fields(table:dict)->dict:
+    "The part of a table that `serve` reads."
+    return {k: v for k, v in table.items() if k not in CLIENT.split() and (k, v) != ('engine', 'hosted')}
+
 def check_table(
     table:dict, # Fields of one model, `engine` among them
 )->list: # `Launch`es or `Hosted`s, one per replica
@@ -1005,20 +1051,22 @@ def check_table(
         if not table.get('url'): raise InputError('a hosted endpoint needs an address', 'url', 'Write it like http://127.0.0.1:8000/v1.')
         check_url(table['url'])
     if not table.get('name'): raise InputError('the model has no name', 'name', 'Give it a short name of its own.')
-    plan = launches({k: v for k, v in table.items() if k not in CLIENT.split() and (k, v) != ('engine', 'hosted')}, f'server {safe_label(table["name"])!r}')
+    local = dict(model=sys.executable) if table.get('engine') == 'llama_cpp' and table.get('model', 'local') == 'local' else {}
+    plan = launches(server_fields(table) | local, f'server {safe_label(table["name"])!r}')
+    if local: plan = [replace(p, model='local') for p in plan]
     if not getattr(plan[0], 'reward', False): ChatModel(table['name'], 'http://127.0.0.1/v1', **{k: table[k] for k in CLIENT.split() if k in table})
     return plan
 
-# %% ../nbs/14_panels.ipynb #bdd79147
+# %% ../nbs/14_panels.ipynb #353fdc1f
 def to_toml(
     tables:list[dict], # As in the panel
 )->str: # The content of a servers file
     "Tables as TOML."
     line = lambda k, v: f'{json.dumps(k)} = {json.dumps(v, ensure_ascii=False)}'.replace('\x7f', '\\u007f')
     client = CLIENT.split()
-    out = ['[[servers]]\n' + '\n'.join(line(k, v) for k, v in t.items() if k not in client and (k, v) != ('engine', 'hosted')) for t in tables]
+    out = ['[[servers]]\n' + '\n'.join(line(k, v) for k, v in server_fields(t).items()) for t in tables]
     out += [f'[client.{json.dumps(t["name"])}]\n' + '\n'.join(line(k, t[k]) for k in client if k in t) for t in tables if set(client) & set(t)]
-    return '\n\n'.join(out).replace('"', '"') + '\n'
+    return '\n\n'.join(out) + '\n'
 
 def from_toml(
     path:str|Path, # A servers file
@@ -1187,7 +1235,7 @@ def typed(self:ServerPanel, quiet:bool=False)->dict:
         if value is not None: out[name] = value
     return out
 
-# %% ../nbs/14_panels.ipynb #dc4af090
+# %% ../nbs/14_panels.ipynb #0bf782e3
 @patch
 def rebuild(self:ServerPanel):
     "Rows for all tables, and for servers that belong to none."
@@ -1200,7 +1248,7 @@ def rebuild(self:ServerPanel):
             rows.append(kept or Row('', dict(table), plan))
     known = [r.server.folder for r in rows if r.server]
     for server in (s for s in servers() if s.folder not in known):
-        fits = (r for r in rows if not r.server and not isinstance(r.plan, Hosted) and (r.plan.name, r.plan.model) == (server.name, server.launch.model))
+        fits = (r for r in rows if not r.server and not isinstance(r.plan, Hosted) and r.plan.name == server.name and r.plan.model in ('local', server.launch.model))
         if (row := next(fits, None)) is None: rows.append(row := Row('', {}, server.launch))
         row.server, row.state = server, 'starting'
     for i, row in enumerate(rows): row.label = row.plan.name + (f' ({n})' if (n := [r.plan.name for r in rows[:i + 1]].count(row.plan.name)) > 1 else '')
@@ -1267,23 +1315,28 @@ def replace_table(self:ServerPanel, at:int, *tables:dict):
     self.tables[at:at + 1] = tables
     self.rebuild()
 
-# %% ../nbs/14_panels.ipynb #0997aa3e
+# %% ../nbs/14_panels.ipynb #e3493fb4
 @patch
 async def start(self:ServerPanel, label:str=''):
     "Start a server, and wait until it is ready or has failed."
     row = self.row(label)
     if isinstance(row.plan, Hosted): raise InputError('this endpoint is run by somebody else', row.label, 'It needs no start.')
     if row.server and row.server.pid: raise InputError('it is running already', row.label, 'Restart it, or stop it first.')
-    self.show_code(f'start(launches({({k: v for k, v in row.table.items() if k not in CLIENT.split()})!r})[0])')
+    self.show_code(f'start(launches({server_fields(row.table)!r})[0])')
     row.state, row.error = 'starting', ''
     self.watch()
     try:
-        row.server = await asyncio.to_thread(start_server, row.plan, wait=False, say=None)
+        row.server = await asyncio.to_thread(start_row, row)
         await asyncio.to_thread(row.server.wait_ready, None)
     except ToaError as e:
         row.state, row.error = 'failed', str(e)
         if row.server: await asyncio.to_thread(row.server.stop)
     await self.look()
+
+def start_row(row:Row)->Server:
+    "Start the server of a row, with a plan made anew, as files may be there now that weren't."
+    plan = launches(server_fields(row.table))[0] if row.plan.model == 'local' else row.plan
+    return start_server(plan, wait=False, say=None)
 
 @patch
 async def stop(self:ServerPanel, label:str=''):
@@ -1358,16 +1411,18 @@ def gpu_words()->str:
     "The GPUs of this machine, in a line."
     return ' · '.join(f'GPU {g.index} {g.name}: {g.free/1024:.0f} of {g.total/1024:.0f} GiB free' for g in gpus())
 
-# %% ../nbs/14_panels.ipynb #a082e08b
+# %% ../nbs/14_panels.ipynb #2e001032
 @patch
 def paint(self:ServerPanel):
     "Show the rows, and the log of the one that is chosen."
     rows = [self.cells(r) for r in self.rows]
     chosen = next((i for i, r in enumerate(self.rows) if r.label == self.pick.value), None)
-    heads = ['state', 'name', 'engine', 'model', 'address', 'GPUs', 'tokens/s', 'in flight', 'last error']
-    self.listing.value = table(heads, rows, 'No models yet. Add one below, or load a servers file.', chosen) + f'<div class="toa-dim">{safe(self.gpu_line)}</div>'
+    heads = ['state', 'name', 'engine', 'model', 'address', 'GPUs', 'tokens/s', 'in flight']
+    errors = ''.join(f'<div class="toa-say bad"><b>{safe(r.label)}</b>: {safe(e, 1000)}</div>' for r in self.rows if (e := self.last_error(r)))
+    empty = 'No models yet. Add one below, or load a servers file.'
+    self.listing.value = f'{table(heads, rows, empty, chosen)}{errors}<div class="toa-dim">{safe(self.gpu_line)}</div>'
     row = self.rows[chosen] if chosen is not None else None
-    self.log_tail.value = f'<pre class="toa-log">{safe(tail(row))}</pre>' if row and row.server else '<span class="toa-dim">No log: nothing was started here.</span>'
+    self.log_tail.value = f'<div class="toa-tail"><pre class="toa-log">{safe(tail(row))}</pre></div>' if row and row.server else '<span class="toa-dim">No log: nothing was started here.</span>'
     ours, up = row is not None and not isinstance(row.plan, Hosted), row is not None and row.state in ('starting', 'ready')
     for k, on in dict(Start=not up, Stop=up, Restart=up).items(): self.buttons[k].disabled = not (ours and on)
     for k in ('Edit', 'Remove', 'Ask'): self.buttons[k].disabled = row is None
@@ -1378,11 +1433,16 @@ def cells(self:ServerPanel, row:Row)->list:
     model, plan, url = self.made.get(row.plan.name), row.plan, row.url
     lane = model.lane(url) if model else None
     share = ','.join(map(str, getattr(plan, 'gpus', ()))) + (f' ({plan.memory:.0%})' if getattr(plan, 'memory', 0) else '')
-    error = row.error or (f'{type(lane.error).__name__}: {lane.error}' if lane and lane.error else '')
     speed = row.speed if row.speed is not None else model.speed(url) if model and model.got else None
     running = row.counts.get('running', lane.busy if lane else None) if row.alive else None
     return [light(row.state), row.label, 'hosted' if isinstance(plan, Hosted) else plan.engine, row.table.get('model') or plan.model.rpartition('/')[2] or plan.name, url, share,
-            speed, None if running is None else int(running), error]
+            speed, None if running is None else int(running)]
+
+@patch
+def last_error(self:ServerPanel, row:Row)->str:
+    "What went wrong last at an endpoint: at the server, or in a call."
+    lane = row.plan.name in self.made and self.made[row.plan.name].lane(row.url)
+    return row.error or (f'{type(lane.error).__name__}: {lane.error}' if lane and lane.error else '')
 
 def tail(row:Row, lines:int=40)->str:
     "The last lines of a server's log, without its key."
@@ -1477,13 +1537,11 @@ def take(self:ServerPanel, tables:list[dict]):
     self.rebuild()
     self.watch()
 
-# %% ../nbs/14_panels.ipynb #34897a61
+# %% ../nbs/14_panels.ipynb #476e7831
 import difflib, json
 from collections import Counter
 from html import unescape
 from itertools import islice
-
-from traitlets import TraitError
 
 from .data import _origin, _shown, only_reward, save_samples, to_dpo, write_jsonl
 from .analysis import above, axes, complete, depths, find, orders, outcomes, path, published_curve, winner
@@ -1577,12 +1635,13 @@ def layout(self:CurvePanel)->list[W.Widget]:
     return [fields_grid(*(f[name] for name in ('runs', 'x', 'y', 'k', 'align', 'by', 'reward', 'judge'))),
             bar(*checks, self.button('Read again', self.reread, 'Take in what was stored since')), self.pictures_box, save]
 
-# %% ../nbs/14_panels.ipynb #36a087c2
+# %% ../nbs/14_panels.ipynb #71132557
 def choose_values(
     panel:Panel, # With `fields`
     values:dict, # By the names of the fields
 ):
     "Set fields without being heard by those who follow them."
+    from traitlets import TraitError
     panel.held = True
     try:
         for name, value in values.items():
@@ -2137,7 +2196,7 @@ function render({model, el}) {
     })
 '''
 
-# %% ../nbs/14_panels.ipynb #a953c54b
+# %% ../nbs/14_panels.ipynb #0b68ff70
 _ROWS = '''
     const body = table.createTBody()
     rows.forEach((row, i) => {
@@ -2159,8 +2218,7 @@ _ROWS = '''
     const on = model.get('chosen').includes(i)
     tr.setAttribute('aria-selected', on); tr.classList.toggle('chosen', on); tr.querySelector('input').checked = on
   })
-  draw()
-  model.on('change:rows', draw); model.on('change:sort', draw); model.on('change:chosen', mark)
+  draw(); model.on('change:rows', draw); model.on('change:sort', draw); model.on('change:chosen', mark)
 }
 export default {render}
 '''
