@@ -16,6 +16,7 @@ _names = dict(
     data='load_prompts load_samples prompts_from save_samples to_dpo to_published to_sft write_jsonl',
     analysis='compare curve frame parting summary',
     plot='plot_curve plot_models plot_tree',
+    panels='CurvePanel RunPanel SampleBrowser ServerPanel TreePanel',
     cli='run_from stored_run',
 )
 _where = {name: module for module, names in _names.items() for name in names.split()}

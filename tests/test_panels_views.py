@@ -1,0 +1,185 @@
+"""What the panels on stored runs do when nobody clicks: through their traits, and without anywidget."""
+import asyncio
+import json
+
+import pytest
+
+from toa_nb import panels
+from toa_nb.core import Completion, InputError, Prompt, Score, Trial, Usage
+from toa_nb.panels import ROOT, CurvePanel, SampleBrowser, TreePanel, difference, places, tree_nodes
+from toa_nb.store import RunStore
+
+
+async def fill(path, run='toa', prompts=('sky', 'sea'), samples=6, text='text {n}'):
+    "A chain of samples per prompt, the last of which failed."
+    with RunStore(path, synchronous='NORMAL') as store:
+        store.create_run(run, dict(method='toa', reward='rm', watch=['judge'], models=[dict(name='a'), dict(name='b')]),
+                         [Prompt(p, f'Why is the {p} blue?', meta={'category': 'nature'}) for p in prompts])
+        for p in prompts:
+            for n in range(samples):
+                store.asked(run, p, Trial(n, 'ab'[n % 2], (), (n - 1,) if n else (), 'refine' if n else 'fresh', tree_parent=n - 1 if n else None))
+                if n == samples - 1: await store.finished(run, p, n, error='CallTimeout: no <answer>')
+                else:
+                    answer = Completion(text.format(n=n), Usage(10, 5 + n), latency=1.)
+                    await store.finished(run, p, n, answer, scores=[Score('rm', n / 10), Score('judge', -n / 10)])
+                store.told(run, p, n)
+
+
+@pytest.fixture
+def db(tmp_path):
+    asyncio.run(fill(tmp_path/'runs.db'))
+    return tmp_path/'runs.db'
+
+
+def test_a_curve_panel_is_made_again_by_its_settings(db):
+    one = CurvePanel(db, x='tokens', y='top', k=2, judge='judge', log=True)
+    two = CurvePanel(RunStore(db, 'r'), ['toa'], x='tokens', y='top', k=2, judge='judge', log=True)
+    assert [w.value for w in one.pictures_box.children] == [w.value for w in two.pictures_box.children] != []
+    assert "curve(df, x='tokens', y='top', k=2), curve(df, x='tokens', y='top', k=2, judge='judge'), log=True)" in one.code
+
+
+def test_an_error_of_the_curve_is_said_and_the_panel_goes_on(db, tmp_path):
+    panel = CurvePanel(db, x='tokens')
+    panel.set(runs=[])
+    assert 'No run is chosen.' in panel.message.value and not panel.pictures_box.children
+    panel.set(runs=['toa'])
+    assert len(panel.pictures_box.children) == 1
+    panel.file.value = str(tmp_path/'no such folder'/'c.png')
+    next(b for b in panel.box.children[-3].children if getattr(b, 'description', '') == 'Save').click()
+    assert 'no such folder' in panel.message.value and 'bad' in panel.message.value
+
+
+def test_reading_again_finds_a_new_run(db):
+    panel = CurvePanel(db, x='tokens')
+    asyncio.run(fill(db, 'later'))
+    panel.reread()
+    assert panel.fields['runs'].options and len(panel.fields['runs'].options) == 2
+    assert panel.set(runs=['toa', 'later'], by='run').curves()['']
+    assert sorted(panel.table()['run'].unique()) == ['later', 'toa']
+
+
+def test_curves_in_an_event_loop_show_what_was_chosen_last(db):
+    async def change():
+        panel = CurvePanel(db, x='tokens')
+        for y in ('top', 'mean', 'best', 'mean'): panel.fields['y'].value = y
+        while panel.jobs: await asyncio.sleep(.01)
+        return panel.pictures_box.children[0].value
+    assert asyncio.run(change()) == CurvePanel(db, x='tokens', y='mean').pictures_box.children[0].value
+
+
+def test_tree_follows_click_step_and_prompt(db):
+    panel = TreePanel(db)
+    assert panel.tree.selected == 4 and 'text 4' in panel.text.value
+    panel.tree.selected = 1
+    assert 'text 1' in panel.text.value and panel.number.value == 1
+    panel.view.value = 'parents'
+    assert 'text 0' in panel.text.value and 'text 1' not in panel.text.value
+    panel.tree.selected = ROOT
+    assert 'Why is the sky blue?' in panel.text.value
+    panel.tree.selected, panel.view.value = 5, 'response'
+    assert 'CallTimeout: no &lt;answer&gt;' in panel.text.value
+    panel.prompt.value = 'sea'
+    assert panel.tree.selected == 4 and len(panel.tree.nodes) == 7 and panel.tree.step == 6
+
+
+def test_tree_without_anywidget_is_a_picture(db, monkeypatch):
+    monkeypatch.setattr(panels, 'AnyWidget', None)
+    panel = TreePanel(db, step=6)
+    assert panel.tree.value[:4] == b'\x89PNG'
+    whole = panel.tree.value
+    panel.slider.value = 2
+    assert panel.tree.value != whole
+    panel.number.value = 2
+    assert 'text 2' in panel.text.value
+    with pytest.raises(InputError, match='anywidget is missing'): SampleBrowser(db)
+
+
+def test_a_tree_of_a_thousand_has_a_place_for_each(tmp_path):
+    asyncio.run(fill(tmp_path/'big.db', prompts=['p'], samples=1100))
+    panel = TreePanel(tmp_path/'big.db')
+    assert len(panel.tree.nodes) == 1001 and 'the first 1,000 of 1,100' in panel.message.value
+    assert len({(n['x'], n['y']) for n in panel.tree.nodes}) == 1001
+    assert all(0 <= n['x'] <= panel.tree.size[0] and 0 <= n['y'] <= panel.tree.size[1] for n in panel.tree.nodes)
+
+
+def test_a_tree_of_nothing_is_a_prompt():
+    assert places([]) == {ROOT: (50., 50.)} and [n['state'] for n in tree_nodes([], 'rm')] == ['prompt']
+
+
+@pytest.mark.parametrize('panel', [CurvePanel, TreePanel, SampleBrowser])
+def test_an_empty_store_is_said(panel, tmp_path):
+    RunStore(tmp_path/'empty.db').close()
+    assert 'empty.db holds no run yet' in panel(tmp_path/'empty.db').message.value
+
+
+def test_a_long_difference_is_found_quickly_and_whole():
+    old, new = ' '.join(f'w{i % 97}' for i in range(4000)), ' '.join(f'w{i % 89}' for i in range(4000))
+    html = difference(old, new)
+    assert html.count('<ins>') == html.count('</ins>') > 0
+
+
+def test_browser_pages_and_compares(db):
+    browser = SampleBrowser(db, page=5)
+    assert browser.count.value == '1 to 5 of 12' and [r[1] for r in browser.list.rows] == ['0', '1', '2', '3', '4']
+    browser.turn(-1)
+    assert browser.offset == 0
+    browser.turn(2)
+    assert browser.count.value == '11 to 12 of 12' and browser.list.rows[1][4:] == ['', '', 'failed: CallTimeout: no <answer>']
+    browser.set(prompt_id='sky', sort='best')
+    browser.list.chosen = [0, 1]
+    browser.mode.value = 'difference'
+    assert [c.value.count('<ins>') for c in browser.shown.children] == [0, 1]
+    browser.list.sort = 'worst'
+    assert browser.fields['sort'].value == 'worst' and browser.list.rows[0][1] == '0'
+
+
+def test_a_bound_that_is_no_number_is_said(db):
+    browser = SampleBrowser(db)
+    browser.fields['low'].value = 'much'
+    assert 'low: &#x27;much&#x27; is not a number' in browser.message.value
+    browser.fields['low'].value = '0.3'
+    assert browser.found['reward'].min() == .3 and not browser.message.value
+
+
+def test_pairs_outlive_the_panel_and_can_be_taken_back(db):
+    browser = SampleBrowser(db, prompt_id='sky')
+    browser.list.chosen = [1, 3]
+    browser.prefer()
+    browser.list.chosen = [3, 0]
+    browser.prefer()
+    later = SampleBrowser(db)
+    assert [(p['trial_chosen'], p['trial_rejected']) for p in later.pairs()] == [(1, 3), (3, 0)]
+    assert '2 pairs by hand' in later.pair_line.value
+    later.undo()
+    later.export_pairs(db.parent/'dpo.jsonl')
+    rows = [json.loads(line) for line in (db.parent/'dpo.jsonl').read_text().splitlines()]
+    assert [(r['prompt_id'], r['policy']) for r in rows] == [('sky', 'by hand'), ('sea', 'mu-2sigma')]
+    assert rows[0].keys() == rows[1].keys()
+
+
+@pytest.mark.parametrize('rows, why', [([0], '1 samples are chosen'), ([0, 5], 'no answer with a score'), ([0, 6], 'different prompts')])
+def test_what_is_no_pair_is_refused(db, rows, why):
+    browser = SampleBrowser(db)
+    browser.list.chosen = rows
+    with pytest.raises(InputError, match=why): browser.prefer()
+    assert not browser.pairs_file.exists()
+
+
+def test_the_selection_is_written_as_a_table(db):
+    browser = SampleBrowser(db, model='a')
+    text = browser.export(db.parent/'s.csv').read_text()
+    assert len(text.splitlines()) == 7 and 'text 4' in text
+    with pytest.raises(InputError, match='another ending'): browser.export(db.parent/'s.xls')
+
+
+def test_a_panel_reads_beside_a_run_that_is_being_written(tmp_path):
+    async def both():
+        await fill(tmp_path/'runs.db')
+        with RunStore(tmp_path/'runs.db') as store:
+            panel = TreePanel(tmp_path/'runs.db', selected=0)
+            store.asked('toa', 'sky', Trial(6, 'a', (), (4,), 'refine', tree_parent=4))
+            await store.finished('toa', 'sky', 6, Completion('new', Usage(1, 1)), scores=[Score('rm', .9)])
+            panel.reread()
+            return panel
+    panel = asyncio.run(both())
+    assert [n['state'] for n in panel.tree.nodes].count('best') == 1 and 6 in panel.samples and panel.number.value == 0
