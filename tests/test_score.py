@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toa_nb.analysis import curve, frame, parting
-from toa_nb.compute import Card
+from toa_nb.compute import Card, reward_flops
 from toa_nb.core import Completion, InputError, Prompt, Sample, Score, StoreError, StoreLocked, Trial, Usage
 from toa_nb.models import FakeModel
 from toa_nb.rewards import Constraints, FunctionReward, GroupReward, RewardQueue
@@ -262,6 +262,26 @@ def test_the_card_of_the_reward_is_on_record(tmp_path):
     with RunStore(path, 'r') as store:
         value, = [value for kind, value in store.events('r') if kind == 'reward']
     assert (value['name'], value['version'], Card(**value['card'])) == ('vowels', '1', card)
+
+
+def test_what_scoring_costs_is_known_from_the_store_prefixes_included(tmp_path):
+    path, card = tmp_path/'r.db', Card('rm', 1_000, 1_000, 1, 8, 1, 1, 8, 16, 32, head_rows=0, source='test')
+
+    class Model(Counting):
+        async def score_groups(self, groups): return [[Score('', 1., tokens=4, details={'cached_tokens': 20}) for _ in responses] for _, responses in groups]
+
+    reward, other = Model(), Model()
+    reward.card, other.name = card, 'uncarded'
+
+    async def go(reward):
+        await score(path, 'r', quick(reward))
+        with RunStore(path, 'r') as store: return frame(store, cards={})['reward_flops'].tolist(), frame(list(store.samples('r')), reward='length', cards={},
+                                                                                                      reward_cards={'vowels': card})['reward_flops'].tolist()
+
+    asyncio.run(made(path, n=1))
+    one = float(reward_flops(card, 24) - reward_flops(card, 20))
+    assert asyncio.run(go(reward)) == ([one] * 6, [one] * 6)
+    assert all(np.isnan(v) for v in asyncio.run(go(other))[0])                    # it reads tokens and nobody knows its size
 
 
 def test_progress_is_told_while_it_lasts(tmp_path, capsys):
