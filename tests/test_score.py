@@ -115,6 +115,8 @@ def test_cut_off_in_the_middle_it_goes_on_where_it_was(tmp_path):
             while sum(s.value('vowels') is not None for s in store.samples('r')) < 8: await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError): await task
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) <= 2                                      # this one and the queue's worker
         kept = [s.completion.text for s in stored(path) if s.value('vowels') is not None]
         second = Counting()
         done = await score(path, 'r', quick(second))
@@ -343,6 +345,8 @@ def test_a_guide_that_stands_still_has_not_parted():
     assert row(falling)['parted'] and row(falling)['at'] == 1
     found = row(still)                                                            # the first answer stays the chosen one
     assert not found['parted'] and found['guide'] == 0
+    found = row(still, y='mean')                                                  # both fall
+    assert not found['parted'] and found['guide_high'] < 0 and found['judge_high'] < 0
 
 
 @pytest.mark.parametrize('n, parted', [(1, False), (5, False), (6, True)])
