@@ -36,6 +36,16 @@ def until(condition, seconds=15.):
         time.sleep(.02)
 
 
+@pytest.fixture(autouse=True)
+def others():
+    "Processes of other tests of this session, which are not ours to count."
+    global before
+    before = set(serve.descendants(os.getpid()))
+
+
+def children(): return set(serve.descendants(os.getpid())) - before
+
+
 def gone(pid): return not serve.is_running(pid, serve.started_at(pid))
 
 
@@ -200,7 +210,7 @@ def test_an_interrupted_start_of_many_leaves_nothing(monkeypatch):
     monkeypatch.setattr(serve.Fleet, '_start', lambda fleet, i, locks, say: (_ for _ in ()).throw(KeyboardInterrupt) if i else
                         fleet.servers.__setitem__(0, serve.start(fleet.plan[0], say=None)))
     with pytest.raises(KeyboardInterrupt): serve.start_all([fake(), fake()])
-    assert serve.servers() == [] and not serve.descendants(os.getpid())
+    assert serve.servers() == [] and not children()
 
 
 def test_a_hung_server_is_restarted_and_a_hopeless_one_given_up():
@@ -245,14 +255,14 @@ def test_a_start_that_is_interrupted_leaves_nothing(monkeypatch):
     def interrupt(self): raise KeyboardInterrupt
     monkeypatch.setattr(serve.Server, 'healthy', interrupt)
     with pytest.raises(KeyboardInterrupt): serve.start(fake(), say=None)
-    assert not serve.descendants(os.getpid())
+    assert not children()
 
 
 def test_a_server_that_never_answers_is_given_up():
     silent = serve.Launch('silent', 'fake', (sys.executable, '-c', 'import time; print("CUDA out of memory", flush=True); time.sleep(600)'),
                           timeout=.5, grace=.2)
     with pytest.raises(serve.ServeError, match=r'was not ready after \d s:\nCUDA out of memory\nThe model does not fit'): serve.start(silent, say=None)
-    assert not serve.descendants(os.getpid())
+    assert not children()
 
 
 def test_a_missing_index_is_said_with_the_remedy(tmp_path, monkeypatch):

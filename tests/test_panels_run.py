@@ -1,0 +1,211 @@
+"""Server panel and run panel through their traits, without a browser."""
+import asyncio
+
+import pytest
+
+import toa_nb.tree  # noqa: F401
+from toa_nb.core import CallTimeout, InputError, Prompt
+from toa_nb.models import FakeModel
+from toa_nb.panels import Look, RunPanel, ServerPanel, from_toml, safe, stored_run, to_toml
+from toa_nb.rewards import FunctionReward
+from toa_nb.run import Run
+from toa_nb.samplers import BestOfN, methods
+from toa_nb.store import RunStore
+
+tasks = [Prompt(f'p{i}', f'What is {i} + {i}?') for i in range(4)]
+length = FunctionReward(lambda prompt, response: len(response)/100, name='length')
+short = FunctionReward(lambda prompt, response: -len(response)/100, name='short')
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TOA_STATE', str(tmp_path/'state'))
+
+
+def pair(**options): return [FakeModel(n, **options) for n in 'ab']
+
+
+def panel(**options): return RunPanel('runs.db', tasks, pair(**options), [length, short], every=.01)
+
+
+async def ended(p):
+    await p.run
+    await p.following
+
+
+@pytest.mark.parametrize('method', methods)
+def test_every_method_runs_from_its_form(method):
+    async def main():
+        p = panel().set(method=method, n=6, take=2, reward='length', watch=('short',))
+        p.buttons['Start'].click()
+        await ended(p)
+        assert p.run.progress.samples == 12 and f'{methods[method].__name__}(n=6)' in p.code_line.value
+    asyncio.run(main())
+
+
+def test_the_line_of_code_makes_the_same_run():
+    p = panel().set(n=4, take=2, reward='length', watch=('short',), budget=dict(samples=3, tokens='1e4'), per_run=dict(money=2), seed=7, concurrency=3)
+    run = p.build()
+    import toa_nb
+    from toa_nb.panels import spread
+    given = dict(spread=spread, prompts=tasks, models=pair(), reward=length, rewards=dict(short=short))
+    again = eval(p.code(run), {n: getattr(toa_nb, n) for n in toa_nb.__all__} | given)
+    assert again.config() == run.config() and again.concurrency == run.concurrency == 3
+    assert [q.id for q in again.prompts] == [q.id for q in run.prompts] == ['p0', 'p2']
+
+
+@pytest.mark.parametrize('values, said', [
+    (dict(take='few'), "'few' is not a whole number"), (dict(take='0'), 'Take at least 1'), (dict(prompts='missing.jsonl'), 'there is no such file'),
+    (dict(models=()), 'there are no models'), (dict(tau='-1'), 'TOA.tau'), (dict(budget=dict(tokens='0')), 'is no limit'),
+    (dict(reward='length', watch=('length',)), "two rewards are called 'length'"), (dict(models_file='missing.toml'), "can't be read")])
+def test_what_is_wrong_is_said_and_nothing_starts(values, said):
+    async def main():
+        p = panel()
+        p.set(**values)
+        p.buttons['Start'].click()
+        assert said in p.message.value.replace('&#x27;', "'") and p.run is None
+    asyncio.run(main())
+
+
+def test_a_failure_of_the_run_is_said():
+    class Wrong(FakeModel):
+        async def check(self): raise CallTimeout('is the <server> up?')
+
+    async def main():
+        p = RunPanel('runs.db', tasks, [Wrong('a')], [length], every=.01).set(reward='length')
+        p.start()
+        await p.following
+        assert 'is the &lt;server&gt; up?' in p.message.value and 'failed' in p.status.value
+    asyncio.run(main())
+
+
+def test_pause_lets_calls_finish_and_cancel_does_not():
+    models = pair(latency=.02, capacity=2)
+
+    def lost():
+        with RunStore('runs.db', 'r') as store: return sum(m.calls for m in models) - store.count('toa')
+
+    async def main():
+        p = RunPanel('runs.db', tasks, models, [length], every=.01).set(n=10, reward='length')
+        run = p.start()
+        while run.progress.samples < 5: await asyncio.sleep(.001)
+        p.pause()
+        await ended(p)
+        assert lost() == 0 and run.progress.state == 'stopped'
+        p.resume()
+        while run.progress.in_flight < 4: await asyncio.sleep(.001)
+        p.cancel()
+        await ended(p)
+        assert lost() == 4
+        p.resume()
+        await ended(p)
+        assert run.progress.samples == 40 and '40 of 40' in p.status.value
+    asyncio.run(main())
+
+
+def test_a_panel_on_a_run_from_a_cell_follows_it():
+    async def main():
+        run = Run(tasks, BestOfN(n=5), pair(latency=.005), length, store='cell.db').start()
+        p = RunPanel(run, every=.01)
+        await ended(p)
+        assert '20 of 20 samples' in p.status.value and not p.buttons['Extend'].disabled
+        p.more.value = 2
+        p.buttons['Extend'].click()
+        await ended(p)
+        assert '28 of 28 samples' in p.status.value
+    asyncio.run(main())
+
+
+def test_a_run_that_goes_on_can_not_be_left_or_doubled():
+    async def main():
+        p = panel(latency=.01).set(reward='length')
+        run = p.start()
+        while not run.progress.in_flight: await asyncio.sleep(.001)
+        with pytest.raises(InputError, match='is going on'): p.start()
+        with pytest.raises(InputError, match='is going on'): p.show('')
+        p.cancel()
+        await ended(p)
+    asyncio.run(main())
+
+
+def test_without_an_event_loop_the_stored_run_is_shown():
+    asyncio.run(Run(tasks, BestOfN(n=3), pair(), length, store='runs.db').finish())
+    p = RunPanel('runs.db', every=.01)
+    assert '12 of 12 samples' in p.status.value and p.curve.value[:4] == b'\x89PNG' and len(p.curve.value) > 5000
+
+
+def test_a_run_that_was_killed_is_shown_as_cut_off():
+    asyncio.run(Run(tasks, BestOfN(n=3), pair(), length, store='runs.db').finish())
+    with RunStore('runs.db') as store: store.set_status('best_of_n', 'running')
+    assert 'cut off' in RunPanel('runs.db').status.value
+
+
+def test_hostile_names_and_answers_stay_text():
+    evil = '<img src=x onerror=alert(1)>'
+
+    async def main():
+        p = RunPanel('runs.db', [Prompt(evil, evil)], [FakeModel(evil, fail=lambda n: CallTimeout(evil) if n % 2 else None)], [length], every=.01)
+        p.set(n=4, reward='length', name=evil).start()
+        await ended(p)
+        shown = ''.join([p.status.value, p.lists.value, p.message.value, p.code_line.value, p.forecast.value])
+        assert '<img' not in shown and safe(evil) in shown
+    asyncio.run(main())
+
+
+def test_a_large_run_is_drawn_from_some_prompts():
+    many = [Prompt(f'p{i}', 'Say something.') for i in range(50)]
+    asyncio.run(Run(many, BestOfN(n=4), pair(), length, store='runs.db').finish())
+    look = Look('runs.db', 'best_of_n', most=40)
+    look.update()
+    assert len(look.known) == 10 and '10 of 50 prompts' in look.figure().get_suptitle()
+    look.close()
+
+
+def test_stored_run_keeps_every_setting():
+    run = Run(tasks, methods['moa'](n=6, n_iter=2), pair(), length, store='runs.db', watch=[short], seed=3)
+    asyncio.run(run.finish())
+    assert stored_run('runs.db', models=pair(), rewards=[length, short]).config() == run.config()
+
+
+def texts(widget):
+    "Everything that a widget and those inside it hold."
+    yield repr(widget.get_state())
+    for w in getattr(widget, 'children', ()): yield from texts(w)
+
+
+key = 'sk-proj-abcdef0123456789'
+
+
+def test_a_key_is_in_no_widget():
+    p = ServerPanel()
+    p.entries['name'].value, p.entries['url'].value, p.entries['api_key_env'].value = 'x', 'https://me:hunter2@host/v1', key
+    p.buttons['Add'].click()
+    assert p.rows == [] and key not in ''.join(texts(p.box))
+    assert 'hunter2' not in p.message.value and 'credentials' in p.message.value
+
+
+def test_file_round_trip_keeps_everything(tmp_path):
+    tables = [dict(engine='hosted', name='a b"c', url='http://127.0.0.1:1/v1', stop=['</s>', 'né\n'], temperature=.2, system='Be "brief"\x7f'),
+              dict(engine='llama_cpp', name='local', threads=2, keep=True, max_tokens=64, card='SmolLM2-135M-Instruct')]
+    (tmp_path/'servers.toml').write_text(to_toml(tables), encoding='utf-8')
+    assert from_toml(tmp_path/'servers.toml') == tables
+    p = ServerPanel(tmp_path/'servers.toml')
+    assert [r.label for r in p.rows] == ['a b"c', 'local'] and p.tables == tables
+
+
+def test_replicas_are_rows_and_unknown_endpoints_are_refused():
+    p = ServerPanel([dict(engine='llama_cpp', name='m', replicas=2)])
+    assert [r.label for r in p.rows] == ['m', 'm (2)']
+    with pytest.raises(InputError, match='there is no endpoint'): p.row('n')
+    p.remove('m (2)')
+    assert p.rows == []
+
+
+def test_run_panel_takes_the_models_of_a_server_panel():
+    servers = ServerPanel([dict(name='a', url='http://127.0.0.1:1/v1')])
+    p = RunPanel('runs.db', tasks, servers)
+    assert p.fields['models'].value == ('a',)
+    servers.add(name='b', url='http://127.0.0.1:2/v1')
+    assert p.fields['models'].value == ('a', 'b')
+    assert p.all_models()[0] is servers.models()[0]

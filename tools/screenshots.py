@@ -1,0 +1,86 @@
+"""Pictures of the panels, for README and tutorials: `python tools/screenshots.py [NAME ...]` writes them to nbs/images.
+
+They show the runs of `make demo SMALL=1`, so that has to come first; JupyterLab and Chromium are needed as for the tests.
+Each picture is a function here, which opens a notebook, does what the reader would do, and takes it.
+"""
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+root = Path(__file__).parent.parent
+sys.path[:0] = [str(root), str(root/'tests')]
+from browser import Lab, missing  # noqa: E402
+
+demo = root/'runs/demo-small/demo.db'
+replay = '''
+from toa_nb import *
+from toa_nb.panels import *
+from toa_nb.rewards import Constraints
+with RunStore('demo.db', 'r') as store:
+    samples, prompts = [s for r in store.runs() for s in store.samples(r['name'])], store.prompts('toa')
+class Slow(ReplayModel):
+    async def generate(self, messages, *, seed):
+        await asyncio.sleep(.3 + seed % 100/200)
+        return await super().generate(messages, seed=seed)
+import asyncio
+models = [Slow(n, samples, prompts, card=card('SmolLM2-135M-Instruct')) for n in ('plain', 'bold', 'careful')]
+'''
+
+
+def run_settings(lab, out):
+    "The run panel before a start, with the projection."
+    lab.notebook(replay, "panel = RunPanel('new.db', prompts, models)\npanel")
+    lab.press('.toa-RunPanel', 'Estimate')
+    lab.see('.toa-RunPanel', '48 samples')
+    lab.shot('.toa-RunPanel', out/'run_settings.png')
+
+
+def run_going(lab, out):
+    "The run panel while a run goes on."
+    lab.notebook(replay, "panel = RunPanel('going.db', prompts, models)\npanel.set(n=96).start()\npanel")
+    lab.page.wait_for_timeout(4000)
+    lab.shot('.toa-RunPanel', out/'run_going.png')
+
+
+def run_stored(lab, out):
+    "The run panel on a stored run."
+    lab.notebook('from toa_nb.panels import *', "RunPanel('demo.db')")
+    lab.see('.toa-RunPanel', 'finished')
+    lab.page.wait_for_timeout(1500)
+    lab.shot('.toa-RunPanel', out/'run_stored.png')
+
+
+def servers(lab, out):
+    "The server panel with a real local server, a test prompt, and an endpoint that has no key."
+    lab.notebook('from toa_nb.panels import *', """panel = ServerPanel([
+    dict(engine='llama_cpp', name='smollm2-135m', parallel=4, card='SmolLM2-135M-Instruct', max_tokens=112),
+    dict(name='gpt-4o-mini', url='https://api.openai.com/v1', api_key_env='OPENAI_API_KEY')])
+panel.folds.selected_index = 1
+panel""")
+    lab.press('.toa-ServerPanel', 'Start')
+    lab.see('.toa-ServerPanel', 'ready', timeout=60)
+    lab.press('.toa-ServerPanel', 'Ask')
+    lab.see('.toa-ServerPanel', 'tokens read', timeout=60)
+    lab.shot('.toa-ServerPanel', out/'servers.png')
+
+
+SHOTS = [servers, run_settings, run_going, run_stored]
+
+
+def main(names, out=root/'nbs/images'):
+    if why := missing(): sys.exit(why)
+    if not demo.exists(): sys.exit(f'{demo.relative_to(root)} is missing: run `make demo SMALL=1` first.')
+    out.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        lab = Lab(folder)
+        shutil.copy(demo, lab.notebooks)
+        try:
+            for shot in [s for s in SHOTS if not names or s.__name__ in names]:
+                lab.thread.submit(shot, lab, out).result()
+                lab.thread.submit(lab.settle).result()
+                print(f'{out.relative_to(root)}/{shot.__name__}.png')
+        finally: lab.close()
+
+
+if __name__ == '__main__': main(sys.argv[1:])
