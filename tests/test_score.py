@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toa_nb.analysis import curve, frame, parting
-from toa_nb.compute import Card
+from toa_nb.compute import Card, reward_flops
 from toa_nb.core import Completion, InputError, Prompt, Sample, Score, StoreError, StoreLocked, Trial, Usage
 from toa_nb.models import FakeModel
 from toa_nb.rewards import Constraints, FunctionReward, GroupReward, RewardQueue
@@ -115,6 +115,8 @@ def test_cut_off_in_the_middle_it_goes_on_where_it_was(tmp_path):
             while sum(s.value('vowels') is not None for s in store.samples('r')) < 8: await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError): await task
+        await asyncio.sleep(0)
+        assert not [t for t in asyncio.all_tasks() if t.get_coro().__qualname__.endswith('judge')]
         kept = [s.completion.text for s in stored(path) if s.value('vowels') is not None]
         second = Counting()
         done = await score(path, 'r', quick(second))
@@ -264,6 +266,26 @@ def test_the_card_of_the_reward_is_on_record(tmp_path):
     assert (value['name'], value['version'], Card(**value['card'])) == ('vowels', '1', card)
 
 
+def test_what_scoring_costs_is_known_from_the_store_prefixes_included(tmp_path):
+    path, card = tmp_path/'r.db', Card('rm', 1_000, 1_000, 1, 8, 1, 1, 8, 16, 32, head_rows=0, source='test')
+
+    class Model(Counting):
+        async def score_groups(self, groups): return [[Score('', 1., tokens=4, details={'cached_tokens': 20}) for _ in responses] for _, responses in groups]
+
+    reward, other = Model(), Model()
+    reward.card, other.name = card, 'uncarded'
+
+    async def go(reward):
+        await score(path, 'r', quick(reward))
+        with RunStore(path, 'r') as store: return frame(store, cards={})['reward_flops'].tolist(), frame(list(store.samples('r')), reward='length', cards={},
+                                                                                                      reward_cards={'vowels': card})['reward_flops'].tolist()
+
+    asyncio.run(made(path, n=1))
+    one = float(reward_flops(card, 24) - reward_flops(card, 20))
+    assert asyncio.run(go(reward)) == ([one] * 6, [one] * 6)
+    assert all(np.isnan(v) for v in asyncio.run(go(other))[0])                    # it reads tokens and nobody knows its size
+
+
 def test_progress_is_told_while_it_lasts(tmp_path, capsys):
     path = tmp_path/'r.db'
 
@@ -323,6 +345,8 @@ def test_a_guide_that_stands_still_has_not_parted():
     assert row(falling)['parted'] and row(falling)['at'] == 1
     found = row(still)                                                            # the first answer stays the chosen one
     assert not found['parted'] and found['guide'] == 0
+    found = row(still, y='mean')                                                  # both fall
+    assert not found['parted'] and found['guide_high'] < 0 and found['judge_high'] < 0
 
 
 @pytest.mark.parametrize('n, parted', [(1, False), (5, False), (6, True)])

@@ -33,8 +33,8 @@ def _row(s):
 # %% ../nbs/12_analysis.ipynb #dafbab7e
 def _from_samples(samples):
     "Rows of samples, and their scores by the position of the row."
-    scores = [(i, sc.reward, sc.value, sc.tokens) for i, s in enumerate(samples) for sc in s.scores]
-    return pd.DataFrame(map(_row, samples), columns=_raw), pd.DataFrame(scores, columns=['row', 'reward', 'value', 'tokens'])
+    scores = [(i, sc.reward, sc.value, sc.tokens, (sc.details or {}).get('cached_tokens', 0)) for i, s in enumerate(samples) for sc in s.scores]
+    return pd.DataFrame(map(_row, samples), columns=_raw), pd.DataFrame(scores, columns=['row', 'reward', 'value', 'tokens', 'cached'])
 
 # %% ../nbs/12_analysis.ipynb #fc870cff
 _rows_sql = """
@@ -43,7 +43,8 @@ SELECT t.seq, tell.seq, t.prompt, t.number, model, kind, layer, action, parents,
 FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq LEFT JOIN tell ON tell.trial = t.seq
 WHERE p.run = (SELECT id FROM run WHERE name = ?)"""
 _scores_sql = """
-SELECT c.trial, c.reward, c.value, c.tokens FROM prompt p JOIN trial t ON t.prompt = p.id JOIN score c ON c.trial = t.seq
+SELECT c.trial, c.reward, c.value, c.tokens, CASE WHEN details LIKE '%"cached_tokens"%' AND json_valid(details) THEN json_extract(details, '$.cached_tokens') ELSE 0 END
+FROM prompt p JOIN trial t ON t.prompt = p.id JOIN score c ON c.trial = t.seq
 WHERE p.run = (SELECT id FROM run WHERE name = ?) ORDER BY c.trial, c.seq"""
 
 # %% ../nbs/12_analysis.ipynb #8442eaca
@@ -51,7 +52,7 @@ def _from_store(store, run):
     "The same, of one run in a store, in the order in which its searches were told."
     df = pd.DataFrame(store._rows(_rows_sql, (run,)), columns=['seq', 'told', *_raw[1:]])
     df = df.iloc[np.lexsort((df['number'], df['told'].fillna(math.inf), df['prompt_id']))].reset_index(drop=True)
-    scores = pd.DataFrame(store._rows(_scores_sql, (run,)), columns=['seq', 'reward', 'value', 'tokens']).drop_duplicates(['seq', 'reward'], keep='last')
+    scores = pd.DataFrame(store._rows(_scores_sql, (run,)), columns=['seq', 'reward', 'value', 'tokens', 'cached']).drop_duplicates(['seq', 'reward'], keep='last')
     scores.insert(0, 'row', pd.Series(df.index, df['seq']).reindex(scores.pop('seq')).to_numpy())
     df['prompt_id'] = df['prompt_id'].map({key: name for name, key in store._run(run)[1].items()})
     df['parents'] = [tuple(map(int, p.split(','))) if p else () for p in df['parents']]
@@ -94,8 +95,8 @@ def _add_scores(df, scores, rewards, reward_cards):
         rows, read, value = part['row'].to_numpy(int), part['tokens'].to_numpy('int64'), np.full(len(df), np.nan)
         value[rows] = part['value'].to_numpy(float)
         df[column] = np.where(failed, np.nan, value)
-        known = name in reward_cards
-        flops[rows] += column_reward_flops(reward_cards[name], read) if known else np.where(read > 0, np.nan, 0.)
+        card = reward_cards.get(name)
+        flops[rows] += column_reward_flops(card, read, part['cached'].fillna(0).to_numpy('int64')) if card else np.where(read > 0, np.nan, 0.)
         tokens[rows] += read
     df['reward_flops'], df['reward_tokens'] = flops, tokens
 
@@ -111,7 +112,9 @@ def _stored_cards(store, runs):
     "The cards of models and of rewards that the configurations of stored runs hold."
     configs = [store.config(run) for run in runs]
     models = {m['name']: Card(**m['card']) for c in configs for m in c.get('models', ()) if m.get('card')}
-    return models, {name: Card(**fields) for c in configs for name, fields in c.get('reward_cards', {}).items()}
+    judges = [pair for c in configs for pair in c.get('reward_cards', {}).items()]
+    judges += [(value['name'], value['card']) for run in runs for kind, value in store.events(run) if kind == 'reward']
+    return models, {name: Card(**fields) for name, fields in judges if fields}
 
 # %% ../nbs/12_analysis.ipynb #05bbc376
 def _labels(source, runs, labels):
@@ -136,7 +139,7 @@ def frame(
     run:str|list[str]|None=None, # Take only these runs; None: all
     cards:dict[str,Card|None]|None=None, # Card of each model, by the name used in trials; None: as the store says, or those that `compute.cards` knows by that name
     reward:str='', # Name of the reward that guided, for the column `reward`; empty: as the store says, or the only one there is
-    reward_cards:dict[str,Card|None]|None=None, # Card of each reward, None for one that costs nothing worth counting; None: as the store says
+    reward_cards:dict[str,Card|None]|None=None, # Card of each reward, by name; one that reads no tokens needs none; None: as the store says
     labels:dict[str,str]|None=None, # Method of each run, for the column `method`; else from its configuration, else the run's name
     prompts:Iterable[Prompt]|None=None, # For the column `category`; None: those of the store
 )->pd.DataFrame: # One row per sample

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['cards', 'Card', 'count_params', 'card_from_params', 'card', 'card_from_config', 'attention_flops', 'Flops',
-           'call_flops', 'published_flops', 'reward_flops', 'Cost', 'generation_cost', 'scoring_cost', 'sample_cost',
-           'column_costs', 'column_reward_flops', 'Budget']
+           'call_flops', 'published_flops', 'reward_flops', 'Cost', 'generation_cost', 'score_flops', 'scoring_cost',
+           'sample_cost', 'column_costs', 'column_reward_flops', 'Budget']
 
 # %% ../nbs/01_compute.ipynb #352af039
 import json, math
@@ -340,20 +340,28 @@ def generation_cost(
         money=(p*card.price_in + q*card.price_out)/1e6)
 
 # %% ../nbs/01_compute.ipynb #3b545a7f
+def score_flops(
+    card:Card, # The reward model
+    score:Score, # A score by it; `details['cached_tokens']` counts tokens that were computed for an earlier one
+)->int:
+    "FLOPs of one score."
+    cached = (score.details or {}).get('cached_tokens', 0)
+    return reward_flops(card, score.tokens + cached, cached)
+
 def scoring_cost(
     scores:tuple[Score,...]|list[Score], # Scores of a sample
-    reward_cards:dict[str,Card|None], # Card of each reward, by name; None for one that costs nothing worth counting
+    reward_cards:dict[str,Card|None], # Card of each reward, by name; one that reads no tokens needs none
 )->Cost:
     "What rewards spent on `scores`."
-    known = all(s.reward in reward_cards for s in scores if s.tokens)
-    flops = float(sum(reward_flops(c, s.tokens) for s in scores if (c := reward_cards.get(s.reward)))) if known else None
+    known = all(reward_cards.get(s.reward) for s in scores if s.tokens)
+    flops = float(sum(score_flops(reward_cards[s.reward], s) for s in scores if s.tokens)) if known else None
     return Cost(reward_tokens=sum(s.tokens for s in scores), reward_flops=flops)
 
 # %% ../nbs/01_compute.ipynb #33596208
 def sample_cost(
     sample:Sample, # A finished sample
     cards:dict[str,Card|None], # Card of each model, by the name used in trials
-    reward_cards:dict[str,Card|None], # Card of each reward, by name; None for one that costs nothing worth counting
+    reward_cards:dict[str,Card|None], # Card of each reward, by name; one that reads no tokens needs none
 )->Cost:
     "What `sample` has cost."
     return generation_cost(sample, cards.get(sample.trial.model)) + scoring_cost(sample.scores, reward_cards)
@@ -372,11 +380,12 @@ def column_costs(
                 money=(p*card.price_in + q*card.price_out)/1e6)
 
 def column_reward_flops(
-    card:Card|None, # The card of the reward; None: it computes nothing worth counting
-    tokens, # Array with the tokens that it read for each sample
+    card:Card, # The card of the reward
+    tokens, # Array with the tokens that it computed for each sample
+    cached_tokens=0, # Array with those that it had computed for an earlier one
 ): # Array
-    "`reward_flops` of many scores by one reward."
-    return 0.*tokens if card is None else _scoring(card, tokens, 0) + 0.
+    "`score_flops` of many scores by one reward."
+    return _scoring(card, tokens + cached_tokens, cached_tokens) + 0.
 
 # %% ../nbs/01_compute.ipynb #70ac0941
 @dataclass(frozen=True)

@@ -372,12 +372,14 @@ async def score(self:RewardQueue,
     key = hashlib.sha256(repr((prompt, response)).encode()).digest()
     if key in self.known:
         self.known.move_to_end(key)
-        return self.known[key]
+        return replace(self.known[key], tokens=0)
     loop = asyncio.get_running_loop()
-    if key not in self.promised or self.promised[key].get_loop() is not loop:
+    first = key not in self.promised or self.promised[key].get_loop() is not loop
+    if first:
         self.promised[key] = loop.create_future()
         self._enqueue(key, (prompt, response, 0))
-    return await asyncio.shield(self.promised[key])
+    score = await asyncio.shield(self.promised[key])
+    return score if first else replace(score, tokens=0)
 
 # %% ../nbs/07_rewards.ipynb #5178f8ae
 @patch

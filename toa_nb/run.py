@@ -162,7 +162,8 @@ def config(self:Run)->dict:
     "The run as data; holds no secrets."
     return dict(method=next(k for k, v in methods.items() if v is type(self.method)), settings=asdict(self.method), seed=self.seed,
                 models=[describe_model(m) for m in self.models.values()], reward=self.reward.name, watch=[r.name for r in self.watch],
-                versions={r.name: r.version for r in [self.reward, *self.watch]}, budget=asdict(self.budget), templates=asdict(self.templates))
+                versions={r.name: r.version for r in [self.reward, *self.watch]},
+                reward_cards={r.name: r.card and asdict(r.card) for r in [self.reward, *self.watch]}, budget=asdict(self.budget), templates=asdict(self.templates))
 
 # %% ../nbs/10_run.ipynb #105af974
 SAME = ('method', 'settings', 'seed', 'reward', 'templates')
@@ -680,7 +681,8 @@ async def print_progress(
 def report(self:Run)->str:
     "What was done, what it cost, and every kind of failure with its first message."
     p, lines = self.progress, [f'{self.name}: {self.progress}']
-    if p.cost.flops is not None: lines.append(f'{p.cost.tokens:,} tokens, {p.cost.flops:.3g} FLOPs, {p.cost.reward_flops or 0:.3g} FLOPs of rewards')
+    flops = lambda n: 'unknown' if n is None else f'{n:.3g}'
+    lines.append(f'{p.cost.tokens:,} tokens, {flops(p.cost.flops)} FLOPs, {flops(p.cost.reward_flops)} FLOPs of rewards')
     lines += [f'{who}: {f.count} x {f.first}' for (who, _), f in sorted(p.failures.items(), key=lambda kv: -kv[1].count)]
     return '\n'.join(lines)
 
