@@ -45,7 +45,7 @@ def test_every_method_runs_from_its_form(method):
 
 
 def test_the_line_of_code_makes_the_same_run():
-    p = panel().set(n=4, take=2, reward='length', watch=('short',), budget=dict(samples=3, tokens='1e4'), per_run=dict(money=2), seed=7, concurrency=3)
+    p = panel().set(n=4, take=2, reward='length', watch=('short',), budget=dict(samples=3, tokens='1e4'), per_run=dict(samples=20), seed=7, concurrency=3)
     run = p.build()
     import toa_nb
     from toa_nb.panels import spread

@@ -6,17 +6,16 @@
 __all__ = ['STYLE', 'blank', 'ENGINES', 'CLIENT', 'x_names', 'y_names', 'aligns', 'ROOT', 'VIEWS', 'MOST', 'order_names', 'safe',
            'Panel', 'words', 'field', 'form', 'bar', 'side_by_side', 'number', 'file_field', 'found_files', 'Html',
            'cell', 'short', 'table', 'light', 'meter', 'picture', 'draw', 'image', 'help_of', 'setting', 'safe_label',
-           'read_settings', 'as_code', 'spread', 'Rate', 'rates', 'guess', 'width', 'Projection', 'project',
+           'read_settings', 'as_code', 'spread', 'Rate', 'rates', 'guess', 'width', 'Projection', 'clock', 'project',
            'call_cost', 'cards_of', 'wanted', 'stored_progress', 'enter_note', 'enter_samples', 'held', 'stored_run',
-           'stored_models', 'known_reward', 'Look', 'RunPanel', 'clock', 'failure_table', 'engine_help', 'entry',
-           'read_entry', 'server_fields', 'check_table', 'to_toml', 'from_toml', 'Metered', 'read_metrics', 'Row',
-           'fetch', 'ServerPanel', 'start_row', 'by_gpu', 'gpu_words', 'tail', 'reading', 'plain', 'where',
-           'store_code', 'fields_grid', 'CurvePanel', 'choose_values', 'follow', 'tree_nodes', 'node_words',
-           'model_colours', 'shares', 'places', 'is_wide', 'canvas', 'beside', 'difference', 'facts', 'answer',
-           'conversation', 'headline', 'details', 'from_above', 'TreePanel', 'legend', 'SampleBrowser', 'list_rows',
-           'pair_row']
+           'stored_models', 'known_reward', 'Look', 'RunPanel', 'failure_table', 'engine_help', 'entry', 'read_entry',
+           'server_fields', 'check_table', 'to_toml', 'from_toml', 'Metered', 'read_metrics', 'Row', 'fetch',
+           'ServerPanel', 'start_row', 'by_gpu', 'gpu_words', 'tail', 'reading', 'plain', 'where', 'store_code',
+           'fields_grid', 'CurvePanel', 'choose_values', 'follow', 'tree_nodes', 'node_words', 'model_colours',
+           'shares', 'places', 'is_wide', 'canvas', 'beside', 'difference', 'facts', 'answer', 'conversation',
+           'headline', 'details', 'from_above', 'TreePanel', 'legend', 'SampleBrowser', 'list_rows', 'pair_row']
 
-# %% ../nbs/14_panels.ipynb #29f1f74c
+# %% ../nbs/14_panels.ipynb #d1be1307
 import asyncio, io, itertools, json, os, re, sys, threading, time
 from collections import deque
 from collections.abc import Iterable
@@ -33,14 +32,15 @@ import ipywidgets as W
 from fastcore.basics import patch
 from fastcore.docments import docments
 
+# %% ../nbs/14_panels.ipynb #8bed06ab
 import toa_nb.tree
 from .core import Completion, GenerationError, InputError, Prompt, Sample, Score, StoreError, ToaError, Trial, Usage, chat
 from .compute import Budget, Card, Cost, cards, sample_cost
 from .templates import Templates
 from .samplers import BestOfN, method_from, methods
 from .models import ChatModel, check_env_name, check_url, models_from, read_config
-from .serve import (Hosted, Launch, Server, Weights, diagnose, gpus, launches, llama_cpp_launch, read_server_configs, read_servers, servers, write_server_config,
-                          start as start_server)
+from .serve import Hosted, Launch, Server, Weights, diagnose, gpus, launches, llama_cpp_launch, read_server_configs, servers, write_server_config
+from .serve import start as start_server
 from .rewards import reward, rewards
 from .store import RunStore
 from .run import Progress, Run, note_failure
@@ -60,7 +60,7 @@ def safe(
     if most and len(text) > most: text = text[:most] + f' ... ({len(text) - most:,} more characters)'
     return escape(_unseen.sub(lambda m: f'[U+{ord(m[0]):04X}]', text.replace('\r\n', '\n')))
 
-# %% ../nbs/14_panels.ipynb #71c036bb
+# %% ../nbs/14_panels.ipynb #07db8bcb
 STYLE = '''
 .toa-panel{container-type:inline-size;color:var(--jp-ui-font-color1,#222);padding:2px 2px 8px;overflow:hidden}
 .toa-panel .widget-html-content{line-height:1.45;overflow-wrap:break-word}
@@ -77,11 +77,17 @@ STYLE = '''
 .toa-wide>*{flex:1 1 22em;min-width:0;max-width:100%}
 .toa-wide>.toa-picture{flex:0 1 auto;max-width:max(50%,min(100%,30em))}
 .toa-wide>.toa-broad{max-width:100%}
+@container (max-width:44em){.toa-form{grid-template-columns:minmax(0,1fr)}.toa-form .toa-help{margin-bottom:4px}}
+'''
+
+# %% ../nbs/14_panels.ipynb #32bb09d1
+STYLE += '''
 .toa-bar>button:disabled{filter:grayscale(1);opacity:.4}
 .toa-panel>.widget-dropdown{width:auto;max-width:30em}
 .toa-scroll{overflow:auto;max-height:22em;border:1px solid var(--jp-border-color2,#ccc)}
 .toa-panel table{border-collapse:collapse;font-size:.92em;margin:0;width:100%}
-.toa-panel th,.toa-panel td{text-align:left;padding:2px 8px;border-bottom:1px solid var(--jp-border-color3,#e4e4e4);vertical-align:top;white-space:pre-wrap;word-break:normal}
+.toa-panel th,.toa-panel td{text-align:left;padding:2px 8px;vertical-align:top;
+ border-bottom:1px solid var(--jp-border-color3,#e4e4e4);white-space:pre-wrap;word-break:normal}
 .toa-panel th{position:sticky;top:0;background:var(--jp-layout-color2,#eee);font-weight:600;white-space:nowrap}
 .toa-panel .num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .toa-panel .one{white-space:nowrap}
@@ -100,7 +106,6 @@ pre.toa-answer{font-family:var(--jp-content-font-family,sans-serif)}
 .toa-track{display:inline-block;width:7em;height:.7em;background:var(--jp-layout-color3,#ddd);vertical-align:middle}
 .toa-track>i{display:block;height:100%;background:var(--jp-brand-color1,#1976d2)}
 .toa-picture{background:#fff;max-width:100%;height:auto!important;align-self:flex-start}
-@container (max-width:44em){.toa-form{grid-template-columns:minmax(0,1fr)}.toa-form .toa-help{margin-bottom:4px}}
 '''
 
 # %% ../nbs/14_panels.ipynb #8cceb317
@@ -137,13 +142,14 @@ def show_code(self:Panel,
     "Show the line of code that does what the panel does."
     self.code_line.value = f'<span class="toa-dim">The same in code</span><pre class="toa-code">{safe(text)}</pre>'
 
-# %% ../nbs/14_panels.ipynb #c28eda96
+# %% ../nbs/14_panels.ipynb #e7965879
 def words(
     error:BaseException, # What was raised
 )->str:
     "An error as a panel says it."
     return str(error) if isinstance(error, ToaError) and str(error) else f'{type(error).__name__}: {error}'
 
+# %% ../nbs/14_panels.ipynb #b5c28f8f
 @patch
 def attempt(self:Panel,
     act, # Called without arguments; may give a coroutine
@@ -154,6 +160,7 @@ def attempt(self:Panel,
     except Exception as e: return self.say(words(e), 'bad')
     if asyncio.iscoroutine(result): self.background(result)
 
+# %% ../nbs/14_panels.ipynb #60f26ad7
 @patch
 def background(self:Panel, work)->asyncio.Task:
     "Let a coroutine go on beside everything else."
@@ -162,6 +169,7 @@ def background(self:Panel, work)->asyncio.Task:
     task.add_done_callback(self.settled)
     return task
 
+# %% ../nbs/14_panels.ipynb #1669d286
 @patch
 def settled(self:Panel, task:asyncio.Task):
     "A background job has ended."
@@ -181,7 +189,7 @@ def button(self:Panel,
     b.on_click(lambda _: self.attempt(act))
     return b
 
-# %% ../nbs/14_panels.ipynb #063bbf0b
+# %% ../nbs/14_panels.ipynb #e13edcec
 def field(
     kind:type, # Class of the widget, such as `W.Text`
     label:str, # Its name
@@ -192,6 +200,7 @@ def field(
     given = options if value is None else options | {'value': value}
     return kind(description=label, style=dict(description_width='9.5em'), **given)
 
+# %% ../nbs/14_panels.ipynb #c93742ba
 def form(
     *rows:tuple, # Pairs of widget and help; the help may be empty
 )->W.Box:
@@ -200,6 +209,7 @@ def form(
     box.add_class('toa-form')
     return box
 
+# %% ../nbs/14_panels.ipynb #486b6b38
 def bar(*widgets:W.Widget)->W.Box:
     "Widgets in a row that breaks where it is too narrow."
     box = W.Box(widgets)
@@ -226,7 +236,7 @@ def number(
         raise InputError(f'{text!r} is not a {"whole " if kind is int else ""}number', where, 'Correct it, or leave the field empty.')
     return kind(value)
 
-# %% ../nbs/14_panels.ipynb #851e75e9
+# %% ../nbs/14_panels.ipynb #e5b50924
 def file_field(
     label:str, # Its name
     value:str='', # The path at first
@@ -234,8 +244,10 @@ def file_field(
     most:int=200, # Offers at most
 )->W.Combobox:
     "A field for the path of a file."
-    return field(W.Combobox, label, str(value), options=tuple(found_files(patterns, most)), ensure_option=False, continuous_update=False, placeholder='path of a file')
+    options = dict(ensure_option=False, continuous_update=False, placeholder='path of a file')
+    return field(W.Combobox, label, str(value), options=tuple(found_files(patterns, most)), **options)
 
+# %% ../nbs/14_panels.ipynb #cb20cb14
 def found_files(patterns:tuple[str,...], most:int=200, depth:int=3)->list[str]:
     "Files below the working folder that match, hidden folders left out."
     found = []
@@ -245,7 +257,7 @@ def found_files(patterns:tuple[str,...], most:int=200, depth:int=3)->list[str]:
         if len(found) >= most: break
     return found[:most]
 
-# %% ../nbs/14_panels.ipynb #87612df8
+# %% ../nbs/14_panels.ipynb #0f78fdb3
 class Html(str):
     "HTML that was made here, from text that was made safe."
 
@@ -256,12 +268,14 @@ def cell(value)->str:
     if isinstance(value, (int, float)) and not isinstance(value, bool): return f'<td class="num">{short(value)}</td>'
     return f'<td class="{"one" if len(str(value)) < 40 else "long"}">{safe(value, 400)}</td>'
 
+# %% ../nbs/14_panels.ipynb #f3af2190
 def short(value)->str:
     "A number in few characters."
     if value is None: return ''
     if isinstance(value, int): return f'{value:,}'
     return f'{value:.3g}' if value and not 1e-3 <= abs(value) < 1e5 else f'{value:,.0f}' if abs(value) >= 100 else f'{value:.3f}'.rstrip('0').rstrip('.')
 
+# %% ../nbs/14_panels.ipynb #e6349f51
 def table(
     heads:list[str], # Names of the columns
     rows:list, # Lists of values
@@ -292,7 +306,7 @@ def meter(
     "A bar that is filled in part."
     return Html(f'<span class="toa-light"><span class="toa-track"><i style="width:{100*min(1, max(0, part)):.0f}%"></i></span> {safe(says)}</span>')
 
-# %% ../nbs/14_panels.ipynb #c74e45e0
+# %% ../nbs/14_panels.ipynb #62c08cd4
 def picture(
     figure, # A matplotlib `Figure`
     form:str='png', # Or `svg`, `pdf`
@@ -302,6 +316,7 @@ def picture(
     figure.savefig(out, format=form)
     return out.getvalue()
 
+# %% ../nbs/14_panels.ipynb #cee0aad8
 async def draw(
     image:W.Image, # Where it is shown
     make, # Called without arguments, in a thread; gives a `Figure`, or None to leave the image as it is
@@ -310,6 +325,7 @@ async def draw(
     data = await asyncio.to_thread(lambda: (figure := make()) and picture(figure))
     if data and data != image.value: image.value = data
 
+# %% ../nbs/14_panels.ipynb #20f531ab
 def image()->W.Image:
     "A place for a picture, hidden while it is blank."
     widget = W.Image(value=blank, format='png', layout=dict(display='none'))
@@ -317,14 +333,16 @@ def image()->W.Image:
     widget.observe(lambda change: setattr(widget.layout, 'display', 'none' if change['new'] == blank else None), 'value')
     return widget
 
-blank = bytes.fromhex('89504e470d0a1a0a0000000d4948445200000001000000010804000000b51c0c020000000b4944415478da63fcff1f0003030200efa2a75b0000000049454e44ae426082')
+blank = bytes.fromhex('89504e470d0a1a0a0000000d4948445200000001000000010804'
+                      '000000b51c0c020000000b4944415478da63fcff1f0003030200efa2a75b0000000049454e44ae426082')
 
-# %% ../nbs/14_panels.ipynb #2d322e8d
+# %% ../nbs/14_panels.ipynb #ec2803de
 def help_of(cls:type)->dict[str,str]:
     "What each field of a dataclass means, by name, for somebody who fills in a form."
     found = {name: text for c in reversed(cls.__mro__[:-1]) for name, text in docments(c).items() if text}
     return {name: text.replace('`', '').replace('None', 'empty') for name, text in found.items()}
 
+# %% ../nbs/14_panels.ipynb #7b8e94e2
 def setting(
     f, # A field of a dataclass
     models:tuple[str,...]=(), # Names of the models, for a field that names one
@@ -335,6 +353,7 @@ def setting(
     if f.type is float: return field(W.BoundedFloatText, f.name, f.default, min=0, max=1000, step=.1)
     return field(W.Text, f.name, '' if f.default is None else str(f.default), placeholder='empty')
 
+# %% ../nbs/14_panels.ipynb #8dfee470
 def safe_label(text:str)->str:
     "A name on one line, for a list to choose from."
     return ' '.join(_unseen.sub('?', str(text)).split())[:80]
@@ -371,7 +390,7 @@ def spread(
     if n < 1: raise InputError(f'{n} of {len(items)}', 'take', 'Take at least 1.')
     return [items[i*len(items)//n] for i in range(n)]
 
-# %% ../nbs/14_panels.ipynb #9c5d1776
+# %% ../nbs/14_panels.ipynb #83a10104
 @dataclass
 class Rate:
     "What a call of a model takes, on average."
@@ -380,14 +399,17 @@ class Rate:
     seconds:float|None=None # From sending it to its whole answer; None: unknown
     seen:int=0 # Samples that it is the mean of; 0: a guess
 
+# %% ../nbs/14_panels.ipynb #ad1b44b8
 def rates(
     samples:Iterable[Sample], # Stored samples
 )->dict[str,Rate]:
     "The mean call of each model."
     done = [(s.trial.model, s.completion) for s in samples if s.completion and s.completion.usage]
     by = {name: [c for m, c in done if m == name] for name in dict.fromkeys(m for m, _ in done)}
-    return {name: Rate(mean(c.usage.prompt_tokens for c in cs), mean(c.usage.completion_tokens for c in cs), mean(c.latency for c in cs), len(cs)) for name, cs in by.items()}
+    def rate(cs): return Rate(mean(c.usage.prompt_tokens for c in cs), mean(c.usage.completion_tokens for c in cs), mean(c.latency for c in cs), len(cs))
+    return {name: rate(cs) for name, cs in by.items()}
 
+# %% ../nbs/14_panels.ipynb #6b4e052f
 def guess(
     model, # A model without stored samples
     prompts:list[Prompt], # What it will be asked
@@ -396,7 +418,7 @@ def guess(
     read = mean(len(p.source or '') + sum(len(m.content) for m in chat(p)) for p in prompts)/4
     return Rate(read, getattr(model, 'max_tokens', None) or 512)
 
-# %% ../nbs/14_panels.ipynb #a555c3a5
+# %% ../nbs/14_panels.ipynb #5489ebf4
 def width(
     run:Run, # Not started
 )->int: # At least 1
@@ -412,7 +434,20 @@ class Projection:
     seconds:float|None # Time that passes; None: unknown
     guessed:list[str] # Models for which the longest answer is assumed
 
-# %% ../nbs/14_panels.ipynb #656465b9
+    def __str__(self):
+        c = self.cost
+        flops = 'FLOPs unknown (a model has no card)' if c.flops is None else f'{short(c.flops)} FLOPs'
+        parts = [f'{c.samples:,} samples', f'{short(c.prompt_tokens)} tokens read, {short(c.completion_tokens)} written', flops,
+                 f'{short(c.reward_flops)} FLOPs of rewards' if c.reward_flops else '', f'cost {c.money:.2f}' if c.money else '',
+                 'time unknown' if self.seconds is None else clock(self.seconds)]
+        return ', '.join(p for p in parts if p)
+
+def clock(seconds:float)->str:
+    "A time in a form for people."
+    m, s = divmod(round(seconds), 60)
+    return f'{seconds:.1f} s' if seconds < 10 else f'{m//60}:{m%60:02d}:{s:02d} h' if m >= 60 else f'{m}:{s:02d} min'
+
+# %% ../nbs/14_panels.ipynb #7089ce0c
 def project(
     run:Run, # Not started
     known:dict[str,Rate]|None=None, # From `rates`
@@ -429,6 +464,7 @@ def project(
     unknown = any(r.seconds is None for r in each.values())
     return Projection(cost, None if unknown else cost.seconds/slots, [n for n, r in each.items() if not r.seen])
 
+# %% ../nbs/14_panels.ipynb #c3354fd9
 def call_cost(
     model, # A model
     rate:Rate, # What a call of it takes
@@ -454,7 +490,7 @@ def wanted(
     "Samples per prompt that a stored run is to have."
     return store.config(run)['settings']['n'] + sum(value for kind, value in store.events(run) if kind == 'extend')
 
-# %% ../nbs/14_panels.ipynb #a830a06a
+# %% ../nbs/14_panels.ipynb #c23be9d9
 def stored_progress(
     store:RunStore, # Open
     run:str, # Name of the run
@@ -468,6 +504,7 @@ def stored_progress(
         elif asked: enter_samples(p, name, list(store.samples(run, name)), config)
     return p
 
+# %% ../nbs/14_panels.ipynb #681a3d1c
 def enter_note(p:Progress, name:str, note:dict):
     "Count a prompt that is done, by what it noted."
     cost = Cost(**note['cost'])
@@ -475,6 +512,7 @@ def enter_note(p:Progress, name:str, note:dict):
     if note['best'] is not None: p.best[name] = note['best']
     for who, kind, count, first in note.get('failures', ()): note_failure(p.failures, who, first, count)
 
+# %% ../nbs/14_panels.ipynb #0233c43a
 def enter_samples(p:Progress, name:str, samples:list[Sample], config:dict):
     "Count a prompt that is not done, by its samples."
     cards = cards_of(config)
@@ -498,7 +536,7 @@ def held(
         except BlockingIOError: return True
     return False
 
-# %% ../nbs/14_panels.ipynb #1c239e0e
+# %% ../nbs/14_panels.ipynb #0e87a346
 def stored_run(
     path:str|Path, # The store
     name:str|None=None, # Name of the run; None takes the newest
@@ -517,6 +555,7 @@ def stored_run(
     return Run(prompts, method_from(config['method'], config['settings']), stored_models(config, models), guide, store=path, name=name,
                budget=Budget(**budget), seed=config['seed'], watch=watch, templates=Templates(**config['templates']))
 
+# %% ../nbs/14_panels.ipynb #aefc7fe2
 def stored_models(config:dict, given:Iterable)->list:
     "The models of a stored run, those that are given in place of the stored ones."
     given = {m.name: m for m in given}
@@ -530,7 +569,7 @@ def known_reward(name:str):
     import_module('toa_nb.reward_models')
     return reward(name)
 
-# %% ../nbs/14_panels.ipynb #53f6416b
+# %% ../nbs/14_panels.ipynb #fd0666aa
 class Look:
     "What a panel reads of a stored run, again and again: new samples only."
     def __init__(self,
@@ -543,6 +582,7 @@ class Look:
     def close(self):
         if self.store: self.store.close()
 
+# %% ../nbs/14_panels.ipynb #0ed398d3
 @patch
 def open(self:Look):
     "Open the store, which the run may not have made yet."
@@ -551,6 +591,7 @@ def open(self:Look):
     self.drawn = spread(list(self.texts), max(1, min(len(self.texts), self.most//wanted(store, self.run))))
     self.store = store
 
+# %% ../nbs/14_panels.ipynb #301a1bd3
 @patch
 def update(self:Look):
     "Read what is new."
@@ -560,6 +601,7 @@ def update(self:Look):
         told = self.counts[name][1]
         if told and self.known.get(name, (0,))[0] != told: self.known[name] = told, list(self.store.samples(self.run, name))
 
+# %% ../nbs/14_panels.ipynb #506d2646
 @patch
 def answers(self:Look, name:str)->int:
     "Answers of a prompt; where a prompt is neither done nor drawn, failed calls count too, as far as answers are wanted."
@@ -605,7 +647,7 @@ class RunPanel(Panel):
         self.arrange(self.choice, self.settings, self.forecast, self.controls, self.status, side_by_side(self.curve, self.lists))
         self.show(self.run.name if self.run else self.newest())
 
-# %% ../nbs/14_panels.ipynb #5dbd423a
+# %% ../nbs/14_panels.ipynb #71a00cc3
 @patch
 def make_fields(self:RunPanel, prompts_file:str, models_file:str):
     "The settings of a new run."
@@ -615,7 +657,8 @@ def make_fields(self:RunPanel, prompts_file:str, models_file:str):
         method=field(W.Dropdown, 'method', 'toa', options=list(methods)),
         models_file=file_field('models file', models_file, ('*.toml', '*.json')), models=field(W.SelectMultiple, 'models', rows=4),
         reward=field(W.Dropdown, 'reward', options=self.reward_names()), watch=field(W.SelectMultiple, 'held out', options=self.reward_names(), rows=4),
-        name=field(W.Text, 'name', placeholder='as the method'), seed=field(W.IntText, 'seed', 0), concurrency=field(W.Text, 'calls at once', placeholder='what the models take'))
+        name=field(W.Text, 'name', placeholder='as the method'), seed=field(W.IntText, 'seed', 0),
+        concurrency=field(W.Text, 'calls at once', placeholder='what the models take'))
     self.limits = {(scope, k): field(W.Text, k, placeholder='no limit') for scope in ('prompt', 'run') for k in _limits}
     self.params, self.method_box = {}, W.VBox()
     for name, act in (('method', self.show_method), ('models_file', self.list_models), ('models', self.show_method)):
@@ -624,9 +667,10 @@ def make_fields(self:RunPanel, prompts_file:str, models_file:str):
     if hasattr(self.source, 'listeners'): self.source.listeners.append(self.servers_changed)
     self.attempt_quietly(self.list_models)
 
+# %% ../nbs/14_panels.ipynb #52e72ed0
 _limits = dict(samples=int, tokens=int, flops=float, seconds=float, money=float)
 
-# %% ../nbs/14_panels.ipynb #11071097
+# %% ../nbs/14_panels.ipynb #a6caf1fb
 @patch
 def tabs(self:RunPanel)->W.Tab:
     "The forms of the settings."
@@ -635,22 +679,25 @@ def tabs(self:RunPanel)->W.Tab:
     budget = [(W.HTML(f'<b>{title}</b>'), '') if k is None else (self.limits[scope, k], limits[k])
               for scope, title in (('prompt', 'For each prompt'), ('run', 'For the whole run')) for k in (None, *_limits)]
     parts = dict(
-        Prompts=form((f['prompts'], here), (f['take'], 'Evenly chosen from all of the file.'), (f['typed'], 'One prompt per line; the file is then left alone.')),
+        Prompts=form((f['prompts'], here), (f['take'], 'Evenly chosen from all of the file.'),
+                     (f['typed'], 'One prompt per line; the file is then left alone.')),
         Method=self.method_box,
         Models=form((f['models_file'], 'TOML or JSON with [[models]] tables. Keys are named by their environment variables.'),
                     (f['models'], 'Those to use; more than one with Ctrl or Shift.')),
         Rewards=form((f['reward'], 'Guides the search.'), (f['watch'], 'Score too, and guide nothing: they show over-optimisation.')),
         Budget=form(*budget),
-        Run=form((f['name'], 'Name in the store.'), (f['seed'], 'Of everything random.'), (f['concurrency'], 'Calls to models, besides the limits that models set themselves.')))
+        Run=form((f['name'], 'Name in the store.'), (f['seed'], 'Of everything random.'),
+                 (f['concurrency'], 'Calls to models, besides the limits that models set themselves.')))
     return W.Tab(list(parts.values()), titles=list(parts))
 
-# %% ../nbs/14_panels.ipynb #5837c1ff
+# %% ../nbs/14_panels.ipynb #59980958
 @patch
 def reward_names(self:RunPanel)->list[str]:
     "The rewards that were handed over, and the registered ones that need no settings."
     def ready(make): return all(p.default is not p.empty or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in signature(make).parameters.values())
     return [*self.judges, *sorted(n for n, make in rewards.items() if n not in self.judges and ready(make))]
 
+# %% ../nbs/14_panels.ipynb #5c4bbb19
 @patch
 def show_method(self:RunPanel):
     "The form of the chosen method; settings that it shares with the one before are kept."
@@ -660,6 +707,7 @@ def show_method(self:RunPanel):
         if name in old and (name != 'model' or old[name] in self.fields['models'].value): w.value = old[name]
     self.method_box.children = [form((self.fields['method'], cls.__doc__), *((w, help.get(name, '')) for name, w in self.params.items()))]
 
+# %% ../nbs/14_panels.ipynb #542f2285
 @patch
 def list_models(self:RunPanel):
     "Offer the models of the file, or those that were handed over."
@@ -669,6 +717,7 @@ def list_models(self:RunPanel):
     self.fields['models'].value = names
     self.show_method()
 
+# %% ../nbs/14_panels.ipynb #7e33e1de
 @patch
 def all_models(self:RunPanel)->list:
     "The models to choose from."
@@ -681,13 +730,14 @@ def servers_changed(self:RunPanel):
     "The server panel has other models now."
     if {m.name for m in self.source.models()} != {name for _, name in self.fields['models'].options}: self.attempt_quietly(self.list_models)
 
+# %% ../nbs/14_panels.ipynb #480ac034
 @patch
 def attempt_quietly(self:RunPanel, act):
     "Do what may fail because nothing is filled in yet; the form is there all the same."
     with suppress(ToaError): act()
     if not self.params: self.show_method()
 
-# %% ../nbs/14_panels.ipynb #f00a7492
+# %% ../nbs/14_panels.ipynb #c79fb991
 @patch
 def make_view(self:RunPanel):
     "What is shown of a run, and the buttons."
@@ -696,7 +746,8 @@ def make_view(self:RunPanel):
     self.more = W.BoundedIntText(8, min=1, max=100_000, layout=dict(width='5.5em'), tooltip='Further samples per prompt')
     acts = dict(Estimate=(self.estimate, 'What the run will cost', ''), Start=(self.start, 'Start the run', 'success'),
                 Pause=(self.pause, 'Stop, and let calls in flight finish', 'warning'), Resume=(self.resume, 'Go on where the store says it was', 'success'),
-                Cancel=(self.cancel, 'Stop now; calls in flight are given up', 'danger'), Extend=(lambda: self.extend(self.more.value), 'More samples for every prompt', ''))
+                Cancel=(self.cancel, 'Stop now; calls in flight are given up', 'danger'),
+                Extend=(lambda: self.extend(self.more.value), 'More samples for every prompt', ''))
     self.buttons = {label: self.button(label, act, tip, style) for label, (act, tip, style) in acts.items()}
     self.controls = bar(*self.buttons.values(), W.Label('by'), self.more)
     self.forecast, self.status, self.curve, self.lists = W.HTML(), W.HTML(), image(), W.HTML()
@@ -715,7 +766,7 @@ def set(self:RunPanel,
         known[k].value = str(v) if isinstance(known[k], W.Text) and not isinstance(v, str) else v
     return self
 
-# %% ../nbs/14_panels.ipynb #6ff8f1a2
+# %% ../nbs/14_panels.ipynb #ac3936ef
 @patch
 def build(self:RunPanel)->Run:
     "The run that the settings describe; raises what is wrong with them."
@@ -728,6 +779,7 @@ def build(self:RunPanel)->Run:
     self.show_code(f'run = {self.code(run)}\nrun.start()')
     return run
 
+# %% ../nbs/14_panels.ipynb #0bf4bdbc
 @patch
 def read_prompts(self:RunPanel)->tuple[list[Prompt], str]:
     "The prompts, and the code that gives them."
@@ -737,6 +789,7 @@ def read_prompts(self:RunPanel)->tuple[list[Prompt], str]:
     found, code = (load_prompts(path), f'load_prompts({path!r})') if path else (self.prompts, 'prompts')
     return spread(found, n), code if n is None else f'spread({code}, {n})'
 
+# %% ../nbs/14_panels.ipynb #0763d20b
 @patch
 def read_budget(self:RunPanel)->Budget:
     "The limits."
@@ -749,7 +802,7 @@ def free_name(self:RunPanel, name:str)->str:
     taken = [value for _, value in self.choice.options]
     return next(n for i in itertools.count(1) if (n := name if i == 1 else f'{name}-{i}') not in taken)
 
-# %% ../nbs/14_panels.ipynb #dea00aea
+# %% ../nbs/14_panels.ipynb #5ce90d69
 @patch
 def code(self:RunPanel, run:Run)->str:
     "The call that makes `run`."
@@ -759,22 +812,22 @@ def code(self:RunPanel, run:Run)->str:
     watch = f', watch=[{", ".join(f"rewards[{r.name!r}]" if r.name in self.judges else f"reward({r.name!r})" for r in run.watch)}]' if run.watch else ''
     rest = [f'{k}={v!r}' for k, v, usual in (('seed', run.seed, 0), ('concurrency', run.concurrency, None)) if v != usual]
     rest += [f'budget={as_code(run.budget)}'] if run.budget != Budget() else []
-    return f'Run({self.read_prompts()[1]}, {as_code(run.method)}, {models}, {named(run.reward)}, store={str(self.path)!r}, name={run.name!r}{watch}{"".join(f", {r}" for r in rest)})'
+    main = f'{self.read_prompts()[1]}, {as_code(run.method)}, {models}, {named(run.reward)}, store={str(self.path)!r}, name={run.name!r}{watch}'
+    return f'Run({", ".join([main, *rest])})'
 
-# %% ../nbs/14_panels.ipynb #6b992728
+# %% ../nbs/14_panels.ipynb #81c6be98
 @patch
 def estimate(self:RunPanel)->Projection:
     "Show what the run of the settings will cost."
     run = self.build()
-    p, c = (projected := project(run, self.known_rates(run))), projected.cost
-    what = 'At most ' if p.guessed else 'About '
-    parts = [f'{c.samples:,} samples', f'{short(c.prompt_tokens)} tokens read, {short(c.completion_tokens)} written',
-             'FLOPs unknown (a model has no card)' if c.flops is None else f'{short(c.flops)} FLOPs' + (f' and {short(c.reward_flops)} of rewards' if c.reward_flops else ''),
-             f'cost {c.money:.2f}' if c.money else '', 'time unknown' if p.seconds is None else clock(p.seconds)]
-    why = f' The longest answer is assumed for {", ".join(p.guessed)}, of which no sample is stored.' if p.guessed else ' From what stored samples of these models took.'
-    self.forecast.value = f'<div class="toa-say">{len(run.prompts):,} prompts. {what}{safe(", ".join(s for s in parts if s))}.<span class="toa-dim">{safe(why)}</span></div>'
+    p = project(run, self.known_rates(run))
+    longest = f'The longest answer is assumed for {", ".join(p.guessed)}, of which no sample is stored.'
+    why = longest if p.guessed else 'From what stored samples of these models took.'
+    what = f'{len(run.prompts):,} prompts. {"At most" if p.guessed else "About"} {p}.'
+    self.forecast.value = f'<div class="toa-say">{safe(what)} <span class="toa-dim">{safe(why)}</span></div>'
     return p
 
+# %% ../nbs/14_panels.ipynb #5f6bf7fd
 @patch
 def known_rates(self:RunPanel, run:Run)->dict[str,Rate]:
     "Rates of the models, from the newest stored run that has them; one with the same method is preferred."
@@ -787,12 +840,7 @@ def known_rates(self:RunPanel, run:Run)->dict[str,Rate]:
             if set(run.models) - set(found) & {m['name'] for m in configs[name]['models']}: found = rates(itertools.islice(store.samples(name), 400)) | found
     return found
 
-def clock(seconds:float)->str:
-    "A time in a form for people."
-    m, s = divmod(round(seconds), 60)
-    return f'{seconds:.1f} s' if seconds < 10 else f'{m//60}:{m%60:02d}:{s:02d} h' if m >= 60 else f'{m}:{s:02d} min'
-
-# %% ../nbs/14_panels.ipynb #07eb48b7
+# %% ../nbs/14_panels.ipynb #47b61655
 @patch
 def start(self:RunPanel)->Run:
     "Start the run that the settings describe."
@@ -802,6 +850,7 @@ def start(self:RunPanel)->Run:
     self.show(self.run.name)
     return self.run
 
+# %% ../nbs/14_panels.ipynb #cf6f7349
 @patch(as_prop=True)
 def busy(self:RunPanel)->bool:
     "Is the run going on, here?"
@@ -812,12 +861,14 @@ def refuse_busy(self:RunPanel):
     "One panel, one run at a time."
     if self.busy: raise InputError(f'{self.run.name!r} is going on', 'RunPanel', 'Pause it first, or open another panel on another store.')
 
+# %% ../nbs/14_panels.ipynb #e5511156
 @patch
 def pause(self:RunPanel):
     "Stop the gentle way: calls in flight finish, and everything is stored."
     if self.busy and self.run.progress.state == 'running': self.run.cancel()
     self.show_code('run.cancel()')
 
+# %% ../nbs/14_panels.ipynb #c3db8f04
 @patch
 def cancel(self:RunPanel):
     "Stop now: calls in flight are given up."
@@ -826,7 +877,7 @@ def cancel(self:RunPanel):
         self.run.cancel()
     self.show_code('run.cancel(); run.cancel()')
 
-# %% ../nbs/14_panels.ipynb #e521430a
+# %% ../nbs/14_panels.ipynb #53dd096f
 @patch
 def resume(self:RunPanel)->Run:
     "Go on with the run that is shown."
@@ -839,6 +890,7 @@ def extend(self:RunPanel,
     "Go on with the run that is shown, with more samples for every prompt."
     return self.go_on(f'.extend({more})', lambda run: run.extend(more))
 
+# %% ../nbs/14_panels.ipynb #283f39aa
 @patch
 def go_on(self:RunPanel, call:str, change)->Run:
     "Take up the run that is shown, change it, and start it."
@@ -853,7 +905,7 @@ def go_on(self:RunPanel, call:str, change)->Run:
     self.show(self.shown)
     return self.run
 
-# %% ../nbs/14_panels.ipynb #88a64578
+# %% ../nbs/14_panels.ipynb #323c3708
 @patch
 def list_runs(self:RunPanel):
     "Offer the runs of the store, and mark the one that is shown."
@@ -862,6 +914,7 @@ def list_runs(self:RunPanel):
         with RunStore(self.path, 'r') as store: known |= {r['name']: f'{r["name"]} ({r["prompts"]:,} prompts, {r["status"]})' for r in store.runs()}
     self.mark([('new run', ''), *((safe_label(label), name) for name, label in known.items())])
 
+# %% ../nbs/14_panels.ipynb #d66c5e5d
 @patch
 def mark(self:RunPanel, options):
     "Mark the run that is shown, without taking that for a choice."
@@ -874,6 +927,7 @@ def chosen(self:RunPanel, change):
     "Somebody has chosen another run."
     if not self.choosing: self.attempt(lambda: self.show(change['new']))
 
+# %% ../nbs/14_panels.ipynb #848a9379
 @patch
 def newest(self:RunPanel)->str:
     "The newest run of the store; empty if there is none."
@@ -899,7 +953,7 @@ def show(self:RunPanel,
     self.enable(None)
     if name: self.follow()
 
-# %% ../nbs/14_panels.ipynb #a005b32e
+# %% ../nbs/14_panels.ipynb #0d5a043b
 @patch
 def follow(self:RunPanel):
     "Look at the run until it ends; without an event loop, once."
@@ -911,6 +965,7 @@ def follow(self:RunPanel):
         if figure := self.look.figure(): self.curve.value = picture(figure)
     else: self.following = self.background(self.watching(self.look))
 
+# %% ../nbs/14_panels.ipynb #a8116c17
 @patch
 async def watching(self:RunPanel, look:Look):
     "Frame after frame."
@@ -927,6 +982,7 @@ async def watching(self:RunPanel, look:Look):
         else: await asyncio.sleep(max(2, 3*took))
     self.ended()
 
+# %% ../nbs/14_panels.ipynb #928063d4
 @patch
 def read(self:RunPanel, look:Look)->Progress:
     "How far the run is: from memory if it is ours, else from the store."
@@ -949,7 +1005,7 @@ def ended(self:RunPanel):
     elif p.state == 'finished': self.say(str(p), 'good')
     else: self.say(f'{p}. Everything so far is stored; Resume goes on from there.')
 
-# %% ../nbs/14_panels.ipynb #c5e1b02b
+# %% ../nbs/14_panels.ipynb #063278ba
 @patch
 def enable(self:RunPanel, p:Progress|None):
     "Only what makes sense can be pressed."
@@ -960,6 +1016,7 @@ def enable(self:RunPanel, p:Progress|None):
     for label, b in self.buttons.items(): b.disabled = not on[label]
     self.choice.disabled = self.busy
 
+# %% ../nbs/14_panels.ipynb #e3c3d764
 @patch
 def paint(self:RunPanel, p:Progress|None):
     "Show how far the run is."
@@ -969,20 +1026,36 @@ def paint(self:RunPanel, p:Progress|None):
     self.status.value = self.numbers(p)
     self.lists.value = self.prompt_table(p) + failure_table(p)
 
+# %% ../nbs/14_panels.ipynb #241714a2
 @patch
 def numbers(self:RunPanel, p:Progress)->str:
-    "The state of a run in two lines."
-    (t0, n0), (t1, n1) = self.recent[0], self.recent[-1]
-    speed = f'{(n1 - n0)/(t1 - t0):.1f} samples/s, {p.session.completion_tokens/p.seconds if p.seconds else 0:.0f} tokens/s' if self.busy and t1 > t0 else ''
-    state = ('in another process' if self.elsewhere else 'cut off') if p.state == 'running' and not self.busy else 'paused' if p.state == 'stopped' else p.state
-    c, left = p.cost, p.seconds_left if p.state == 'running' and self.busy else None
-    parts = [f'{p.done:,} of {p.prompts:,} prompts done', f'{p.in_flight} calls in flight' if self.busy else '', speed, f'{clock(left)} left' if left is not None else '',
-             f'mean best {p.mean_best:.4g}' if p.best else '', f'stopped by {p.stopped_by}' if p.stopped_by and p.stopped_by != 'cancelled' else '']
-    spent = [f'{c.tokens:,} tokens', 'FLOPs unknown' if c.flops is None else f'{short(c.flops)} FLOPs', f'cost {c.money:.2f}' if c.money else '', clock(p.seconds) if p.seconds else '']
+    "The state of a run in three lines."
+    word, c = self.word(p), p.cost
+    why = f'stopped by {p.stopped_by}' if p.stopped_by and p.stopped_by != 'cancelled' else ''
+    now = [f'{p.done:,} of {p.prompts:,} prompts done', *self.pace(p), f'mean best {p.mean_best:.4g}' if p.best else '', why]
+    spent = [f'{c.tokens:,} tokens', 'FLOPs unknown' if c.flops is None else f'{short(c.flops)} FLOPs', f'cost {c.money:.2f}' if c.money else '',
+             clock(p.seconds) if p.seconds else '']
+    done = meter(p.samples/p.target if p.target else 0, f'{p.samples:,} of {p.target:,} samples')
     row = lambda texts: safe(' · '.join(t for t in texts if t))
-    return f'{light(p.state if self.busy or self.elsewhere else state, state)} {meter(p.samples/p.target if p.target else 0, f"{p.samples:,} of {p.target:,} samples")}<br>{row(parts)}<br><span class="toa-dim">{row(spent)}</span>'
+    return f'{light(p.state if self.elsewhere else word, word)} {done}<br>{row(now)}<br><span class="toa-dim">{row(spent)}</span>'
 
-# %% ../nbs/14_panels.ipynb #fee8c88f
+# %% ../nbs/14_panels.ipynb #dad27c93
+@patch
+def word(self:RunPanel, p:Progress)->str:
+    "The state of a run in a word or two."
+    if p.state == 'running' and not self.busy: return 'in another process' if self.elsewhere else 'cut off'
+    return 'paused' if p.state == 'stopped' else p.state
+
+@patch
+def pace(self:RunPanel, p:Progress)->list[str]:
+    "How fast our run goes, and how long still."
+    if not self.busy: return []
+    (t0, n0), (t1, n1) = self.recent[0], self.recent[-1]
+    speed = f'{(n1 - n0)/(t1 - t0):.1f} samples/s, {p.session.completion_tokens/p.seconds:.0f} tokens/s' if t1 > t0 and p.seconds else ''
+    left = p.seconds_left if p.state == 'running' else None
+    return [f'{p.in_flight} calls in flight', speed, f'{clock(left)} left' if left is not None else '']
+
+# %% ../nbs/14_panels.ipynb #ce1cdbae
 @patch
 def prompt_table(self:RunPanel, p:Progress, most:int=100)->Html:
     "How far each prompt is."
@@ -990,7 +1063,8 @@ def prompt_table(self:RunPanel, p:Progress, most:int=100)->Html:
     if not look.counts: return Html()
     got = {i: look.answers(i) for i in look.counts}
     ids = sorted(got, key=lambda i: got[i] >= look.wanted)
-    rows = [[Html(f'<span title="{safe(look.texts[i], 500)}">{safe(i, 40)}</span>'), meter(got[i]/look.wanted, f'{got[i]}/{look.wanted}'), p.best.get(i)] for i in ids[:most]]
+    name = lambda i: Html(f'<span title="{safe(look.texts[i], 500)}">{safe(i, 40)}</span>')
+    rows = [[name(i), meter(got[i]/look.wanted, f'{got[i]}/{look.wanted}'), p.best.get(i)] for i in ids[:most]]
     more = f'<div class="toa-dim">and {len(ids) - most:,} more</div>' if len(ids) > most else ''
     return Html(table(['prompt', 'answers', 'best'], rows) + more)
 
@@ -999,9 +1073,10 @@ def failure_table(p:Progress)->Html:
     rows = [[who, kind, f.count, f.first] for (who, kind), f in sorted(p.failures.items(), key=lambda kv: -kv[1].count)]
     return Html('<h4>Failures</h4>' + table(['who', 'kind', 'count', 'first message'], rows)) if rows else Html()
 
-# %% ../nbs/14_panels.ipynb #b66a8e54
+# %% ../nbs/14_panels.ipynb #883f42e5
 _weights = 'name model gpus memory max_len dtype tensor_parallel data_parallel replicas chat_template reward revision port keep'
-ENGINES = dict(hosted='name url api_key_env model stop', llama_cpp='name model threads parallel ctx replicas chat_template port keep', vllm=_weights, sglang=_weights)
+ENGINES = dict(hosted='name url api_key_env model stop',
+               llama_cpp='name model threads parallel ctx replicas chat_template port keep', vllm=_weights, sglang=_weights)
 CLIENT = 'card temperature max_tokens system'
 _kinds = dict.fromkeys('threads parallel ctx replicas port max_len tensor_parallel data_parallel max_tokens'.split(), int) | dict.fromkeys(
     ('memory', 'temperature'), float) | dict.fromkeys(('keep', 'reward'), bool) | dict(gpus=list, stop=list)
@@ -1011,11 +1086,12 @@ def engine_help(engine:str)->dict[str,str]:
     where = dict(hosted=(Hosted,), llama_cpp=(Launch, llama_cpp_launch)).get(engine, (Launch, Weights))
     texts = {k: v for c in (ChatModel, *where) for k, v in docments(c).items() if v}
     own = dict(replicas='Copies of the server, each with its share of the GPUs', gpus='GPU ids, with commas', stop='Texts at which an answer ends, with commas',
-               model=texts.get('gguf') or texts['model'], card='Name of the compute card; without one, FLOPs are unknown', temperature='Of sampling; 0.7 by default',
+               model=texts.get('gguf') or texts['model'], card='Name of the compute card; without one, FLOPs are unknown',
+               temperature='Of sampling; 0.7 by default',
                max_tokens='Longest answer, in tokens; 2,048 by default')
     return texts | own
 
-# %% ../nbs/14_panels.ipynb #4662924d
+# %% ../nbs/14_panels.ipynb #fb2f38fb
 def entry(
     name:str, # Field of a table
     value=None, # What it holds
@@ -1026,6 +1102,7 @@ def entry(
     shown = ', '.join(map(str, value)) if isinstance(value, (list, tuple)) else '' if value is None else str(value)
     return field(W.Text, name, shown, placeholder='NAME_OF_A_VARIABLE' if name == 'api_key_env' else '')
 
+# %% ../nbs/14_panels.ipynb #7a1d1088
 def read_entry(
     name:str, # Field of a table
     value, # What the widget holds
@@ -1037,11 +1114,12 @@ def read_entry(
     parts = [p.strip() for p in value.split(',') if p.strip()]
     return ([number(p, name, int) for p in parts] if name == 'gpus' else parts) or None
 
-# %% ../nbs/14_panels.ipynb #fd28c4e6
+# %% ../nbs/14_panels.ipynb #710e0535
 def server_fields(table:dict)->dict:
     "The part of a table that `serve` reads."
     return {k: v for k, v in table.items() if k not in CLIENT.split() and (k, v) != ('engine', 'hosted')}
 
+# %% ../nbs/14_panels.ipynb #7b21e685
 def check_table(
     table:dict, # Fields of one model, `engine` among them
 )->list: # `Launch`es or `Hosted`s, one per replica
@@ -1057,7 +1135,7 @@ def check_table(
     if not getattr(plan[0], 'reward', False): ChatModel(table['name'], 'http://127.0.0.1/v1', **{k: table[k] for k in CLIENT.split() if k in table})
     return plan
 
-# %% ../nbs/14_panels.ipynb #353fdc1f
+# %% ../nbs/14_panels.ipynb #c3ac22f7
 def to_toml(
     tables:list[dict], # As in the panel
 )->str: # The content of a servers file
@@ -1068,6 +1146,7 @@ def to_toml(
     out += [f'[client.{json.dumps(t["name"])}]\n' + '\n'.join(line(k, t[k]) for k in client if k in t) for t in tables if set(client) & set(t)]
     return '\n\n'.join(out) + '\n'
 
+# %% ../nbs/14_panels.ipynb #d01013fd
 def from_toml(
     path:str|Path, # A servers file
 )->list[dict]: # Checked
@@ -1131,7 +1210,7 @@ class Row:
     @property
     def alive(self)->bool: return isinstance(self.plan, Hosted) or self.state == 'ready'
 
-# %% ../nbs/14_panels.ipynb #60a3a9ed
+# %% ../nbs/14_panels.ipynb #e0afb25d
 @patch
 def look(self:Row):
     "Find out how the endpoint is."
@@ -1144,6 +1223,7 @@ def look(self:Row):
     self.state = self.server.state
     if self.state == 'ready': self.measure(time.monotonic())
 
+# %% ../nbs/14_panels.ipynb #5fbc98d7
 @patch
 def measure(self:Row, now:float):
     "Ask the server for its own numbers."
@@ -1151,6 +1231,7 @@ def measure(self:Row, now:float):
     self.speed = (self.counts['tokens'] - old['tokens'])/(now - self.seen) if 'tokens' in self.counts and 'tokens' in old else None
     self.seen = now
 
+# %% ../nbs/14_panels.ipynb #4c9c51cf
 def fetch(url:str, key:str='')->str:
     "The text at an address of a server of ours; empty if there is none."
     request = Request(url, headers={'Authorization': f'Bearer {key}'} if key else {})
@@ -1174,7 +1255,7 @@ class ServerPanel(Panel):
         if path and Path(path).exists(): self.attempt(self.load)
         self.watch()
 
-# %% ../nbs/14_panels.ipynb #3849bd1d
+# %% ../nbs/14_panels.ipynb #891f1cc8
 @patch
 def make_widgets(self:ServerPanel, path:str):
     "The parts of the panel."
@@ -1183,7 +1264,8 @@ def make_widgets(self:ServerPanel, path:str):
     self.pick.observe(lambda _: self.paint(), 'value')
     self.engine, self.entries, self.editor = field(W.Dropdown, 'engine', 'hosted', options=list(ENGINES)), {}, W.VBox()
     self.engine.observe(lambda _: self.edit_form({k: v for k, v in self.typed(quiet=True).items() if k != 'engine'}), 'value')
-    self.file, self.published = file_field('servers file', path or 'servers.toml', ('*.toml', '*.json')), field(W.Text, 'published folder', placeholder='folder of saved configurations')
+    self.file = file_field('servers file', path or 'servers.toml', ('*.toml', '*.json'))
+    self.published = field(W.Text, 'published folder', placeholder='folder of saved configurations')
     self.prompt = field(W.Textarea, 'test prompt', 'Name three rivers.', rows=2)
     do = lambda name, *args: lambda: getattr(self, name)(*(a() for a in args))
     chosen, styles = lambda: self.pick.value, dict(Start='success', Stop='warning', Remove='danger')
@@ -1192,29 +1274,32 @@ def make_widgets(self:ServerPanel, path:str):
     self.buttons = {k: self.button(k, act, style=styles.get(k, '')) for k, act in acts.items()}
     self.lay_out()
 
-# %% ../nbs/14_panels.ipynb #2cf0fa1e
+# %% ../nbs/14_panels.ipynb #2c56208d
 @patch
 def lay_out(self:ServerPanel):
     "Put the parts together."
     b, self.editing = self.buttons, None
     self.edit_form({})
     files = W.VBox([form((self.file, 'TOML with [[servers]] tables.')), bar(b['Load'], b['Save']),
-                    form((self.published, 'One JSON file per endpoint, as the published code of the method saves and reads them.')), bar(b['Read folder'], b['Write folder'])])
+                    form((self.published, 'One JSON file per endpoint, as the published code of the method saves and reads them.')),
+                    bar(b['Read folder'], b['Write folder'])])
     trial = W.VBox([form((self.prompt, 'Sent to the endpoint that is chosen above.')), bar(b['Ask']), self.answer])
     edit = W.VBox([self.editor, bar(b['Add'], b['Save edit'])])
     self.folds = W.Accordion([edit, trial, self.log_tail, files], titles=('Add or edit', 'Try', 'Log', 'Files'))
     self.arrange(self.listing, bar(self.pick, *(b[k] for k in ('Start', 'Stop', 'Restart', 'Edit', 'Remove', 'Start all', 'Stop all'))), self.folds)
 
-# %% ../nbs/14_panels.ipynb #472a5bdb
+# %% ../nbs/14_panels.ipynb #58da38a7
 @patch
 def edit_form(self:ServerPanel, table:dict):
     "Show the form, filled with a table."
     names, help = f'{ENGINES[self.engine.value]} {CLIENT}'.split(), engine_help(self.engine.value)
     self.entries = {name: entry(name, table.get(name)) for name in names}
     if key := self.entries.get('api_key_env'): key.observe(self.guard_key, 'value')
-    self.editor.children = [form((self.engine, 'Who runs it: hosted by somebody else, or started here.'), *((w, help[name]) for name, w in self.entries.items()))]
+    rows = [(w, help[name]) for name, w in self.entries.items()]
+    self.editor.children = [form((self.engine, 'Who runs it: hosted by somebody else, or started here.'), *rows)]
     self.buttons['Save edit'].disabled = self.editing is None
 
+# %% ../nbs/14_panels.ipynb #8a52d583
 @patch
 def guard_key(self:ServerPanel, change):
     "Refuse a key in the place of its name."
@@ -1223,6 +1308,7 @@ def guard_key(self:ServerPanel, change):
         change['owner'].value = ''
         self.say(str(e), 'bad')
 
+# %% ../nbs/14_panels.ipynb #fb68710f
 @patch
 def typed(self:ServerPanel, quiet:bool=False)->dict:
     "The table in the form; `quiet` leaves out what is wrong."
@@ -1235,7 +1321,7 @@ def typed(self:ServerPanel, quiet:bool=False)->dict:
         if value is not None: out[name] = value
     return out
 
-# %% ../nbs/14_panels.ipynb #0bf782e3
+# %% ../nbs/14_panels.ipynb #a2d75aa2
 @patch
 def rebuild(self:ServerPanel):
     "Rows for all tables, and for servers that belong to none."
@@ -1248,7 +1334,8 @@ def rebuild(self:ServerPanel):
             rows.append(kept or Row('', dict(table), plan))
     known = [r.server.folder for r in rows if r.server]
     for server in (s for s in servers() if s.folder not in known):
-        fits = (r for r in rows if not r.server and not isinstance(r.plan, Hosted) and r.plan.name == server.name and r.plan.model in ('local', server.launch.model))
+        free = [r for r in rows if not r.server and not isinstance(r.plan, Hosted)]
+        fits = (r for r in free if r.plan.name == server.name and r.plan.model in ('local', server.launch.model))
         if (row := next(fits, None)) is None: rows.append(row := Row('', {}, server.launch))
         row.server, row.state = server, 'starting'
     for i, row in enumerate(rows): row.label = row.plan.name + (f' ({n})' if (n := [r.plan.name for r in rows[:i + 1]].count(row.plan.name)) > 1 else '')
@@ -1260,16 +1347,18 @@ def rebuild(self:ServerPanel):
     self.paint()
     for told in self.listeners: told()
 
-# %% ../nbs/14_panels.ipynb #47429d89
+# %% ../nbs/14_panels.ipynb #d0f05562
 @patch
 def row(self:ServerPanel,
     label:str='', # As in the list; empty takes the one that is chosen
 )->Row:
     "The endpoint of that label."
     found = next((r for r in self.rows if r.label == (label or self.pick.value)), None)
-    if not found: raise InputError(f'there is no endpoint {label!r}', 'ServerPanel', f'There are: {", ".join(r.label for r in self.rows) or "none yet; add one"}.')
+    there = ', '.join(r.label for r in self.rows) or 'none yet; add one'
+    if not found: raise InputError(f'there is no endpoint {label!r}', 'ServerPanel', f'There are: {there}.')
     return found
 
+# %% ../nbs/14_panels.ipynb #e5e2ea5e
 @patch
 def add(self:ServerPanel,
     **table, # Fields of the table; none: those of the form
@@ -1282,7 +1371,7 @@ def add(self:ServerPanel,
     self.watch()
     self.show_code(f'panel.add({", ".join(f"{k}={v!r}" for k, v in table.items())})')
 
-# %% ../nbs/14_panels.ipynb #cfa89b75
+# %% ../nbs/14_panels.ipynb #3bb448c5
 @patch
 def edit(self:ServerPanel, label:str=''):
     "Take the table of an endpoint into the form."
@@ -1292,6 +1381,7 @@ def edit(self:ServerPanel, label:str=''):
     self.engine.value = table['engine']
     self.edit_form(table)
 
+# %% ../nbs/14_panels.ipynb #b527eba6
 @patch
 def save_edit(self:ServerPanel):
     "Put the form in the place of the table that it was filled from."
@@ -1300,6 +1390,7 @@ def save_edit(self:ServerPanel):
     self.editing = None
     self.edit_form({})
 
+# %% ../nbs/14_panels.ipynb #d491dae4
 @patch
 def remove(self:ServerPanel, label:str=''):
     "Take the model of an endpoint out of the plan."
@@ -1307,15 +1398,17 @@ def remove(self:ServerPanel, label:str=''):
     if not row.table: raise InputError('this server was started elsewhere', label, 'Stop it, and it is gone.')
     self.replace_table(self.tables.index(row.table))
 
+# %% ../nbs/14_panels.ipynb #9ad48eec
 @patch
 def replace_table(self:ServerPanel, at:int, *tables:dict):
     "Put tables in the place of one whose servers don't run."
-    if any(r.server and r.server.pid for r in self.rows if r.table == self.tables[at]): raise InputError('its server is running', 'ServerPanel', 'Stop it first.')
+    running = [r for r in self.rows if r.table == self.tables[at] and r.server and r.server.pid]
+    if running: raise InputError('its server is running', 'ServerPanel', 'Stop it first.')
     for t in tables: check_table(t)
     self.tables[at:at + 1] = tables
     self.rebuild()
 
-# %% ../nbs/14_panels.ipynb #e3493fb4
+# %% ../nbs/14_panels.ipynb #6b1a4ec5
 @patch
 async def start(self:ServerPanel, label:str=''):
     "Start a server, and wait until it is ready or has failed."
@@ -1333,11 +1426,13 @@ async def start(self:ServerPanel, label:str=''):
         if row.server: await asyncio.to_thread(row.server.stop)
     await self.look()
 
+# %% ../nbs/14_panels.ipynb #e79850bb
 def start_row(row:Row)->Server:
     "Start the server of a row, with a plan made anew, as files may be there now that weren't."
     plan = launches(server_fields(row.table))[0] if row.plan.model == 'local' else row.plan
     return start_server(plan, wait=False, say=None)
 
+# %% ../nbs/14_panels.ipynb #1cd47dea
 @patch
 async def stop(self:ServerPanel, label:str=''):
     "Stop a server and all its processes."
@@ -1349,7 +1444,7 @@ async def stop(self:ServerPanel, label:str=''):
     if not row.table: self.rebuild()
     await self.look()
 
-# %% ../nbs/14_panels.ipynb #5136cc02
+# %% ../nbs/14_panels.ipynb #bee5a3e8
 @patch
 async def restart(self:ServerPanel, label:str=''):
     "Stop a server and start it again, on its port and with its key."
@@ -1361,6 +1456,7 @@ async def restart(self:ServerPanel, label:str=''):
     await asyncio.to_thread(row.server.wait_ready, None)
     await self.look()
 
+# %% ../nbs/14_panels.ipynb #0ce48d43
 @patch
 async def start_all(self:ServerPanel):
     "Start every server of the plan that doesn't run, those that share a GPU one after the other."
@@ -1372,6 +1468,7 @@ async def stop_all(self:ServerPanel):
     "Stop every server of the panel."
     await asyncio.gather(*(self.stop(r.label) for r in list(self.rows) if r.server and r.server.pid))
 
+# %% ../nbs/14_panels.ipynb #8e675f0d
 def by_gpu(rows:list[Row])->list[list[Row]]:
     "Rows in groups that can be started side by side: no GPU twice in a group."
     groups = []
@@ -1381,7 +1478,7 @@ def by_gpu(rows:list[Row])->list[list[Row]]:
         free.append(row)
     return groups
 
-# %% ../nbs/14_panels.ipynb #7e1c8695
+# %% ../nbs/14_panels.ipynb #c9f6f7c5
 @patch
 def watch(self:ServerPanel):
     "Keep looking, while there is something to look at."
@@ -1389,6 +1486,7 @@ def watch(self:ServerPanel):
     except RuntimeError: return
     if not self.watcher or self.watcher.done(): self.watcher = self.background(self.watching())
 
+# %% ../nbs/14_panels.ipynb #e6688a28
 @patch
 async def watching(self:ServerPanel):
     "Look, and look again."
@@ -1397,6 +1495,7 @@ async def watching(self:ServerPanel):
         if not any(r.state in ('starting', 'ready', 'hosted') for r in self.rows): return
         await asyncio.sleep(self.every)
 
+# %% ../nbs/14_panels.ipynb #f7693fd5
 @patch
 async def look(self:ServerPanel):
     "Find out how all endpoints are, and show it."
@@ -1407,11 +1506,12 @@ async def look(self:ServerPanel):
     if [r.alive for r in self.rows] != before:
         for told in self.listeners: told()
 
+# %% ../nbs/14_panels.ipynb #07262a4d
 def gpu_words()->str:
     "The GPUs of this machine, in a line."
     return ' · '.join(f'GPU {g.index} {g.name}: {g.free/1024:.0f} of {g.total/1024:.0f} GiB free' for g in gpus())
 
-# %% ../nbs/14_panels.ipynb #2e001032
+# %% ../nbs/14_panels.ipynb #804c93bd
 @patch
 def paint(self:ServerPanel):
     "Show the rows, and the log of the one that is chosen."
@@ -1422,11 +1522,13 @@ def paint(self:ServerPanel):
     empty = 'No models yet. Add one below, or load a servers file.'
     self.listing.value = f'{table(heads, rows, empty, chosen)}{errors}<div class="toa-dim">{safe(self.gpu_line)}</div>'
     row = self.rows[chosen] if chosen is not None else None
-    self.log_tail.value = f'<div class="toa-tail"><pre class="toa-log">{safe(tail(row))}</pre></div>' if row and row.server else '<span class="toa-dim">No log: nothing was started here.</span>'
+    log = f'<div class="toa-tail"><pre class="toa-log">{safe(tail(row))}</pre></div>' if row and row.server else ''
+    self.log_tail.value = log or '<span class="toa-dim">No log: nothing was started here.</span>'
     ours, up = row is not None and not isinstance(row.plan, Hosted), row is not None and row.state in ('starting', 'ready')
     for k, on in dict(Start=not up, Stop=up, Restart=up).items(): self.buttons[k].disabled = not (ours and on)
     for k in ('Edit', 'Remove', 'Ask'): self.buttons[k].disabled = row is None
 
+# %% ../nbs/14_panels.ipynb #3c35f148
 @patch
 def cells(self:ServerPanel, row:Row)->list:
     "The cells of a row."
@@ -1435,9 +1537,11 @@ def cells(self:ServerPanel, row:Row)->list:
     share = ','.join(map(str, getattr(plan, 'gpus', ()))) + (f' ({plan.memory:.0%})' if getattr(plan, 'memory', 0) else '')
     speed = row.speed if row.speed is not None else model.speed(url) if model and model.got else None
     running = row.counts.get('running', lane.busy if lane else None) if row.alive else None
-    return [light(row.state), row.label, 'hosted' if isinstance(plan, Hosted) else plan.engine, row.table.get('model') or plan.model.rpartition('/')[2] or plan.name, url, share,
-            speed, None if running is None else int(running)]
+    served = row.table.get('model') or plan.model.rpartition('/')[2] or plan.name
+    return [light(row.state), row.label, 'hosted' if isinstance(plan, Hosted) else plan.engine, served, url, share, speed,
+            None if running is None else int(running)]
 
+# %% ../nbs/14_panels.ipynb #2e39f5ac
 @patch
 def last_error(self:ServerPanel, row:Row)->str:
     "What went wrong last at an endpoint: at the server, or in a call."
@@ -1491,13 +1595,14 @@ async def ask(self:ServerPanel,
     self.paint()
     return done
 
-# %% ../nbs/14_panels.ipynb #91a4143c
+# %% ../nbs/14_panels.ipynb #53791a6d
 @patch
 def load(self:ServerPanel, path:str|Path=''):
     "Take the plan from a servers file."
     self.take(from_toml(path := str(path or self.file.value).strip()))
     self.show_code(f'ServerPanel({path!r})')
 
+# %% ../nbs/14_panels.ipynb #5b11015f
 @patch
 def save(self:ServerPanel, path:str|Path='')->Path:
     "Write the plan into a servers file."
@@ -1507,10 +1612,12 @@ def save(self:ServerPanel, path:str|Path='')->Path:
     self.show_code(f'fleet = start_all({str(path)!r})')
     return path
 
+# %% ../nbs/14_panels.ipynb #2afa66eb
 @patch
 def read_folder(self:ServerPanel, path:str|Path=''):
     "Add the endpoints of a published folder."
-    if not (root := Path(path or self.published.value.strip() or 'no folder')).is_dir(): raise InputError('there is no such folder', str(root), 'Give the folder of saved configurations.')
+    root = Path(path or self.published.value.strip() or 'no folder')
+    if not root.is_dir(): raise InputError('there is no such folder', str(root), 'Give the folder of saved configurations.')
     skipped, empty = [], Hosted('', '')
     found = [{'engine': 'hosted'} | {f.name: list(v) if isinstance(v, tuple) else v for f in fields(h) if (v := getattr(h, f.name)) != getattr(empty, f.name)}
              for h in read_server_configs(root, say=skipped.append)]
@@ -1518,7 +1625,7 @@ def read_folder(self:ServerPanel, path:str|Path=''):
     self.say('\n'.join([f'{len(found)} endpoints read', *skipped]), 'good' if found else 'bad')
     self.show_code(f'read_server_configs({str(root)!r})')
 
-# %% ../nbs/14_panels.ipynb #b882b144
+# %% ../nbs/14_panels.ipynb #f0dde472
 @patch
 def write_folder(self:ServerPanel, path:str|Path='')->list[Path]:
     "Write the published configuration of every server that runs."
@@ -1529,6 +1636,7 @@ def write_folder(self:ServerPanel, path:str|Path='')->list[Path]:
     self.show_code(f'write_server_config(server, {str(root)!r})')
     return written
 
+# %% ../nbs/14_panels.ipynb #14737126
 @patch
 def take(self:ServerPanel, tables:list[dict]):
     "Make tables the plan; servers that run go on."
