@@ -1,7 +1,9 @@
-"""The run that tests/test_crash.py kills. Its functions are called in processes that are forked after this module has been imported."""
+"""The run that tests/test_crash.py kills: a process that forks a life for each line of its input, and prints its id."""
 import json
 import os
 import resource
+import signal
+import sys
 from pathlib import Path
 
 from toa_nb.core import Prompt, ToaError
@@ -27,9 +29,25 @@ def run(url, store, prompts=4, n=30, parallel=1):
 
 
 def live(log, room, *args):
-    "A process group of its own that runs to the end, and writes down how it ended. `room`: most bytes per file, None for no limit."
-    os.setsid()
+    "A run to its end, which is written down. `room`: most bytes per file, None for no limit."
     if room: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     try: end = run(*args).wait(show=False).progress.state
     except ToaError as e: end = f'{type(e).__name__}: {e}'
     Path(log).write_text(json.dumps(end))
+
+
+def fork(*args):
+    "A life in a process group of its own, which begins with everything imported; returns its id."
+    if pid := os.fork():
+        os.setpgid(pid, pid)
+        return pid
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        os.setpgid(0, 0)
+        live(*args)
+    finally: os._exit(0)
+
+
+if __name__ == '__main__':
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin: print(fork(*json.loads(line)), flush=True)

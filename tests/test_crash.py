@@ -1,16 +1,15 @@
 """Runs that are killed, run out of disk, or are copied while they go on: nothing that was committed is lost or paid for again."""
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
 from collections import Counter
-from multiprocessing import forkserver
 
 import crash_run
 import pytest
@@ -20,16 +19,13 @@ from toa_nb.core import StoreError
 from toa_nb.run import replay
 from toa_nb.store import RunStore
 
-FORKS = multiprocessing.get_context('forkserver')
 
-
-@pytest.fixture(scope='module', autouse=True)
+@pytest.fixture(scope='module')
 def forks():
-    "A process that has everything imported and forks the lives: the start of a life is then quick."
-    FORKS.set_forkserver_preload(['crash_run'])
-    with pytest.MonkeyPatch.context() as m:
-        m.setenv('PYTHONPATH', os.pathsep.join(filter(None, [os.path.dirname(__file__), *sys.path])))
-        forkserver.ensure_running()
+    "The process that forks the lives."
+    with subprocess.Popen([sys.executable, crash_run.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
 
 
 @pytest.fixture(scope='module')
@@ -51,11 +47,17 @@ def calls(url):
 
 class Life:
     "One life of a run, in a process group of its own."
-    def __init__(self, tmp, *args, room=None):
+    def __init__(self, forks, tmp, *args, room=None):
         self.log = tmp/'end.json'
         self.log.unlink(missing_ok=True)
-        self.process = FORKS.Process(target=crash_run.live, args=(self.log, room, *args))
-        self.process.start()
+        forks.stdin.write(json.dumps([str(self.log), room, *map(str, args[:2]), *args[2:]]) + '\n')
+        forks.stdin.flush()
+        self.pid = int(forks.stdout.readline())
+
+    def is_alive(self):
+        try: os.kill(self.pid, 0)
+        except ProcessLookupError: return False
+        return True
 
     def kill(self, url, rng):
         "kill -9 to the whole group: now and then while it begins, mostly a moment after its first calls."
@@ -63,13 +65,13 @@ class Life:
         if rng.random() < .15: deadline = time.monotonic() + rng.uniform(0, .3)
         while time.monotonic() < deadline and control(url)['calls'] <= before + 2: time.sleep(.002)
         time.sleep(rng.uniform(0, .1))
-        try: os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError: self.process.kill()
-        self.process.join()
+        with contextlib.suppress(ProcessLookupError): os.killpg(self.pid, signal.SIGKILL)
+        while self.is_alive(): time.sleep(.002)
 
     def end(self):
         "How it ended by itself."
-        self.process.join(30)
+        deadline = time.monotonic() + 60
+        while self.is_alive() and time.monotonic() < deadline: time.sleep(.01)
         return json.loads(self.log.read_text())
 
 
@@ -115,12 +117,12 @@ def is_prefix(before, now):
 
 
 @pytest.mark.parametrize('parallel, kills, seed', [(1, 26, 1), (8, 26, 2)])
-def test_killed_again_and_again(server, tmp_path, parallel, kills, seed):
+def test_killed_again_and_again(forks, server, tmp_path, parallel, kills, seed):
     rng, store, args = random.Random(seed), tmp_path/'runs.db', (server, tmp_path/'runs.db', 4, 60, parallel)
     control(server, reset=True, latency=.008 if parallel == 1 else .04)
     lives, spans, seen, past, kept = 0, [], 0, {}, {}
     while lives < kills and len(kept) < 4*60:
-        life = Life(tmp_path, *args)
+        life = Life(forks, tmp_path, *args)
         life.kill(server, rng)
         now, there, all_calls = journals(store), samples(store), calls(server)
         again = Counter(all_calls[seen:])
@@ -131,39 +133,39 @@ def test_killed_again_and_again(server, tmp_path, parallel, kills, seed):
         spans.append(len(again.keys() - there.keys()))
         lives, seen, past, kept = lives + 1, len(all_calls), now, there
     assert lives == kills and sum(map(bool, spans)) > kills/2, 'most kills have to hit calls in flight'
-    assert Life(tmp_path, *args).end() == 'finished'
+    assert Life(forks, tmp_path, *args).end() == 'finished'
     total, final = calls(server), samples(store)
     assert is_prefix(past, journals(store)) and len(final) == 4*60 and kept.items() <= final.items()
     assert len(total) - len(final) == sum(spans), 'only calls in flight were paid for again'
     assert max(spans) <= 4*parallel and resampled(store, *args) == dict.fromkeys(['p0', 'p1', 'p2', 'p3'], 60)
     if parallel == 1:
-        assert Life(tmp_path, server, tmp_path/'whole.db', 4, 60, 1).end() == 'finished'
+        assert Life(forks, tmp_path, server, tmp_path/'whole.db', 4, 60, 1).end() == 'finished'
         assert tree(store) == tree(tmp_path/'whole.db')
 
 
-def test_a_full_disk_ends_the_run_and_loses_nothing(server, tmp_path):
+def test_a_full_disk_ends_the_run_and_loses_nothing(forks, server, tmp_path):
     "A limit on the size of files stands for the disk; with more room the run goes on."
     control(server, reset=True, latency=.002)
     store, args, kept = tmp_path/'runs.db', (server, tmp_path/'runs.db', 4, 60, 8), {}
     for room in (90_000, 160_000, 260_000):
-        end, there = Life(tmp_path, *args, room=room).end(), samples(store)
+        end, there = Life(forks, tmp_path, *args, room=room).end(), samples(store)
         assert end.startswith('StoreError: ') and 'Everything committed is safe' in end and 'resume the run' in end
         assert len(kept) < len(there) and kept.items() <= there.items()
         kept = there
     paid = len(calls(server))
-    assert Life(tmp_path, *args).end() == 'finished'
+    assert Life(forks, tmp_path, *args).end() == 'finished'
     final = samples(store)
     assert len(final) == 4*60 and kept.items() <= final.items()
     assert len(calls(server)) - paid == len(final) - len(kept), 'what was committed is not paid for again'
     assert len(resampled(store, *args)) == 4
 
 
-def test_copies_made_while_the_run_goes_on_are_whole(server, tmp_path):
+def test_copies_made_while_the_run_goes_on_are_whole(forks, server, tmp_path):
     "`backup` at several moments: each copy is a beginning of the run, and goes on to the same end."
     control(server, reset=True, latency=.008)
     store, args = tmp_path/'runs.db', (server, tmp_path/'runs.db', 4, 30, 1)
-    life, copies = Life(tmp_path, *args), []
-    while life.process.is_alive() and len(copies) < 5:
+    life, copies = Life(forks, tmp_path, *args), []
+    while life.is_alive() and len(copies) < 5:
         time.sleep(.15)
         if len(samples(store)) <= 20*len(copies): continue
         copies.append(tmp_path/f'copy{len(copies)}.db')
@@ -173,16 +175,16 @@ def test_copies_made_while_the_run_goes_on_are_whole(server, tmp_path):
     assert all(is_prefix(journals(copy), whole) for copy in copies) and 0 < len(samples(copies[1])) < 4*30
     before = len(calls(server))
     there = len(samples(copies[1]))
-    assert Life(tmp_path, server, copies[1], *args[2:]).end() == 'finished'
+    assert Life(forks, tmp_path, server, copies[1], *args[2:]).end() == 'finished'
     assert tree(copies[1]) == tree(store) and len(calls(server)) - before == 4*30 - there
 
 
-def test_plain_copies_of_the_file_and_its_log_are_whole(server, tmp_path):
+def test_plain_copies_of_the_file_and_its_log_are_whole(forks, server, tmp_path):
     "`cp` of the store and its -wal file while the run writes them."
     control(server, reset=True, latency=.004)
     store, args = tmp_path/'runs.db', (server, tmp_path/'runs.db', 4, 40, 4)
-    life, copies = Life(tmp_path, *args), []
-    while life.process.is_alive():
+    life, copies = Life(forks, tmp_path, *args), []
+    while life.is_alive():
         time.sleep(.1)
         if not os.path.exists(f'{store}-wal') or not samples(store): continue
         copies.append(tmp_path/f'copy{len(copies)}.db')
