@@ -18,7 +18,7 @@ demo: .venv/.demo
 	$(BIN)/python tools/demo.py $(if $(SMALL),--small)
 
 lab: .venv/.lab .venv/.demo
-	cd nbs && ../$(BIN)/jupyter lab tutorials/01_first_run.ipynb
+	cd nbs && ../$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) tutorials/01_first_run.ipynb
 
 test: .venv/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/check.sh

@@ -59,9 +59,9 @@ def table(df):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--small', action='store_true', help='4 prompts x 8 samples per method instead of 8 x 16')
+    parser.add_argument('--small', action='store_true', help='4 prompts x 8 samples per method instead of 8 x 12')
     args = parser.parse_args()
-    n_prompts, n, out = (4, 8, root/'runs/demo-small') if args.small else (8, 16, root/'runs/demo')
+    n_prompts, n, out = (4, 8, root/'runs/demo-small') if args.small else (8, 12, root/'runs/demo')
     out.mkdir(parents=True, exist_ok=True)
     prompts = load_prompts(root/'data/instructions.jsonl')
     prompts = prompts[::len(prompts)//n_prompts][:n_prompts]
