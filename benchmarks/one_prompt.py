@@ -4,7 +4,7 @@ Run: python benchmarks/one_prompt.py [--samples 160] [--latency 0.05] [--sigma 0
 
 Latency is log-normal and depends on the call alone. Four models, the test server in a process of its own. 'One at a time' is the same method with one
 call in flight (for TOA also `parallel=1`). 'Longest chain' is the largest number of calls in our run of which each had to wait for the one before:
-samples / chain is how much faster the method can possibly get, if all calls took equally long.
+samples / chain is how much faster the method can possibly get, if all calls took equally long and any number ran at once (TOA: `parallel`).
 """
 import argparse
 import asyncio

@@ -95,7 +95,7 @@ def test_a_slow_model_leaves_no_slot_of_the_others_empty(tmp_path):
 
 def test_prompts_come_before_trials_of_the_same_prompt(tmp_path):
     "With as many prompts as slots no trial knows of another one; with one prompt the search fills the slots by itself."
-    _, samples = done(tmp_path, TOA(n=6), [FakeModel('a', latency=.001, capacity=4)], prompts=40, name='many')
+    _, samples = done(tmp_path, TOA(n=6), [FakeModel('a', latency=.01, capacity=4)], prompts=40, name='many')
     assert sum(s.trial.in_flight for s in samples if s.prompt_id in ('p0', 'p1', 'p2', 'p3')) == 0
     _, samples = done(tmp_path, TOA(n=16), [FakeModel('a', latency=.001, capacity=4)], prompts=1, name='one')
     assert max(s.trial.in_flight for s in samples) >= 3

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['cards', 'Card', 'count_params', 'card_from_params', 'card', 'card_from_config', 'attention_flops', 'Flops',
-           'call_flops', 'published_flops', 'reward_flops', 'Cost', 'generation_cost', 'score_flops', 'scoring_cost',
-           'sample_cost', 'column_costs', 'column_reward_flops', 'Budget']
+           'call_flops', 'published_flops', 'reward_flops', 'Cost', 'priced', 'generation_cost', 'score_flops',
+           'scoring_cost', 'sample_cost', 'column_costs', 'column_reward_flops', 'Budget']
 
 # %% ../nbs/01_compute.ipynb #352af039
 import json, math
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .core import InputError, Sample, Score
+from .core import InputError, Sample, Score, Usage
 
 # %% ../nbs/01_compute.ipynb #cadf2ef6
 @dataclass(frozen=True)
@@ -323,6 +323,17 @@ def __add__(self:Cost, other:Cost)->Cost:
 _amounts = attrgetter(*(f.name for f in fields(Cost)))
 
 # %% ../nbs/01_compute.ipynb #0046de7e
+def priced(
+    usage:Usage, # Tokens of a call
+    card:Card|None, # The card of its model; None: all is unknown
+)->dict: # Fields of `Cost`
+    "What is known of a call through the card of its model."
+    if card is None: return dict(flops=None, cached_flops=None, flops_published=None, money=None)
+    p, q, s = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
+    ran, whole = call_flops(card, p, q, s).total, call_flops(card, p, q).total
+    return dict(flops=float(ran), cached_flops=float(whole - ran), flops_published=float(published_flops(card, p + q)),
+                money=(p*card.price_in + q*card.price_out)/1e6)
+
 def generation_cost(
     sample:Sample, # A finished sample
     card:Card|None, # The card of its model; None: FLOPs and money are unknown
@@ -330,14 +341,8 @@ def generation_cost(
     "What the language model spent on `sample`."
     done, usage = sample.completion, sample.completion and sample.completion.usage
     if done is None: return Cost(calls=1)
-    base = Cost(samples=int(sample.error is None), calls=done.attempts, seconds=done.latency)
-    if usage is None: return base
-    p, q, s = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
-    base = replace(base, prompt_tokens=p, cached_tokens=s, completion_tokens=q)
-    if card is None: return replace(base, flops=None, cached_flops=None, flops_published=None, money=None)
-    ran, whole = call_flops(card, p, q, s).total, call_flops(card, p, q).total
-    return replace(base, flops=float(ran), cached_flops=float(whole - ran), flops_published=float(published_flops(card, p + q)),
-        money=(p*card.price_in + q*card.price_out)/1e6)
+    tokens = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) if usage else ()
+    return Cost(int(sample.error is None), done.attempts, *tokens, seconds=done.latency, **(priced(usage, card) if usage else {}))
 
 # %% ../nbs/01_compute.ipynb #3b545a7f
 def score_flops(

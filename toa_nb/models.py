@@ -6,16 +6,17 @@
 __all__ = ['check_env_name', 'read_key', 'check_url', 'Endpoint', 'check_number', 'said', 'read_json', 'read_usage',
            'read_logprob', 'read_choice', 'read_answer', 'status_error', 'retry_after', 'backoff', 'Limit', 'Breaker',
            'Lane', 'Ticket', 'Balancer', 'check_settings', 'ChatModel', 'as_card', 'normalise', 'with_system',
-           'http_client', 'Link', 'remedy', 'FakeModel', 'digits', 'ReplayModel', 'toml', 'read_config', 'read_table',
-           'models_from']
+           'trusted', 'http_client', 'Link', 'aiohttp_session', 'remedy', 'FakeModel', 'digits', 'ReplayModel', 'toml',
+           'read_config', 'read_table', 'models_from']
 
-# %% ../nbs/05_models.ipynb #f85e8cb9
+# %% ../nbs/05_models.ipynb #a9dbff3c
 import asyncio, hashlib, json, math, os, random, re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -470,16 +471,22 @@ def body(self:ChatModel,
     if self.logprobs: body['logprobs'] = True
     return json.dumps(body | self.extra | others).encode()
 
-# %% ../nbs/05_models.ipynb #150a0552
+# %% ../nbs/05_models.ipynb #f12c16ee
+@cache
+def trusted():
+    "The certificates that servers are checked against, as the SDK chooses them; reading them takes 20 ms."
+    from httpx2 import create_ssl_context
+    return create_ssl_context()
+
 def http_client(most:int=256): # Most connections
     "The SDK's HTTP client: on aiohttp where that is installed."
     import openai
     limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most, keepalive_expiry=4.)
-    how = dict(limits=limits, timeout=openai.Timeout(None, connect=10.))
+    how = dict(limits=limits, timeout=openai.Timeout(None, connect=10.), verify=trusted())
     try: return openai.DefaultAioHttpClient(**how)
     except RuntimeError: return openai.DefaultAsyncHttpxClient(**how)
 
-# %% ../nbs/05_models.ipynb #ae27ea44
+# %% ../nbs/05_models.ipynb #bf159b04
 class Link:
     "The connection to an endpoint."
     def __init__(self,
@@ -488,11 +495,24 @@ class Link:
         most:int=256, # Most calls at once
     ):
         from openai import AsyncOpenAI
-        self.key, self.http = key, http_client(most)
+        self.key, self.most, self.http, self.session = key, most, http_client(most), None
         self.client = AsyncOpenAI(base_url=endpoint.url, api_key=key or 'none', max_retries=0, http_client=self.http)
-        headers = {**self.client.auth_headers, 'Content-Type': 'application/json', 'User-Agent': self.client.user_agent}
-        self.request = self.http.build_request('POST', f'{endpoint.url}/chat/completions', headers=headers)
-        del self.request.headers['Content-Length']
+        self.url = f'{endpoint.url}/chat/completions'
+        self.headers = {**self.client.auth_headers, 'Content-Type': 'application/json', 'User-Agent': self.client.user_agent}
+
+def aiohttp_session(most:int=256): # Most connections
+    "A pool of connections of aiohttp, where that is installed."
+    try: import aiohttp
+    except ImportError: return None
+    from urllib.request import getproxies
+    how = aiohttp.TCPConnector(limit=most, keepalive_timeout=4., ssl=trusted())
+    return aiohttp.ClientSession(connector=how, timeout=aiohttp.ClientTimeout(None, sock_connect=10.), trust_env=bool(getproxies()))
+
+@patch
+async def close(self:Link):
+    "Close the connections."
+    await self.client.close()
+    if self.session: await self.session.close()
 
 # %% ../nbs/05_models.ipynb #b1e404f7
 @patch
@@ -500,14 +520,17 @@ def hide(self:Link, text:str)->str:
     "`text` without the key."
     return text.replace(self.key, '***') if self.key else text
 
-# %% ../nbs/05_models.ipynb #5db9247a
+# %% ../nbs/05_models.ipynb #b6000c15
 @patch
-async def send(self:Link, body:bytes):
-    "Send the prepared request with `body` in it; gives the response of the HTTP client."
-    template = self.request
-    return await self.http.send(type(template)('POST', template.url, headers=template.headers, content=body, extensions=template.extensions))
+async def send(self:Link, body:bytes)->tuple[int, bytes, Any]:
+    "Send `body`; gives status, body and headers of the answer."
+    self.session = self.session or aiohttp_session(self.most)
+    if self.session:
+        async with self.session.post(self.url, data=body, headers=self.headers) as r: return r.status, await r.read(), r.headers
+    r = await self.http.post(self.url, content=body, headers=self.headers)
+    return r.status_code, r.content, r.headers
 
-# %% ../nbs/05_models.ipynb #e6e8a81f
+# %% ../nbs/05_models.ipynb #1ea1ba3b
 @patch
 async def exchange(self:Link,
     body:bytes, # What to send
@@ -516,11 +539,12 @@ async def exchange(self:Link,
     "One call; raises the `GenerationError` that fits what went wrong."
     from anyio import fail_after
     try:
-        with fail_after(limit): response = await self.send(body)
+        with fail_after(limit): status, data, headers = await self.send(body)
     except TimeoutError: raise CallTimeout(f'no whole answer within {limit:g} s') from None
     except Exception as e: raise ConnectionFailed(said(f'{type(e).__name__}: {self.hide(str(e))}')) from None
-    if response.status_code < 300: return response.content
-    raise status_error(response.status_code, self.hide(response.text), retry_after(response.headers))
+    if status < 300: return data
+    data = self.hide(data.decode('utf-8', 'replace')) # under the same name, so that no traceback shows a key that the server echoes
+    raise status_error(status, data, retry_after(headers))
 
 # %% ../nbs/05_models.ipynb #1ff657eb
 @patch
@@ -590,12 +614,12 @@ def capacity(self:ChatModel)->int:
     if self.balancer is None: return sum(int(Limit(e.concurrency or self.concurrency).value) for e in self.endpoints)
     return max(1, sum(int(l.limit.value) for l in self.balancer.lanes if l.breaker.allows(self.balancer.clock())))
 
-# %% ../nbs/05_models.ipynb #f1f14883
+# %% ../nbs/05_models.ipynb #cf15a762
 @patch
 async def close(self:ChatModel):
     "Close the connections."
     lanes, self.balancer = self.balancer.lanes if self.balancer else [], None
-    for lane in lanes: await lane.link.client.close()
+    for lane in lanes: await lane.link.close()
 
 # %% ../nbs/05_models.ipynb #d88a8362
 @patch

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['kinds', 'relations', 'counters', 'Groups', 'rewards', 'reward_aliases', 'control_tokens', 'RATE', 'COMPARE', 'Kind',
-           'sentence_list', 'word_list', 'unfenced', 'parse_constraint', 'check', 'describe', 'GroupReward',
+           'sentence_list', 'word_list', 'unfenced', 'parse_constraint', 'check', 'describe', 'GroupReward', 'Helper',
            'in_thread', 'failure', 'FunctionReward', 'Rule', 'Constraints', 'as_score', 'RewardUnreachable', 'evaluate',
            'RewardQueue', 'need_reference', 'Exact', 'Regex', 'need_package', 'JsonSchema', 'math_equal', 'serve_math',
            'MathVerify', 'Combination', 'Weighted', 'Minimum', 'Gate', 'register', 'reward', 'RewardRefused',
@@ -13,7 +13,7 @@ __all__ = ['kinds', 'relations', 'counters', 'Groups', 'rewards', 'reward_aliase
            'VerdictUnclear', 'expected', 'spoken', 'ModelJudge', 'conversation', 'Judge', 'PairJudge']
 
 # %% ../nbs/07_rewards.ipynb #828f2482
-import asyncio, concurrent.futures, hashlib, importlib.metadata, inspect, json, math, operator, os, re, subprocess, sys, threading
+import asyncio, concurrent.futures, hashlib, importlib.metadata, inspect, json, math, operator, os, queue, re, subprocess, sys, threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -205,18 +205,37 @@ class GroupReward:
         "Raise an `InputError` if this prompt lacks what the reward needs; called before a run pays for anything."
 
 # %% ../nbs/07_rewards.ipynb #e61b2f4a
+class Helper(threading.Thread):
+    "A thread that calls functions, one after another, and never keeps the process alive, unlike those of `asyncio.to_thread`."
+    idle = [] # Helpers with nothing to do
+    def __init__(self):
+        super().__init__(daemon=True, name='toa-reward')
+        self.jobs = queue.SimpleQueue()
+        self.start()
+
+    def run(self):
+        while True:
+            fn, args, done = self.jobs.get()
+            if done.set_running_or_notify_cancel():
+                try: done.set_result(fn(*args))
+                except BaseException as e: done.set_exception(e)
+            del fn, args, done
+            self.idle.append(self)
+
 async def in_thread(
     fn:Callable, # What to call
     *args, # With these arguments
 )->Any:
-    "Call `fn` in a thread that never keeps the process alive, unlike those of `asyncio.to_thread`."
-    done = concurrent.futures.Future()
-    def work():
-        if not done.set_running_or_notify_cancel(): return
-        try: done.set_result(fn(*args))
-        except BaseException as e: done.set_exception(e)
-    threading.Thread(target=work, daemon=True, name='toa-reward').start()
+    "Call `fn` in a thread that is free, or a new one."
+    helper = Helper.idle.pop() if Helper.idle else Helper()
+    helper.jobs.put((fn, args, done := concurrent.futures.Future()))
     return await asyncio.wrap_future(done)
+
+def failure(
+    e:Exception, # What was raised while scoring
+)->RewardError: # With a type that a report can count
+    "An exception as a failure of the reward."
+    return e if isinstance(e, RewardError) else RewardRaised(f'{type(e).__name__}: {e}')
 
 # %% ../nbs/07_rewards.ipynb #2d2133a3
 def failure(
@@ -228,6 +247,7 @@ def failure(
 # %% ../nbs/07_rewards.ipynb #c9ba5cb0
 class FunctionReward(GroupReward):
     "A Python function as a reward."
+    wait = 0. # A call for many costs as much as many calls, so nothing is won by waiting
     def __init__(self,
         fn:Callable[[Prompt,str],Any], # `fn(prompt, response)`: a number, a `Score`, or an awaitable of one
         name:str|None=None, # Name of the scores; the function's own by default
@@ -255,6 +275,7 @@ async def score_groups(self:FunctionReward, groups:Groups)->list[list]:
 # %% ../nbs/07_rewards.ipynb #5442c9da
 class Rule(GroupReward):
     "A reward that is computed on the spot, response by response."
+    wait = 0.
     def judge(self, prompt:Prompt, response:str)->'float|Score':
         "The score of one response."
         raise NotImplementedError
@@ -339,13 +360,14 @@ class RewardQueue:
     def __init__(self,
         reward:Reward, # Who judges
         max_batch:int=64, # Responses per call of the reward, at most
-        wait:float=.01, # Seconds to wait for more responses to share a call
+        wait:float|None=None, # Seconds to wait for more responses to share a call; None: what suits the reward
         timeout:float=60., # Seconds for one call of the reward
         retries:int=2, # How often a failure that may pass is tried again
         cache:bool|int=True, # Scores to remember: True for 10,000
         pause:float=.5, # Seconds before the first retry, doubled for each further one
     ):
         store_attr()
+        if wait is None: self.wait = getattr(reward, 'wait', .01)
         self.name, self.card = reward.name, reward.card
         self.remember = 10_000 if cache is True else int(cache)
         self.known:OrderedDict[bytes,Score] = OrderedDict() # Scores, the least recently used first

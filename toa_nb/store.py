@@ -7,7 +7,7 @@ __all__ = ['SCHEMA', 'APPLICATION_ID', 'VERSION', 'COLUMNS', 'INSERT', 'REMEDIES
            'digest', 'TrialRow', 'RunStore']
 
 # %% ../nbs/09_store.ipynb #7c596334
-import asyncio, hashlib, json, os, queue, sqlite3, threading, weakref
+import asyncio, hashlib, json, os, queue, sqlite3, threading, time, weakref
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -275,6 +275,7 @@ class _Writer:
 def take(self:_Writer)->list[_Op]:
     "Wait for something to do, and take all that is there; None stands for the end."
     ops = [self.queue.get()]
+    if ops[0] is not None: time.sleep(.005)
     while ops[-1] is not None and len(ops) < GROUP:
         try: ops.append(self.queue.get_nowait())
         except queue.Empty: break
