@@ -226,29 +226,30 @@ def test_a_hung_server_is_restarted_and_a_hopeless_one_given_up():
         assert states[4:] == ['given up']
 
 
-def test_the_calls_of_a_run_survive_the_death_of_a_server(gguf):
-    from toa_nb.core import Message
-    from toa_nb.models import models_from
+def test_a_run_survives_the_death_of_a_server(gguf, tmp_path):
+    "One of two replicas is killed in the middle: the run has all its samples, and the server comes back and gets its share."
+    from toa_nb import BestOfN, FunctionReward, Message, Prompt, Run, models_from
 
-    async def run():
+    async def go():
         launch = serve.llama_cpp_launch(gguf, 'smollm2-135m', parallel=4)
         with serve.start_all([launch, launch], say=None) as fleet:
             model, = models_from({'models': fleet.models})
             watcher = serve.Watcher(fleet.servers, on_change=serve.tell_pool([model]), say=None, backoff=.05).start(every=.05)
-            model.max_tokens, seen = 8, []
-            tasks = [asyncio.create_task(model.generate((Message('user', f'Name a thing. {i}'),), seed=i)) for i in range(24)]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            model.max_tokens = 8
+            prompts = [Prompt(str(i), f'Name a thing. {i}') for i in range(4)]
+            run = Run(prompts, BestOfN(n=6), [model], FunctionReward(lambda p, r: len(r), name='length'), store=tmp_path/'runs.db').start()
+            while not run.progress.samples: await asyncio.sleep(.01)
             os.kill(fleet.servers[0].pid, signal.SIGKILL)
-            seen = [c.endpoint for c in await asyncio.gather(*tasks)]
+            await run
             for _ in range(200):
                 if watcher.watched[0].failures and watcher.watched[0].state == 'ready': break
                 await asyncio.sleep(.05)
             again = [c.endpoint for c in await asyncio.gather(*(model.generate((Message('user', 'Name a thing.'),), seed=i) for i in range(8)))]
             watcher.stop()
             await model.close()
-            return seen, again, {s.url for s in fleet.servers}
-    seen, again, urls = asyncio.run(run())
-    assert len(seen) == 24 and set(again) == urls, 'the server that came back gets its share'
+            return run.progress, again, {s.url for s in fleet.servers}
+    progress, again, urls = asyncio.run(go())
+    assert (progress.state, progress.samples) == ('finished', 24) and set(again) == urls
 
 
 def test_a_start_that_is_interrupted_leaves_nothing(monkeypatch):
