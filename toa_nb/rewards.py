@@ -12,7 +12,7 @@ __all__ = ['kinds', 'relations', 'counters', 'Groups', 'rewards', 'reward_aliase
            'seen', 'controlled', 'VllmReward', 'chat_text', 'SglangReward', 'HttpReward', 'MetricServerReward',
            'VerdictUnclear', 'expected', 'spoken', 'ModelJudge', 'conversation', 'Judge', 'PairJudge']
 
-# %% ../nbs/07_rewards.ipynb #828f2482
+# %% ../nbs/07_rewards.ipynb #204ddd5f
 import asyncio, concurrent.futures, hashlib, importlib.metadata, inspect, json, math, operator, os, queue, re, subprocess, sys, threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
@@ -204,7 +204,7 @@ class GroupReward:
     def validate(self, prompt:Prompt)->None:
         "Raise an `InputError` if this prompt lacks what the reward needs; called before a run pays for anything."
 
-# %% ../nbs/07_rewards.ipynb #e61b2f4a
+# %% ../nbs/07_rewards.ipynb #5981ee34
 class Helper(threading.Thread):
     "A thread that calls functions, one after another, and never keeps the process alive, unlike those of `asyncio.to_thread`."
     idle = [] # Helpers with nothing to do
@@ -222,6 +222,7 @@ class Helper(threading.Thread):
             del fn, args, done
             self.idle.append(self)
 
+# %% ../nbs/07_rewards.ipynb #a083253f
 async def in_thread(
     fn:Callable, # What to call
     *args, # With these arguments
@@ -231,12 +232,6 @@ async def in_thread(
     helper.jobs.put((fn, args, done := concurrent.futures.Future()))
     return await asyncio.wrap_future(done)
 
-def failure(
-    e:Exception, # What was raised while scoring
-)->RewardError: # With a type that a report can count
-    "An exception as a failure of the reward."
-    return e if isinstance(e, RewardError) else RewardRaised(f'{type(e).__name__}: {e}')
-
 # %% ../nbs/07_rewards.ipynb #2d2133a3
 def failure(
     e:Exception, # What was raised while scoring
@@ -244,7 +239,14 @@ def failure(
     "An exception as a failure of the reward."
     return e if isinstance(e, RewardError) else RewardRaised(f'{type(e).__name__}: {e}')
 
-# %% ../nbs/07_rewards.ipynb #c9ba5cb0
+# %% ../nbs/07_rewards.ipynb #2d2133a3-2
+def failure(
+    e:Exception, # What was raised while scoring
+)->RewardError: # With a type that a report can count
+    "An exception as a failure of the reward."
+    return e if isinstance(e, RewardError) else RewardRaised(f'{type(e).__name__}: {e}')
+
+# %% ../nbs/07_rewards.ipynb #1a536609
 class FunctionReward(GroupReward):
     "A Python function as a reward."
     wait = 0. # A call for many costs as much as many calls, so nothing is won by waiting
@@ -272,7 +274,7 @@ async def score_groups(self:FunctionReward, groups:Groups)->list[list]:
         return [await asyncio.gather(*(settled(self.fn(prompt, r)) for r in responses)) for prompt, responses in groups]
     return await in_thread(lambda: [[self._each(prompt, r) for r in responses] for prompt, responses in groups])
 
-# %% ../nbs/07_rewards.ipynb #5442c9da
+# %% ../nbs/07_rewards.ipynb #9882a315
 class Rule(GroupReward):
     "A reward that is computed on the spot, response by response."
     wait = 0.
@@ -354,7 +356,7 @@ async def evaluate(
     async def alone(prompt, response): return (await evaluate(reward, [(prompt, [response])], timeout))[0][0]
     return [await asyncio.gather(*(alone(prompt, r) for r in responses)) for prompt, responses in groups]
 
-# %% ../nbs/07_rewards.ipynb #bd01980e
+# %% ../nbs/07_rewards.ipynb #206980ca
 class RewardQueue:
     "One queue in front of a reward: batches, remembers, and turns failures into scores without a value."
     def __init__(self,
@@ -384,7 +386,7 @@ def validate(self:RewardQueue, prompt:Prompt)->None:
     "Raise an `InputError` if the reward knows that it can't judge this prompt."
     if hasattr(self.reward, 'validate'): self.reward.validate(prompt)
 
-# %% ../nbs/07_rewards.ipynb #d3274090
+# %% ../nbs/07_rewards.ipynb #67843bda
 @patch
 async def score(self:RewardQueue,
     prompt:Prompt, # The task
