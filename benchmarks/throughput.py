@@ -102,7 +102,7 @@ def main():
         for client in (ours, bare): runner(client(url, 'TOA', 32, 4))
         for method in o.methods.split(','):
             for slots in map(int, o.slots.split(',')):
-                samples = o.samples if slots >= 20 else max(1, o.samples//4)
+                samples = o.samples
                 r, r0, ratio, c, c0, ratio_c = turns(runner, url, method, slots, samples, o.repeats)
                 print(f'| {method} | {slots} | {N_PROMPTS} x {samples} | {r:.0f} | {r0:.0f} | {ratio:.2f} | {c:.2f} | {c0:.2f} | {ratio_c:.2f} |', flush=True)
 

@@ -118,10 +118,11 @@ def is_prefix(before, now):
 
 @pytest.mark.parametrize('parallel, kills, seed', [(1, 26, 1), (8, 26, 2)])
 def test_killed_again_and_again(forks, server, tmp_path, parallel, kills, seed):
-    rng, store, args = random.Random(seed), tmp_path/'runs.db', (server, tmp_path/'runs.db', 4, 60, parallel)
+    rng, n, store = random.Random(seed), 90, tmp_path/'runs.db'
+    args = (server, tmp_path/'runs.db', 4, n, parallel)
     control(server, reset=True, latency=.008 if parallel == 1 else .04)
     lives, spans, seen, past, kept = 0, [], 0, {}, {}
-    while lives < kills and len(kept) < 4*60:
+    while lives < kills and len(kept) < 4*n:
         life = Life(forks, tmp_path, *args)
         life.kill(server, rng)
         now, there, all_calls = journals(store), samples(store), calls(server)
@@ -135,11 +136,11 @@ def test_killed_again_and_again(forks, server, tmp_path, parallel, kills, seed):
     assert lives == kills and sum(map(bool, spans)) > kills/2, 'most kills have to hit calls in flight'
     assert Life(forks, tmp_path, *args).end() == 'finished'
     total, final = calls(server), samples(store)
-    assert is_prefix(past, journals(store)) and len(final) == 4*60 and kept.items() <= final.items()
+    assert is_prefix(past, journals(store)) and len(final) == 4*n and kept.items() <= final.items()
     assert len(total) - len(final) == sum(spans), 'only calls in flight were paid for again'
-    assert max(spans) <= 4*parallel and resampled(store, *args) == dict.fromkeys(['p0', 'p1', 'p2', 'p3'], 60)
+    assert max(spans) <= 4*parallel and resampled(store, *args) == dict.fromkeys(['p0', 'p1', 'p2', 'p3'], n)
     if parallel == 1:
-        assert Life(forks, tmp_path, server, tmp_path/'whole.db', 4, 60, 1).end() == 'finished'
+        assert Life(forks, tmp_path, server, tmp_path/'whole.db', 4, n, 1).end() == 'finished'
         assert tree(store) == tree(tmp_path/'whole.db')
 
 
@@ -182,7 +183,7 @@ def test_copies_made_while_the_run_goes_on_are_whole(forks, server, tmp_path):
 def test_plain_copies_of_the_file_and_its_log_are_whole(forks, server, tmp_path):
     "`cp` of the store and its -wal file while the run writes them."
     control(server, reset=True, latency=.004)
-    store, args = tmp_path/'runs.db', (server, tmp_path/'runs.db', 4, 40, 4)
+    store, args = tmp_path/'runs.db', (server, tmp_path/'runs.db', 4, 80, 4)
     life, copies = Life(forks, tmp_path, *args), []
     while life.is_alive():
         time.sleep(.1)

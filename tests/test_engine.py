@@ -95,18 +95,18 @@ def test_a_slow_model_leaves_no_slot_of_the_others_empty(tmp_path):
 
 def test_prompts_come_before_trials_of_the_same_prompt(tmp_path):
     "With as many prompts as slots no trial knows of another one; with one prompt the search fills the slots by itself."
-    _, samples = done(tmp_path, TOA(n=6), [FakeModel('a', latency=.01, capacity=4)], prompts=40, name='many')
+    _, samples = done(tmp_path, TOA(n=6), [FakeModel('a', latency=.04, capacity=4)], prompts=20, name='many')
     assert sum(s.trial.in_flight for s in samples if s.prompt_id in ('p0', 'p1', 'p2', 'p3')) == 0
     _, samples = done(tmp_path, TOA(n=16), [FakeModel('a', latency=.001, capacity=4)], prompts=1, name='one')
     assert max(s.trial.in_flight for s in samples) >= 3
 
 
 def test_long_prompts_do_not_delay_the_rest(tmp_path):
-    "One of twenty prompts takes thirty times as long. The others end before it, and its own tail is searched in parallel."
+    "One of twenty prompts takes forty times as long. The others end before it, and its own tail is searched in parallel."
     ends = {}
     class Long(FakeModel):
         async def generate(self, messages, *, seed):
-            self.latency = .06 if 'number 0.' in messages[-1].content else .002
+            self.latency = .2 if 'number 0.' in messages[-1].content else .005
             return await super().generate(messages, seed=seed)
     class Timed(Letters):
         def judge(self, prompt, response):

@@ -212,9 +212,9 @@ def test_kill_9(tmp_path, after):
         asyncio.run(main())''', path)
     lines = [c.stdout.readline() for _ in range(after)]
     c.send_signal(signal.SIGKILL)
-    lines += c.stdout.read().splitlines()
+    lines += c.stdout.read().splitlines(keepends=True)
     c.communicate()
-    awaited = {(p, int(n)) for p, n in (line.split() for line in lines if line.strip())}
+    awaited = {(p, int(n)) for p, n in (line.split() for line in lines if line.endswith('\n'))}  # the last may be torn
     with RunStore(path) as store:
         stored = {(s.prompt_id, s.trial.number): s for s in store.samples('run')}
         assert awaited <= set(stored)

@@ -12,13 +12,13 @@ __all__ = ['kinds', 'relations', 'counters', 'Groups', 'rewards', 'reward_aliase
            'seen', 'controlled', 'VllmReward', 'chat_text', 'SglangReward', 'HttpReward', 'MetricServerReward',
            'VerdictUnclear', 'expected', 'spoken', 'ModelJudge', 'conversation', 'Judge', 'PairJudge']
 
-# %% ../nbs/07_rewards.ipynb #204ddd5f
+# %% ../nbs/07_rewards.ipynb #f50e9df5
 import asyncio, concurrent.futures, hashlib, importlib.metadata, inspect, json, math, operator, os, queue, re, subprocess, sys, threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from itertools import islice
+from itertools import chain, filterfalse, islice
 from typing import Any
 
 from fastcore.basics import patch, store_attr
@@ -356,7 +356,7 @@ async def evaluate(
     async def alone(prompt, response): return (await evaluate(reward, [(prompt, [response])], timeout))[0][0]
     return [await asyncio.gather(*(alone(prompt, r) for r in responses)) for prompt, responses in groups]
 
-# %% ../nbs/07_rewards.ipynb #206980ca
+# %% ../nbs/07_rewards.ipynb #6d37b132
 class RewardQueue:
     "One queue in front of a reward: batches, remembers, and turns failures into scores without a value."
     def __init__(self,
@@ -373,7 +373,7 @@ class RewardQueue:
         self.name, self.card = reward.name, reward.card
         self.remember = 10_000 if cache is True else int(cache)
         self.known:OrderedDict[bytes,Score] = OrderedDict() # Scores, the least recently used first
-        self.promised:dict[bytes,asyncio.Future] = {} # Futures of the scores that are on their way
+        self.promised:dict[bytes,list[asyncio.Future]] = {} # Who waits for the scores that are on their way
         self.waiting:dict[bytes,tuple[Prompt,str,int]] = {} # What no worker has taken: prompt, response, attempt
         self.workers:set[asyncio.Task] = set()
 
@@ -386,7 +386,7 @@ def validate(self:RewardQueue, prompt:Prompt)->None:
     "Raise an `InputError` if the reward knows that it can't judge this prompt."
     if hasattr(self.reward, 'validate'): self.reward.validate(prompt)
 
-# %% ../nbs/07_rewards.ipynb #67843bda
+# %% ../nbs/07_rewards.ipynb #7be52df1
 @patch
 async def score(self:RewardQueue,
     prompt:Prompt, # The task
@@ -398,12 +398,11 @@ async def score(self:RewardQueue,
         self.known.move_to_end(key)
         return replace(self.known[key], tokens=0)
     loop = asyncio.get_running_loop()
-    first = key not in self.promised or self.promised[key].get_loop() is not loop
-    if first:
-        self.promised[key] = loop.create_future()
-        self._enqueue(key, (prompt, response, 0))
-    score = await asyncio.shield(self.promised[key])
-    return score if first else replace(score, tokens=0)
+    others = [p for p in self.promised.get(key, ()) if p.get_loop() is loop]
+    self.promised[key] = [*others, promise := loop.create_future()]
+    if not others: self._enqueue(key, (prompt, response, 0))
+    score = await promise
+    return replace(score, tokens=0) if others else score
 
 # %% ../nbs/07_rewards.ipynb #5178f8ae
 @patch
@@ -414,21 +413,22 @@ def _enqueue(self:RewardQueue, key, asked):
         self.workers.add(worker := asyncio.ensure_future(self._work()))
         worker.add_done_callback(self._ended)
 
-# %% ../nbs/07_rewards.ipynb #1e75b992
+# %% ../nbs/07_rewards.ipynb #9c096cc9
 @patch
 async def _work(self:RewardQueue):
     "Take batches until nothing waits."
     while self.waiting:
-        if len(self.waiting) < self.max_batch: await asyncio.sleep(self.wait)
+        if self.wait and len(self.waiting) < self.max_batch: await asyncio.sleep(self.wait)
         await self._judge({key: self.waiting.pop(key) for key in [*islice(self.waiting, self.max_batch)]})
 
-# %% ../nbs/07_rewards.ipynb #3a7a10b3
+# %% ../nbs/07_rewards.ipynb #339ee29d
 @patch
 def _ended(self:RewardQueue, worker):
     "Let nobody wait for a worker that was stopped."
     self.workers.discard(worker)
     if not worker.cancelled() and worker.exception() is None: return
-    for promise in self.promised.values(): promise.cancel() if worker.cancelled() else promise.set_exception(worker.exception())
+    for promise in filterfalse(asyncio.Future.done, chain(*self.promised.values())):
+        promise.cancel() if worker.cancelled() else promise.set_exception(worker.exception())
     self.promised.clear()
     self.waiting.clear()
 
@@ -446,7 +446,7 @@ async def _judge(self:RewardQueue, batch):
         if not again or attempt >= self.retries: self._answer(key, score)
         else: asyncio.get_running_loop().call_later(self.pause * 2**attempt, self._enqueue, key, (prompt, response, attempt + 1))
 
-# %% ../nbs/07_rewards.ipynb #156089f0
+# %% ../nbs/07_rewards.ipynb #436f5d74
 @patch
 def _answer(self:RewardQueue, key, score):
     "Tell those who wait for `key`, and remember the score if there is one."
@@ -454,7 +454,7 @@ def _answer(self:RewardQueue, key, score):
     if score.value is not None and self.remember:
         self.known[key] = score
         if len(self.known) > self.remember: self.known.popitem(last=False)
-    if (promise := self.promised.pop(key, None)) and not promise.done(): promise.set_result(score)
+    for promise in filterfalse(asyncio.Future.done, self.promised.pop(key, ())): promise.set_result(score)
 
 # %% ../nbs/07_rewards.ipynb #040731a8
 def need_reference(

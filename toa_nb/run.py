@@ -7,7 +7,7 @@ __all__ = ['SAME', 'Failures', 'kind_of', 'Progress', 'Run', 'named_reward', 're
            'replay', 'matches', 'follow', 'note_failure', 'signals', 'print_progress', 'Scoring', 'open_scoring',
            'some_done', 'score', 'stopped']
 
-# %% ../nbs/10_run.ipynb #afb2cf1e
+# %% ../nbs/10_run.ipynb #bade5ef9
 import asyncio, signal, sys, threading, time
 from collections import deque
 from contextlib import contextmanager, suppress
@@ -21,7 +21,7 @@ from .compute import Budget, Cost, generation_cost, sample_cost, scoring_cost
 from .samplers import Method, methods
 from .templates import Templates
 from .rewards import RewardQueue, reward as reward_from
-from .store import RunStore, digest
+from .store import BRISK, PATIENT, RunStore, digest
 import toa_nb.tree
 
 # %% ../nbs/10_run.ipynb #9320bc5e
@@ -156,7 +156,7 @@ def describe_model(m)->dict:
     "A model as data: its settings, or its name and card where it has none."
     return m.settings() if hasattr(m, 'settings') else {'name': m.name} | ({'card': asdict(m.card)} if m.card else {})
 
-# %% ../nbs/10_run.ipynb #8744dde1
+# %% ../nbs/10_run.ipynb #979268a9
 @patch
 def config(self:Run)->dict:
     "The run as data; holds no secrets."
@@ -397,7 +397,7 @@ def spent(self:Run, active:Active)->bool:
         if (name := per_run.exhausted(replace(p.cost, samples=p.samples + self.out), self.seconds_before + p.seconds)): self.stop(name)
     return self.stopping or self.limit(active) is not None
 
-# %% ../nbs/10_run.ipynb #619dceec
+# %% ../nbs/10_run.ipynb #38ce6819
 @patch
 async def work(self:Run, active:Active, trial:Trial, sample:Sample|None):
     "One trial: generate, store, score, store, tell."
@@ -405,14 +405,22 @@ async def work(self:Run, active:Active, trial:Trial, sample:Sample|None):
     sample, stored = (sample, self.store.flush()) if resumed else await self.generate(active, trial)
     if sample.error or sample.scores: await stored
     else:
-        _, *scores = await asyncio.gather(stored, *(q.score(active.prompt, sample.completion.text) for q in self.queues))
+        scores = await self.judged(active.prompt, sample.completion.text)
         await self.store.scored(self.name, name, trial.number, scores)
+        await stored
         sample = replace(sample, scores=tuple(scores))
         if any(s.tokens for s in scores): self.pay(active, scoring_cost(scores, self.reward_cards))
     self.store.told(self.name, name, trial.number)
     active.sampler.tell(trial, outcome(sample, self.reward.name))
     self.count(active, sample, resumed)
     self.take_back(active)
+
+# %% ../nbs/10_run.ipynb #198e31f2
+@patch
+async def judged(self:Run, prompt:Prompt, response:str)->list:
+    "The scores of all rewards, which work side by side; the guiding one comes first."
+    if len(self.queues) == 1: return [await self.queues[0].score(prompt, response)]
+    return await asyncio.gather(*(q.score(prompt, response) for q in self.queues))
 
 # %% ../nbs/10_run.ipynb #dbe0e807
 @patch
@@ -460,7 +468,7 @@ def note_failure(
     f = book.setdefault((who, kind_of(error)), Failures(first=error))
     f.count += count
 
-# %% ../nbs/10_run.ipynb #4389153c
+# %% ../nbs/10_run.ipynb #caf3a6ab
 @patch
 async def feed(self:Run):
     "Hand out jobs until there is nothing left to do."
@@ -468,6 +476,7 @@ async def feed(self:Run):
         self.measure()
         while not self.stopping and (job := self.next_job()): self.do(*job)
         if not self.tasks: return
+        self.store.pace(self.leisure())
         self.wake.clear()
         await self.wake.wait()
     raise self.error
@@ -490,12 +499,21 @@ def settled(self:Run, task:asyncio.Task):
     if not task.cancelled() and task.exception(): self.error = self.error or task.exception()
     self.wake.set()
 
-# %% ../nbs/10_run.ipynb #c92611b0
+# %% ../nbs/10_run.ipynb #281fd4e3
 @patch
 def measure(self:Run):
     "Ask the models how many calls they take."
     self.room = {name: m.capacity for name, m in self.models.items()}
-    self.window = 4*min(self.concurrency or sys.maxsize, sum(self.room.values()))
+    self.slots = min(self.concurrency or sys.maxsize, sum(self.room.values()))
+    self.window = 4*self.slots
+
+# %% ../nbs/10_run.ipynb #066b6182
+@patch
+def leisure(self:Run)->float:
+    "Seconds that the store may gather before it commits."
+    if self.progress.in_flight < self.slots: return BRISK
+    fresh = 0 in self.ready or self.new and len(self.active) < self.window
+    return PATIENT if fresh else PATIENT/2
 
 # %% ../nbs/10_run.ipynb #89f870f9
 @patch
@@ -561,7 +579,7 @@ async def check_models(self:Run):
     if len(bad) == 1 or not isinstance(first, GenerationError): raise first
     raise type(first)('; '.join(f'{n}: {e}' for n, e in bad.items()))
 
-# %% ../nbs/10_run.ipynb #e4d7dee0
+# %% ../nbs/10_run.ipynb #6576fd45
 @patch
 async def put_away(self:Run):
     "Cancel what goes on, save the state, close what was opened."
@@ -569,6 +587,7 @@ async def put_away(self:Run):
     for task in self.tasks: task.cancel()
     if self.tasks: await asyncio.wait(self.tasks, timeout=1)
     self.progress.ended = time.monotonic()
+    self.store.pace(BRISK)
     try:
         if self.seconds_before is not None:
             self.store.set_status(self.name, self.progress.state, seconds=self.seconds_before + self.progress.seconds)
@@ -676,7 +695,7 @@ async def print_progress(
         print(f'\r{run.name}: {run.progress}\033[K' if live else f'{run.name}: {run.progress}', end='' if live else '\n', file=out, flush=True)
     if live: print(file=out)
 
-# %% ../nbs/10_run.ipynb #a0c8bd57
+# %% ../nbs/10_run.ipynb #d79bd9da
 @patch
 def report(self:Run)->str:
     "What was done, what it cost, and every kind of failure with its first message."
