@@ -7,7 +7,7 @@ __all__ = ['cards', 'Card', 'count_params', 'card_from_params', 'card', 'card_fr
            'call_flops', 'published_flops', 'reward_flops', 'Cost', 'priced', 'generation_cost', 'score_flops',
            'scoring_cost', 'sample_cost', 'column_costs', 'column_reward_flops', 'Budget']
 
-# %% ../nbs/01_compute.ipynb #352af039
+# %% ../nbs/01_compute.ipynb #33dd5f16
 import json, math
 from dataclasses import dataclass, fields, replace
 from operator import attrgetter
@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 from .core import InputError, Sample, Score, Usage
 
-# %% ../nbs/01_compute.ipynb #cadf2ef6
+# %% ../nbs/01_compute.ipynb #c076fe38
 @dataclass(frozen=True)
 class Card:
     "The size and the price of a language model."
@@ -42,6 +42,18 @@ class Card:
     price_in:float=0. # Price of 1e6 prompt tokens
     price_out:float=0. # Price of 1e6 completion tokens
     source:str='' # Where the numbers come from
+    def __post_init__(self): _check_card(self)
+
+# %% ../nbs/01_compute.ipynb #0e42e879
+_shape = ('layers', 'hidden', 'heads', 'kv_heads', 'head_dim', 'ffn')
+
+def _check_card(card:Card):
+    "Refuse a card by which the cost of a call can't be counted."
+    needed = (*_shape, 'top_k') if card.experts else _shape if card.layers else ('active_params',)
+    for name in needed:
+        if isinstance(value := getattr(card, name), (int, float)) and value > 0: continue
+        fix = 'Give its shape (' + ', '.join(_shape) + '), or use `card_from_params`.'
+        raise InputError(f'{value!r} is no number above 0, so calls of {card.name!r} can\'t be counted', f'card.{name}', fix)
 
 # %% ../nbs/01_compute.ipynb #8fe0c41f
 def _linear(card:Card, experts:int)->int:
@@ -322,7 +334,7 @@ def __add__(self:Cost, other:Cost)->Cost:
 
 _amounts = attrgetter(*(f.name for f in fields(Cost)))
 
-# %% ../nbs/01_compute.ipynb #0046de7e
+# %% ../nbs/01_compute.ipynb #68a387cb
 def priced(
     usage:Usage, # Tokens of a call
     card:Card|None, # The card of its model; None: all is unknown
@@ -344,7 +356,7 @@ def generation_cost(
     tokens = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) if usage else ()
     return Cost(int(sample.error is None), done.attempts, *tokens, seconds=done.latency, **(priced(usage, card) if usage else {}))
 
-# %% ../nbs/01_compute.ipynb #3b545a7f
+# %% ../nbs/01_compute.ipynb #d36eff5e
 def score_flops(
     card:Card, # The reward model
     score:Score, # A score by it; `details['cached_tokens']` counts tokens that were computed for an earlier one
@@ -362,7 +374,7 @@ def scoring_cost(
     flops = float(sum(score_flops(reward_cards[s.reward], s) for s in scores if s.tokens)) if known else None
     return Cost(reward_tokens=sum(s.tokens for s in scores), reward_flops=flops)
 
-# %% ../nbs/01_compute.ipynb #33596208
+# %% ../nbs/01_compute.ipynb #a7bff547
 def sample_cost(
     sample:Sample, # A finished sample
     cards:dict[str,Card|None], # Card of each model, by the name used in trials
@@ -371,7 +383,7 @@ def sample_cost(
     "What `sample` has cost."
     return generation_cost(sample, cards.get(sample.trial.model)) + scoring_cost(sample.scores, reward_cards)
 
-# %% ../nbs/01_compute.ipynb #f318be1f
+# %% ../nbs/01_compute.ipynb #67ffd8ea
 def column_costs(
     card:Card|None, # The card of the model that answered all these calls; None: unknown
     prompt_tokens, # Arrays with one entry per call that came back with token counts

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['check_env_name', 'read_key', 'check_url', 'Endpoint', 'check_number', 'said', 'read_json', 'read_usage',
-           'read_logprob', 'read_choice', 'read_answer', 'status_error', 'retry_after', 'backoff', 'Limit', 'Breaker',
-           'Lane', 'Ticket', 'Balancer', 'check_settings', 'ChatModel', 'as_card', 'normalise', 'with_system',
-           'trusted', 'http_client', 'Link', 'aiohttp_session', 'remedy', 'FakeModel', 'digits', 'ReplayModel', 'toml',
-           'read_config', 'read_table', 'models_from']
+           'read_logprob', 'read_options', 'read_choice', 'read_answer', 'read_with_options', 'status_error',
+           'retry_after', 'backoff', 'Limit', 'Breaker', 'Lane', 'Ticket', 'Balancer', 'check_settings', 'ChatModel',
+           'check_fields', 'as_endpoint', 'as_card', 'normalise', 'with_system', 'encrypted', 'trusted', 'http_client',
+           'aiohttp_session', 'Link', 'remedy', 'FakeModel', 'digits', 'ReplayModel', 'read_table', 'models_from']
 
-# %% ../nbs/05_models.ipynb #a9dbff3c
-import asyncio, hashlib, json, math, os, random, re
+# %% ../nbs/05_models.ipynb #fea62e18
+import asyncio, hashlib, json, math, os, random, re, ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -21,11 +21,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from fastcore.basics import patch
 
 from .core import (AuthFailed, CallTimeout, Completion, ConnectionFailed, EmptyAnswer, GenerationError, InputError, MalformedAnswer, Message,
                          MissingUsage, Model, ModelOut, NoChoices, Prompt, RateLimited, RequestRefused, Sample, ServerFailed, UnknownModel, Usage, chat)
+from .templates import read_config
 
 # %% ../nbs/05_models.ipynb #e0a15d7e
 def check_env_name(
@@ -126,6 +128,12 @@ def read_logprob(choice:dict)->float|None:
     tokens = (choice.get('logprobs') or {}).get('content') or []
     return sum(t['logprob'] for t in tokens) / len(tokens) if tokens else None
 
+# %% ../nbs/05_models.ipynb #b3fdf42f
+def read_options(choice:dict)->list[dict[str,float]]:
+    "Tokens and their log-probabilities at each position of a choice, the chosen token first; empty where the server gives none."
+    positions = (choice.get('logprobs') or {}).get('content') or []
+    return [{t['token']: float(t['logprob']) for t in (chosen, *(chosen.get('top_logprobs') or ()))} for chosen in positions]
+
 # %% ../nbs/05_models.ipynb #caefb797
 def read_choice(answer:dict)->tuple[str|None,str,float|None]:
     "Content, finish reason and mean log-probability of the first choice."
@@ -149,6 +157,16 @@ def read_answer(
         raise EmptyAnswer(f'the content is {"missing" if text is None else "blank"} (finish reason {reason!r})', completion=completion)
     if completion.usage is None: raise MissingUsage('the answer has no token counts', completion=completion)
     return completion
+
+# %% ../nbs/05_models.ipynb #41a67877
+def read_with_options(
+    data:bytes, # Body of a response with status 200
+    **about, # Fields of `Completion` that the caller knows
+)->tuple[Completion, list[dict[str,float]]]: # The completion, and what `read_options` says
+    "`read_answer` and the log-probabilities of its tokens."
+    completion = read_answer(data, **about)
+    try: return completion, read_options(json.loads(data)['choices'][0])
+    except (KeyError, TypeError, ValueError, AttributeError): raise MalformedAnswer(f'the log-probabilities can\'t be read: {said(data, 80)}') from None
 
 # %% ../nbs/05_models.ipynb #0c61dcd5
 def status_error(
@@ -387,7 +405,7 @@ def give_up(self:Balancer, now:float):
         if not (turn := self.waiting.popleft()).done():
             turn.set_exception(ModelOut(f'every endpoint of {self.name!r} has been out for {now - self.out_since:.0f} s{last}', model=self.name))
 
-# %% ../nbs/05_models.ipynb #f968b837
+# %% ../nbs/05_models.ipynb #6b03fe2e
 def check_settings(m):
     "Refuse settings of a `ChatModel` that can't be right."
     if not isinstance(m.name, str) or not m.name.strip(): raise InputError('the model has no name', 'name', 'Give it a short name of its own.')
@@ -397,8 +415,8 @@ def check_settings(m):
         check_number(getattr(m, where), where, low, high)
     for where, low in (('retries', 0), ('concurrency', 1)): check_number(getattr(m, where), where, low, whole=True)
     if m.max_tokens is not None: check_number(m.max_tokens, 'max_tokens', 1, whole=True)
-    for where, kind in (('model', str), ('system', str|None), ('logprobs', bool), ('extra', dict)):
-        if not isinstance(getattr(m, where), kind): raise InputError(f'this can\'t be a {type(getattr(m, where)).__name__}', where, 'Correct the value.')
+    for where, kind, word in (('model', str, 'a text'), ('system', str|None, 'a text'), ('logprobs', bool, 'true or false'), ('extra', dict, 'a table')):
+        if not isinstance(getattr(m, where), kind): raise InputError(f'this is not {word}', where, 'Correct the value.')
     if not all(isinstance(s, str) and s for s in m.stop): raise InputError('stop is not a list of texts', 'stop', 'Write it like ["</s>"].')
     if bad := {'model', 'messages', 'seed', 'stream', 'n', 'api_key'} & set(m.extra):
         raise InputError(f'{min(bad)!r} can\'t be set here', 'extra', 'Leave it out.')
@@ -428,20 +446,47 @@ class ChatModel:
 
     def __post_init__(self): normalise(self)
 
-# %% ../nbs/05_models.ipynb #f5e9b005
+# %% ../nbs/05_models.ipynb #feed69ef
+def check_fields(
+    table:dict, # What was given
+    kind:type, # The dataclass that it should make
+    where:str, # Its place, for the error
+    needed:tuple[str,...], # Fields that must be there
+):
+    "Refuse a table with unknown fields, or without one that is needed."
+    known = [f.name for f in fields(kind) if f.init]
+    if bad := next((k for k in table if k not in known), None):
+        fix = 'Put the key into an environment variable and name that in api_key_env.' if bad == 'api_key' else f'Known fields: {", ".join(known)}.'
+        raise InputError(f'unknown field {bad!r}', where, fix)
+    if missing := [k for k in needed if k not in table]: raise InputError(f'the field {missing[0]!r} is missing', where, 'Add it.')
+
+# %% ../nbs/05_models.ipynb #ecac2de3
+def as_endpoint(
+    given:Any, # An `Endpoint`, an address, or its fields as a dict
+    where:str, # Its place, for the error
+)->Endpoint:
+    "The endpoint that a setting stands for."
+    if isinstance(given, Endpoint): return given
+    if isinstance(given, dict): check_fields(given, Endpoint, where, ('url',))
+    try: return Endpoint(**given) if isinstance(given, dict) else Endpoint(given)
+    except InputError as e: raise InputError(e.what, f'{where}.{e.where}', e.fix) from None
+
+# %% ../nbs/05_models.ipynb #953b3330
 def as_card(
     given:Any, # A `compute.Card`, the name of one, its fields as a dict, or None
 )->Any: # The card, or None
     "The card that a setting stands for."
     from toa_nb.compute import Card, card
-    try: return card(given) if isinstance(given, str) else Card(**given) if isinstance(given, dict) else given
-    except TypeError as e: raise InputError(str(e), 'card', 'Give the name of a card, or all of its fields.') from None
+    if isinstance(given, str): return card(given)
+    if not isinstance(given, dict): return given
+    check_fields(given, Card, 'card', ('name',))
+    return Card(**given)
 
-# %% ../nbs/05_models.ipynb #1ac1eecf
+# %% ../nbs/05_models.ipynb #a82f00dd
 def normalise(m:ChatModel):
     "Bring the settings into one form and check them."
     given = m.endpoints if isinstance(m.endpoints, list|tuple) else [m.endpoints] if m.endpoints else []
-    m.endpoints = [e if isinstance(e, Endpoint) else Endpoint(**e) if isinstance(e, dict) else Endpoint(e) for e in given]
+    m.endpoints = [as_endpoint(e, f'endpoints[{i}]') for i, e in enumerate(given)]
     m.model, m.stop = m.model or m.name, tuple(m.stop) if isinstance(m.stop, list|tuple) else (m.stop,)
     check_settings(m)
     m.card = as_card(m.card)
@@ -471,22 +516,38 @@ def body(self:ChatModel,
     if self.logprobs: body['logprobs'] = True
     return json.dumps(body | self.extra | others).encode()
 
-# %% ../nbs/05_models.ipynb #f12c16ee
+# %% ../nbs/05_models.ipynb #7eebed2f
+def encrypted(url:str)->bool:
+    "Whether calls to `url` need certificates: it or a proxy on the way has an address with https."
+    return any(at.lower().startswith('https:') for at in (url, *getproxies().values()))
+
 @cache
-def trusted():
-    "The certificates that servers are checked against, as the SDK chooses them; reading them takes 20 ms."
+def trusted(encrypted:bool=True)->ssl.SSLContext:
+    "The certificates that servers are checked against, as the SDK chooses them; none where none is needed."
+    if not encrypted: return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     from httpx2 import create_ssl_context
     return create_ssl_context()
 
-def http_client(most:int=256): # Most connections
+# %% ../nbs/05_models.ipynb #59a86411
+def http_client(
+    most:int=256, # Most connections
+    encrypted:bool=True, # Will it need certificates?
+):
     "The SDK's HTTP client: on aiohttp where that is installed."
     import openai
     limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most, keepalive_expiry=4.)
-    how = dict(limits=limits, timeout=openai.Timeout(None, connect=10.), verify=trusted())
+    how = dict(limits=limits, timeout=openai.Timeout(None, connect=10.), verify=trusted(encrypted))
     try: return openai.DefaultAioHttpClient(**how)
     except RuntimeError: return openai.DefaultAsyncHttpxClient(**how)
 
-# %% ../nbs/05_models.ipynb #544ffbe9
+def aiohttp_session(most:int=256, encrypted:bool=True):
+    "A pool of connections of aiohttp, where that is installed."
+    try: import aiohttp
+    except ImportError: return None
+    how = aiohttp.TCPConnector(limit=most, keepalive_timeout=4., ssl=trusted(encrypted))
+    return aiohttp.ClientSession(connector=how, trust_env=bool(getproxies()))
+
+# %% ../nbs/05_models.ipynb #ea313380
 class Link:
     "The connection to an endpoint."
     def __init__(self,
@@ -495,18 +556,11 @@ class Link:
         most:int=256, # Most calls at once
     ):
         from openai import AsyncOpenAI
-        self.key, self.most, self.http, self.session = key, most, http_client(most), None
+        self.key, self.most, self.encrypted, self.session = key, most, encrypted(endpoint.url), None
+        self.http = http_client(most, self.encrypted)
         self.client = AsyncOpenAI(base_url=endpoint.url, api_key=key or 'none', max_retries=0, http_client=self.http)
         self.url = f'{endpoint.url}/chat/completions'
         self.headers = {**self.client.auth_headers, 'Content-Type': 'application/json', 'User-Agent': self.client.user_agent}
-
-def aiohttp_session(most:int=256): # Most connections
-    "A pool of connections of aiohttp, where that is installed."
-    try: import aiohttp
-    except ImportError: return None
-    from urllib.request import getproxies
-    how = aiohttp.TCPConnector(limit=most, keepalive_timeout=4., ssl=trusted())
-    return aiohttp.ClientSession(connector=how, trust_env=bool(getproxies()))
 
 @patch
 async def close(self:Link):
@@ -520,11 +574,11 @@ def hide(self:Link, text:str)->str:
     "`text` without the key."
     return text.replace(self.key, '***') if self.key else text
 
-# %% ../nbs/05_models.ipynb #55ce8712
+# %% ../nbs/05_models.ipynb #4297b659
 @patch
 async def send(self:Link, body:bytes, limit:float)->tuple[int, bytes, Any]:
     "Send `body`; gives status, body and headers of the answer, or `TimeoutError` after `limit` seconds."
-    self.session = self.session or aiohttp_session(self.most)
+    self.session = self.session or aiohttp_session(self.most, self.encrypted)
     if self.session: return await self.send_aiohttp(body, limit)
     from anyio import fail_after
     with fail_after(limit): r = await self.http.post(self.url, content=body, headers=self.headers)
@@ -553,24 +607,25 @@ async def exchange(self:Link,
     data = self.hide(data.decode('utf-8', 'replace')) # under the same name, so that no traceback shows a key that the server echoes
     raise status_error(status, data, retry_after(headers))
 
-# %% ../nbs/05_models.ipynb #1ff657eb
+# %% ../nbs/05_models.ipynb #91db7c30
 @patch
 async def attempt(self:ChatModel,
     body:bytes, # What to send
     seed:int, # The seed in it
     number:int, # Which attempt this is, from 1
-)->Completion:
+    read:Callable, # `read_answer`, or another that takes the same
+)->Any: # What `read` makes of the answer
     "One call at one endpoint."
     balancer = self.ready()
     ticket = await balancer.acquire()
     lane = ticket.lane
     try:
         data = await lane.link.exchange(body, self.timeout)
-        completion = read_answer(data, latency=balancer.clock() - ticket.started, endpoint=lane.endpoint.url, seed=seed, attempts=number)
+        result = read(data, latency=balancer.clock() - ticket.started, endpoint=lane.endpoint.url, seed=seed, attempts=number)
         lane.learn(ticket, None, balancer.clock())
-        return completion
+        return result
     except GenerationError as e:
-        e.model, e.endpoint = self.name, lane.endpoint.url
+        e.model, e.endpoint, e.attempts = self.name, lane.endpoint.url, number
         lane.learn(ticket, e, balancer.clock())
         raise
     finally: balancer.release(ticket)
@@ -597,7 +652,26 @@ def again(self:ChatModel, error:GenerationError, attempts:int)->bool:
     if isinstance(error, (AuthFailed, UnknownModel)): return any(l.breaker.allows(self.balancer.clock()) for l in self.ready().lanes)
     return error.retryable and (error.retry_after or 0) <= self.patience
 
-# %% ../nbs/05_models.ipynb #5a365d5a
+# %% ../nbs/05_models.ipynb #11761b36
+@patch
+async def persist(self:ChatModel,
+    body:bytes, # What to send
+    seed:int, # The seed in it
+    read:Callable=read_answer, # How to read the answer
+)->Any: # What `read` makes of the answer
+    "Attempts until one gives an answer, or until another makes no sense."
+    error = None
+    for number in range(1, self.retries + 2):
+        try: return await self.attempt(body, seed, number, read)
+        except ModelOut as e:
+            e.attempts = number - 1
+            raise error or e from None
+        except GenerationError as e: error = e
+        if not self.again(error, number): break
+        await self.sleep(backoff(number, error.retry_after))
+    raise error
+
+# %% ../nbs/05_models.ipynb #1db52545
 @patch
 async def generate(self:ChatModel,
     messages:tuple[Message,...], # The turns to send
@@ -605,14 +679,18 @@ async def generate(self:ChatModel,
     seed:int, # Sampling seed
 )->Completion:
     "Answer, or raise a `GenerationError`."
-    body, error = self.body(messages, seed), None
-    for number in range(1, self.retries + 2):
-        try: return await self.attempt(body, seed, number)
-        except ModelOut as e: raise error or e from None
-        except GenerationError as e: error = e
-        if not self.again(error, number): break
-        await self.sleep(backoff(number, error.retry_after))
-    raise error
+    return await self.persist(self.body(messages, seed), seed)
+
+# %% ../nbs/05_models.ipynb #36e43844
+@patch
+async def generate_logprobs(self:ChatModel,
+    messages:tuple[Message,...], # The turns to send
+    *,
+    seed:int, # Sampling seed
+    top:int=5, # Tokens to hear of at each position; the chat API allows up to 20
+)->tuple[Completion, list[dict[str,float]]]: # The answer; for each of its tokens a dict from token to log-probability, the chosen one first; or an empty list
+    "`generate`, with the log-probabilities of the tokens where the server gives them."
+    return await self.persist(self.body(messages, seed, logprobs=True, top_logprobs=top), seed, read_with_options)
 
 # %% ../nbs/05_models.ipynb #18b70c25
 @patch(as_prop=True)
@@ -696,7 +774,7 @@ async def check(self:ChatModel,
         if isinstance(r, BaseException): raise r
     return results
 
-# %% ../nbs/05_models.ipynb #ee3e6353
+# %% ../nbs/05_models.ipynb #544f0740
 @dataclass(eq=False)
 class FakeModel:
     "A deterministic model for work without servers."
@@ -706,6 +784,7 @@ class FakeModel:
     fail:Callable[[int], GenerationError|None]|None=None # The failure of call number n, counted from 0
     card:Any=None # A `compute.Card`, or None
     capacity:int=64 # Calls at once
+    options:Callable[[tuple[Message,...], int], list[dict[str,float]]]|None=None # Log-probabilities for messages and seed; None: it tells none
     calls:int=field(default=0, init=False) # Calls so far
 
     async def check(self): return []
@@ -729,6 +808,12 @@ async def generate(self:FakeModel, messages:tuple[Message,...], *, seed:int)->Co
     completion = Completion(text or '', usage, latency=latency, endpoint='fake', served_model=self.name, seed=seed)
     if text is None or not text.strip(): raise EmptyAnswer('the content is missing', model=self.name, endpoint='fake', completion=completion)
     return completion
+
+# %% ../nbs/05_models.ipynb #15228a2d
+@patch
+async def generate_logprobs(self:FakeModel, messages:tuple[Message,...], *, seed:int, top:int=5)->tuple[Completion, list[dict[str,float]]]:
+    "`generate`, with the log-probabilities that `options` gives."
+    return await self.generate(messages, seed=seed), self.options(messages, seed) if self.options else []
 
 # %% ../nbs/05_models.ipynb #5c2cd50e
 class ReplayModel:
@@ -783,43 +868,16 @@ async def generate(self:ReplayModel, messages:tuple[Message,...], *, seed:int)->
     await asyncio.sleep(0)
     return self.draw(messages, seed)
 
-# %% ../nbs/05_models.ipynb #32f9b3ae
-def toml(text:str)->dict:
-    "Read TOML, on Python 3.10 with the package that became part of 3.11."
-    try: import tomllib
-    except ImportError: import tomli as tomllib
-    return tomllib.loads(text)
-
-# %% ../nbs/05_models.ipynb #a18790de
-def read_config(
-    path:str|Path, # A `.toml` or `.json` file
-)->dict:
-    "The content of a configuration file."
-    path = Path(path)
-    try: text = path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as e: raise InputError(f'the file can\'t be read ({getattr(e, "strerror", None) or e})', str(path), 'Check the path.') from None
-    try: data = json.loads(text) if path.suffix == '.json' else toml(text)
-    except ValueError as e:
-        line = next(iter(re.findall(r'line (\d+)', str(e))), len(text.splitlines()))
-        raise InputError(f'this is not valid {path.suffix[1:].upper() or "TOML"}: {e}', f'{path}:{line}', 'Correct the line.') from None
-    if not isinstance(data, dict): raise InputError('the file is not a table of settings', str(path), 'Write `{"models": [...]}`.')
-    return data
-
-# %% ../nbs/05_models.ipynb #1ad1bfe7
+# %% ../nbs/05_models.ipynb #2a8dba58
 def read_table(
     table:dict, # The fields of one model
     where:str, # The place of the table, for errors
 )->ChatModel:
     "The model that a table describes."
     if not isinstance(table, dict): raise InputError('this is not a table', where, 'Write a [[models]] table.')
-    known = [f.name for f in fields(ChatModel) if f.init]
-    if bad := next((k for k in table if k not in known), None):
-        fix = 'Put the key into an environment variable and name that in api_key_env.' if bad == 'api_key' else f'Known fields: {", ".join(known)}.'
-        raise InputError(f'unknown field {bad!r}', where, fix)
-    if missing := [k for k in ('name', 'endpoints') if k not in table]: raise InputError(f'the field {missing[0]!r} is missing', where, 'Add it.')
+    check_fields(table, ChatModel, where, ('name', 'endpoints'))
     try: return ChatModel(**table)
     except InputError as e: raise InputError(e.what, f'{where}.{e.where}', e.fix) from None
-    except TypeError as e: raise InputError(str(e), where, 'Correct the field.') from None
 
 # %% ../nbs/05_models.ipynb #c703ca8a
 def models_from(
