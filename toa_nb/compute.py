@@ -334,7 +334,7 @@ def __add__(self:Cost, other:Cost)->Cost:
 
 _amounts = attrgetter(*(f.name for f in fields(Cost)))
 
-# %% ../nbs/01_compute.ipynb #68a387cb
+# %% ../nbs/01_compute.ipynb #a306847d
 def priced(
     usage:Usage, # Tokens of a call
     card:Card|None, # The card of its model; None: all is unknown
@@ -349,10 +349,11 @@ def priced(
 def generation_cost(
     sample:Sample, # A finished sample
     card:Card|None, # The card of its model; None: FLOPs and money are unknown
+    calls:int=1, # Calls made, where nothing came back that says so
 )->Cost:
     "What the language model spent on `sample`."
     done, usage = sample.completion, sample.completion and sample.completion.usage
-    if done is None: return Cost(calls=1)
+    if done is None: return Cost(calls=calls)
     tokens = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) if usage else ()
     return Cost(int(sample.error is None), done.attempts, *tokens, seconds=done.latency, **(priced(usage, card) if usage else {}))
 

@@ -14,7 +14,7 @@ __all__ = ['PR_SET_PDEATHSIG', 'PR_SET_CHILD_SUBREAPER', 'MARK', 'causes', 'prog
            'PublishedModel', 'read_model_config', 'write_model_config', 'PublishedReward', 'read_reward_config',
            'write_reward_config', 'write_server_config', 'read_server_configs', 'serve_published']
 
-# %% ../nbs/06_serve.ipynb #ae3a2c16
+# %% ../nbs/06_serve.ipynb #2a63069d
 import ast, asyncio, atexit, hashlib, html, json, os, re, secrets, shutil, signal, socket, subprocess, sys, tempfile, threading, time, zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +28,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 from fastcore.basics import patch
 
 from .core import InputError, ToaError
+from .templates import read_config
 
 # %% ../nbs/06_serve.ipynb #a85828b6
 class ServeError(ToaError):
@@ -145,7 +146,7 @@ def key_env(
     "The environment variable that holds the key of a server; replicas of one model share it."
     return launch.api_key_env or 'TOA_KEY_' + re.sub(r'\W', '_', launch.name).upper()
 
-# %% ../nbs/06_serve.ipynb #61551598
+# %% ../nbs/06_serve.ipynb #1692b311
 def can_listen(port:int, host:str='127.0.0.1')->OSError|None:
     "None if a server could listen on the port now, else the reason why not."
     with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as s:
@@ -153,7 +154,6 @@ def can_listen(port:int, host:str='127.0.0.1')->OSError|None:
         try: s.bind((host, port))
         except OSError as e: return e
 
-# %% ../nbs/06_serve.ipynb #17f397a0
 def take_port(
     port:int=0, # The wanted port; 0 for any
     host:str='127.0.0.1', # Address to listen on
@@ -166,17 +166,16 @@ def take_port(
     if not (port := next(free, 0)): raise ServeError(f'no port on {host} can be used: {can_listen(0, host) or "all are taken"}')
     return port
 
-# %% ../nbs/06_serve.ipynb #a0ceaa6b
+# %% ../nbs/06_serve.ipynb #89670e44
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36 # linux/prctl.h
 
-# %% ../nbs/06_serve.ipynb #ffe8b589
 def _prctl(option:int, value:int)->None:
     "Tell the Linux kernel something about this process; elsewhere do nothing."
     if sys.platform != 'linux': return
     import ctypes
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
-# %% ../nbs/06_serve.ipynb #427c9cd3
+# %% ../nbs/06_serve.ipynb #4daf45a6
 def started_at(
     pid:int, # A process id
 )->str: # A time in units of the system; empty if there is no such process
@@ -186,7 +185,6 @@ def started_at(
         if sys.platform == 'linux': return ''
     return subprocess.run(['ps', '-o', 'lstart=', '-p', str(pid)], capture_output=True, text=True).stdout.strip()
 
-# %% ../nbs/06_serve.ipynb #747df014
 def is_running(pid:int, started:str)->bool:
     "Whether the process that had `pid` when it was started is still there, and no zombie."
     if not started or started_at(pid) != started: return False
@@ -207,22 +205,13 @@ def descendants(
     while level: below += (level := {child for child, parent in pairs if parent in level})
     return below
 
-# %% ../nbs/06_serve.ipynb #291cbec5
+# %% ../nbs/06_serve.ipynb #15d26634
 def _signal(pids, number:int)->None:
     "Send a signal to each process that is still there."
     for pid in pids:
         try: os.kill(pid, number)
         except ProcessLookupError: continue
 
-# %% ../nbs/06_serve.ipynb #9c82c09e
-def _left()->list[int]:
-    "Processes below this one, after those that have ended were let go."
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]: continue
-    except ChildProcessError: pass
-    return descendants(os.getpid())
-
-# %% ../nbs/06_serve.ipynb #c11654f7
 def end_all(
     find:Callable[[],list[int]], # Lists the processes that are still to be ended
     grace:float=10., # Seconds between asking and forcing
@@ -234,10 +223,17 @@ def end_all(
         if time.monotonic() > deadline: _signal(left, signal.SIGKILL)
         time.sleep(.02)
 
-# %% ../nbs/06_serve.ipynb #d3f54c53
+# %% ../nbs/06_serve.ipynb #9c82c09e
+def _left()->list[int]:
+    "Processes below this one, after those that have ended were let go."
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]: continue
+    except ChildProcessError: pass
+    return descendants(os.getpid())
+
+# %% ../nbs/06_serve.ipynb #aec2a4fc
 MARK = 'TOA_SERVER_FOLDER'
 
-# %% ../nbs/06_serve.ipynb #9bbd20c9
 def marked(
     folder:Path, # State of a server
 )->list[int]: # Process ids, on Linux; none elsewhere
@@ -289,7 +285,7 @@ def keep(
         end_all(_left, launch['grace'])
         for name in ('server.json', 'key.yaml'): (folder/name).unlink(missing_ok=True)
 
-# %% ../nbs/06_serve.ipynb #1ed35d5c
+# %% ../nbs/06_serve.ipynb #1917822f
 def child_command(
     function:str, # A function of this module
     *args:str, # Its arguments, as text
@@ -300,7 +296,6 @@ def child_command(
     code = f'import sys; sys.path.append({root!r}); from toa_nb import serve; sys.exit(serve.{function}(*sys.argv[1:]))'
     return sys.executable, '-c', code, *args
 
-# %% ../nbs/06_serve.ipynb #6513a4d5
 def keep_command(folder:str, parent:str)->int:
     "`keep`, called from a command line."
     return keep(Path(folder), int(parent))
@@ -331,13 +326,12 @@ class Server:
     def __enter__(self): return self
     def __exit__(self, *_): self.stop()
 
-# %% ../nbs/06_serve.ipynb #bb08d4d2
+# %% ../nbs/06_serve.ipynb #a7539851
 def _pids(folder:Path)->dict:
     "The processes of a server as its keeper wrote them down; empty once it has ended."
     try: return json.loads((folder/'server.json').read_text())
     except (FileNotFoundError, json.JSONDecodeError): return {}
 
-# %% ../nbs/06_serve.ipynb #38cab97c
 @patch(as_prop=True)
 def pid(self:Server)->int|None:
     "Id of the server's first process; None if it is not running."
@@ -384,10 +378,9 @@ def stop(self:Server)->None:
     for name in ('server.json', 'key.yaml'): (self.folder/name).unlink(missing_ok=True)
     _started.discard(self)
 
-# %% ../nbs/06_serve.ipynb #b929f95b
+# %% ../nbs/06_serve.ipynb #a2601776
 _started:set[Server] = set()
 
-# %% ../nbs/06_serve.ipynb #6fa2b090
 @atexit.register
 def stop_all()->None:
     "Stop every server that this process started and that was not told to stay."
@@ -434,7 +427,7 @@ class Gpu:
     total:int # MiB that it has
     free:int # MiB that nobody uses now
 
-# %% ../nbs/06_serve.ipynb #862ed352
+# %% ../nbs/06_serve.ipynb #501eeff3
 def read_gpus(
     text:str, # What `nvidia-smi` printed, as CSV without units
 )->list[Gpu]: # In the order of their ids
@@ -442,7 +435,6 @@ def read_gpus(
     rows = [[cell.strip() for cell in line.split(',')] for line in text.splitlines() if line.strip()]
     return [Gpu(int(index), name, int(total), int(free)) for index, name, total, free in rows]
 
-# %% ../nbs/06_serve.ipynb #c5aba117
 def gpus()->list[Gpu]: # Empty on a machine without a GPU of NVIDIA
     "The GPUs of this machine, as nvidia-smi sees them."
     if not shutil.which('nvidia-smi'): return []
@@ -509,10 +501,9 @@ def _spawn(self:Server)->None:
     self.owner = os.getpid()
     _started.add(self)
 
-# %% ../nbs/06_serve.ipynb #c8a93725
+# %% ../nbs/06_serve.ipynb #7cbf7a9a
 progress_words = re.compile(r'(?i)(loading[^|\r\n]*?\d+%|downloading[^|\r\n]*?\d+%|capturing[^|\r\n]*?\d+%|loading model|loading weights|torch\.compile)')
 
-# %% ../nbs/06_serve.ipynb #0a410970
 @patch
 def wait_ready(self:Server, say:Callable[[str],None]|None=print)->Server:
     "Wait until the server is healthy; a server that ends or takes too long raises what its log says."
@@ -749,25 +740,20 @@ def _check_model(w:Weights)->None:
         if not text: raise InputError('the tokenizer has no chat template', w.model, 'Give a file as chat_template.')
         check_chat_template(text, w.model)
 
-# %% ../nbs/06_serve.ipynb #645f158b
+# %% ../nbs/06_serve.ipynb #6be425e9
 def vllm(
     model:str, # A folder, or a name on a hub
     wait:bool=True, # Return when it is healthy; loading takes minutes
     say:Callable[[str],None]|None=print, # Is told of the progress
+    engine:str='vllm', # Or `sglang`
     **options, # Fields of `Weights` and of `Launch`: `name`, `gpus`, `memory`, `reward`, `keep`, ...
 )->Server: # Ready to be called
     "Serve a model with vLLM."
-    return start(gpu_launch('vllm', model, **options), wait, say)
+    return start(gpu_launch(engine, model, **options), wait, say)
 
-# %% ../nbs/06_serve.ipynb #bd306672
-def sglang(
-    model:str, # A folder, or a name on a hub
-    wait:bool=True, # Return when it is healthy; loading takes minutes
-    say:Callable[[str],None]|None=print, # Is told of the progress
-    **options, # Fields of `Weights` and of `Launch`: `name`, `gpus`, `memory`, `reward`, `keep`, ...
-)->Server: # Ready to be called
-    "Serve a model with SGLang."
-    return start(gpu_launch('sglang', model, **options), wait, say)
+def sglang(model:str, *how, **options)->Server:
+    "Serve a model with SGLang; takes what `vllm` takes."
+    return vllm(model, *how, engine='sglang', **options)
 
 # %% ../nbs/06_serve.ipynb #d7c4c7ee
 def servers()->list[Server]: # By name and port
@@ -838,16 +824,13 @@ def launches(
         return [gpu_launch(engine, **options, gpus=ids[i * share:(i + 1) * share]) for i in range(copies)]
     except (InputError, TypeError) as e: raise InputError(str(e), where) from e
 
-# %% ../nbs/06_serve.ipynb #b63938e3
+# %% ../nbs/06_serve.ipynb #94359791
 def read_servers(
-    path:str|Path, # A TOML file with `[[servers]]` tables
+    path:str|Path, # A TOML or JSON file with `[[servers]]` tables
 )->list[Launch|Hosted]: # In the order of the file
     "What a servers.toml asks for."
-    if sys.version_info >= (3, 11): import tomllib
-    else: import tomli as tomllib
-    try: tables = tomllib.loads(Path(path).read_text(encoding='utf-8')).get('servers', [])
-    except (OSError, tomllib.TOMLDecodeError) as e: raise InputError(str(e), str(path), 'Write one [[servers]] table per server.') from e
-    if not tables: raise InputError('no servers', str(path), 'Write one [[servers]] table per server.')
+    tables = read_config(path).get('servers')
+    if not isinstance(tables, list) or not tables: raise InputError('no servers', str(path), 'Write one [[servers]] table per server.')
     return [launch for i, table in enumerate(tables, 1) for launch in launches(table, f'{path}: servers {i}')]
 
 # %% ../nbs/06_serve.ipynb #7e42fbf8
@@ -945,17 +928,15 @@ def rewards(self:Fleet)->dict[str,Server]:
     "The reward servers by name."
     return {s.name: s for s in self.servers if s and s.launch.reward and s.pid}
 
-# %% ../nbs/06_serve.ipynb #8df7f2b2
+# %% ../nbs/06_serve.ipynb #7cb51f78
 @patch
 def restart(self:Server)->Server:
     "Start the server again, on its port and with its key, without waiting for it."
-    on_purpose = self.process is None or self.process.poll() == 0
     self.stop()
     take_port(self.launch.port, self.launch.host)
     self._spawn()
     return self
 
-# %% ../nbs/06_serve.ipynb #399e1a06
 @patch(as_prop=True)
 def crashed(self:Server)->bool:
     "Whether the server ended without being asked to."
@@ -1020,14 +1001,13 @@ def _look(self:Watcher, w:Watched)->None:
     elif w.state == 'ready': self._now(w, 'silent')
     elif passed > (server.launch.timeout if w.state == 'starting' else self.patience): self._failed(w, f'no answer for {passed:.0f} s')
 
-# %% ../nbs/06_serve.ipynb #acfb8cec
+# %% ../nbs/06_serve.ipynb #fed6e7cb
 @patch
 def _failed(self:Watcher, w:Watched, why:str)->None:
     "Count a failure, and plan a restart or give up."
     w.failures += 1
     self._now(w, 'given up' if w.failures >= self.give_up else 'down', why)
 
-# %% ../nbs/06_serve.ipynb #0da4d4c0
 @patch
 def _restart(self:Watcher, w:Watched)->None:
     "Start a server again; a port that is still taken is one more failure."
@@ -1086,21 +1066,13 @@ class PublishedModel:
     path_to_chat_template:str='' # A file; empty: the tokenizer's own
     stop_tokens:tuple[str,...]=() # Texts at which an answer ends
 
-# %% ../nbs/06_serve.ipynb #2c8d8b45
-def _json(path:Path)->dict:
-    "A JSON object from a file."
-    try: data = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e: raise InputError(str(e), str(path), 'It must be a JSON file.') from e
-    if not isinstance(data, dict): raise InputError('not an object', str(path), 'It must be a JSON object.')
-    return data
-
-# %% ../nbs/06_serve.ipynb #5fee8e73
+# %% ../nbs/06_serve.ipynb #13fec704
 def read_model_config(
     path:str|Path, # `{"policy_model": {name: {path_to_model, path_to_chat_template, stop_tokens}}}`
 )->list[PublishedModel]: # In the order of the file
     "The models of a published model configuration."
     path = Path(path)
-    models = _json(path).get('policy_model')
+    models = read_config(path).get('policy_model')
     if not isinstance(models, dict) or not models: raise InputError("no 'policy_model'", str(path), 'Write {"policy_model": {name: {...}}}.')
     return [_published(name, config, path) for name, config in models.items()]
 
@@ -1130,17 +1102,16 @@ class PublishedReward:
     path:str # A folder, or a name on a hub
     GPU:str='0' # GPU ids, with commas
 
-# %% ../nbs/06_serve.ipynb #1094015a
+# %% ../nbs/06_serve.ipynb #cc3f00fe
 def read_reward_config(
     path:str|Path, # `{"reward_model": {"name", "path", "GPU"}}`
 )->PublishedReward: # One model
     "The model of a published reward configuration."
-    config = _json(Path(path)).get('reward_model')
+    config = read_config(path).get('reward_model')
     if not isinstance(config, dict) or not config.get('name') or not config.get('path'):
         raise InputError("no 'reward_model' with 'name' and 'path'", str(path), 'Write {"reward_model": {"name": ..., "path": ..., "GPU": "0"}}.')
     return PublishedReward(config['name'], config['path'], str(config.get('GPU', '0')))
 
-# %% ../nbs/06_serve.ipynb #2e7e4fff
 def write_reward_config(
     path:str|Path, # The file to write
     reward:PublishedReward, # What it says
@@ -1165,7 +1136,7 @@ def write_server_config(
     path.write_text(json.dumps({'model_name': launch.name, 'config': config}, indent=4) + '\n', encoding='utf-8')
     return path
 
-# %% ../nbs/06_serve.ipynb #c95a4b9e
+# %% ../nbs/06_serve.ipynb #b1622894
 def read_server_configs(
     root:str|Path, # The folder of configurations
     say:Callable[[str],None]|None=print, # Is told which files were skipped
@@ -1173,7 +1144,7 @@ def read_server_configs(
     "The endpoints that a folder of saved server configurations describes."
     found = []
     for path in sorted(Path(root).iterdir()):
-        try: found.append(_endpoint(_json(path)))
+        try: found.append(_endpoint(read_config(path)))
         except (InputError, KeyError, TypeError, AttributeError) as e:
             if say: say(f'{path.name} skipped: {"no " + str(e) if isinstance(e, KeyError) else e}')
     return found
