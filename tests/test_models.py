@@ -306,6 +306,10 @@ def test_it_works_without_the_aiohttp_transport(monkeypatch):
 def test_certificates_are_read_only_where_they_are_needed(monkeypatch):
     for name in ('http_proxy', 'https_proxy', 'all_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY'): monkeypatch.delenv(name, raising=False)
     assert [models.encrypted(url) for url in ('http://a/v1', 'https://a/v1')] == [False, True]
+    asked, context = [], models.trusted(False)
+    monkeypatch.setattr(models, 'trusted', lambda secure: asked.append(secure) or context)
+    for url in ('http://a/v1', 'https://a/v1'): models.Link(Endpoint(url))
+    assert asked == [False, True]
     monkeypatch.setenv('HTTP_PROXY', 'https://proxy:3128')
     assert models.encrypted('http://a/v1')
 

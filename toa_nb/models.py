@@ -516,39 +516,39 @@ def body(self:ChatModel,
     if self.logprobs: body['logprobs'] = True
     return json.dumps(body | self.extra | others).encode()
 
-# %% ../nbs/05_models.ipynb #7eebed2f
+# %% ../nbs/05_models.ipynb #fdd9a9cd
 def encrypted(url:str)->bool:
     "Whether calls to `url` need certificates: it or a proxy on the way has an address with https."
     return any(at.lower().startswith('https:') for at in (url, *getproxies().values()))
 
 @cache
-def trusted(encrypted:bool=True)->ssl.SSLContext:
+def trusted(secure:bool=True)->ssl.SSLContext:
     "The certificates that servers are checked against, as the SDK chooses them; none where none is needed."
-    if not encrypted: return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not secure: return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     from httpx2 import create_ssl_context
     return create_ssl_context()
 
-# %% ../nbs/05_models.ipynb #fff4341c
+# %% ../nbs/05_models.ipynb #0c05904a
 def http_client(
     most:int=256, # Most connections
-    encrypted:bool=True, # Will it need certificates?
+    secure:bool=True, # Will it need certificates?
 ):
     "The SDK's HTTP client: on aiohttp where that is installed."
     import openai
     limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most, keepalive_expiry=4.)
-    how = dict(limits=limits, timeout=openai.Timeout(None, connect=10.), verify=trusted(encrypted))
+    how = dict(limits=limits, timeout=openai.Timeout(None, connect=10.), verify=trusted(secure))
     try: return openai.DefaultAioHttpClient(**how)
     except RuntimeError: return openai.DefaultAsyncHttpxClient(**how)
 
-# %% ../nbs/05_models.ipynb #7af96b00
-def aiohttp_session(most:int=256, encrypted:bool=True):
+# %% ../nbs/05_models.ipynb #bc08fd64
+def aiohttp_session(most:int=256, secure:bool=True):
     "A pool of connections of aiohttp, where that is installed."
     try: import aiohttp
     except ImportError: return None
-    how = aiohttp.TCPConnector(limit=most, keepalive_timeout=4., ssl=trusted(encrypted))
+    how = aiohttp.TCPConnector(limit=most, keepalive_timeout=4., ssl=trusted(secure))
     return aiohttp.ClientSession(connector=how, trust_env=bool(getproxies()))
 
-# %% ../nbs/05_models.ipynb #3dc241cd
+# %% ../nbs/05_models.ipynb #efbf5c65
 class Link:
     "The connection to an endpoint."
     def __init__(self,
@@ -557,8 +557,8 @@ class Link:
         most:int=256, # Most calls at once
     ):
         from openai import AsyncOpenAI
-        self.key, self.most, self.encrypted, self.session = key, most, encrypted(endpoint.url), None
-        self.http = http_client(most, self.encrypted)
+        self.key, self.most, self.secure, self.session = key, most, encrypted(endpoint.url), None
+        self.http = http_client(most, self.secure)
         self.client = AsyncOpenAI(base_url=endpoint.url, api_key=key or 'none', max_retries=0, http_client=self.http)
         self.url = f'{endpoint.url}/chat/completions'
         self.headers = {**self.client.auth_headers, 'Content-Type': 'application/json', 'User-Agent': self.client.user_agent}
@@ -576,11 +576,11 @@ def hide(self:Link, text:str)->str:
     "`text` without the key."
     return text.replace(self.key, '***') if self.key else text
 
-# %% ../nbs/05_models.ipynb #378c0b06
+# %% ../nbs/05_models.ipynb #bee67269
 @patch
 async def send(self:Link, body:bytes, limit:float)->tuple[int, bytes, Any]:
     "Send `body`; gives status, body and headers of the answer, or `TimeoutError` after `limit` seconds."
-    self.session = self.session or aiohttp_session(self.most, self.encrypted)
+    self.session = self.session or aiohttp_session(self.most, self.secure)
     if self.session: return await self.send_aiohttp(body, limit)
     from anyio import fail_after
     with fail_after(limit): r = await self.http.post(self.url, content=body, headers=self.headers)
