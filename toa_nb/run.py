@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SAME', 'Failures', 'kind_of', 'Progress', 'Run', 'named_reward', 'repeated', 'check_run', 'describe_model', 'Active',
            'replay', 'matches', 'follow', 'note_failure', 'signals', 'print_progress', 'Scoring', 'open_scoring',
-           'some_done', 'score', 'stopped']
+           'some_done', 'score', 'stopped', 'choose_run', 'find_key', 'stored_models', 'make_reward', 'stored_rewards',
+           'stored_reward', 'stored_run']
 
 # %% ../nbs/10_run.ipynb #bade5ef9
 import asyncio, signal, sys, threading, time
@@ -821,3 +822,100 @@ async def stopped(task:asyncio.Task):
     "Make sure that a task has ended."
     task.cancel()
     await asyncio.wait([task])
+
+# %% ../nbs/10_run.ipynb #24e8a736
+import os
+from collections.abc import Iterable
+
+from .models import as_card, check_env_name, check_url, models_from, read_table
+from .samplers import method_from
+
+# %% ../nbs/10_run.ipynb #392f2044
+def choose_run(
+    store:RunStore, # Open
+    name:str|None=None, # Name of a run; None for the only one, or the only one that is not finished
+)->str: # Its name
+    "The name of a run that is in the store."
+    there = {r['name']: r['status'] for r in store.runs()}
+    if name in there: return name
+    left = list(there) if len(there) == 1 else [n for n, status in there.items() if status != 'finished']
+    if name is None and len(left) == 1: return left[0]
+    what = f'there is no run {name!r}' if name is not None else f'{len(left)} of its {len(there)} runs can be gone on with'
+    raise InputError(what, str(store.path), f'Name one of: {", ".join(there) or "none"}.')
+
+# %% ../nbs/10_run.ipynb #896d6fad
+def find_key(
+    env:str|None, # Name of an environment variable
+):
+    "Put the key of a running server that toa_nb started in another process into the environment."
+    from toa_nb.serve import servers
+    if (env or '').startswith('TOA_KEY_') and not os.environ.get(env): servers()
+
+# %% ../nbs/10_run.ipynb #5c639a95
+def stored_models(
+    config:dict, # Configuration of a stored run
+    given:Iterable=(), # Models in place of the stored ones of the same name
+)->list: # In the order of the run
+    "The models of a stored run."
+    given = {m.name: m for m in given}
+    if lost := next((m['name'] for m in config['models'] if m['name'] not in given and not m.get('endpoints')), None):
+        raise InputError(f'the store does not know how to reach the model {lost!r}', 'models', 'It was made in Python: hand it over.')
+    made = [given.get(m['name']) or models_from({'models': [m]})[0] for m in config['models']]
+    for m in made:
+        for e in getattr(m, 'endpoints', ()): find_key(e.api_key_env or m.api_key_env)
+    return made
+
+# %% ../nbs/10_run.ipynb #65e3e240
+def make_reward(
+    table:str|dict, # A registered kind; or a table with the `kind`, a `name` for its scores, and what the kind wants to know
+): # The reward
+    "The reward that a configuration describes."
+    import toa_nb.reward_models
+    settings = {'kind': table} if isinstance(table, str) else dict(table)
+    kind = settings.pop('kind', None) or settings.pop('name', '')
+    name = settings.pop('name', None)
+    check_env_name(settings.get('api_key_env'))
+    if 'url' in settings: check_url(settings['url'])
+    if isinstance(settings.get('model'), dict): settings['model'] = read_table(settings['model'], 'model')
+    if 'card' in settings: settings['card'] = as_card(settings['card'])
+    try: made = reward_from(kind, **settings)
+    except InputError as e: raise InputError(e.what, '' if e.where.startswith('reward') else e.where, e.fix) from None
+    except Exception as e: raise InputError(f'the reward can\'t be made ({type(e).__name__}: {e})', '', 'Correct its settings.') from None
+    made.name = name or made.name
+    return made
+
+# %% ../nbs/10_run.ipynb #1445e642
+def stored_rewards(
+    config:dict, # Configuration of a stored run
+    given:Iterable=(), # Rewards in place of the stored ones of the same name
+)->list: # The one that guides, then those that watch
+    "The rewards of a stored run."
+    given, names, recipe = {r.name: r for r in given}, [config['reward'], *config['watch']], config.get('file', {})
+    return [given.get(name) or stored_reward(name, table) for name, table in
+            zip(names, [recipe.get('reward', config['reward']), *recipe.get('watch', config['watch'])])]
+
+def stored_reward(name:str, table:str|dict):
+    "A reward of a stored run; where it can't be made again, it has to be handed over."
+    try: made = make_reward(table)
+    except InputError as e: raise InputError(f'the store does not tell how to make the reward {name!r}: {e}', 'rewards', 'Hand the reward over.') from None
+    made.name = name
+    return made
+
+# %% ../nbs/10_run.ipynb #a1023862
+def stored_run(
+    path:str|Path, # The store
+    name:str|None=None, # Name of the run; None for the only one, or the only one that is not finished
+    models:Iterable=(), # Models in place of the stored ones of the same name
+    rewards:Iterable=(), # Rewards in place of the stored ones of the same name
+    **given, # Arguments of `Run` in place of what is stored, such as `budget=None`
+)->Run: # Checked, not started; starting it goes on from where the store says it was
+    "A run as its store describes it."
+    with RunStore(path, 'r') as store:
+        name = choose_run(store, name)
+        config, prompts = store.config(name), store.prompts(name)
+    limits = config['budget']
+    budget = Budget(**limits | {'per_run': limits['per_run'] and Budget(**limits['per_run'])})
+    kept = {k: v for k, v in config.get('file', {}).items() if k in ('concurrency', 'grace')}
+    guide, *watch = stored_rewards(config, rewards)
+    stored = dict(watch=watch, store=path, name=name, budget=budget, seed=config['seed'], templates=Templates(**config['templates']))
+    return Run(prompts, method_from(config['method'], config['settings']), stored_models(config, models), guide, **stored | kept | given)
