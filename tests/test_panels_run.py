@@ -6,9 +6,9 @@ import pytest
 import toa_nb.tree  # noqa: F401
 from toa_nb.core import CallTimeout, InputError, Prompt
 from toa_nb.models import FakeModel
-from toa_nb.panels import Look, RunPanel, ServerPanel, from_toml, safe, stored_run, to_toml
+from toa_nb.panels import Look, RunPanel, ServerPanel, from_toml, safe, to_toml
 from toa_nb.rewards import FunctionReward
-from toa_nb.run import Run
+from toa_nb.run import Run, stored_run
 from toa_nb.samplers import BestOfN, methods
 from toa_nb.store import RunStore
 

@@ -4,31 +4,29 @@
 
 # %% auto #0
 __all__ = ['EXITS', 'EXPORTS', 'WRITERS', 'ABOUT', 'at', 'known_fields', 'fits', 'problems', 'check_fields', 'within',
-           'read_prompts', 'of_category', 'read_method', 'read_models', 'read_reward', 'make_reward', 'read_watch',
-           'read_card', 'read_budget', 'read_templates', 'opened', 'read_store', 'read_name', 'read_count',
-           'read_seconds', 'BadConfig', 'read_parts', 'all_models', 'check_keys', 'find_key', 'check_costs',
-           'check_method', 'check_prompts', 'FileRun', 'build', 'run_from', 'choose_run', 'stored_run', 'say',
-           'columns', 'result', 'exit_code', 'go', 'do_run', 'do_resume', 'status', 'do_status', 'check_endpoint',
-           'check_reward', 'check_run', 'do_check', 'cards_of', 'guiding', 'some_runs', 'curve_of', 'do_curve', 'draw',
-           'do_export', 'do_prompts', 'do_serve', 'do_servers', 'add_command', 'add_running', 'add_reading',
-           'add_serving', 'parser', 'plain_warnings', 'main']
+           'read_prompts', 'of_category', 'read_method', 'read_models', 'read_name', 'read_reward', 'read_watch',
+           'read_budget', 'read_templates', 'opened', 'read_store', 'read_count', 'read_seconds', 'BadConfig',
+           'read_parts', 'all_models', 'check_keys', 'check_costs', 'check_method', 'check_prompts', 'FileRun', 'build',
+           'run_from', 'say', 'columns', 'result', 'exit_code', 'go', 'do_run', 'do_resume', 'status', 'do_status',
+           'check_endpoint', 'check_reward', 'check_run', 'do_check', 'cards_of', 'guiding', 'some_runs', 'curve_of',
+           'do_curve', 'draw', 'do_export', 'do_prompts', 'do_serve', 'do_servers', 'add_command', 'add_running',
+           'add_reading', 'add_serving', 'parser', 'plain_warnings', 'main']
 
-# %% ../nbs/16_cli.ipynb #69395811
-import argparse, asyncio, json, os, re, sys, time, warnings
+# %% ../nbs/16_cli.ipynb #f9f0f6fa
+import argparse, asyncio, json, re, sys, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-import toa_nb.tree
 from .core import InputError, Prompt, StoreError, ToaError
-from .compute import Budget, Card, card
+from .compute import Budget, Card
 from .templates import Templates
 from .samplers import Method, method_from, methods
-from .models import ChatModel, Endpoint, check_env_name, check_number, models_from, read_config, read_key, read_table
-from .rewards import evaluate, reward as reward_from
+from .models import ChatModel, as_card, check_number, models_from, read_config, read_key
+from .rewards import evaluate
 from .store import RunStore
-from .run import Run
+from .run import Run, choose_run, find_key, make_reward, stored_run
 
 # %% ../nbs/16_cli.ipynb #3ca3310a
 def at(
@@ -119,41 +117,27 @@ def read_models(value:list, folder:Path, where:str)->list[ChatModel]:
     "The models."
     with within(where.partition(': ')[0]): return models_from({'models': value})
 
-# %% ../nbs/16_cli.ipynb #29752e72
+# %% ../nbs/16_cli.ipynb #731cd723
+def read_name(value:str, folder:Path, where:str)->str:
+    "A name, of a run or of scores."
+    if not value.strip() or not value.isprintable(): raise InputError(f'{value!r} is no name', where, 'Use letters, digits and punctuation.')
+    return value
+
+# %% ../nbs/16_cli.ipynb #69aca112
 def read_reward(value:str|dict, folder:Path, where:str):
     "A reward with its settings."
-    import toa_nb.reward_models
-    settings = {'kind': value} if isinstance(value, str) else dict(value)
-    kind = settings.pop('kind', None) or settings.pop('name', None)
-    if not isinstance(kind, str): raise InputError('the reward has no kind', at(where, 'kind'), 'Name it, such as kind = "constraints".')
-    if (name := settings.pop('name', None)) is not None: check_fields({'name': name}, {'name': str}, where)
-    with within(where): made = make_reward(kind, settings)
-    if name: made.name = read_name(name, folder, at(where, 'name'))
-    return made
-
-# %% ../nbs/16_cli.ipynb #29a89d25
-def make_reward(kind:str, settings:dict):
-    "The reward, from settings that were looked at."
-    check_env_name(settings.get('api_key_env'))
-    if 'url' in settings: Endpoint(settings['url'])
-    if isinstance(settings.get('model'), dict): settings['model'] = read_table(settings['model'], 'model')
-    if 'card' in settings: settings['card'] = read_card(settings['card'])
-    try: return reward_from(kind, **settings)
-    except InputError as e: raise InputError(e.what, '' if e.where.startswith('reward') else e.where, e.fix) from None
-    except Exception as e: raise InputError(f'the reward can\'t be made ({type(e).__name__}: {e})', '', 'Correct its settings.') from None
+    table = {'kind': value} if isinstance(value, str) else value
+    if not isinstance(table, dict): check_fields(table, {'kind': str}, where)
+    named = {k: table[k] for k in ('kind', 'name') if k in table}
+    if not named: raise InputError('the reward has no kind', at(where, 'kind'), 'Name it, such as kind = "constraints".')
+    check_fields(named, {'kind': str, 'name': str}, where)
+    for field, name in named.items(): read_name(name, folder, at(where, field))
+    with within(where): return make_reward(table)
 
 # %% ../nbs/16_cli.ipynb #16354514
 def read_watch(value:list, folder:Path, where:str)->list:
     "The rewards that only watch."
     return [read_reward(v, folder, f'{where}[{i}]') for i, v in enumerate(value)]
-
-# %% ../nbs/16_cli.ipynb #55f6b235
-def read_card(value:str|dict)->Card:
-    "A card by its name, or by its fields."
-    if isinstance(value, str): return card(value)
-    check_fields(value, known_fields(Card), 'card')
-    try: return Card(**value)
-    except TypeError as e: raise InputError(str(e), 'card', 'Give the name of a card, or all of its fields.') from None
 
 # %% ../nbs/16_cli.ipynb #54314223
 def read_budget(value:dict, folder:Path, where:str)->Budget:
@@ -186,12 +170,6 @@ def read_store(value:str, folder:Path, where:str)->Path:
         if not path.parent.is_dir(): raise InputError(f'there is no folder {path.parent}', '', 'Create it first, or correct the path.')
         if path.exists() and (path.is_dir() or path.stat().st_size): opened(path).close()
     return path
-
-# %% ../nbs/16_cli.ipynb #b7c3b456
-def read_name(value:str, folder:Path, where:str)->str:
-    "The name of the run."
-    if not value.strip() or not value.isprintable(): raise InputError(f'{value!r} is no name', where, 'Use letters, digits and punctuation.')
-    return value
 
 # %% ../nbs/16_cli.ipynb #bc2acd9f
 def read_count(value:int, folder:Path, where:str)->int:
@@ -240,26 +218,20 @@ def read_parts(
     if bad: raise bad[0] if len(bad) == 1 else BadConfig(bad)
     return parts | given
 
-# %% ../nbs/16_cli.ipynb #8527b63c
-def all_models(parts:dict)->list[tuple[str,ChatModel]]:
+# %% ../nbs/16_cli.ipynb #53f5c887
+def all_models(run:Run)->list[tuple[str,ChatModel]]:
     "Each model with its place, those of judges included."
-    found = [(f'models[{i}]', m) for i, m in enumerate(parts['models'])]
-    judges = [('reward', parts['reward'])] + [(f'watch[{i}]', r) for i, r in enumerate(parts.get('watch', ()))]
-    return found + [(f'{place}.model', r.model) for place, r in judges if isinstance(getattr(r, 'model', None), ChatModel)]
+    found = [(f'models[{i}]', m) for i, m in enumerate(run.models.values())]
+    judges = [('reward', run.reward), *((f'watch[{i}]', r) for i, r in enumerate(run.watch))]
+    return [(place, m) for place, m in found + [(f'{place}.model', getattr(r, 'model', None)) for place, r in judges] if isinstance(m, ChatModel)]
 
-# %% ../nbs/16_cli.ipynb #9af4c3c1
-def check_keys(parts:dict, where:str):
+# %% ../nbs/16_cli.ipynb #28fbc811
+def check_keys(run:Run, where:str):
     "Every key that an endpoint wants must be in the environment; those of our own running servers are put there."
-    for place, model in all_models(parts):
-        for env in {e.api_key_env or model.api_key_env for e in getattr(model, 'endpoints', ())}:
+    for place, model in all_models(run):
+        for env in {e.api_key_env or model.api_key_env for e in model.endpoints}:
             find_key(env)
             read_key(env, at(where, f'{place}.api_key_env'))
-
-# %% ../nbs/16_cli.ipynb #cca7ad43
-def find_key(env:str|None):
-    "Take the key of a server that toa_nb started in another process from its state."
-    from toa_nb import serve
-    if (env or '').startswith('TOA_KEY_') and not os.environ.get(env): serve.servers()
 
 # %% ../nbs/16_cli.ipynb #293a48d2
 def check_costs(parts:dict, where:str):
@@ -292,7 +264,7 @@ class FileRun(Run):
         "The run as data, with its configuration under `file`."
         return super().config() | {'file': self.recipe}
 
-# %% ../nbs/16_cli.ipynb #46d69553
+# %% ../nbs/16_cli.ipynb #c6196f4f
 def build(
     data:dict, # What the file says
     folder:Path, # Where its paths begin
@@ -301,8 +273,9 @@ def build(
 )->FileRun:
     "The run that a configuration describes."
     parts = read_parts(data, folder, where, given)
-    for check in (check_method, check_keys, check_costs, check_prompts): check(parts, where)
+    for check in (check_method, check_costs, check_prompts): check(parts, where)
     with within(where): run = FileRun(**parts)
+    check_keys(run, where)
     run.recipe = {k: v for k, v in data.items() if k not in given and k != 'store'}
     return run
 
@@ -315,31 +288,6 @@ def run_from(
     if isinstance(source, dict): return build(source, Path(), 'configuration', given)
     path = Path(source).expanduser()
     return build(read_config(path), path.parent, str(source), given)
-
-# %% ../nbs/16_cli.ipynb #6fc5b77a
-def choose_run(store:RunStore, run:str|None)->str:
-    "The name of a run in the store; None for the only one, or the only one that is not finished."
-    there = {r['name']: r['status'] for r in store.runs()}
-    if run is not None and run in there: return run
-    open_ = list(there) if len(there) == 1 else [n for n, status in there.items() if status != 'finished']
-    if run is None and len(open_) == 1: return open_[0]
-    what = f'there is no run {run!r}' if run is not None else f'{len(open_)} of its {len(there)} runs can be gone on with'
-    raise InputError(what, str(store.path), f'Name one of: {", ".join(there) or "none"}.')
-
-# %% ../nbs/16_cli.ipynb #7d6a3520
-def stored_run(
-    path:str|Path, # The store
-    run:str|None=None, # Name of the run; None for the only one, or the only unfinished one
-    **given, # Arguments of `Run`, for a run whose models or rewards were made in Python
-)->Run: # Checked, not started
-    "A stored run, ready to go on."
-    with opened(path) as store:
-        name = choose_run(store, run)
-        config, prompts = store.config(name), store.prompts(name)
-    where = f'{path} (run {name!r})'
-    if 'file' not in config: raise InputError('it was made in Python, and so were its models and rewards', where, 'Go on with it there.')
-    made = dict(prompts=prompts, templates=Templates(**config['templates']), store=path, name=name)
-    return build(config['file'], Path(), where, made | given)
 
 # %% ../nbs/16_cli.ipynb #2963076a
 EXITS = '''exit codes:
@@ -398,10 +346,14 @@ def do_run(args)->int:
     given = {'store': read_store(args.store, Path(), '--store')} if args.store else {}
     return go(run_from(args.config, **given), args)
 
-# %% ../nbs/16_cli.ipynb #58bd2ddc
+# %% ../nbs/16_cli.ipynb #3e36606c
 def do_resume(args)->int:
     "toa resume"
-    return go(stored_run(args.store, args.run), args)
+    with opened(args.store) as store: name = choose_run(store, args.run)
+    where = f'{args.store} (run {name!r})'
+    with within(where): run = stored_run(args.store, name)
+    check_keys(run, where)
+    return go(run, args)
 
 # %% ../nbs/16_cli.ipynb #471d545e
 def status(
@@ -440,14 +392,14 @@ async def check_reward(reward, prompt:Prompt, timeout:float)->dict:
     ok = not isinstance(score, Exception)
     return dict(what=f'reward {reward.name}', ok=ok, says=f'scores in {time.monotonic() - started:.2f} s' if ok else f'{type(score).__name__}: {score}')
 
-# %% ../nbs/16_cli.ipynb #55170f97
+# %% ../nbs/16_cli.ipynb #a47a41f4
 async def check_run(
     run:Run, # A run that was not started
     timeout:float=20., # Seconds for each endpoint and reward
 )->list[dict]: # One row per endpoint and reward: what, ok, says
     "Call every endpoint and every reward of a run once."
     rewards = [run.reward, *run.watch]
-    models = [m for _, m in all_models(dict(models=list(run.models.values()), reward=run.reward, watch=run.watch)) if isinstance(m, ChatModel)]
+    models = [m for _, m in all_models(run)]
     calls = [check_endpoint(m, lane, timeout) for m in models for lane in m.ready().lanes] + [check_reward(r, run.prompts[0], timeout) for r in rewards]
     try: return await asyncio.gather(*calls)
     finally:
@@ -462,12 +414,12 @@ def do_check(args)->int:
     say(args, rows, '\n'.join(f'{"ok    " if r["ok"] else "FAILED"}  {r["what"]}: {r["says"]}' for r in rows))
     return 0 if all(r['ok'] for r in rows) else 1
 
-# %% ../nbs/16_cli.ipynb #213e6576
+# %% ../nbs/16_cli.ipynb #8df3b09f
 def cards_of(store:RunStore, runs:list[str])->dict[str,Card|None]:
     "The card of each model of some runs, from their configurations or by the model's name."
     found = {}
     for m in [m for c in map(store.config, runs) for m in c.get('file', {}).get('models') or c['models']]:
-        try: found[m['name']] = read_card(m.get('card') or m['name'])
+        try: found[m['name']] = as_card(m.get('card') or m['name'])
         except InputError: found.setdefault(m['name'], None)
     return found
 

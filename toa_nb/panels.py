@@ -7,22 +7,21 @@ __all__ = ['STYLE', 'blank', 'ENGINES', 'CLIENT', 'x_names', 'y_names', 'aligns'
            'Panel', 'words', 'field', 'form', 'bar', 'side_by_side', 'number', 'file_field', 'found_files', 'Html',
            'cell', 'short', 'table', 'light', 'meter', 'picture', 'draw', 'image', 'help_of', 'setting', 'safe_label',
            'read_settings', 'as_code', 'spread', 'Rate', 'rates', 'guess', 'width', 'Projection', 'clock', 'project',
-           'call_cost', 'cards_of', 'wanted', 'stored_progress', 'enter_note', 'enter_samples', 'held', 'stored_run',
-           'stored_models', 'known_reward', 'Look', 'RunPanel', 'failure_table', 'engine_help', 'entry', 'read_entry',
-           'server_fields', 'check_table', 'to_toml', 'from_toml', 'Metered', 'read_metrics', 'Row', 'fetch',
-           'ServerPanel', 'start_row', 'by_gpu', 'gpu_words', 'tail', 'reading', 'plain', 'where', 'store_code',
-           'fields_grid', 'CurvePanel', 'choose_values', 'follow', 'tree_nodes', 'node_words', 'model_colours',
-           'shares', 'places', 'is_wide', 'canvas', 'beside', 'difference', 'facts', 'answer', 'conversation',
-           'headline', 'details', 'from_above', 'TreePanel', 'legend', 'SampleBrowser', 'list_rows', 'pair_row']
+           'call_cost', 'cards_of', 'wanted', 'stored_progress', 'enter_note', 'enter_samples', 'held', 'Look',
+           'RunPanel', 'failure_table', 'engine_help', 'entry', 'read_entry', 'server_fields', 'check_table', 'to_toml',
+           'from_toml', 'Metered', 'read_metrics', 'Row', 'fetch', 'ServerPanel', 'start_row', 'by_gpu', 'gpu_words',
+           'tail', 'reading', 'plain', 'where', 'store_code', 'fields_grid', 'CurvePanel', 'choose_values', 'follow',
+           'tree_nodes', 'node_words', 'model_colours', 'shares', 'places', 'is_wide', 'canvas', 'beside', 'difference',
+           'facts', 'answer', 'conversation', 'headline', 'details', 'from_above', 'TreePanel', 'legend',
+           'SampleBrowser', 'list_rows', 'pair_row']
 
-# %% ../nbs/14_panels.ipynb #d1be1307
-import asyncio, io, itertools, json, os, re, sys, threading, time
+# %% ../nbs/14_panels.ipynb #4af72719
+import asyncio, io, itertools, json, os, re, sys, time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field as field_, fields, is_dataclass, replace
 from html import escape
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from statistics import mean
@@ -32,18 +31,16 @@ import ipywidgets as W
 from fastcore.basics import patch
 from fastcore.docments import docments
 
-# %% ../nbs/14_panels.ipynb #8bed06ab
-import toa_nb.tree
+# %% ../nbs/14_panels.ipynb #b81a76d6
 from .core import Completion, GenerationError, InputError, Prompt, Sample, Score, StoreError, ToaError, Trial, Usage, chat
 from .compute import Budget, Card, Cost, cards, sample_cost
-from .templates import Templates
-from .samplers import BestOfN, method_from, methods
+from .samplers import BestOfN, methods
 from .models import ChatModel, check_env_name, check_url, models_from, read_config
 from .serve import Hosted, Launch, Server, Weights, diagnose, gpus, launches, llama_cpp_launch, read_server_configs, servers, write_server_config
 from .serve import start as start_server
-from .rewards import reward, rewards
+from .rewards import rewards
 from .store import RunStore
-from .run import Progress, Run, note_failure
+from .run import Progress, Run, make_reward, note_failure, stored_run
 from .data import load_prompts, prompts_from
 from .analysis import curve, frame
 from .plot import plot_curve
@@ -536,39 +533,6 @@ def held(
         except BlockingIOError: return True
     return False
 
-# %% ../nbs/14_panels.ipynb #0e87a346
-def stored_run(
-    path:str|Path, # The store
-    name:str|None=None, # Name of the run; None takes the newest
-    models:Iterable=(), # Models in place of the stored ones of the same name
-    rewards:Iterable=(), # Rewards in place of the registered ones of the same name
-)->Run: # Not started; starting it goes on from where the store says it was
-    "A run as its store describes it."
-    with RunStore(path, 'r') as store:
-        if not (names := [r['name'] for r in store.runs()]): raise InputError('there is no run in it', str(path), 'Start one first.')
-        name = name or names[-1]
-        config, prompts = store.config(name), store.prompts(name)
-    budget = {k: v for k, v in config['budget'].items() if v is not None}
-    if 'per_run' in budget: budget['per_run'] = Budget(**budget['per_run'])
-    judges = {r.name: r for r in rewards}
-    guide, *watch = [judges.get(n) or known_reward(n) for n in (config['reward'], *config['watch'])]
-    return Run(prompts, method_from(config['method'], config['settings']), stored_models(config, models), guide, store=path, name=name,
-               budget=Budget(**budget), seed=config['seed'], watch=watch, templates=Templates(**config['templates']))
-
-# %% ../nbs/14_panels.ipynb #aefc7fe2
-def stored_models(config:dict, given:Iterable)->list:
-    "The models of a stored run, those that are given in place of the stored ones."
-    given = {m.name: m for m in given}
-    if lost := next((m['name'] for m in config['models'] if m['name'] not in given and not m.get('endpoints')), None):
-        raise InputError(f'the store does not know how to reach the model {lost!r}', 'models', 'Hand the model over.')
-    if any('TOA_KEY_' in str(m.get('api_key_env')) + str(m.get('endpoints')) for m in config['models']): servers()
-    return [given.get(m['name']) or models_from({'models': [m]})[0] for m in config['models']]
-
-def known_reward(name:str):
-    "A registered reward, those of the reward models included."
-    import_module('toa_nb.reward_models')
-    return reward(name)
-
 # %% ../nbs/14_panels.ipynb #fd0666aa
 class Look:
     "What a panel reads of a stored run, again and again: new samples only."
@@ -766,13 +730,13 @@ def set(self:RunPanel,
         known[k].value = str(v) if isinstance(known[k], W.Text) and not isinstance(v, str) else v
     return self
 
-# %% ../nbs/14_panels.ipynb #ac3936ef
+# %% ../nbs/14_panels.ipynb #6101c2ed
 @patch
 def build(self:RunPanel)->Run:
     "The run that the settings describe; raises what is wrong with them."
     f, names = self.fields, set(self.fields['models'].value)
     prompts, _ = self.read_prompts()
-    judge = lambda name: self.judges.get(name) or known_reward(name)
+    judge = lambda name: self.judges.get(name) or make_reward(name)
     run = Run(prompts, read_settings(methods[f['method'].value], self.params), [m for m in self.all_models() if m.name in names], judge(f['reward'].value),
               store=self.path, name=f['name'].value.strip() or self.free_name(f['method'].value), budget=self.read_budget(), seed=f['seed'].value,
               watch=[judge(n) for n in f['watch'].value], concurrency=number(f['concurrency'].value, 'calls at once', int))
@@ -1645,14 +1609,14 @@ def take(self:ServerPanel, tables:list[dict]):
     self.rebuild()
     self.watch()
 
-# %% ../nbs/14_panels.ipynb #476e7831
-import difflib, json
+# %% ../nbs/14_panels.ipynb #e5223222
+import difflib
 from collections import Counter
 from html import unescape
 from itertools import islice
 
 from .data import _origin, _shown, only_reward, save_samples, to_dpo, write_jsonl
-from .analysis import above, axes, complete, depths, find, orders, outcomes, path, published_curve, winner
+from .analysis import above, axes, complete, depths, find, outcomes, path, published_curve, winner
 from .plot import _model_palette, _places, plot_tree
 
 try: from anywidget import AnyWidget

@@ -851,7 +851,7 @@ def find_key(
     from toa_nb.serve import servers
     if (env or '').startswith('TOA_KEY_') and not os.environ.get(env): servers()
 
-# %% ../nbs/10_run.ipynb #5c639a95
+# %% ../nbs/10_run.ipynb #bc6df489
 def stored_models(
     config:dict, # Configuration of a stored run
     given:Iterable=(), # Models in place of the stored ones of the same name
@@ -859,7 +859,8 @@ def stored_models(
     "The models of a stored run."
     given = {m.name: m for m in given}
     if lost := next((m['name'] for m in config['models'] if m['name'] not in given and not m.get('endpoints')), None):
-        raise InputError(f'the store does not know how to reach the model {lost!r}', 'models', 'It was made in Python: hand it over.')
+        raise InputError(f'the store does not know how to reach the model {lost!r}', 'models',
+                         'It was made in Python: go on there, with stored_run(..., models=[...]).')
     made = [given.get(m['name']) or models_from({'models': [m]})[0] for m in config['models']]
     for m in made:
         for e in getattr(m, 'endpoints', ()): find_key(e.api_key_env or m.api_key_env)
@@ -884,7 +885,7 @@ def make_reward(
     made.name = name or made.name
     return made
 
-# %% ../nbs/10_run.ipynb #1445e642
+# %% ../nbs/10_run.ipynb #0a56be51
 def stored_rewards(
     config:dict, # Configuration of a stored run
     given:Iterable=(), # Rewards in place of the stored ones of the same name
@@ -897,11 +898,13 @@ def stored_rewards(
 def stored_reward(name:str, table:str|dict):
     "A reward of a stored run; where it can't be made again, it has to be handed over."
     try: made = make_reward(table)
-    except InputError as e: raise InputError(f'the store does not tell how to make the reward {name!r}: {e}', 'rewards', 'Hand the reward over.') from None
+    except InputError as e:
+        fix = 'It was made in Python: go on there, with stored_run(..., rewards=[...]).' if table == name else e.fix
+        raise InputError(f'the store does not tell how to make the reward {name!r} ({e.what})', 'rewards', fix) from None
     made.name = name
     return made
 
-# %% ../nbs/10_run.ipynb #a1023862
+# %% ../nbs/10_run.ipynb #3d03fd60
 def stored_run(
     path:str|Path, # The store
     name:str|None=None, # Name of the run; None for the only one, or the only one that is not finished
@@ -916,6 +919,6 @@ def stored_run(
     limits = config['budget']
     budget = Budget(**limits | {'per_run': limits['per_run'] and Budget(**limits['per_run'])})
     kept = {k: v for k, v in config.get('file', {}).items() if k in ('concurrency', 'grace')}
-    guide, *watch = stored_rewards(config, rewards)
+    made, (guide, *watch) = stored_models(config, models), stored_rewards(config, rewards)
     stored = dict(watch=watch, store=path, name=name, budget=budget, seed=config['seed'], templates=Templates(**config['templates']))
-    return Run(prompts, method_from(config['method'], config['settings']), stored_models(config, models), guide, **stored | kept | given)
+    return Run(prompts, method_from(config['method'], config['settings']), made, guide, **stored | kept | given)
