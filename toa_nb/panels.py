@@ -1609,15 +1609,15 @@ def take(self:ServerPanel, tables:list[dict]):
     self.rebuild()
     self.watch()
 
-# %% ../nbs/14_panels.ipynb #e5223222
+# %% ../nbs/14_panels.ipynb #d995b334
 import difflib
 from collections import Counter
 from html import unescape
 from itertools import islice
 
-from .data import _origin, _shown, only_reward, save_samples, to_dpo, write_jsonl
+from .data import dpo_row, only_reward, save_samples, to_dpo, write_jsonl
 from .analysis import above, axes, complete, depths, find, outcomes, path, published_curve, winner
-from .plot import _model_palette, _places, plot_tree
+from .plot import model_palette, plot_tree, tree_places
 
 try: from anywidget import AnyWidget
 except ImportError: AnyWidget = None
@@ -2003,7 +2003,7 @@ def tree_nodes(
     for node in out: node |= dict(zip('xy', place[node['id']]), first=ROOT, last=best.trial.number if best else ROOT)
     return beside(out)
 
-# %% ../nbs/14_panels.ipynb #dfd2580b
+# %% ../nbs/14_panels.ipynb #dafb418b
 def node_words(s:Sample, reward:str)->str:
     "A node in words, for the tooltip and for those who hear it."
     value = s.value(reward)
@@ -2012,7 +2012,7 @@ def node_words(s:Sample, reward:str)->str:
 
 def model_colours(samples)->dict[str,str]:
     "Colour of each model, the same as in `plot_tree`."
-    return _model_palette(sorted({s.trial.model for s in samples}))
+    return model_palette(sorted({s.trial.model for s in samples}))
 
 def shares(samples, reward:str)->dict[int,float]:
     "Reward of each scored sample, from 0 (the lowest) to 1 (the highest)."
@@ -2020,13 +2020,13 @@ def shares(samples, reward:str)->dict[int,float]:
     low, high = min(value.values(), default=0), max(value.values(), default=0)
     return {n: (v - low)/(high - low) if high > low else 1. for n, v in value.items()}
 
-# %% ../nbs/14_panels.ipynb #52a06574
+# %% ../nbs/14_panels.ipynb #59d63c1d
 def places(
     samples:list[Sample], # Of one search
 )->dict[int,tuple[float,float]]: # Place of each node in a drawing of `canvas`, the prompt's under -1
     "Where to draw each node: hanging down, or around the prompt where there are many leaves."
     if not samples: return {ROOT: (50., 50.)}
-    at = _places(samples, is_wide(samples))
+    at = tree_places(samples, is_wide(samples))
     (left, right), (low, high) = ((min(v), max(v)) for v in zip(*at.values()))
     (w, h), edge = canvas(samples), 24
     scale = lambda v, a, b, size: size/2 if a == b else edge + (v - a)/(b - a)*(size - 2*edge)
@@ -2489,7 +2489,7 @@ def show(self:SampleBrowser):
         parts.append(W.HTML(f'<h4>{safe(s.prompt_id)}</h4>{headline(s)}{facts(s)}{shown}'))
     self.shown.children = parts
 
-# %% ../nbs/14_panels.ipynb #ca2032e5
+# %% ../nbs/14_panels.ipynb #c9eecde4
 def pair_row(
     prompt:Prompt, # The task
     chosen:Sample, # The answer that is preferred
@@ -2500,9 +2500,7 @@ def pair_row(
     if chosen.prompt_id != rejected.prompt_id: raise InputError('the two samples answer different prompts', 'pair', 'Choose two answers to one prompt.')
     for s in (chosen, rejected):
         if s.error or s.value(reward) is None: raise InputError(f'no. {s.trial.number} has no answer with a score by {reward!r}', 'pair', 'Choose another.')
-    turns = {k: [{'role': 'assistant', 'content': s.completion.text}] for k, s in (('chosen', chosen), ('rejected', rejected))}
-    head = dict(prompt=_shown(prompt, None)) | turns | dict(prompt_id=prompt.id, reward=reward, policy='by hand')
-    return head | _origin(chosen, reward, '_chosen') | _origin(rejected, reward, '_rejected')
+    return dpo_row(prompt, chosen, rejected, reward, 'by hand')
 
 @patch
 def prefer(self:SampleBrowser)->dict:
