@@ -28,7 +28,7 @@ from .rewards import evaluate
 from .store import RunStore
 from .run import Run, choose_run, find_key, make_reward, stored_run
 
-# %% ../nbs/16_cli.ipynb #3ca3310a
+# %% ../nbs/16_cli.ipynb #956568d0
 def at(
     where:str, # A file, or a place in it
     field:str, # A field there
@@ -36,7 +36,6 @@ def at(
     "The place of a field."
     return f'{where}.{field}' if ': ' in where else f'{where}: {field}'
 
-# %% ../nbs/16_cli.ipynb #c42a4f98
 def known_fields(cls)->dict[str,Any]:
     "The fields of a dataclass, with their types."
     hints = get_type_hints(cls)
@@ -123,7 +122,7 @@ def read_name(value:str, folder:Path, where:str)->str:
     if not value.strip() or not value.isprintable(): raise InputError(f'{value!r} is no name', where, 'Use letters, digits and punctuation.')
     return value
 
-# %% ../nbs/16_cli.ipynb #69aca112
+# %% ../nbs/16_cli.ipynb #74bf775b
 def read_reward(value:str|dict, folder:Path, where:str):
     "A reward with its settings."
     table = {'kind': value} if isinstance(value, str) else value
@@ -134,7 +133,6 @@ def read_reward(value:str|dict, folder:Path, where:str):
     for field, name in named.items(): read_name(name, folder, at(where, field))
     with within(where): return make_reward(table)
 
-# %% ../nbs/16_cli.ipynb #16354514
 def read_watch(value:list, folder:Path, where:str)->list:
     "The rewards that only watch."
     return [read_reward(v, folder, f'{where}[{i}]') for i, v in enumerate(value)]
@@ -156,13 +154,12 @@ def read_templates(value:str|dict, folder:Path, where:str)->Templates:
     check_fields(value, known_fields(Templates), where)
     with within(where): return Templates(**value)
 
-# %% ../nbs/16_cli.ipynb #2908da0f
+# %% ../nbs/16_cli.ipynb #f94fe403
 def opened(path:str|Path)->RunStore:
     "A store, for reading; what is no store is bad input."
     try: return RunStore(path, 'r')
     except StoreError as e: raise InputError(str(e)) from None
 
-# %% ../nbs/16_cli.ipynb #a4f366ee
 def read_store(value:str, folder:Path, where:str)->Path:
     "The place of the store, looked at."
     path = folder/Path(value).expanduser()
@@ -171,13 +168,12 @@ def read_store(value:str, folder:Path, where:str)->Path:
         if path.exists() and (path.is_dir() or path.stat().st_size): opened(path).close()
     return path
 
-# %% ../nbs/16_cli.ipynb #bc2acd9f
+# %% ../nbs/16_cli.ipynb #87313364
 def read_count(value:int, folder:Path, where:str)->int:
     "A whole number from 1 up."
     check_number(value, where, 1, whole=True)
     return value
 
-# %% ../nbs/16_cli.ipynb #c5928fb8
 def read_seconds(value:float, folder:Path, where:str)->float:
     "A time."
     check_number(value, where, 0)
@@ -218,14 +214,13 @@ def read_parts(
     if bad: raise bad[0] if len(bad) == 1 else BadConfig(bad)
     return parts | given
 
-# %% ../nbs/16_cli.ipynb #53f5c887
+# %% ../nbs/16_cli.ipynb #b0bae87a
 def all_models(run:Run)->list[tuple[str,ChatModel]]:
     "Each model with its place, those of judges included."
     found = [(f'models[{i}]', m) for i, m in enumerate(run.models.values())]
     judges = [('reward', run.reward), *((f'watch[{i}]', r) for i, r in enumerate(run.watch))]
     return [(place, m) for place, m in found + [(f'{place}.model', getattr(r, 'model', None)) for place, r in judges] if isinstance(m, ChatModel)]
 
-# %% ../nbs/16_cli.ipynb #28fbc811
 def check_keys(run:Run, where:str):
     "Every key that an endpoint wants must be in the environment; those of our own running servers are put there."
     for place, model in all_models(run):
@@ -340,13 +335,12 @@ def go(run:Run, args)->int:
     if code == 3 and not args.json: print(f'go on with: toa resume {run.store_at} {run.name}', file=sys.stderr)
     return code
 
-# %% ../nbs/16_cli.ipynb #d0ba818e
+# %% ../nbs/16_cli.ipynb #6a8e1e3a
 def do_run(args)->int:
     "toa run"
     given = {'store': read_store(args.store, Path(), '--store')} if args.store else {}
     return go(run_from(args.config, **given), args)
 
-# %% ../nbs/16_cli.ipynb #3e36606c
 def do_resume(args)->int:
     "toa resume"
     with opened(args.store) as store: name = choose_run(store, args.run)
@@ -355,7 +349,7 @@ def do_resume(args)->int:
     check_keys(run, where)
     return go(run, args)
 
-# %% ../nbs/16_cli.ipynb #471d545e
+# %% ../nbs/16_cli.ipynb #79762c50
 def status(
     path:str|Path, # The store
 )->list[dict]: # One row per run
@@ -370,21 +364,19 @@ def status(
                              seconds=r['seconds'], created=r['created']))
     return rows
 
-# %% ../nbs/16_cli.ipynb #2af218de
 def do_status(args)->int:
     "toa status"
     rows = status(args.store)
     say(args, rows, columns(rows))
     return 0
 
-# %% ../nbs/16_cli.ipynb #66bf4b05
+# %% ../nbs/16_cli.ipynb #8494d75e
 async def check_endpoint(model:ChatModel, lane, timeout:float)->dict:
     "One endpoint, called once."
     row = dict(what=f'model {model.name} at {lane.endpoint.url}', ok=True)
     try: return row | dict(says=f'answers in {(await model.check_lane(lane, timeout)).latency:.2f} s')
     except ToaError as e: return row | dict(ok=False, says=f'{type(e).__name__}: {e}')
 
-# %% ../nbs/16_cli.ipynb #e73b4e45
 async def check_reward(reward, prompt:Prompt, timeout:float)->dict:
     "One reward, asked for one score."
     started = time.monotonic()
@@ -423,14 +415,13 @@ def cards_of(store:RunStore, runs:list[str])->dict[str,Card|None]:
         except InputError: found.setdefault(m['name'], None)
     return found
 
-# %% ../nbs/16_cli.ipynb #ead8b18f
+# %% ../nbs/16_cli.ipynb #d107fd15
 def guiding(store:RunStore, runs:list[str])->str:
     "The name of the reward that guided some runs."
     names = sorted({store.config(r)['reward'] for r in runs})
     if len(names) == 1: return names[0]
     raise InputError(f'the runs were guided by {", ".join(names) or "nothing"}', str(store.path), 'Name one with --reward, or choose runs with --run.')
 
-# %% ../nbs/16_cli.ipynb #f8ec8541
 def some_runs(store:RunStore, wanted:list[str]|None)->list[str]:
     "The runs to read; all if none is named."
     there = [r['name'] for r in store.runs()]
@@ -448,7 +439,7 @@ def curve_of(args):
         raise InputError(f'the {args.x} of {", ".join(df.attrs["unknown"])} are unknown', '--x', 'Give the models a card, or use --x tokens.')
     return found
 
-# %% ../nbs/16_cli.ipynb #01c8c192
+# %% ../nbs/16_cli.ipynb #f8f80c51
 def do_curve(args)->int:
     "toa curve"
     ending, figures = Path(args.output).suffix if args.output else '', ('.png', '.svg', '.pdf')
@@ -462,7 +453,6 @@ def do_curve(args)->int:
     say(args, found.to_dict('records'), columns(ends))
     return 0
 
-# %% ../nbs/16_cli.ipynb #0c1e07a3
 def draw(found, args):
     "The figure."
     from toa_nb.plot import plot_curve

@@ -77,7 +77,7 @@ STYLE = '''
 @container (max-width:44em){.toa-form{grid-template-columns:minmax(0,1fr)}.toa-form .toa-help{margin-bottom:4px}}
 '''
 
-# %% ../nbs/14_panels.ipynb #32bb09d1
+# %% ../nbs/14_panels.ipynb #c5f54fe3
 STYLE += '''
 .toa-bar>button:disabled{filter:grayscale(1);opacity:.4}
 .toa-panel>.widget-dropdown{width:auto;max-width:30em}
@@ -98,8 +98,7 @@ pre.toa-answer{font-family:var(--jp-content-font-family,sans-serif)}
 .toa-light{white-space:nowrap}
 .toa-light>i{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.4em}
 .toa-say{padding:2px 8px;border-left:3px solid var(--jp-border-color2,#ccc);white-space:pre-wrap}
-.toa-say.bad{border-color:var(--jp-error-color1,#c62828)}
-.toa-say.good{border-color:var(--jp-success-color1,#2e7d32)}
+.toa-say.bad{border-color:var(--jp-error-color1,#c62828)}.toa-say.good{border-color:var(--jp-success-color1,#2e7d32)}
 .toa-track{display:inline-block;width:7em;height:.7em;background:var(--jp-layout-color3,#ddd);vertical-align:middle}
 .toa-track>i{display:block;height:100%;background:var(--jp-brand-color1,#1976d2)}
 .toa-picture{background:#fff;max-width:100%;height:auto!important;align-self:flex-start}
@@ -146,7 +145,7 @@ def words(
     "An error as a panel says it."
     return str(error) if isinstance(error, ToaError) and str(error) else f'{type(error).__name__}: {error}'
 
-# %% ../nbs/14_panels.ipynb #b5c28f8f
+# %% ../nbs/14_panels.ipynb #a6f0d3f3
 @patch
 def attempt(self:Panel,
     act, # Called without arguments; may give a coroutine
@@ -157,7 +156,6 @@ def attempt(self:Panel,
     except Exception as e: return self.say(words(e), 'bad')
     if asyncio.iscoroutine(result): self.background(result)
 
-# %% ../nbs/14_panels.ipynb #60f26ad7
 @patch
 def background(self:Panel, work)->asyncio.Task:
     "Let a coroutine go on beside everything else."
@@ -166,7 +164,6 @@ def background(self:Panel, work)->asyncio.Task:
     task.add_done_callback(self.settled)
     return task
 
-# %% ../nbs/14_panels.ipynb #1669d286
 @patch
 def settled(self:Panel, task:asyncio.Task):
     "A background job has ended."
@@ -415,7 +412,7 @@ def guess(
     read = mean(len(p.source or '') + sum(len(m.content) for m in chat(p)) for p in prompts)/4
     return Rate(read, getattr(model, 'max_tokens', None) or 512)
 
-# %% ../nbs/14_panels.ipynb #5489ebf4
+# %% ../nbs/14_panels.ipynb #e793cde9
 def width(
     run:Run, # Not started
 )->int: # At least 1
@@ -424,6 +421,7 @@ def width(
     while n < run.method.n and sampler.ask(): n += 1
     return max(1, n)
 
+# %% ../nbs/14_panels.ipynb #f99f6b78
 @dataclass
 class Projection:
     "What a run is expected to take."
@@ -501,7 +499,7 @@ def stored_progress(
         elif asked: enter_samples(p, name, list(store.samples(run, name)), config)
     return p
 
-# %% ../nbs/14_panels.ipynb #681a3d1c
+# %% ../nbs/14_panels.ipynb #134aa1ff
 def enter_note(p:Progress, name:str, note:dict):
     "Count a prompt that is done, by what it noted."
     cost = Cost(**note['cost'])
@@ -509,7 +507,6 @@ def enter_note(p:Progress, name:str, note:dict):
     if note['best'] is not None: p.best[name] = note['best']
     for who, kind, count, first in note.get('failures', ()): note_failure(p.failures, who, first, count)
 
-# %% ../nbs/14_panels.ipynb #0233c43a
 def enter_samples(p:Progress, name:str, samples:list[Sample], config:dict):
     "Count a prompt that is not done, by its samples."
     cards = cards_of(config)
@@ -546,7 +543,7 @@ class Look:
     def close(self):
         if self.store: self.store.close()
 
-# %% ../nbs/14_panels.ipynb #0ed398d3
+# %% ../nbs/14_panels.ipynb #7bf9d8e5
 @patch
 def open(self:Look):
     "Open the store, which the run may not have made yet."
@@ -555,7 +552,6 @@ def open(self:Look):
     self.drawn = spread(list(self.texts), max(1, min(len(self.texts), self.most//wanted(store, self.run))))
     self.store = store
 
-# %% ../nbs/14_panels.ipynb #301a1bd3
 @patch
 def update(self:Look):
     "Read what is new."
@@ -611,7 +607,9 @@ class RunPanel(Panel):
         self.arrange(self.choice, self.settings, self.forecast, self.controls, self.status, side_by_side(self.curve, self.lists))
         self.show(self.run.name if self.run else self.newest())
 
-# %% ../nbs/14_panels.ipynb #71a00cc3
+# %% ../nbs/14_panels.ipynb #8fd48cec
+_limits = dict(samples=int, tokens=int, flops=float, seconds=float, money=float)
+
 @patch
 def make_fields(self:RunPanel, prompts_file:str, models_file:str):
     "The settings of a new run."
@@ -630,9 +628,6 @@ def make_fields(self:RunPanel, prompts_file:str, models_file:str):
     self.settings = W.Accordion([self.tabs()], titles=('Settings of a new run',), selected_index=0)
     if hasattr(self.source, 'listeners'): self.source.listeners.append(self.servers_changed)
     self.attempt_quietly(self.list_models)
-
-# %% ../nbs/14_panels.ipynb #52e72ed0
-_limits = dict(samples=int, tokens=int, flops=float, seconds=float, money=float)
 
 # %% ../nbs/14_panels.ipynb #a6caf1fb
 @patch
@@ -825,14 +820,13 @@ def refuse_busy(self:RunPanel):
     "One panel, one run at a time."
     if self.busy: raise InputError(f'{self.run.name!r} is going on', 'RunPanel', 'Pause it first, or open another panel on another store.')
 
-# %% ../nbs/14_panels.ipynb #e5511156
+# %% ../nbs/14_panels.ipynb #1c519395
 @patch
 def pause(self:RunPanel):
     "Stop the gentle way: calls in flight finish, and everything is stored."
     if self.busy and self.run.progress.state == 'running': self.run.cancel()
     self.show_code('run.cancel()')
 
-# %% ../nbs/14_panels.ipynb #c3db8f04
 @patch
 def cancel(self:RunPanel):
     "Stop now: calls in flight are given up."
@@ -854,7 +848,7 @@ def extend(self:RunPanel,
     "Go on with the run that is shown, with more samples for every prompt."
     return self.go_on(f'.extend({more})', lambda run: run.extend(more))
 
-# %% ../nbs/14_panels.ipynb #283f39aa
+# %% ../nbs/14_panels.ipynb #3bc10d0d
 @patch
 def go_on(self:RunPanel, call:str, change)->Run:
     "Take up the run that is shown, change it, and start it."
@@ -863,13 +857,14 @@ def go_on(self:RunPanel, call:str, change)->Run:
     if not (self.run and self.run.name == self.shown):
         models = self.all_models() if self.source or self.fields['models_file'].value.strip() else ()
         self.run = stored_run(self.path, self.shown, models, self.judges.values())
-        self.show_code(f'run = stored_run({str(self.path)!r}, {self.shown!r}){call}\nrun.start()')
+        given = (', models' if models else '') + (', rewards=rewards' if self.judges else '')
+        self.show_code(f'run = stored_run({str(self.path)!r}, {self.shown!r}{given}){call}\nrun.start()')
     else: self.show_code(f'run{call}.start()')
     change(self.run).start()
     self.show(self.shown)
     return self.run
 
-# %% ../nbs/14_panels.ipynb #323c3708
+# %% ../nbs/14_panels.ipynb #60f81e5a
 @patch
 def list_runs(self:RunPanel):
     "Offer the runs of the store, and mark the one that is shown."
@@ -877,6 +872,12 @@ def list_runs(self:RunPanel):
     if self.path.exists():
         with RunStore(self.path, 'r') as store: known |= {r['name']: f'{r["name"]} ({r["prompts"]:,} prompts, {r["status"]})' for r in store.runs()}
     self.mark([('new run', ''), *((safe_label(label), name) for name, label in known.items())])
+
+@patch
+def newest(self:RunPanel)->str:
+    "The newest run of the store; empty if there is none."
+    self.list_runs()
+    return self.choice.options[-1][1]
 
 # %% ../nbs/14_panels.ipynb #d66c5e5d
 @patch
@@ -890,13 +891,6 @@ def mark(self:RunPanel, options):
 def chosen(self:RunPanel, change):
     "Somebody has chosen another run."
     if not self.choosing: self.attempt(lambda: self.show(change['new']))
-
-# %% ../nbs/14_panels.ipynb #848a9379
-@patch
-def newest(self:RunPanel)->str:
-    "The newest run of the store; empty if there is none."
-    self.list_runs()
-    return self.choice.options[-1][1]
 
 # %% ../nbs/14_panels.ipynb #cf27196b
 @patch
@@ -1078,12 +1072,11 @@ def read_entry(
     parts = [p.strip() for p in value.split(',') if p.strip()]
     return ([number(p, name, int) for p in parts] if name == 'gpus' else parts) or None
 
-# %% ../nbs/14_panels.ipynb #710e0535
+# %% ../nbs/14_panels.ipynb #fd28c4e6
 def server_fields(table:dict)->dict:
     "The part of a table that `serve` reads."
     return {k: v for k, v in table.items() if k not in CLIENT.split() and (k, v) != ('engine', 'hosted')}
 
-# %% ../nbs/14_panels.ipynb #7b21e685
 def check_table(
     table:dict, # Fields of one model, `engine` among them
 )->list: # `Launch`es or `Hosted`s, one per replica
@@ -1187,7 +1180,7 @@ def look(self:Row):
     self.state = self.server.state
     if self.state == 'ready': self.measure(time.monotonic())
 
-# %% ../nbs/14_panels.ipynb #5fbc98d7
+# %% ../nbs/14_panels.ipynb #146fc5a4
 @patch
 def measure(self:Row, now:float):
     "Ask the server for its own numbers."
@@ -1195,7 +1188,6 @@ def measure(self:Row, now:float):
     self.speed = (self.counts['tokens'] - old['tokens'])/(now - self.seen) if 'tokens' in self.counts and 'tokens' in old else None
     self.seen = now
 
-# %% ../nbs/14_panels.ipynb #4c9c51cf
 def fetch(url:str, key:str='')->str:
     "The text at an address of a server of ours; empty if there is none."
     request = Request(url, headers={'Authorization': f'Bearer {key}'} if key else {})
@@ -1335,7 +1327,7 @@ def add(self:ServerPanel,
     self.watch()
     self.show_code(f'panel.add({", ".join(f"{k}={v!r}" for k, v in table.items())})')
 
-# %% ../nbs/14_panels.ipynb #3bb448c5
+# %% ../nbs/14_panels.ipynb #9b5f8ac0
 @patch
 def edit(self:ServerPanel, label:str=''):
     "Take the table of an endpoint into the form."
@@ -1345,7 +1337,6 @@ def edit(self:ServerPanel, label:str=''):
     self.engine.value = table['engine']
     self.edit_form(table)
 
-# %% ../nbs/14_panels.ipynb #b527eba6
 @patch
 def save_edit(self:ServerPanel):
     "Put the form in the place of the table that it was filled from."
@@ -1372,7 +1363,7 @@ def replace_table(self:ServerPanel, at:int, *tables:dict):
     self.tables[at:at + 1] = tables
     self.rebuild()
 
-# %% ../nbs/14_panels.ipynb #6b1a4ec5
+# %% ../nbs/14_panels.ipynb #22f7c761
 @patch
 async def start(self:ServerPanel, label:str=''):
     "Start a server, and wait until it is ready or has failed."
@@ -1390,7 +1381,6 @@ async def start(self:ServerPanel, label:str=''):
         if row.server: await asyncio.to_thread(row.server.stop)
     await self.look()
 
-# %% ../nbs/14_panels.ipynb #e79850bb
 def start_row(row:Row)->Server:
     "Start the server of a row, with a plan made anew, as files may be there now that weren't."
     plan = launches(server_fields(row.table))[0] if row.plan.model == 'local' else row.plan
@@ -1442,7 +1432,7 @@ def by_gpu(rows:list[Row])->list[list[Row]]:
         free.append(row)
     return groups
 
-# %% ../nbs/14_panels.ipynb #c9f6f7c5
+# %% ../nbs/14_panels.ipynb #46f83f8c
 @patch
 def watch(self:ServerPanel):
     "Keep looking, while there is something to look at."
@@ -1450,7 +1440,6 @@ def watch(self:ServerPanel):
     except RuntimeError: return
     if not self.watcher or self.watcher.done(): self.watcher = self.background(self.watching())
 
-# %% ../nbs/14_panels.ipynb #e6688a28
 @patch
 async def watching(self:ServerPanel):
     "Look, and look again."
@@ -1459,7 +1448,7 @@ async def watching(self:ServerPanel):
         if not any(r.state in ('starting', 'ready', 'hosted') for r in self.rows): return
         await asyncio.sleep(self.every)
 
-# %% ../nbs/14_panels.ipynb #f7693fd5
+# %% ../nbs/14_panels.ipynb #44e7b041
 @patch
 async def look(self:ServerPanel):
     "Find out how all endpoints are, and show it."
@@ -1470,7 +1459,6 @@ async def look(self:ServerPanel):
     if [r.alive for r in self.rows] != before:
         for told in self.listeners: told()
 
-# %% ../nbs/14_panels.ipynb #07262a4d
 def gpu_words()->str:
     "The GPUs of this machine, in a line."
     return ' · '.join(f'GPU {g.index} {g.name}: {g.free/1024:.0f} of {g.total/1024:.0f} GiB free' for g in gpus())
@@ -1559,14 +1547,13 @@ async def ask(self:ServerPanel,
     self.paint()
     return done
 
-# %% ../nbs/14_panels.ipynb #53791a6d
+# %% ../nbs/14_panels.ipynb #270b21dc
 @patch
 def load(self:ServerPanel, path:str|Path=''):
     "Take the plan from a servers file."
     self.take(from_toml(path := str(path or self.file.value).strip()))
     self.show_code(f'ServerPanel({path!r})')
 
-# %% ../nbs/14_panels.ipynb #5b11015f
 @patch
 def save(self:ServerPanel, path:str|Path='')->Path:
     "Write the plan into a servers file."
@@ -1576,7 +1563,7 @@ def save(self:ServerPanel, path:str|Path='')->Path:
     self.show_code(f'fleet = start_all({str(path)!r})')
     return path
 
-# %% ../nbs/14_panels.ipynb #2afa66eb
+# %% ../nbs/14_panels.ipynb #9d073851
 @patch
 def read_folder(self:ServerPanel, path:str|Path=''):
     "Add the endpoints of a published folder."
@@ -1589,7 +1576,6 @@ def read_folder(self:ServerPanel, path:str|Path=''):
     self.say('\n'.join([f'{len(found)} endpoints read', *skipped]), 'good' if found else 'bad')
     self.show_code(f'read_server_configs({str(root)!r})')
 
-# %% ../nbs/14_panels.ipynb #f0dde472
 @patch
 def write_folder(self:ServerPanel, path:str|Path='')->list[Path]:
     "Write the published configuration of every server that runs."
