@@ -12,8 +12,8 @@ GOOD = b'{"id": "good", "instruction": "Name a prime."}\n'
 TASK = b'"instruction": "Name a prime."'
 REPORT = re.compile(r'prompts\.jsonl:(\d+): ([^:]+): (.+)\. ([A-Z].+[.?])$')
 
-# what the line holds, the field that is named, words of the reason
-LINES = {
+# lines that hold no record: the bytes, the field that is named, words of the reason
+RAW = {
     'not JSON': (b'Name a prime.', 'line', 'not valid JSON at column 1'),
     'single quotes': (b"{'id': 'a', 'instruction': 'x'}", 'line', 'not valid JSON at column 2'),
     'cut short': (b'{"id": "a", "instruction": "Name a pr', 'line', 'not valid JSON at column'),
@@ -23,9 +23,6 @@ LINES = {
     'comma after the object': (b'{"id": "a", ' + TASK + b'},', 'line', 'text after the end'),
     'raw control character': (b'{"id": "a", "instruction": "Name\x01a prime."}', 'line', 'not valid JSON'),
     'raw NUL': (b'{"id": "a", "instruction": "Name\x00a prime."}', 'line', 'not valid JSON'),
-    'escaped NUL': (b'{"id": "a", "instruction": "Name\\u0000a prime."}', 'instruction', 'NUL'),
-    'NUL in metadata': (b'{"id": "a", ' + TASK + b', "tags": [["x", {"y": "\\u0000"}]]}', 'tags', 'NUL'),
-    'half a surrogate pair': (b'{"id": "a", "instruction": "Name \\ud83d"}', 'instruction', 'surrogate'),
     'Latin-1': (b'{"id": "a", "instruction": "Un caf\xe9?"}', 'line', '0xe9 at column 35 is not UTF-8'),
     'cut UTF-8': (b'{"id": "a", "instruction": "Un caf\xc3"}', 'line', '0xc3 at column 35 is not UTF-8'),
     'field twice': (b'{"id": "a", "id": "b", ' + TASK + b'}', 'id', 'given twice'),
@@ -38,41 +35,61 @@ LINES = {
     'null': (b'null', 'line', 'null instead of an object'),
     'true': (b'true', 'line', 'true or false instead of an object'),
     'a list on a line': (b'["a", "Name a prime."]', 'line', 'a list instead of an object'),
-    'no id': (b'{' + TASK + b'}', 'id', 'missing'),
-    'null id': (b'{"id": null, ' + TASK + b'}', 'id', 'missing'),
-    'blank id': (b'{"id": "  ", ' + TASK + b'}', 'id', 'empty'),
-    'fraction as id': (b'{"id": 1.5, ' + TASK + b'}', 'id', 'a number instead of text'),
-    'true as id': (b'{"id": true, ' + TASK + b'}', 'id', 'true or false instead of text'),
-    'list as id': (b'{"id": ["a"], ' + TASK + b'}', 'id', 'a list instead of text'),
-    'newline in id': (b'{"id": "a\\nb", ' + TASK + b'}', 'id', 'control character'),
-    'id of an earlier line': (b'{"id": "good", ' + TASK + b'}', 'id', "'good' is also on line 1"),
-    'no instruction': (b'{"id": "a"}', 'instruction', 'missing'),
-    'null instruction': (b'{"id": "a", "instruction": null}', 'instruction', 'missing'),
-    'blank instruction': (b'{"id": "a", "instruction": " \\n"}', 'instruction', 'empty'),
-    'number as instruction': (b'{"id": "a", "instruction": 7}', 'instruction', 'a number instead of text'),
-    'list as instruction': (b'{"id": "a", "instruction": ["x"]}', 'instruction', 'a list instead of text'),
-    'object as instruction': (b'{"id": "a", "instruction": {"text": "x"}}', 'instruction', 'an object instead of text'),
-    'misspelt instruction': (b'{"id": "a", "Instruction": "x"}', 'instruction', 'missing'),
-    'question instead': (b'{"id": "a", "question": "x"}', 'instruction', 'missing'),
-    'list as reference': (b'{"id": "a", ' + TASK + b', "reference": ["2"]}', 'reference', 'a list instead of text'),
-    'true as gold answer': (b'{"id": "a", ' + TASK + b', "gold_answer": true}', 'reference', 'true or false instead of text'),
-    'text as messages': (b'{"id": "a", "messages": "Hi"}', 'messages', 'text instead of a list'),
-    'no messages': (b'{"id": "a", "messages": []}', 'messages', 'the list is empty'),
-    'text as a turn': (b'{"id": "a", "messages": ["Hi"]}', 'messages[0]', 'text instead of an object'),
-    'unknown role': (b'{"id": "a", "messages": [{"role": "human", "content": "Hi"}]}', 'messages[0].role', "the role is 'human'"),
-    'unhashable role': (b'{"id": "a", "messages": [{"role": ["user"], "content": "Hi"}]}', 'messages[0].role', 'the role is'),
-    'null content': (b'{"id": "a", "messages": [{"role": "user", "content": null}]}', 'messages[0].content', 'no text, or empty'),
-    'answered already': (b'{"id": "a", "messages": [{"role": "assistant", "content": "Hello"}]}', 'messages', 'not the user'),
-    'two tasks': (b'{"id": "a", "instruction": "x", "messages": [{"role": "user", "content": "y"}]}', 'instruction', 'differs from the last turn'),
-    'source without languages': (b'{"id": "a", "source": "Ahoj.", "target_language": "English"}', 'source_language', 'missing'),
-    'list as source': (b'{"id": "a", "source": ["Ahoj."], "source_language": "Czech", "target_language": "English"}', 'source', 'a list instead of text'),
-    'three languages': (b'{"id": "a", "en": "Hello.", "cs": "Ahoj.", "de": "Hallo.", "dataset": "wmt22"}', 'source_language', 'do not say'),
-    'object as constraints': (b'{"id": "a", ' + TASK + b', "constraints": {"kind": "json"}}', 'constraints', 'an object instead of a list'),
-    'constraint without kind': (b'{"id": "a", ' + TASK + b', "constraints": [{"n": 3}]}', 'constraints[0]', 'no object with a kind'),
-    'number as category': (b'{"id": "a", ' + TASK + b', "category": 3}', 'category', 'a number instead of text'),
-    'list as meta': (b'{"id": "a", ' + TASK + b', "meta": []}', 'meta', 'a list instead of an object'),
     'longer than max_line': (b'{"id": "a", "instruction": "' + b'x' * 2**22 + b'"}', 'line', 'longer than 4,194,304 bytes'),
 }
+
+# records: what differs from a good one (... for a field that is left out), the field that is named, words of the reason
+RECORDS = {
+    'escaped NUL': ({'instruction': 'Name\x00a prime.'}, 'instruction', 'NUL'),
+    'NUL in metadata': ({'tags': [['x', {'y': '\x00'}]]}, 'tags', 'NUL'),
+    'half a surrogate pair': ({'instruction': 'Name \ud83d'}, 'instruction', 'surrogate'),
+    'no id': ({'id': ...}, 'id', 'missing'),
+    'null id': ({'id': None}, 'id', 'missing'),
+    'blank id': ({'id': '  '}, 'id', 'empty'),
+    'fraction as id': ({'id': 1.5}, 'id', 'a number instead of text'),
+    'true as id': ({'id': True}, 'id', 'true or false instead of text'),
+    'list as id': ({'id': ['a']}, 'id', 'a list instead of text'),
+    'newline in id': ({'id': 'a\nb'}, 'id', 'control character'),
+    'id of an earlier line': ({'id': 'good'}, 'id', "'good' is also on line 1"),
+    'no instruction': ({'instruction': ...}, 'instruction', 'missing'),
+    'null instruction': ({'instruction': None}, 'instruction', 'missing'),
+    'blank instruction': ({'instruction': ' \n'}, 'instruction', 'empty'),
+    'number as instruction': ({'instruction': 7}, 'instruction', 'a number instead of text'),
+    'list as instruction': ({'instruction': ['x']}, 'instruction', 'a list instead of text'),
+    'object as instruction': ({'instruction': {'text': 'x'}}, 'instruction', 'an object instead of text'),
+    'misspelt instruction': ({'instruction': ..., 'Instruction': 'x'}, 'instruction', 'missing'),
+    'question instead': ({'instruction': ..., 'question': 'x'}, 'instruction', 'missing'),
+    'list as reference': ({'reference': ['2']}, 'reference', 'a list instead of text'),
+    'true as gold answer': ({'gold_answer': True}, 'reference', 'true or false instead of text'),
+    'two tasks': ({'instruction': 'x', 'messages': [{'role': 'user', 'content': 'y'}]}, 'instruction', 'differs from the last turn'),
+    'source without languages': ({'instruction': ..., 'source': 'Ahoj.', 'target_language': 'English'}, 'source_language', 'missing'),
+    'list as source': ({'instruction': ..., 'source': ['Ahoj.'], 'source_language': 'Czech', 'target_language': 'English'}, 'source', 'a list instead of text'),
+    'three languages': ({'instruction': ..., 'en': 'Hello.', 'cs': 'Ahoj.', 'de': 'Hallo.', 'dataset': 'wmt22'}, 'source_language', 'do not say'),
+    'object as constraints': ({'constraints': {'kind': 'json'}}, 'constraints', 'an object instead of a list'),
+    'constraint without kind': ({'constraints': [{'n': 3}]}, 'constraints[0]', 'no object with a kind'),
+    'number as category': ({'category': 3}, 'category', 'a number instead of text'),
+    'list as meta': ({'meta': []}, 'meta', 'a list instead of an object'),
+}
+
+# conversations: the messages, the field that is named, words of the reason
+TALKS = {
+    'text as messages': ('Hi', 'messages', 'text instead of a list'),
+    'no messages': ([], 'messages', 'the list is empty'),
+    'text as a turn': (['Hi'], 'messages[0]', 'text instead of an object'),
+    'unknown role': ([{'role': 'human', 'content': 'Hi'}], 'messages[0].role', "the role is 'human'"),
+    'unhashable role': ([{'role': ['user'], 'content': 'Hi'}], 'messages[0].role', 'the role is'),
+    'null content': ([{'role': 'user', 'content': None}], 'messages[0].content', 'no text, or empty'),
+    'answered already': ([{'role': 'assistant', 'content': 'Hello'}], 'messages', 'not the user'),
+}
+
+
+def line_of(**fields):
+    "A record of a task that is good but for these fields, as the bytes of a line."
+    return json.dumps({k: v for k, v in ({'id': 'a', 'instruction': 'Name a prime.'} | fields).items() if v is not ...}).encode()
+
+
+LINES = RAW | {name: (line_of(**change), *rest) for name, (change, *rest) in RECORDS.items()}
+LINES |= {name: (line_of(instruction=..., messages=turns), *rest) for name, (turns, *rest) in TALKS.items()}
 
 
 def write(folder, raw):

@@ -13,11 +13,11 @@ import pytest
 from fault_server import running
 
 from toa_nb import serve
-from toa_nb.cli import main, run_from, stored_run
+from toa_nb.cli import main, run_from
 from toa_nb.core import InputError
 from toa_nb.models import FakeModel
 from toa_nb.rewards import FunctionReward
-from toa_nb.run import Run
+from toa_nb.run import Run, stored_run
 from toa_nb.samplers import BestOfN
 from toa_nb.store import RunStore
 
@@ -219,8 +219,12 @@ def test_a_run_made_in_python_goes_on_in_python(here, capsys):
     reward = FunctionReward(lambda prompt, response: 1., 'one')
     prompts = run_from({'prompts': 'prompts.jsonl'}, models=[FakeModel('a')], reward=reward).prompts
     asyncio.run(Run(prompts, BestOfN(n=2), [FakeModel('a')], reward, store='runs.db').finish())
-    where, what = "runs.db (run 'best_of_n')", 'it was made in Python, and so were its models and rewards. Go on with it there.'
-    assert toa(capsys, 'resume', 'runs.db')[::2] == (2, f'{where}: {what}\n')
+    code, _, err = toa(capsys, 'resume', 'runs.db')
+    assert code == 2 and err.startswith("runs.db (run 'best_of_n'): models: the store does not know how to reach the model 'a'. It was made in Python")
+    assert len(err.splitlines()) == 1
+    again = stored_run('runs.db', models=[FakeModel('a')], rewards=[reward]).extend(1)
+    asyncio.run(again.finish())
+    assert (again.progress.resumed, again.progress.samples) == (8, 12)
     with pytest.raises(InputError, match="there is no run 'x'"): stored_run('runs.db', 'x')
 
 

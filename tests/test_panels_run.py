@@ -1,14 +1,16 @@
 """Server panel and run panel through their traits, without a browser."""
 import asyncio
+from html import unescape
 
 import pytest
 
 import toa_nb.tree  # noqa: F401
+from toa_nb.cli import run_from
 from toa_nb.core import CallTimeout, InputError, Prompt
 from toa_nb.models import FakeModel
-from toa_nb.panels import Look, RunPanel, ServerPanel, from_toml, safe, stored_run, to_toml
+from toa_nb.panels import Look, RunPanel, ServerPanel, from_toml, safe, to_toml
 from toa_nb.rewards import FunctionReward
-from toa_nb.run import Run
+from toa_nb.run import Run, stored_run
 from toa_nb.samplers import BestOfN, methods
 from toa_nb.store import RunStore
 
@@ -166,6 +168,20 @@ def test_stored_run_keeps_every_setting():
     run = Run(tasks, methods['moa'](n=6, n_iter=2), pair(), length, store='runs.db', watch=[short], seed=3)
     asyncio.run(run.finish())
     assert stored_run('runs.db', models=pair(), rewards=[length, short]).config() == run.config()
+
+
+def test_the_panel_goes_on_with_a_run_of_the_command_line():
+    async def main():
+        digit = {'kind': 'regex', 'name': 'digit', 'pattern': '[02468]'}
+        made = run_from({'reward': digit, 'method': {'name': 'best_of_n', 'n': 2}}, prompts=tasks, models=[FakeModel('a')], store='runs.db')
+        await made.finish()
+        p = RunPanel('runs.db', models=[FakeModel('a')], every=.01)
+        await p.following
+        run = await p.extend(1)
+        assert (run.progress.resumed, run.progress.samples, run.reward.name, run.reward.pattern.pattern) == (8, 12, 'digit', '[02468]')
+        assert "stored_run('runs.db', 'best_of_n', models).extend(1)" in unescape(p.code_line.value)
+        await p.following
+    asyncio.run(main())
 
 
 def texts(widget):

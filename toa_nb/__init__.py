@@ -12,12 +12,12 @@ _names = dict(
     serve='Server llama_cpp local_model',
     rewards='Constraints FunctionReward reward',
     store='RunStore',
-    run='Run score',
+    run='Run score stored_run',
     data='load_prompts load_samples prompts_from save_samples to_dpo to_published to_sft write_jsonl',
     analysis='compare curve frame parting summary',
     plot='plot_curve plot_models plot_tree',
     panels='CurvePanel RunPanel SampleBrowser ServerPanel TreePanel',
-    cli='run_from stored_run',
+    cli='run_from',
 )
 _where = {name: module for module, names in _names.items() for name in names.split()}
 __all__ = sorted(_where)

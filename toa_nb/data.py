@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['languages', 'Prompts', 'BadPrompts', 'load_prompts', 'prompts_from', 'write_jsonl', 'write_json', 'write_parquet',
            'prompt_record', 'save_prompts', 'opened', 'samples_of', 'by_prompt', 'only_reward', 'guide', 'ranked',
-           'Rows', 'save_samples', 'load_samples', 'to_sft', 'to_dpo', 'to_ultrafeedback', 'to_llama_factory',
-           'to_axolotl', 'to_published', 'to_alpaca_eval', 'to_arena_hard', 'split']
+           'Rows', 'save_samples', 'load_samples', 'to_sft', 'dpo_row', 'to_dpo', 'to_ultrafeedback',
+           'to_llama_factory', 'to_axolotl', 'to_published', 'to_alpaca_eval', 'to_arena_hard', 'split']
 
-# %% ../nbs/11_data.ipynb #b92f092a
+# %% ../nbs/11_data.ipynb #a6a760e1
 import difflib, hashlib, json, math, os, re, statistics, time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -16,21 +16,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fastcore.meta import delegates
+
 from .core import Completion, InputError, Message, Prompt, Sample, Score, Trial, Usage, chat
 from .templates import Templates
 
-# %% ../nbs/11_data.ipynb #9a0ed7b0
+# %% ../nbs/11_data.ipynb #b9e7199f
 def _no_twins(pairs):
     "An object, unless a field is given twice."
     twins = [k for k, n in Counter(k for k, _ in pairs).items() if n > 1]
     if twins: raise InputError('the field is given twice', twins[0], 'Keep one of the two.')
     return dict(pairs)
 
-# %% ../nbs/11_data.ipynb #d6faf4a1
 def _no_constant(name):
     raise InputError(f'{name} is not JSON', 'line', 'Write a number, or null.')
 
-# %% ../nbs/11_data.ipynb #2113d764
 _decoder = json.JSONDecoder(object_pairs_hook=_no_twins, parse_constant=_no_constant)
 
 # %% ../nbs/11_data.ipynb #35a8ccf8
@@ -85,7 +85,7 @@ def _items(text):
         elif not text.startswith(']', at): return (yield line, InputError('no comma or bracket after this item', 'line', 'Is the file cut short?'))
     if text[at + 1:].strip(): yield line, InputError('text after the end of the list', 'line', 'Keep one JSON list in the file, or use JSON Lines.')
 
-# %% ../nbs/11_data.ipynb #7d246bbf
+# %% ../nbs/11_data.ipynb #bedeab9e
 _not_text = {b'\x1f\x8b': 'compressed (gzip)', b'PK': 'a zip archive', b'PAR1': 'a parquet file', b'\xff\xfe': 'UTF-16 text', b'\xfe\xff': 'UTF-16 text',
              b'SQLite': 'an SQLite database'}
 
@@ -100,7 +100,6 @@ def _records(path, max_line):
         if start.startswith(b'[') or re.match(rb'\{\s*\n', start): yield from _whole(f.read(), max_line)
         else: yield from ((n, _line_value(raw, max_line)) for n, raw in _raw_lines(f, max_line))
 
-# %% ../nbs/11_data.ipynb #d59813e7
 def _whole(raw, max_line):
     "The records of a file that is one JSON value."
     try: text = raw.decode('utf-8-sig')
@@ -109,14 +108,13 @@ def _whole(raw, max_line):
     if text.lstrip().startswith('['): yield from _items(text)
     else: yield 1, _line_value(raw.removeprefix(b'\xef\xbb\xbf').strip(), max_line)
 
-# %% ../nbs/11_data.ipynb #544a59b7
+# %% ../nbs/11_data.ipynb #eac1e2fe
 _aliases = {'id': ('uid', 'prompt_id'), 'instruction': ('prompt',), 'reference': ('gold_answer', 'gold_response')}
 languages = dict(cs='Czech', de='German', en='English', es='Spanish', fr='French', ha='Hausa', hr='Croatian', hi='Hindi', is_='Icelandic', it='Italian',
                  ja='Japanese', km='Khmer', ko='Korean', liv='Livonian', pl='Polish', pt='Portuguese', ro='Romanian', ru='Russian', sah='Yakut', ta='Tamil',
                  tr='Turkish', uk='Ukrainian', zh='Chinese')
 languages['is'] = languages.pop('is_')
 
-# %% ../nbs/11_data.ipynb #35757baf
 def _renamed(record):
     "`record` with the field names of this project."
     out = dict(record)
@@ -127,7 +125,7 @@ def _renamed(record):
             if name != 'reference': out.pop(other)
     return out
 
-# %% ../nbs/11_data.ipynb #62930d5c
+# %% ../nbs/11_data.ipynb #f53efc1b
 def _direction(record):
     "Codes of source and target language of a published translation item; None if it is none."
     codes = [k for k in record if k in languages and isinstance(record[k], str)]
@@ -140,7 +138,6 @@ def _direction(record):
     if len(codes) == 2 and 'en' in codes: return next(c for c in codes if c != 'en'), 'en'
     raise InputError(f'the fields {", ".join(codes)} do not say what is translated into what', 'source_language', 'Give source_language and target_language.')
 
-# %% ../nbs/11_data.ipynb #7785374f
 def _translation(record):
     "`record` with source, reference and languages, where it is a published translation item."
     pair = _direction(record)
@@ -209,7 +206,7 @@ def _constraint_problems(record):
         if not isinstance(c, dict) or not isinstance(c.get('kind'), str):
             yield InputError('no object with a kind', f'constraints[{i}]', 'Write {"kind": ..., its parameters}.')
 
-# %% ../nbs/11_data.ipynb #7d7deb53
+# %% ../nbs/11_data.ipynb #0d9838e6
 def _strings(value):
     "Every text inside a JSON value."
     stack = [value]
@@ -219,7 +216,6 @@ def _strings(value):
         elif isinstance(v, dict): stack += [*v, *v.values()]
         elif isinstance(v, list): stack += v
 
-# %% ../nbs/11_data.ipynb #c856f4f1
 def _text_problems(record):
     for field, value in record.items():
         texts = list(_strings(value))
@@ -244,14 +240,13 @@ def _prompt(record):
     return Prompt(str(record['id']), record.get('instruction') or record.get('source') or '', tuple(Message(t['role'], t['content']) for t in turns),
                   None if reference is None else str(reference), record.get('source'), meta)
 
-# %% ../nbs/11_data.ipynb #e9efe3ae
+# %% ../nbs/11_data.ipynb #cd737d02
 class Prompts(list):
     "Prompts, and the reports on the lines that are not among them."
     def __init__(self, prompts=(), bad=()):
         super().__init__(prompts)
         self.bad = list(bad)
 
-# %% ../nbs/11_data.ipynb #892ef016
 class BadPrompts(InputError):
     "Every problem of a prompt file at once."
     def __init__(self,
@@ -321,14 +316,13 @@ def prompts_from(
     "Prompts from records in memory."
     return _gather(enumerate(({'instruction': r} if isinstance(r, str) else r for r in records), 1), 'prompts', False, id_prefix)
 
-# %% ../nbs/11_data.ipynb #a56df2c7
+# %% ../nbs/11_data.ipynb #4447ded5
 def _plain(value):
     "A numpy number or array as Python's own; for `json`."
     if hasattr(value, 'tolist'): return value.tolist()
     if isinstance(value, (set, tuple)): return list(value)
     raise TypeError(f'{type(value).__name__} has no form in JSON')
 
-# %% ../nbs/11_data.ipynb #b88419a4
 def _dump(row, number):
     "One row as UTF-8; half of a surrogate pair, which no reader would take, becomes a question mark."
     try: return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain).encode('utf-8', 'replace')
@@ -373,7 +367,7 @@ def write_parquet(
     pq.write_table(pa.Table.from_pylist([{k: row.get(k) for k in names} for row in rows]), path)
     return Path(path)
 
-# %% ../nbs/11_data.ipynb #d63f30a0
+# %% ../nbs/11_data.ipynb #979f952b
 def prompt_record(
     prompt:Prompt, # Any prompt
 )->dict: # What `load_prompts` reads
@@ -384,7 +378,6 @@ def prompt_record(
     aside = {k: v for k, v in prompt.meta.items() if k in _fields}
     return main | {k: v for k, v in prompt.meta.items() if k not in _fields} | ({'meta': aside} if aside else {})
 
-# %% ../nbs/11_data.ipynb #3d099822
 def save_prompts(prompts:Iterable[Prompt], path:str|os.PathLike)->Path:
     "Write prompts as JSON Lines."
     return write_jsonl(map(prompt_record, prompts), path)
@@ -460,11 +453,10 @@ def ranked(
             and (cut or s.completion.finish_reason != 'length')]
     return sorted(fine, key=lambda s: (-s.value(reward), s.trial.number))
 
-# %% ../nbs/11_data.ipynb #f2763804
+# %% ../nbs/11_data.ipynb #260d89fc
 def _scores(sample):
     return [dict(reward=s.reward, value=None if s.value is None else float(s.value), version=s.version, error=s.error) for s in sample.scores]
 
-# %% ../nbs/11_data.ipynb #485430e6
 def _origin(sample, reward, end=''):
     "Where an answer comes from, as fields with this ending."
     t, c = sample.trial, sample.completion
@@ -473,11 +465,12 @@ def _origin(sample, reward, end=''):
                   score=float(sample.value(reward)), scores=_scores(sample))
     return {k + end: v for k, v in fields.items()}
 
-# %% ../nbs/11_data.ipynb #ea787db1
+# %% ../nbs/11_data.ipynb #e61138a8
 def _turns(messages): return [{'role': m.role, 'content': m.content} for m in messages]
 
-# %% ../nbs/11_data.ipynb #a2ea56c3
 def _shown(prompt, show): return _turns((show or Templates().fresh)(prompt))
+
+def _said(sample): return [{'role': 'assistant', 'content': sample.completion.text}]
 
 # %% ../nbs/11_data.ipynb #1242b71a
 class Rows(list):
@@ -513,7 +506,7 @@ def load_samples(
             raise InputError(f'this is no stored sample ({type(e).__name__}: {e})', f'{path}:{number}', 'Write the file with `save_samples`.') from e
     return rows
 
-# %% ../nbs/11_data.ipynb #a0651e90
+# %% ../nbs/11_data.ipynb #69428538
 def to_sft(
     source:Any, # Samples, a `Run`, or a `RunStore`
     prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store
@@ -530,7 +523,7 @@ def to_sft(
     for p, samples in by_prompt(source, prompts, run):
         answers = ranked(samples, name := reward or only_reward(samples), cut)
         if not answers or answers[0].value(name) < min_score: rows.dropped['no usable answer' if not answers else 'below min_score'] += 1; continue
-        turns, last = _shown(p, show), [{'role': 'assistant', 'content': answers[0].completion.text}]
+        turns, last = _shown(p, show), _said(answers[0])
         text = dict(messages=turns + last) if form == 'messages' else dict(prompt=turns, completion=last)
         rows.append(text | dict(prompt_id=p.id, reward=name) | _origin(answers[0], name))
     return rows
@@ -565,8 +558,8 @@ def _allowed(answers, reward, max_length_ratio):
         return s.value(reward) < best.value(reward) and s.completion.text != best.completion.text and max(n, size) <= max_length_ratio * min(n, size)
     return [s for s in answers if fits(s)]
 
-# %% ../nbs/11_data.ipynb #1edf2fb7
-def _pairs(source, prompts, reward, rejected, run, max_length_ratio, cut, rows):
+# %% ../nbs/11_data.ipynb #fef60e34
+def _pairs(rows, source, prompts, reward, rejected, run=None, max_length_ratio=math.inf, cut=False):
     "Prompt, reward, usable answers and the two of the pair, for each prompt that has one."
     policy, reward = _policy(rejected), reward or guide(source, run)
     for p, samples in by_prompt(source, prompts, run):
@@ -577,7 +570,20 @@ def _pairs(source, prompts, reward, rejected, run, max_length_ratio, cut, rows):
         if worse is None: rows.dropped[f'no answer for {rejected}'] += 1; continue
         yield p, name, answers, answers[0], worse
 
-# %% ../nbs/11_data.ipynb #662ebe7b
+# %% ../nbs/11_data.ipynb #162278e2
+def dpo_row(
+    prompt:Prompt, # The task
+    chosen:Sample, # The better answer, scored
+    rejected:Sample, # The worse one, scored
+    reward:str, # Name of the reward whose scores go with them
+    policy:str, # How the pair was made
+    show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a model
+)->dict: # In TRL's explicit form, with the origin of both answers
+    "The row of one preference pair."
+    return (dict(prompt=_shown(prompt, show), chosen=_said(chosen), rejected=_said(rejected), prompt_id=prompt.id, reward=reward, policy=policy)
+            | _origin(chosen, reward, '_chosen') | _origin(rejected, reward, '_rejected'))
+
+# %% ../nbs/11_data.ipynb #5c6f4529
 def to_dpo(
     source:Any, # Samples, a `Run`, or a `RunStore`
     prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store
@@ -590,28 +596,25 @@ def to_dpo(
 )->Rows: # One per prompt that has a pair
     "Preference pairs in TRL's explicit form."
     rows = Rows()
-    for p, name, _, best, worse in _pairs(source, prompts, reward, rejected, run, max_length_ratio, cut, rows):
-        pair = {k: [{'role': 'assistant', 'content': s.completion.text}] for k, s in (('chosen', best), ('rejected', worse))}
-        rows.append(dict(prompt=_shown(p, show)) | pair | dict(prompt_id=p.id, reward=name, policy=rejected)
-                    | _origin(best, name, '_chosen') | _origin(worse, name, '_rejected'))
+    for p, name, _, best, worse in _pairs(rows, source, prompts, reward, rejected, run, max_length_ratio, cut):
+        rows.append(dpo_row(p, best, worse, name, rejected, show))
     return rows
 
-# %% ../nbs/11_data.ipynb #a8d08206
+# %% ../nbs/11_data.ipynb #e3631942
+@delegates(to_dpo)
 def to_ultrafeedback(
     source:Any, # Samples, a `Run`, or a `RunStore`
     prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store
     reward:str='', # Name of the reward that chooses; empty: the one that guided, or the only one there is
     rejected:str='min', # `rank:k`, `min`, `mu-2sigma` or `margin>=m`; the worst, as in those sets
-    run:str|list[str]|None=None, # Take the samples of these runs; None: all
     show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a model
-    max_length_ratio:float=math.inf, # Longer answer over shorter, in characters, at most
-    cut:bool=False, # Allow answers that ran into the token limit
+    **kwargs, # `run`, `max_length_ratio` and `cut`, as for `to_dpo`
 )->Rows: # One per prompt that has a pair
     "Every usable answer with its reward, and a pair."
     rows = Rows()
-    for p, name, answers, *pair in _pairs(source, prompts, reward, rejected, run, max_length_ratio, cut, rows):
+    for p, name, answers, *pair in _pairs(rows, source, prompts, reward, rejected, **kwargs):
         answers = sorted(answers, key=lambda s: (s.run, s.trial.number))
-        talks = {k: _shown(p, show) + [{'role': 'assistant', 'content': s.completion.text}] for k, s in zip(('chosen', 'rejected'), pair)}
+        talks = {k: _shown(p, show) + _said(s) for k, s in zip(('chosen', 'rejected'), pair)}
         rows.append(dict(prompt_id=p.id, prompt=p.instruction, all_generated_responses=[s.completion.text for s in answers],
                          all_rm_scores=[float(s.value(name)) for s in answers], all_models=[s.trial.model for s in answers],
                          all_trials=[int(s.trial.number) for s in answers]) | talks | dict(reward=name))

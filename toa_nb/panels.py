@@ -7,22 +7,21 @@ __all__ = ['STYLE', 'blank', 'ENGINES', 'CLIENT', 'x_names', 'y_names', 'aligns'
            'Panel', 'words', 'field', 'form', 'bar', 'side_by_side', 'number', 'file_field', 'found_files', 'Html',
            'cell', 'short', 'table', 'light', 'meter', 'picture', 'draw', 'image', 'help_of', 'setting', 'safe_label',
            'read_settings', 'as_code', 'spread', 'Rate', 'rates', 'guess', 'width', 'Projection', 'clock', 'project',
-           'call_cost', 'cards_of', 'wanted', 'stored_progress', 'enter_note', 'enter_samples', 'held', 'stored_run',
-           'stored_models', 'known_reward', 'Look', 'RunPanel', 'failure_table', 'engine_help', 'entry', 'read_entry',
-           'server_fields', 'check_table', 'to_toml', 'from_toml', 'Metered', 'read_metrics', 'Row', 'fetch',
-           'ServerPanel', 'start_row', 'by_gpu', 'gpu_words', 'tail', 'reading', 'plain', 'where', 'store_code',
-           'fields_grid', 'CurvePanel', 'choose_values', 'follow', 'tree_nodes', 'node_words', 'model_colours',
-           'shares', 'places', 'is_wide', 'canvas', 'beside', 'difference', 'facts', 'answer', 'conversation',
-           'headline', 'details', 'from_above', 'TreePanel', 'legend', 'SampleBrowser', 'list_rows', 'pair_row']
+           'call_cost', 'cards_of', 'wanted', 'stored_progress', 'enter_note', 'enter_samples', 'held', 'Look',
+           'RunPanel', 'failure_table', 'engine_help', 'entry', 'read_entry', 'server_fields', 'check_table', 'to_toml',
+           'from_toml', 'Metered', 'read_metrics', 'Row', 'fetch', 'ServerPanel', 'start_row', 'by_gpu', 'gpu_words',
+           'tail', 'reading', 'plain', 'where', 'store_code', 'fields_grid', 'CurvePanel', 'choose_values', 'follow',
+           'tree_nodes', 'node_words', 'model_colours', 'shares', 'places', 'is_wide', 'canvas', 'beside', 'difference',
+           'facts', 'answer', 'conversation', 'headline', 'details', 'from_above', 'TreePanel', 'legend',
+           'SampleBrowser', 'list_rows', 'pair_row']
 
-# %% ../nbs/14_panels.ipynb #d1be1307
-import asyncio, io, itertools, json, os, re, sys, threading, time
+# %% ../nbs/14_panels.ipynb #4af72719
+import asyncio, io, itertools, json, os, re, sys, time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field as field_, fields, is_dataclass, replace
 from html import escape
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from statistics import mean
@@ -32,18 +31,16 @@ import ipywidgets as W
 from fastcore.basics import patch
 from fastcore.docments import docments
 
-# %% ../nbs/14_panels.ipynb #8bed06ab
-import toa_nb.tree
+# %% ../nbs/14_panels.ipynb #b81a76d6
 from .core import Completion, GenerationError, InputError, Prompt, Sample, Score, StoreError, ToaError, Trial, Usage, chat
 from .compute import Budget, Card, Cost, cards, sample_cost
-from .templates import Templates
-from .samplers import BestOfN, method_from, methods
+from .samplers import BestOfN, methods
 from .models import ChatModel, check_env_name, check_url, models_from, read_config
 from .serve import Hosted, Launch, Server, Weights, diagnose, gpus, launches, llama_cpp_launch, read_server_configs, servers, write_server_config
 from .serve import start as start_server
-from .rewards import reward, rewards
+from .rewards import rewards
 from .store import RunStore
-from .run import Progress, Run, note_failure
+from .run import Progress, Run, make_reward, note_failure, stored_run
 from .data import load_prompts, prompts_from
 from .analysis import curve, frame
 from .plot import plot_curve
@@ -80,7 +77,7 @@ STYLE = '''
 @container (max-width:44em){.toa-form{grid-template-columns:minmax(0,1fr)}.toa-form .toa-help{margin-bottom:4px}}
 '''
 
-# %% ../nbs/14_panels.ipynb #32bb09d1
+# %% ../nbs/14_panels.ipynb #c5f54fe3
 STYLE += '''
 .toa-bar>button:disabled{filter:grayscale(1);opacity:.4}
 .toa-panel>.widget-dropdown{width:auto;max-width:30em}
@@ -101,8 +98,7 @@ pre.toa-answer{font-family:var(--jp-content-font-family,sans-serif)}
 .toa-light{white-space:nowrap}
 .toa-light>i{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.4em}
 .toa-say{padding:2px 8px;border-left:3px solid var(--jp-border-color2,#ccc);white-space:pre-wrap}
-.toa-say.bad{border-color:var(--jp-error-color1,#c62828)}
-.toa-say.good{border-color:var(--jp-success-color1,#2e7d32)}
+.toa-say.bad{border-color:var(--jp-error-color1,#c62828)}.toa-say.good{border-color:var(--jp-success-color1,#2e7d32)}
 .toa-track{display:inline-block;width:7em;height:.7em;background:var(--jp-layout-color3,#ddd);vertical-align:middle}
 .toa-track>i{display:block;height:100%;background:var(--jp-brand-color1,#1976d2)}
 .toa-picture{background:#fff;max-width:100%;height:auto!important;align-self:flex-start}
@@ -149,7 +145,7 @@ def words(
     "An error as a panel says it."
     return str(error) if isinstance(error, ToaError) and str(error) else f'{type(error).__name__}: {error}'
 
-# %% ../nbs/14_panels.ipynb #b5c28f8f
+# %% ../nbs/14_panels.ipynb #a6f0d3f3
 @patch
 def attempt(self:Panel,
     act, # Called without arguments; may give a coroutine
@@ -160,7 +156,6 @@ def attempt(self:Panel,
     except Exception as e: return self.say(words(e), 'bad')
     if asyncio.iscoroutine(result): self.background(result)
 
-# %% ../nbs/14_panels.ipynb #60f26ad7
 @patch
 def background(self:Panel, work)->asyncio.Task:
     "Let a coroutine go on beside everything else."
@@ -169,7 +164,6 @@ def background(self:Panel, work)->asyncio.Task:
     task.add_done_callback(self.settled)
     return task
 
-# %% ../nbs/14_panels.ipynb #1669d286
 @patch
 def settled(self:Panel, task:asyncio.Task):
     "A background job has ended."
@@ -418,7 +412,7 @@ def guess(
     read = mean(len(p.source or '') + sum(len(m.content) for m in chat(p)) for p in prompts)/4
     return Rate(read, getattr(model, 'max_tokens', None) or 512)
 
-# %% ../nbs/14_panels.ipynb #5489ebf4
+# %% ../nbs/14_panels.ipynb #e793cde9
 def width(
     run:Run, # Not started
 )->int: # At least 1
@@ -427,6 +421,7 @@ def width(
     while n < run.method.n and sampler.ask(): n += 1
     return max(1, n)
 
+# %% ../nbs/14_panels.ipynb #f99f6b78
 @dataclass
 class Projection:
     "What a run is expected to take."
@@ -504,7 +499,7 @@ def stored_progress(
         elif asked: enter_samples(p, name, list(store.samples(run, name)), config)
     return p
 
-# %% ../nbs/14_panels.ipynb #681a3d1c
+# %% ../nbs/14_panels.ipynb #134aa1ff
 def enter_note(p:Progress, name:str, note:dict):
     "Count a prompt that is done, by what it noted."
     cost = Cost(**note['cost'])
@@ -512,7 +507,6 @@ def enter_note(p:Progress, name:str, note:dict):
     if note['best'] is not None: p.best[name] = note['best']
     for who, kind, count, first in note.get('failures', ()): note_failure(p.failures, who, first, count)
 
-# %% ../nbs/14_panels.ipynb #0233c43a
 def enter_samples(p:Progress, name:str, samples:list[Sample], config:dict):
     "Count a prompt that is not done, by its samples."
     cards = cards_of(config)
@@ -536,39 +530,6 @@ def held(
         except BlockingIOError: return True
     return False
 
-# %% ../nbs/14_panels.ipynb #0e87a346
-def stored_run(
-    path:str|Path, # The store
-    name:str|None=None, # Name of the run; None takes the newest
-    models:Iterable=(), # Models in place of the stored ones of the same name
-    rewards:Iterable=(), # Rewards in place of the registered ones of the same name
-)->Run: # Not started; starting it goes on from where the store says it was
-    "A run as its store describes it."
-    with RunStore(path, 'r') as store:
-        if not (names := [r['name'] for r in store.runs()]): raise InputError('there is no run in it', str(path), 'Start one first.')
-        name = name or names[-1]
-        config, prompts = store.config(name), store.prompts(name)
-    budget = {k: v for k, v in config['budget'].items() if v is not None}
-    if 'per_run' in budget: budget['per_run'] = Budget(**budget['per_run'])
-    judges = {r.name: r for r in rewards}
-    guide, *watch = [judges.get(n) or known_reward(n) for n in (config['reward'], *config['watch'])]
-    return Run(prompts, method_from(config['method'], config['settings']), stored_models(config, models), guide, store=path, name=name,
-               budget=Budget(**budget), seed=config['seed'], watch=watch, templates=Templates(**config['templates']))
-
-# %% ../nbs/14_panels.ipynb #aefc7fe2
-def stored_models(config:dict, given:Iterable)->list:
-    "The models of a stored run, those that are given in place of the stored ones."
-    given = {m.name: m for m in given}
-    if lost := next((m['name'] for m in config['models'] if m['name'] not in given and not m.get('endpoints')), None):
-        raise InputError(f'the store does not know how to reach the model {lost!r}', 'models', 'Hand the model over.')
-    if any('TOA_KEY_' in str(m.get('api_key_env')) + str(m.get('endpoints')) for m in config['models']): servers()
-    return [given.get(m['name']) or models_from({'models': [m]})[0] for m in config['models']]
-
-def known_reward(name:str):
-    "A registered reward, those of the reward models included."
-    import_module('toa_nb.reward_models')
-    return reward(name)
-
 # %% ../nbs/14_panels.ipynb #fd0666aa
 class Look:
     "What a panel reads of a stored run, again and again: new samples only."
@@ -582,7 +543,7 @@ class Look:
     def close(self):
         if self.store: self.store.close()
 
-# %% ../nbs/14_panels.ipynb #0ed398d3
+# %% ../nbs/14_panels.ipynb #7bf9d8e5
 @patch
 def open(self:Look):
     "Open the store, which the run may not have made yet."
@@ -591,7 +552,6 @@ def open(self:Look):
     self.drawn = spread(list(self.texts), max(1, min(len(self.texts), self.most//wanted(store, self.run))))
     self.store = store
 
-# %% ../nbs/14_panels.ipynb #301a1bd3
 @patch
 def update(self:Look):
     "Read what is new."
@@ -647,7 +607,9 @@ class RunPanel(Panel):
         self.arrange(self.choice, self.settings, self.forecast, self.controls, self.status, side_by_side(self.curve, self.lists))
         self.show(self.run.name if self.run else self.newest())
 
-# %% ../nbs/14_panels.ipynb #71a00cc3
+# %% ../nbs/14_panels.ipynb #8fd48cec
+_limits = dict(samples=int, tokens=int, flops=float, seconds=float, money=float)
+
 @patch
 def make_fields(self:RunPanel, prompts_file:str, models_file:str):
     "The settings of a new run."
@@ -666,9 +628,6 @@ def make_fields(self:RunPanel, prompts_file:str, models_file:str):
     self.settings = W.Accordion([self.tabs()], titles=('Settings of a new run',), selected_index=0)
     if hasattr(self.source, 'listeners'): self.source.listeners.append(self.servers_changed)
     self.attempt_quietly(self.list_models)
-
-# %% ../nbs/14_panels.ipynb #52e72ed0
-_limits = dict(samples=int, tokens=int, flops=float, seconds=float, money=float)
 
 # %% ../nbs/14_panels.ipynb #a6caf1fb
 @patch
@@ -766,13 +725,13 @@ def set(self:RunPanel,
         known[k].value = str(v) if isinstance(known[k], W.Text) and not isinstance(v, str) else v
     return self
 
-# %% ../nbs/14_panels.ipynb #ac3936ef
+# %% ../nbs/14_panels.ipynb #6101c2ed
 @patch
 def build(self:RunPanel)->Run:
     "The run that the settings describe; raises what is wrong with them."
     f, names = self.fields, set(self.fields['models'].value)
     prompts, _ = self.read_prompts()
-    judge = lambda name: self.judges.get(name) or known_reward(name)
+    judge = lambda name: self.judges.get(name) or make_reward(name)
     run = Run(prompts, read_settings(methods[f['method'].value], self.params), [m for m in self.all_models() if m.name in names], judge(f['reward'].value),
               store=self.path, name=f['name'].value.strip() or self.free_name(f['method'].value), budget=self.read_budget(), seed=f['seed'].value,
               watch=[judge(n) for n in f['watch'].value], concurrency=number(f['concurrency'].value, 'calls at once', int))
@@ -861,14 +820,13 @@ def refuse_busy(self:RunPanel):
     "One panel, one run at a time."
     if self.busy: raise InputError(f'{self.run.name!r} is going on', 'RunPanel', 'Pause it first, or open another panel on another store.')
 
-# %% ../nbs/14_panels.ipynb #e5511156
+# %% ../nbs/14_panels.ipynb #1c519395
 @patch
 def pause(self:RunPanel):
     "Stop the gentle way: calls in flight finish, and everything is stored."
     if self.busy and self.run.progress.state == 'running': self.run.cancel()
     self.show_code('run.cancel()')
 
-# %% ../nbs/14_panels.ipynb #c3db8f04
 @patch
 def cancel(self:RunPanel):
     "Stop now: calls in flight are given up."
@@ -890,7 +848,7 @@ def extend(self:RunPanel,
     "Go on with the run that is shown, with more samples for every prompt."
     return self.go_on(f'.extend({more})', lambda run: run.extend(more))
 
-# %% ../nbs/14_panels.ipynb #283f39aa
+# %% ../nbs/14_panels.ipynb #3bc10d0d
 @patch
 def go_on(self:RunPanel, call:str, change)->Run:
     "Take up the run that is shown, change it, and start it."
@@ -899,13 +857,14 @@ def go_on(self:RunPanel, call:str, change)->Run:
     if not (self.run and self.run.name == self.shown):
         models = self.all_models() if self.source or self.fields['models_file'].value.strip() else ()
         self.run = stored_run(self.path, self.shown, models, self.judges.values())
-        self.show_code(f'run = stored_run({str(self.path)!r}, {self.shown!r}){call}\nrun.start()')
+        given = (', models' if models else '') + (', rewards=rewards' if self.judges else '')
+        self.show_code(f'run = stored_run({str(self.path)!r}, {self.shown!r}{given}){call}\nrun.start()')
     else: self.show_code(f'run{call}.start()')
     change(self.run).start()
     self.show(self.shown)
     return self.run
 
-# %% ../nbs/14_panels.ipynb #323c3708
+# %% ../nbs/14_panels.ipynb #60f81e5a
 @patch
 def list_runs(self:RunPanel):
     "Offer the runs of the store, and mark the one that is shown."
@@ -913,6 +872,12 @@ def list_runs(self:RunPanel):
     if self.path.exists():
         with RunStore(self.path, 'r') as store: known |= {r['name']: f'{r["name"]} ({r["prompts"]:,} prompts, {r["status"]})' for r in store.runs()}
     self.mark([('new run', ''), *((safe_label(label), name) for name, label in known.items())])
+
+@patch
+def newest(self:RunPanel)->str:
+    "The newest run of the store; empty if there is none."
+    self.list_runs()
+    return self.choice.options[-1][1]
 
 # %% ../nbs/14_panels.ipynb #d66c5e5d
 @patch
@@ -926,13 +891,6 @@ def mark(self:RunPanel, options):
 def chosen(self:RunPanel, change):
     "Somebody has chosen another run."
     if not self.choosing: self.attempt(lambda: self.show(change['new']))
-
-# %% ../nbs/14_panels.ipynb #848a9379
-@patch
-def newest(self:RunPanel)->str:
-    "The newest run of the store; empty if there is none."
-    self.list_runs()
-    return self.choice.options[-1][1]
 
 # %% ../nbs/14_panels.ipynb #cf27196b
 @patch
@@ -1114,12 +1072,11 @@ def read_entry(
     parts = [p.strip() for p in value.split(',') if p.strip()]
     return ([number(p, name, int) for p in parts] if name == 'gpus' else parts) or None
 
-# %% ../nbs/14_panels.ipynb #710e0535
+# %% ../nbs/14_panels.ipynb #fd28c4e6
 def server_fields(table:dict)->dict:
     "The part of a table that `serve` reads."
     return {k: v for k, v in table.items() if k not in CLIENT.split() and (k, v) != ('engine', 'hosted')}
 
-# %% ../nbs/14_panels.ipynb #7b21e685
 def check_table(
     table:dict, # Fields of one model, `engine` among them
 )->list: # `Launch`es or `Hosted`s, one per replica
@@ -1223,7 +1180,7 @@ def look(self:Row):
     self.state = self.server.state
     if self.state == 'ready': self.measure(time.monotonic())
 
-# %% ../nbs/14_panels.ipynb #5fbc98d7
+# %% ../nbs/14_panels.ipynb #146fc5a4
 @patch
 def measure(self:Row, now:float):
     "Ask the server for its own numbers."
@@ -1231,7 +1188,6 @@ def measure(self:Row, now:float):
     self.speed = (self.counts['tokens'] - old['tokens'])/(now - self.seen) if 'tokens' in self.counts and 'tokens' in old else None
     self.seen = now
 
-# %% ../nbs/14_panels.ipynb #4c9c51cf
 def fetch(url:str, key:str='')->str:
     "The text at an address of a server of ours; empty if there is none."
     request = Request(url, headers={'Authorization': f'Bearer {key}'} if key else {})
@@ -1371,7 +1327,7 @@ def add(self:ServerPanel,
     self.watch()
     self.show_code(f'panel.add({", ".join(f"{k}={v!r}" for k, v in table.items())})')
 
-# %% ../nbs/14_panels.ipynb #3bb448c5
+# %% ../nbs/14_panels.ipynb #9b5f8ac0
 @patch
 def edit(self:ServerPanel, label:str=''):
     "Take the table of an endpoint into the form."
@@ -1381,7 +1337,6 @@ def edit(self:ServerPanel, label:str=''):
     self.engine.value = table['engine']
     self.edit_form(table)
 
-# %% ../nbs/14_panels.ipynb #b527eba6
 @patch
 def save_edit(self:ServerPanel):
     "Put the form in the place of the table that it was filled from."
@@ -1408,7 +1363,7 @@ def replace_table(self:ServerPanel, at:int, *tables:dict):
     self.tables[at:at + 1] = tables
     self.rebuild()
 
-# %% ../nbs/14_panels.ipynb #6b1a4ec5
+# %% ../nbs/14_panels.ipynb #22f7c761
 @patch
 async def start(self:ServerPanel, label:str=''):
     "Start a server, and wait until it is ready or has failed."
@@ -1426,7 +1381,6 @@ async def start(self:ServerPanel, label:str=''):
         if row.server: await asyncio.to_thread(row.server.stop)
     await self.look()
 
-# %% ../nbs/14_panels.ipynb #e79850bb
 def start_row(row:Row)->Server:
     "Start the server of a row, with a plan made anew, as files may be there now that weren't."
     plan = launches(server_fields(row.table))[0] if row.plan.model == 'local' else row.plan
@@ -1478,7 +1432,7 @@ def by_gpu(rows:list[Row])->list[list[Row]]:
         free.append(row)
     return groups
 
-# %% ../nbs/14_panels.ipynb #c9f6f7c5
+# %% ../nbs/14_panels.ipynb #46f83f8c
 @patch
 def watch(self:ServerPanel):
     "Keep looking, while there is something to look at."
@@ -1486,7 +1440,6 @@ def watch(self:ServerPanel):
     except RuntimeError: return
     if not self.watcher or self.watcher.done(): self.watcher = self.background(self.watching())
 
-# %% ../nbs/14_panels.ipynb #e6688a28
 @patch
 async def watching(self:ServerPanel):
     "Look, and look again."
@@ -1495,7 +1448,7 @@ async def watching(self:ServerPanel):
         if not any(r.state in ('starting', 'ready', 'hosted') for r in self.rows): return
         await asyncio.sleep(self.every)
 
-# %% ../nbs/14_panels.ipynb #f7693fd5
+# %% ../nbs/14_panels.ipynb #44e7b041
 @patch
 async def look(self:ServerPanel):
     "Find out how all endpoints are, and show it."
@@ -1506,7 +1459,6 @@ async def look(self:ServerPanel):
     if [r.alive for r in self.rows] != before:
         for told in self.listeners: told()
 
-# %% ../nbs/14_panels.ipynb #07262a4d
 def gpu_words()->str:
     "The GPUs of this machine, in a line."
     return ' · '.join(f'GPU {g.index} {g.name}: {g.free/1024:.0f} of {g.total/1024:.0f} GiB free' for g in gpus())
@@ -1595,14 +1547,13 @@ async def ask(self:ServerPanel,
     self.paint()
     return done
 
-# %% ../nbs/14_panels.ipynb #53791a6d
+# %% ../nbs/14_panels.ipynb #270b21dc
 @patch
 def load(self:ServerPanel, path:str|Path=''):
     "Take the plan from a servers file."
     self.take(from_toml(path := str(path or self.file.value).strip()))
     self.show_code(f'ServerPanel({path!r})')
 
-# %% ../nbs/14_panels.ipynb #5b11015f
 @patch
 def save(self:ServerPanel, path:str|Path='')->Path:
     "Write the plan into a servers file."
@@ -1612,7 +1563,7 @@ def save(self:ServerPanel, path:str|Path='')->Path:
     self.show_code(f'fleet = start_all({str(path)!r})')
     return path
 
-# %% ../nbs/14_panels.ipynb #2afa66eb
+# %% ../nbs/14_panels.ipynb #9d073851
 @patch
 def read_folder(self:ServerPanel, path:str|Path=''):
     "Add the endpoints of a published folder."
@@ -1625,7 +1576,6 @@ def read_folder(self:ServerPanel, path:str|Path=''):
     self.say('\n'.join([f'{len(found)} endpoints read', *skipped]), 'good' if found else 'bad')
     self.show_code(f'read_server_configs({str(root)!r})')
 
-# %% ../nbs/14_panels.ipynb #f0dde472
 @patch
 def write_folder(self:ServerPanel, path:str|Path='')->list[Path]:
     "Write the published configuration of every server that runs."
@@ -1645,15 +1595,15 @@ def take(self:ServerPanel, tables:list[dict]):
     self.rebuild()
     self.watch()
 
-# %% ../nbs/14_panels.ipynb #476e7831
-import difflib, json
+# %% ../nbs/14_panels.ipynb #d995b334
+import difflib
 from collections import Counter
 from html import unescape
 from itertools import islice
 
-from .data import _origin, _shown, only_reward, save_samples, to_dpo, write_jsonl
-from .analysis import above, axes, complete, depths, find, orders, outcomes, path, published_curve, winner
-from .plot import _model_palette, _places, plot_tree
+from .data import dpo_row, only_reward, save_samples, to_dpo, write_jsonl
+from .analysis import above, axes, complete, depths, find, outcomes, path, published_curve, winner
+from .plot import model_palette, plot_tree, tree_places
 
 try: from anywidget import AnyWidget
 except ImportError: AnyWidget = None
@@ -2039,7 +1989,7 @@ def tree_nodes(
     for node in out: node |= dict(zip('xy', place[node['id']]), first=ROOT, last=best.trial.number if best else ROOT)
     return beside(out)
 
-# %% ../nbs/14_panels.ipynb #dfd2580b
+# %% ../nbs/14_panels.ipynb #dafb418b
 def node_words(s:Sample, reward:str)->str:
     "A node in words, for the tooltip and for those who hear it."
     value = s.value(reward)
@@ -2048,7 +1998,7 @@ def node_words(s:Sample, reward:str)->str:
 
 def model_colours(samples)->dict[str,str]:
     "Colour of each model, the same as in `plot_tree`."
-    return _model_palette(sorted({s.trial.model for s in samples}))
+    return model_palette(sorted({s.trial.model for s in samples}))
 
 def shares(samples, reward:str)->dict[int,float]:
     "Reward of each scored sample, from 0 (the lowest) to 1 (the highest)."
@@ -2056,13 +2006,13 @@ def shares(samples, reward:str)->dict[int,float]:
     low, high = min(value.values(), default=0), max(value.values(), default=0)
     return {n: (v - low)/(high - low) if high > low else 1. for n, v in value.items()}
 
-# %% ../nbs/14_panels.ipynb #52a06574
+# %% ../nbs/14_panels.ipynb #59d63c1d
 def places(
     samples:list[Sample], # Of one search
 )->dict[int,tuple[float,float]]: # Place of each node in a drawing of `canvas`, the prompt's under -1
     "Where to draw each node: hanging down, or around the prompt where there are many leaves."
     if not samples: return {ROOT: (50., 50.)}
-    at = _places(samples, is_wide(samples))
+    at = tree_places(samples, is_wide(samples))
     (left, right), (low, high) = ((min(v), max(v)) for v in zip(*at.values()))
     (w, h), edge = canvas(samples), 24
     scale = lambda v, a, b, size: size/2 if a == b else edge + (v - a)/(b - a)*(size - 2*edge)
@@ -2525,7 +2475,7 @@ def show(self:SampleBrowser):
         parts.append(W.HTML(f'<h4>{safe(s.prompt_id)}</h4>{headline(s)}{facts(s)}{shown}'))
     self.shown.children = parts
 
-# %% ../nbs/14_panels.ipynb #ca2032e5
+# %% ../nbs/14_panels.ipynb #c9eecde4
 def pair_row(
     prompt:Prompt, # The task
     chosen:Sample, # The answer that is preferred
@@ -2536,9 +2486,7 @@ def pair_row(
     if chosen.prompt_id != rejected.prompt_id: raise InputError('the two samples answer different prompts', 'pair', 'Choose two answers to one prompt.')
     for s in (chosen, rejected):
         if s.error or s.value(reward) is None: raise InputError(f'no. {s.trial.number} has no answer with a score by {reward!r}', 'pair', 'Choose another.')
-    turns = {k: [{'role': 'assistant', 'content': s.completion.text}] for k, s in (('chosen', chosen), ('rejected', rejected))}
-    head = dict(prompt=_shown(prompt, None)) | turns | dict(prompt_id=prompt.id, reward=reward, policy='by hand')
-    return head | _origin(chosen, reward, '_chosen') | _origin(rejected, reward, '_rejected')
+    return dpo_row(prompt, chosen, rejected, reward, 'by hand')
 
 @patch
 def prefer(self:SampleBrowser)->dict:
