@@ -7,7 +7,7 @@ __all__ = ['cards', 'Card', 'count_params', 'card_from_params', 'card', 'card_fr
            'call_flops', 'published_flops', 'reward_flops', 'Cost', 'priced', 'generation_cost', 'score_flops',
            'scoring_cost', 'sample_cost', 'column_costs', 'column_reward_flops', 'Budget']
 
-# %% ../nbs/01_compute.ipynb #352af039
+# %% ../nbs/01_compute.ipynb #33dd5f16
 import json, math
 from dataclasses import dataclass, fields, replace
 from operator import attrgetter
@@ -322,7 +322,7 @@ def __add__(self:Cost, other:Cost)->Cost:
 
 _amounts = attrgetter(*(f.name for f in fields(Cost)))
 
-# %% ../nbs/01_compute.ipynb #0046de7e
+# %% ../nbs/01_compute.ipynb #68a387cb
 def priced(
     usage:Usage, # Tokens of a call
     card:Card|None, # The card of its model; None: all is unknown
@@ -344,25 +344,27 @@ def generation_cost(
     tokens = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) if usage else ()
     return Cost(int(sample.error is None), done.attempts, *tokens, seconds=done.latency, **(priced(usage, card) if usage else {}))
 
-# %% ../nbs/01_compute.ipynb #3b545a7f
+# %% ../nbs/01_compute.ipynb #a27ba776
 def score_flops(
-    card:Card, # The reward model
-    score:Score, # A score by it; `details['cached_tokens']` counts tokens that were computed for an earlier one
-)->int:
+    card:Card|None, # The reward model; None: unknown
+    score:Score, # A score by it; `details['flops']` is believed, `details['cached_tokens']` counts tokens that were computed for an earlier one
+)->float|None: # None: unknown
     "FLOPs of one score."
-    cached = (score.details or {}).get('cached_tokens', 0)
-    return reward_flops(card, score.tokens + cached, cached)
+    details = score.details or {}
+    if 'flops' in details: return details['flops']
+    if not score.tokens: return 0
+    cached = details.get('cached_tokens', 0)
+    return card and reward_flops(card, score.tokens + cached, cached)
 
 def scoring_cost(
     scores:tuple[Score,...]|list[Score], # Scores of a sample
     reward_cards:dict[str,Card|None], # Card of each reward, by name; one that reads no tokens needs none
 )->Cost:
     "What rewards spent on `scores`."
-    known = all(reward_cards.get(s.reward) for s in scores if s.tokens)
-    flops = float(sum(score_flops(reward_cards[s.reward], s) for s in scores if s.tokens)) if known else None
-    return Cost(reward_tokens=sum(s.tokens for s in scores), reward_flops=flops)
+    flops = [score_flops(reward_cards.get(s.reward), s) for s in scores]
+    return Cost(reward_tokens=sum(s.tokens for s in scores), reward_flops=None if None in flops else float(sum(flops)))
 
-# %% ../nbs/01_compute.ipynb #33596208
+# %% ../nbs/01_compute.ipynb #a7bff547
 def sample_cost(
     sample:Sample, # A finished sample
     cards:dict[str,Card|None], # Card of each model, by the name used in trials
@@ -371,7 +373,7 @@ def sample_cost(
     "What `sample` has cost."
     return generation_cost(sample, cards.get(sample.trial.model)) + scoring_cost(sample.scores, reward_cards)
 
-# %% ../nbs/01_compute.ipynb #f318be1f
+# %% ../nbs/01_compute.ipynb #67ffd8ea
 def column_costs(
     card:Card|None, # The card of the model that answered all these calls; None: unknown
     prompt_tokens, # Arrays with one entry per call that came back with token counts
