@@ -938,7 +938,7 @@ def reward_remedy(
     if isinstance(error, (MalformedScores, WrongScoreCount)): return 'Is this a server of the kind that the reward expects?'
     return 'Look into the log of the server.'
 
-# %% ../nbs/07_rewards.ipynb #13eb2723
+# %% ../nbs/07_rewards.ipynb #82d4e7db
 async def check_score(
     reward:Reward, # Who is to be checked
     prompt:Prompt, # The task to check it with
@@ -946,6 +946,7 @@ async def check_score(
 ):
     "Ask for one score; raises what went wrong, with its remedy."
     [[score]] = await evaluate(reward, [(prompt, ['A spider has eight legs.'])], timeout)
+    if isinstance(score, Score) and score.error: score = RewardRefused(score.error)
     if isinstance(score, ScoresSquashed): raise score
     if isinstance(score, RewardError): raise type(score)(f'{reward.name}: {score}. {reward_remedy(score, getattr(reward, "api_key_env", None))}')
 
@@ -1090,13 +1091,14 @@ def listed(self:RemoteReward,
         if not isinstance(b, list) or len(b) != len(scores): raise MalformedScores(f'{self.url}: a list beside the scores has another length')
     return regroup(groups, [self._entry(*row) for row in zip(scores, *beside)])
 
-# %% ../nbs/07_rewards.ipynb #ca2f4ddd
+# %% ../nbs/07_rewards.ipynb #466bbcd4
 @patch
 def _entry(self:RemoteReward, value, tokens, details, error):
     "One score, with what stands beside it."
-    if value is None and error: return RewardRefused(f'{error!s:.200}')
-    score, details = self.scored(value, {'prompt_tokens': tokens}), details if isinstance(details, dict) else {}
-    return replace(score, details=(score.details or {}) | details or None) if isinstance(score, Score) else score
+    cost, details = read_tokens({'prompt_tokens': tokens}), details if isinstance(details, dict) else {}
+    cost['details'] = (cost['details'] or {}) | details or None
+    if value is None and error: return Score(self.name, error=f'RewardRefused: {error!s:.200}', version=self.version, **cost)
+    return replace(score, **cost) if isinstance(score := as_score(self, value), Score) else score
 
 # %% ../nbs/07_rewards.ipynb #397bc007
 class HttpReward(RemoteReward):
