@@ -48,6 +48,35 @@ def test_an_answer_with_all_that_is_recorded():
     assert (c.seed, c.attempts, c.logprob) == (3, 1, -.5) and 0 < c.latency < 5
 
 
+def test_log_probabilities_come_beside_the_same_answer():
+    async def run():
+        async with FaultServer(faults=[Fault('error500', stop=1)]) as s:
+            model = model_for(s.url)
+            c, options = await model.generate_logprobs(ASK, seed=3)
+            await model.close()
+            return c, options
+    c, options = asyncio.run(run())
+    assert (c.text, c.attempts, c.logprob) == (TEXT, 2, -.5) and options == [{w: -.5} for w in TEXT.split()]
+
+
+def test_log_probabilities_fail_like_any_call():
+    async def run():
+        async with FaultServer(faults=[Fault('rate_limit')]) as s:
+            model = model_for(s.url, retries=2)
+            with pytest.raises(core.RateLimited) as e: await model.generate_logprobs(ASK, seed=3)
+            await model.close()
+            return e.value, s.calls
+    e, calls = asyncio.run(run())
+    assert (e.attempts, calls, e.model) == (3, 3, 'a')
+
+
+@pytest.mark.parametrize('kind, settings', [('error500', {'retries': 2}), ('auth', {}), ('none_content', {}), ('hang', {'retries': 1, 'timeout': .1})])
+def test_a_failure_tells_how_many_calls_it_cost(kind, settings):
+    e, calls = asyncio.run(call([Fault(kind)], settings))
+    assert e.attempts == calls
+    if e.completion: assert e.completion.attempts == calls
+
+
 PASSING = ['error500', 'error503', 'rate_limit', 'hang', 'reset', 'cut', 'trickle', 'no_choices', 'truncated', 'html', 'error200']
 
 
@@ -274,6 +303,13 @@ def test_it_works_without_the_aiohttp_transport(monkeypatch):
     assert asyncio.run(call())[0].text == TEXT
 
 
+def test_certificates_are_read_only_where_they_are_needed(monkeypatch):
+    for name in ('http_proxy', 'https_proxy', 'all_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY'): monkeypatch.delenv(name, raising=False)
+    assert [models.encrypted(url) for url in ('http://a/v1', 'https://a/v1')] == [False, True]
+    monkeypatch.setenv('HTTP_PROXY', 'https://proxy:3128')
+    assert models.encrypted('http://a/v1')
+
+
 # The check before a run
 
 async def check(settings=None, **server):
@@ -376,13 +412,14 @@ BAD = [
 BAD_FIELDS = [
     ({'name': ''}, 'name: the model has no name'), ({'name': 3}, 'name: the model has no name'), ({'endpoints': []}, 'endpoints: the model has no endpoints'),
     ({'endpoints': ['localhost:8000']}, 'url: this is not the address'), ({'endpoints': ['ftp://a']}, 'url: this is not the address'),
-    ({'endpoints': [{'url': 'http://a/v1', 'weight': 2}]}, 'weight'), ({'endpoints': ['http://u:p@a/v1']}, 'credentials'),
+    ({'endpoints': [{'url': 'http://a/v1', 'weight': 2}]}, "[0].endpoints[0]: unknown field 'weight'"), ({'endpoints': ['http://u:p@a/v1']}, 'credentials'),
     ({'endpoints': ['http://a/v1?api_key=x']}, 'credentials or a query'), ({'endpoints': [7]}, 'url: this is not the address'),
     ({'temperature': 'hot'}, 'temperature'), ({'temperature': -1}, 'temperature'), ({'temperature': float('nan')}, 'temperature'), ({'top_p': 2}, 'top_p'),
     ({'max_tokens': 0}, 'max_tokens'), ({'max_tokens': 1.5}, 'max_tokens'), ({'retries': -1}, 'retries'), ({'retries': True}, 'retries'),
     ({'timeout': 0}, 'timeout'), ({'patience': -1}, 'patience'), ({'concurrency': 0}, 'concurrency'), ({'stop': [1]}, 'stop'), ({'stop': 3}, 'stop'),
     ({'system': 3}, 'system'), ({'extra': []}, 'extra'), ({'extra': {'stream': True}}, 'stream'), ({'api_key_env': 'sk-1234'}, 'api_key_env'),
-    ({'api_key': 'x'}, 'environment variable'), ({'temprature': 1}, 'Known fields'), ({'card': 'no-such-card'}, 'card'), ({'card': {'layers': 3}}, 'card'),
+    ({'api_key': 'x'}, 'environment variable'), ({'temprature': 1}, 'Known fields'), ({'card': 'no-such-card'}, 'card'),
+    ({'card': {'layers': 3}}, "card: the field 'name'"),
 ]
 
 

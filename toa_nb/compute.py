@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 from .core import InputError, Sample, Score, Usage
 
-# %% ../nbs/01_compute.ipynb #cadf2ef6
+# %% ../nbs/01_compute.ipynb #c076fe38
 @dataclass(frozen=True)
 class Card:
     "The size and the price of a language model."
@@ -42,6 +42,18 @@ class Card:
     price_in:float=0. # Price of 1e6 prompt tokens
     price_out:float=0. # Price of 1e6 completion tokens
     source:str='' # Where the numbers come from
+    def __post_init__(self): _check_card(self)
+
+# %% ../nbs/01_compute.ipynb #0e42e879
+_shape = ('layers', 'hidden', 'heads', 'kv_heads', 'head_dim', 'ffn')
+
+def _check_card(card:Card):
+    "Refuse a card by which the cost of a call can't be counted."
+    needed = (*_shape, 'top_k') if card.experts else _shape if card.layers else ('active_params',)
+    for name in needed:
+        if isinstance(value := getattr(card, name), (int, float)) and value > 0: continue
+        fix = 'Give its shape (' + ', '.join(_shape) + '), or use `card_from_params`.'
+        raise InputError(f'{value!r} is no number above 0, so calls of {card.name!r} can\'t be counted', f'card.{name}', fix)
 
 # %% ../nbs/01_compute.ipynb #8fe0c41f
 def _linear(card:Card, experts:int)->int:
@@ -322,7 +334,7 @@ def __add__(self:Cost, other:Cost)->Cost:
 
 _amounts = attrgetter(*(f.name for f in fields(Cost)))
 
-# %% ../nbs/01_compute.ipynb #68a387cb
+# %% ../nbs/01_compute.ipynb #a306847d
 def priced(
     usage:Usage, # Tokens of a call
     card:Card|None, # The card of its model; None: all is unknown
@@ -337,14 +349,15 @@ def priced(
 def generation_cost(
     sample:Sample, # A finished sample
     card:Card|None, # The card of its model; None: FLOPs and money are unknown
+    calls:int=1, # Calls made, where nothing came back that says so
 )->Cost:
     "What the language model spent on `sample`."
     done, usage = sample.completion, sample.completion and sample.completion.usage
-    if done is None: return Cost(calls=1)
+    if done is None: return Cost(calls=calls)
     tokens = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) if usage else ()
     return Cost(int(sample.error is None), done.attempts, *tokens, seconds=done.latency, **(priced(usage, card) if usage else {}))
 
-# %% ../nbs/01_compute.ipynb #a27ba776
+# %% ../nbs/01_compute.ipynb #d36eff5e
 def score_flops(
     card:Card|None, # The reward model; None: unknown
     score:Score, # A score by it; `details['flops']` is believed, `details['cached_tokens']` counts tokens that were computed for an earlier one

@@ -32,7 +32,7 @@ class InputError(ToaError, ValueError):
 
     def __str__(self): return (f'{self.where}: ' if self.where else '') + self.what + (f'. {self.fix}' if self.fix else '')
 
-# %% ../nbs/00_core.ipynb #58dc38ef
+# %% ../nbs/00_core.ipynb #c079df3e
 class GenerationError(ToaError):
     "A call to a model gave no usable answer."
     retryable = False
@@ -41,9 +41,10 @@ class GenerationError(ToaError):
         endpoint:str='', # Address of the endpoint, without credentials
         completion:'Completion|None'=None, # What came back, where something did
         retry_after:float|None=None, # Seconds that the server asked to wait
+        attempts:int=1, # Calls made before it was raised, failed ones included
     ):
         super().__init__(message)
-        self.model, self.endpoint, self.completion, self.retry_after = model, endpoint, completion, retry_after
+        self.model, self.endpoint, self.completion, self.retry_after, self.attempts = model, endpoint, completion, retry_after, attempts
 
 # %% ../nbs/00_core.ipynb #d3574c9c
 class ConnectionFailed(GenerationError):

@@ -7,14 +7,14 @@ __all__ = ['PR_SET_PDEATHSIG', 'PR_SET_CHILD_SUBREAPER', 'MARK', 'causes', 'prog
            'ModelWheel', 'sha256', 'check_digest', 'pip_commands', 'download_wheel', 'local_model', 'Launch', 'key_env',
            'can_listen', 'take_port', 'started_at', 'is_running', 'descendants', 'end_all', 'marked', 'ending',
            'write_private', 'keep', 'child_command', 'keep_command', 'Server', 'stop_all', 'diagnose', 'Gpu',
-           'read_gpus', 'gpus', 'check_gpus', 'state_folder', 'start', 'sweep', 'check_chat_template', 'ChatRefused',
-           'render_chat', 'read_chat_template', 'tokenizer_template', 'llama_cpp_launch', 'llama_cpp',
+           'read_gpus', 'gpus', 'check_gpus', 'state_folder', 'start', 'sweep', 'ChatRefused', 'render_chat',
+           'check_chat_template', 'read_chat_template', 'tokenizer_template', 'llama_cpp_launch', 'llama_cpp',
            'llama_cpp_child', 'Weights', 'vllm_argv', 'sglang_argv', 'gpu_launch', 'vllm', 'sglang', 'servers', 'stop',
            'Hosted', 'launches', 'read_servers', 'Fleet', 'start_all', 'Watched', 'Watcher', 'tell_pool', 'stop_tokens',
            'PublishedModel', 'read_model_config', 'write_model_config', 'PublishedReward', 'read_reward_config',
            'write_reward_config', 'write_server_config', 'read_server_configs', 'serve_published']
 
-# %% ../nbs/06_serve.ipynb #ae3a2c16
+# %% ../nbs/06_serve.ipynb #2a63069d
 import ast, asyncio, atexit, hashlib, html, json, os, re, secrets, shutil, signal, socket, subprocess, sys, tempfile, threading, time, zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +28,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 from fastcore.basics import patch
 
 from .core import InputError, ToaError
+from .templates import read_config
 
 # %% ../nbs/06_serve.ipynb #a85828b6
 class ServeError(ToaError):
@@ -166,10 +167,9 @@ def take_port(
     if not (port := next(free, 0)): raise ServeError(f'no port on {host} can be used: {can_listen(0, host) or "all are taken"}')
     return port
 
-# %% ../nbs/06_serve.ipynb #a0ceaa6b
+# %% ../nbs/06_serve.ipynb #89670e44
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36 # linux/prctl.h
 
-# %% ../nbs/06_serve.ipynb #ffe8b589
 def _prctl(option:int, value:int)->None:
     "Tell the Linux kernel something about this process; elsewhere do nothing."
     if sys.platform != 'linux': return
@@ -214,14 +214,6 @@ def _signal(pids, number:int)->None:
         try: os.kill(pid, number)
         except ProcessLookupError: continue
 
-# %% ../nbs/06_serve.ipynb #9c82c09e
-def _left()->list[int]:
-    "Processes below this one, after those that have ended were let go."
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]: continue
-    except ChildProcessError: pass
-    return descendants(os.getpid())
-
 # %% ../nbs/06_serve.ipynb #c11654f7
 def end_all(
     find:Callable[[],list[int]], # Lists the processes that are still to be ended
@@ -233,6 +225,14 @@ def end_all(
     while left := find():
         if time.monotonic() > deadline: _signal(left, signal.SIGKILL)
         time.sleep(.02)
+
+# %% ../nbs/06_serve.ipynb #9c82c09e
+def _left()->list[int]:
+    "Processes below this one, after those that have ended were let go."
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]: continue
+    except ChildProcessError: pass
+    return descendants(os.getpid())
 
 # %% ../nbs/06_serve.ipynb #d3f54c53
 MARK = 'TOA_SERVER_FOLDER'
@@ -509,10 +509,9 @@ def _spawn(self:Server)->None:
     self.owner = os.getpid()
     _started.add(self)
 
-# %% ../nbs/06_serve.ipynb #c8a93725
+# %% ../nbs/06_serve.ipynb #7cbf7a9a
 progress_words = re.compile(r'(?i)(loading[^|\r\n]*?\d+%|downloading[^|\r\n]*?\d+%|capturing[^|\r\n]*?\d+%|loading model|loading weights|torch\.compile)')
 
-# %% ../nbs/06_serve.ipynb #0a410970
 @patch
 def wait_ready(self:Server, say:Callable[[str],None]|None=print)->Server:
     "Wait until the server is healthy; a server that ends or takes too long raises what its log says."
@@ -537,10 +536,29 @@ def sweep(
         old = time.time() - folder.stat().st_mtime > days * 86400
         if old and not (folder/'server.json').exists(): shutil.rmtree(folder, ignore_errors=True)
 
-# %% ../nbs/06_serve.ipynb #ef1dd38d
+# %% ../nbs/06_serve.ipynb #81929ebe
+class ChatRefused(ToaError):
+    "A chat template that raises an error of its own for a conversation."
+
+def render_chat(
+    text:str, # A template in Jinja
+    messages:list[dict], # Turns with `role` and `content`
+    where:str='chat template', # Its place, for the error
+)->str: # The prompt as the model sees it
+    "A conversation as a chat template writes it, the model's turn opened."
+    from jinja2 import TemplateError, TemplateSyntaxError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    def refuse(message): raise ChatRefused(message)
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=['jinja2.ext.loopcontrols'])
+    env.globals |= {'raise_exception': refuse, 'strftime_now': time.strftime}
+    plain = re.sub(r'\{%-?\s*(end)?generation\s*-?%\}', '', text)
+    try: return env.from_string(plain).render(messages=messages, add_generation_prompt=True, bos_token='', eos_token='', tools=None)
+    except TemplateSyntaxError as e: raise InputError(f'{e.message}', f'{where}:{e.lineno}', 'Correct the template.') from e
+    except (TemplateError, TypeError, ValueError, KeyError) as e: raise ChatRefused(str(e)) from e
+
+# %% ../nbs/06_serve.ipynb #6f60315d
 _talks = {'one turn': ['user'], 'two turns': ['user', 'assistant', 'user'], 'a system turn': ['system', 'user']}
 
-# %% ../nbs/06_serve.ipynb #74d522c8
 def check_chat_template(
     text:str, # A template in Jinja
     where:str='chat template', # Its place, for the error
@@ -557,27 +575,6 @@ def check_chat_template(
             why = f' ({shown})' if isinstance(shown, ChatRefused) else ''
             raise InputError(f'{talk}: {lost[0]!r} is lost{why}', where, 'Use the template that belongs to the model.')
     return notes
-
-# %% ../nbs/06_serve.ipynb #cba5604f
-class ChatRefused(ToaError):
-    "A chat template that raises an error of its own for a conversation."
-
-# %% ../nbs/06_serve.ipynb #672d0d15
-def render_chat(
-    text:str, # A template in Jinja
-    messages:list[dict], # Turns with `role` and `content`
-    where:str='chat template', # Its place, for the error
-)->str: # The prompt as the model sees it
-    "A conversation as a chat template writes it, the model's turn opened."
-    from jinja2 import TemplateError, TemplateSyntaxError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-    def refuse(message): raise ChatRefused(message)
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=['jinja2.ext.loopcontrols'])
-    env.globals |= {'raise_exception': refuse, 'strftime_now': time.strftime}
-    plain = re.sub(r'\{%-?\s*(end)?generation\s*-?%\}', '', text)
-    try: return env.from_string(plain).render(messages=messages, add_generation_prompt=True, bos_token='', eos_token='', tools=None)
-    except TemplateSyntaxError as e: raise InputError(f'{e.message}', f'{where}:{e.lineno}', 'Correct the template.') from e
-    except (TemplateError, TypeError, ValueError, KeyError) as e: raise ChatRefused(str(e)) from e
 
 # %% ../nbs/06_serve.ipynb #ab02f0c5
 def read_chat_template(
@@ -749,25 +746,21 @@ def _check_model(w:Weights)->None:
         if not text: raise InputError('the tokenizer has no chat template', w.model, 'Give a file as chat_template.')
         check_chat_template(text, w.model)
 
-# %% ../nbs/06_serve.ipynb #645f158b
+# %% ../nbs/06_serve.ipynb #c5a74b41
 def vllm(
     model:str, # A folder, or a name on a hub
     wait:bool=True, # Return when it is healthy; loading takes minutes
     say:Callable[[str],None]|None=print, # Is told of the progress
+    engine:str='vllm', # Or `sglang`
     **options, # Fields of `Weights` and of `Launch`: `name`, `gpus`, `memory`, `reward`, `keep`, ...
 )->Server: # Ready to be called
     "Serve a model with vLLM."
-    return start(gpu_launch('vllm', model, **options), wait, say)
+    return start(gpu_launch(engine, model, **options), wait, say)
 
-# %% ../nbs/06_serve.ipynb #bd306672
-def sglang(
-    model:str, # A folder, or a name on a hub
-    wait:bool=True, # Return when it is healthy; loading takes minutes
-    say:Callable[[str],None]|None=print, # Is told of the progress
-    **options, # Fields of `Weights` and of `Launch`: `name`, `gpus`, `memory`, `reward`, `keep`, ...
-)->Server: # Ready to be called
-    "Serve a model with SGLang."
-    return start(gpu_launch('sglang', model, **options), wait, say)
+# %% ../nbs/06_serve.ipynb #249dc3c9
+def sglang(model:str, *how, **options)->Server:
+    "Serve a model with SGLang; takes what `vllm` takes."
+    return vllm(model, *how, engine='sglang', **options)
 
 # %% ../nbs/06_serve.ipynb #d7c4c7ee
 def servers()->list[Server]: # By name and port
@@ -838,16 +831,13 @@ def launches(
         return [gpu_launch(engine, **options, gpus=ids[i * share:(i + 1) * share]) for i in range(copies)]
     except (InputError, TypeError) as e: raise InputError(str(e), where) from e
 
-# %% ../nbs/06_serve.ipynb #b63938e3
+# %% ../nbs/06_serve.ipynb #94359791
 def read_servers(
-    path:str|Path, # A TOML file with `[[servers]]` tables
+    path:str|Path, # A TOML or JSON file with `[[servers]]` tables
 )->list[Launch|Hosted]: # In the order of the file
     "What a servers.toml asks for."
-    if sys.version_info >= (3, 11): import tomllib
-    else: import tomli as tomllib
-    try: tables = tomllib.loads(Path(path).read_text(encoding='utf-8')).get('servers', [])
-    except (OSError, tomllib.TOMLDecodeError) as e: raise InputError(str(e), str(path), 'Write one [[servers]] table per server.') from e
-    if not tables: raise InputError('no servers', str(path), 'Write one [[servers]] table per server.')
+    tables = read_config(path).get('servers')
+    if not isinstance(tables, list) or not tables: raise InputError('no servers', str(path), 'Write one [[servers]] table per server.')
     return [launch for i, table in enumerate(tables, 1) for launch in launches(table, f'{path}: servers {i}')]
 
 # %% ../nbs/06_serve.ipynb #7e42fbf8
@@ -945,11 +935,10 @@ def rewards(self:Fleet)->dict[str,Server]:
     "The reward servers by name."
     return {s.name: s for s in self.servers if s and s.launch.reward and s.pid}
 
-# %% ../nbs/06_serve.ipynb #8df7f2b2
+# %% ../nbs/06_serve.ipynb #fabcfbc6
 @patch
 def restart(self:Server)->Server:
     "Start the server again, on its port and with its key, without waiting for it."
-    on_purpose = self.process is None or self.process.poll() == 0
     self.stop()
     take_port(self.launch.port, self.launch.host)
     self._spawn()
@@ -1086,21 +1075,13 @@ class PublishedModel:
     path_to_chat_template:str='' # A file; empty: the tokenizer's own
     stop_tokens:tuple[str,...]=() # Texts at which an answer ends
 
-# %% ../nbs/06_serve.ipynb #2c8d8b45
-def _json(path:Path)->dict:
-    "A JSON object from a file."
-    try: data = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e: raise InputError(str(e), str(path), 'It must be a JSON file.') from e
-    if not isinstance(data, dict): raise InputError('not an object', str(path), 'It must be a JSON object.')
-    return data
-
-# %% ../nbs/06_serve.ipynb #5fee8e73
+# %% ../nbs/06_serve.ipynb #13fec704
 def read_model_config(
     path:str|Path, # `{"policy_model": {name: {path_to_model, path_to_chat_template, stop_tokens}}}`
 )->list[PublishedModel]: # In the order of the file
     "The models of a published model configuration."
     path = Path(path)
-    models = _json(path).get('policy_model')
+    models = read_config(path).get('policy_model')
     if not isinstance(models, dict) or not models: raise InputError("no 'policy_model'", str(path), 'Write {"policy_model": {name: {...}}}.')
     return [_published(name, config, path) for name, config in models.items()]
 
@@ -1130,12 +1111,12 @@ class PublishedReward:
     path:str # A folder, or a name on a hub
     GPU:str='0' # GPU ids, with commas
 
-# %% ../nbs/06_serve.ipynb #1094015a
+# %% ../nbs/06_serve.ipynb #c20c3acb
 def read_reward_config(
     path:str|Path, # `{"reward_model": {"name", "path", "GPU"}}`
 )->PublishedReward: # One model
     "The model of a published reward configuration."
-    config = _json(Path(path)).get('reward_model')
+    config = read_config(path).get('reward_model')
     if not isinstance(config, dict) or not config.get('name') or not config.get('path'):
         raise InputError("no 'reward_model' with 'name' and 'path'", str(path), 'Write {"reward_model": {"name": ..., "path": ..., "GPU": "0"}}.')
     return PublishedReward(config['name'], config['path'], str(config.get('GPU', '0')))
@@ -1165,7 +1146,7 @@ def write_server_config(
     path.write_text(json.dumps({'model_name': launch.name, 'config': config}, indent=4) + '\n', encoding='utf-8')
     return path
 
-# %% ../nbs/06_serve.ipynb #c95a4b9e
+# %% ../nbs/06_serve.ipynb #b1622894
 def read_server_configs(
     root:str|Path, # The folder of configurations
     say:Callable[[str],None]|None=print, # Is told which files were skipped
@@ -1173,7 +1154,7 @@ def read_server_configs(
     "The endpoints that a folder of saved server configurations describes."
     found = []
     for path in sorted(Path(root).iterdir()):
-        try: found.append(_endpoint(_json(path)))
+        try: found.append(_endpoint(read_config(path)))
         except (InputError, KeyError, TypeError, AttributeError) as e:
             if say: say(f'{path.name} skipped: {"no " + str(e) if isinstance(e, KeyError) else e}')
     return found
