@@ -44,19 +44,7 @@ kinds:dict[str,Kind] = {} # By name; add your own
 # %% ../nbs/07_rewards.ipynb #c9697783
 relations = {'exactly': operator.eq, 'at least': operator.ge, 'at most': operator.le}
 
-# %% ../nbs/07_rewards.ipynb #9067093d
-def _units(
-    text:str, # The response
-    unit:str, # A regular expression for one of the things to count
-)->int:
-    "How many matches of `unit` there are in `text`."
-    return len(re.findall(unit, text, re.MULTILINE))
-
-# %% ../nbs/07_rewards.ipynb #485d77d6
-_bullet = r'^\s*[-*•]\s+\S'
-_numbered = r'^\s*\d+[.)]\s+\S'
-
-# %% ../nbs/07_rewards.ipynb #76aabc55
+# %% ../nbs/07_rewards.ipynb #c9bac384
 def sentence_list(
     text:str, # The response
 )->list[str]: # Those with at least one word in them
@@ -64,12 +52,22 @@ def sentence_list(
     text = re.sub(r'^\s*(?:[-*•]|\d+[.)])\s+', '', text, flags=re.MULTILINE)
     return [s for s in re.split(r'(?<=[.!?])["\'”)*\]]*\s+|\n+', text) if re.search(r'\w', s)]
 
-# %% ../nbs/07_rewards.ipynb #fb59f05a
 def word_list(
     text:str, # The response
 )->list[str]: # Without punctuation; `it's` and `well-known` are one word each
     "The words of `text`."
     return re.findall(r"\w+(?:['’-]\w+)*", text)
+
+# %% ../nbs/07_rewards.ipynb #a8f030a8
+_bullet = r'^\s*[-*•]\s+\S'
+_numbered = r'^\s*\d+[.)]\s+\S'
+
+def _units(
+    text:str, # The response
+    unit:str, # A regular expression for one of the things to count
+)->int:
+    "How many matches of `unit` there are in `text`."
+    return len(re.findall(unit, text, re.MULTILINE))
 
 # %% ../nbs/07_rewards.ipynb #1239255c
 counters:dict[str,tuple[Callable[[str],int],str]] = {
@@ -93,10 +91,8 @@ def _counting(count_in):
 
 kinds |= {name: Kind(_counting(count_in), f'{{relation}} {{count}} {unit}') for name, (count_in, unit) in counters.items()}
 
-# %% ../nbs/07_rewards.ipynb #f21252c5
+# %% ../nbs/07_rewards.ipynb #50805a0b
 def _times(text, word): return len(re.findall(rf'(?<!\w){re.escape(word)}(?!\w)', text, re.IGNORECASE))
-
-# %% ../nbs/07_rewards.ipynb #bb103ea6
 def _include(text, words:list): return all(_times(text, w) for w in words)
 def _exclude(text, words:list): return not any(_times(text, w) for w in words)
 def _keyword(text, word:str, relation:str, count:int): return relations[relation](_times(text, word), count)
@@ -109,13 +105,6 @@ kinds |= dict(
     keyword=Kind(_keyword, 'the word {word} {relation} {count} times'), letter=Kind(_letter, 'the letter {letter} {relation} {count} times'),
     one_of=Kind(_one_of, 'one and only one of {options}'))
 
-# %% ../nbs/07_rewards.ipynb #fd13e9dc
-def unfenced(
-    text:str, # A response
-)->str: # Without a Markdown fence around all of it
-    "The code of a response that is one code block."
-    return re.sub(r'\A\s*```\w*\s*|\s*```\s*\Z', '', text)
-
 # %% ../nbs/07_rewards.ipynb #2ec63cbe
 def _bare(text): return text.strip().strip('"“”').strip().casefold()
 def _start(text, phrase:str): return _bare(text).startswith(phrase.casefold())
@@ -124,7 +113,13 @@ def _quoted(text): return len(text.strip()) > 2 and text.strip()[0] in '"“' an
 def _title(text): return bool(re.search(r'<<[^<>\n]*\w[^<>\n]*>>', text))
 def _postscript(text): return bool(re.search(r'^\s*P\.\s?S\.\s*\S', text, re.MULTILINE))
 
-# %% ../nbs/07_rewards.ipynb #43e73964
+# %% ../nbs/07_rewards.ipynb #d6fd00ab
+def unfenced(
+    text:str, # A response
+)->str: # Without a Markdown fence around all of it
+    "The code of a response that is one code block."
+    return re.sub(r'\A\s*```\w*\s*|\s*```\s*\Z', '', text)
+
 def _json(text, keys:list):
     try: value = json.loads(unfenced(text))
     except ValueError: return False
@@ -189,10 +184,9 @@ def describe(
     kind, params = parse_constraint(constraint)
     return kind.words.format(**{k: ', '.join(map(str, v)) if isinstance(v, list) else v for k, v in params.items()})
 
-# %% ../nbs/07_rewards.ipynb #7f2f258f
+# %% ../nbs/07_rewards.ipynb #9da3f846
 Groups = list[tuple[Prompt,list[str]]] # Responses to judge, gathered by their prompt
 
-# %% ../nbs/07_rewards.ipynb #1f9f9fb4
 class GroupReward:
     "A reward that can judge responses to several prompts in one call of `score_groups`."
     name, version, card = '', '', None
@@ -255,13 +249,12 @@ class FunctionReward(GroupReward):
     ):
         self.fn, self.name, self.version = fn, name or fn.__name__, version
 
-# %% ../nbs/07_rewards.ipynb #fe17d1b4
+# %% ../nbs/07_rewards.ipynb #1ef78603
 @patch
 def _each(self:FunctionReward, prompt, response):
     try: return self.fn(prompt, response)
     except Exception as e: return failure(e)
 
-# %% ../nbs/07_rewards.ipynb #f367d3f9
 @patch
 async def score_groups(self:FunctionReward, groups:Groups)->list[list]:
     "Call the function on every response, a sync one in a thread."
@@ -336,12 +329,11 @@ async def _ask(reward, groups, timeout):
     if counts != (wanted := [len(responses) for _, responses in groups]): raise WrongScoreCount(f'{sum(counts)} scores for {sum(wanted)} responses')
     return got
 
-# %% ../nbs/07_rewards.ipynb #4bbc5907
+# %% ../nbs/07_rewards.ipynb #8e85846c
 class RewardUnreachable(RewardError):
     "The server of the reward can't be reached or is overloaded, whatever it is asked."
     retryable = True
 
-# %% ../nbs/07_rewards.ipynb #110c3642
 async def evaluate(
     reward:Reward, # Who judges
     groups:Groups, # Responses by prompt
@@ -354,7 +346,7 @@ async def evaluate(
     async def alone(prompt, response): return (await evaluate(reward, [(prompt, [response])], timeout))[0][0]
     return [await asyncio.gather(*(alone(prompt, r) for r in responses)) for prompt, responses in groups]
 
-# %% ../nbs/07_rewards.ipynb #a854b9c8
+# %% ../nbs/07_rewards.ipynb #f4202412
 class RewardQueue:
     "One queue in front of a reward: batches, remembers, and turns failures into scores without a value."
     def __init__(self,
@@ -376,10 +368,10 @@ class RewardQueue:
         self.waiting:dict[bytes,tuple[Prompt,str,int]] = {} # What no worker has taken: prompt, response, attempt
         self.workers:set[asyncio.Task] = set()
 
-    @property
-    def version(self): return self.reward.version
+# %% ../nbs/07_rewards.ipynb #ff598d25
+@patch(as_prop=True)
+def version(self:RewardQueue): return self.reward.version
 
-# %% ../nbs/07_rewards.ipynb #3ca599a0
 @patch
 def validate(self:RewardQueue, prompt:Prompt)->None:
     "Raise an `InputError` if the reward knows that it can't judge this prompt."
@@ -410,7 +402,7 @@ async def score(self:RewardQueue,
     score = await promise
     return for_free(score) if others else score
 
-# %% ../nbs/07_rewards.ipynb #5178f8ae
+# %% ../nbs/07_rewards.ipynb #0e43e6d6
 @patch
 def _enqueue(self:RewardQueue, key, asked):
     "Add to the waiting, and see that a worker is there for it: one, or as many as the reward says are of use."
@@ -419,7 +411,6 @@ def _enqueue(self:RewardQueue, key, asked):
         self.workers.add(worker := asyncio.ensure_future(self._work()))
         worker.add_done_callback(self._ended)
 
-# %% ../nbs/07_rewards.ipynb #9c096cc9
 @patch
 async def _work(self:RewardQueue):
     "Take batches until nothing waits."
@@ -483,10 +474,9 @@ def need_reference(
         raise InputError(f'it has no reference, which the reward {reward!r} compares with', f'prompt {prompt.id!r}',
                          "Give it a 'reference', or choose another reward.")
 
-# %% ../nbs/07_rewards.ipynb #1a5dc5c3
+# %% ../nbs/07_rewards.ipynb #dc1de38c
 def _plain(text): return ' '.join(text.casefold().split()).strip('."\'“” ')
 
-# %% ../nbs/07_rewards.ipynb #71a5b5e1
 class Exact(Rule):
     "1 if the response is the reference, else 0."
     def __init__(self, name:str='exact'): self.name, self.version = name, '1'
@@ -508,13 +498,12 @@ class Regex(Rule):
         except re.error as e: raise InputError(f'{pattern!r} is no regular expression: {e}', f'reward {name!r}') from None
         self.name, self.version = name, pattern
 
-# %% ../nbs/07_rewards.ipynb #287a2ab5
+# %% ../nbs/07_rewards.ipynb #f430073c
 @patch
 def validate(self:Regex, prompt:Prompt)->None:
     "With an `answer` group the prompt needs a reference."
     if 'answer' in self.pattern.groupindex: need_reference(prompt, self.name)
 
-# %% ../nbs/07_rewards.ipynb #f10cd389
 @patch
 def judge(self:Regex, prompt:Prompt, response:str)->float:
     "Search, and compare the answer."
@@ -552,13 +541,12 @@ def _validator(self:JsonSchema, schema, where):
     except jsonschema.SchemaError as e: raise InputError(f'this is no JSON schema: {e.message}', where) from None
     return kind(schema, registry=referencing.Registry())
 
-# %% ../nbs/07_rewards.ipynb #fdcf0fcd
+# %% ../nbs/07_rewards.ipynb #20ff35e9
 @patch
 def validate(self:JsonSchema, prompt:Prompt)->None:
     "The prompt needs a schema, unless there is one for all."
     if self.schema is None: self._validator(prompt.meta.get('schema'), f'prompt {prompt.id!r}')
 
-# %% ../nbs/07_rewards.ipynb #6f391a2d
 @patch
 def judge(self:JsonSchema, prompt:Prompt, response:str)->float:
     "Parse and validate."
@@ -604,12 +592,6 @@ class MathVerify(GroupReward):
         self.name, self.timeout, self.version = name, timeout, f"math-verify {need_package('math-verify', name)}"
         self.lock, self.process = threading.Lock(), None
 
-# %% ../nbs/07_rewards.ipynb #7b6e6c42
-@patch
-def validate(self:MathVerify, prompt:Prompt)->None:
-    "The prompt needs a reference."
-    need_reference(prompt, self.name)
-
 # %% ../nbs/07_rewards.ipynb #adf19746
 @patch
 def close(self:MathVerify)->None:
@@ -652,7 +634,12 @@ def _equal(self:MathVerify, reference, response):
     reply = json.loads(line)
     return RewardRaised(reply['error']) if 'error' in reply else float(reply['equal'])
 
-# %% ../nbs/07_rewards.ipynb #96426582
+# %% ../nbs/07_rewards.ipynb #bd149c1f
+@patch
+def validate(self:MathVerify, prompt:Prompt)->None:
+    "The prompt needs a reference."
+    need_reference(prompt, self.name)
+
 @patch
 async def score_groups(self:MathVerify, groups:Groups)->list[list]:
     "Compare every response, in a thread that waits for the process."
