@@ -19,7 +19,7 @@ from toa_nb.compute import Card, call_flops, reward_flops, scoring_cost
 from toa_nb.core import Completion, GenerationError, InputError, Prompt, ResponseTooLong, RewardError, Score, Usage
 from toa_nb.models import ChatModel, FakeModel
 from toa_nb.reward_models import serve_reward
-from toa_nb.run import Run
+from toa_nb.run import Run, score
 from toa_nb.samplers import BestOfN
 from toa_nb.store import RunStore
 
@@ -149,6 +149,12 @@ def test_a_queue_speaks_for_its_reward():
     assert (queue.name, queue.version, queue.card) == ('exact', '1', None)
     queue.validate(HALF)
     with pytest.raises(InputError, match='has no reference'): queue.validate(SKY)
+
+
+def test_how_long_a_batch_may_take_depends_on_the_reward():
+    remote, judge = R.HttpReward('http://x', timeout=30.), R.Judge(Fixed('5'))
+    assert [R.RewardQueue(r).timeout for r in (R.Exact(), remote, judge, R.Gate(remote, judge, rejected=0.))] == [60., 120., 600., 720.]
+    assert R.RewardQueue(judge, timeout=5.).timeout == 5.
 
 
 def test_memory_is_bounded():
@@ -400,6 +406,10 @@ def test_a_key_is_sent_and_shown_nowhere(monkeypatch):
         score = asyncio.run(R.RewardQueue(reward, wait=0.).score(SKY, 'Air.'))
     assert server.asked[0][2] == 'Bearer sk-planted-secret'
     assert 'sk-planted' not in f'{got} {got!r} {score} {reward!r} {vars(reward)}' and '***' in str(got)
+    with serving(lambda path, asked: (401, b'.' * 170 + b'sk-planted-secret')) as server:
+        assert 'sk-p' not in str(ask(R.HttpReward(server.url, api_key_env='RM_KEY'), 'Air.'))
+    with serving(lambda path, asked: (200, {'scores': [None], 'errors': ['bad sk-planted-secret']})) as server:
+        assert 'sk-p' not in str(ask(R.HttpReward(server.url, api_key_env='RM_KEY'), 'Air.'))
     with pytest.raises(InputError, match='NO_SUCH_KEY is not set'): R.HttpReward('http://x', api_key_env='NO_SUCH_KEY')
     with pytest.raises(InputError) as e: R.HttpReward('http://me:hush@x/')
     assert 'hush' not in str(e.value)
@@ -476,6 +486,12 @@ def test_a_judge_weighs_the_probabilities_that_a_server_gives():
     assert (server.asked[0][1]['logprobs'], server.asked[0][1]['top_logprobs']) == (True, 5)
     assert (score.value, score.details['mass'], score.tokens) == (pytest.approx(.75 * 7 + .25 * 3), pytest.approx(.8), 28)
     assert (score.details['cached_tokens'], score.details['flops']) == (64, call_flops(SMALL, 90, 2, 64).total)
+
+
+def test_digits_of_a_judge_that_thinks_aloud_are_no_ratings():
+    reply = completion('It has 7 flaws.\nRating:7', {'It has ': 1.}, {'7': 1.}, {' flaws.\n': 1.}, {'Rating': 1.}, {':7': .5, ':3': .5})
+    with judging(lambda asked: (200, reply)) as (_, model): score, = judge_all(R.Judge(model), 'Air.')
+    assert (score.value, score.details) == (7., {})
 
 
 def test_a_judge_reads_the_text_of_a_server_without_probabilities():
@@ -568,6 +584,20 @@ def test_a_score_that_is_remembered_costs_nothing():
     queue = R.RewardQueue(R.Minimum(parts()), wait=0.)
     async def main(): return [await queue.score(SKY, 'x') for _ in range(2)]
     assert [scoring_cost([s], {}).reward_flops for s in asyncio.run(main())] == [FIRST + SECOND, 0.]
+
+
+def test_a_reward_that_is_added_later_does_not_move_the_curve(tmp_path):
+    path = tmp_path/'r.db'
+    async def main():
+        await Run([SKY], BestOfN(n=2), [FakeModel('a', card=SMALL)], R.Weighted(list(zip(parts(), (1., 2.))), 'guide'), store=path, name='r',
+                  watch=[Reading('watch', 30, 0, LARGE)])
+        await score(path, 'r', Reading('held', 30, 0, LARGE), every=0)
+        with RunStore(path, 'r') as store: return frame(store), frame(list(store.samples('r')), cards={'a': SMALL}, reward='guide', reward_cards={
+            'watch': LARGE, 'held': LARGE})
+    for df in asyncio.run(main()):
+        assert df['guide_flops'].tolist() == [FIRST + SECOND] * 2
+        assert df['reward_flops'].tolist() == [FIRST + 3 * SECOND] * 2
+        assert (df['flops_with_reward'] - df['flops']).tolist() == [FIRST + SECOND] * 2
 
 
 def test_names_that_mean_something_in_the_details_are_no_names_of_parts():

@@ -30,24 +30,26 @@ def _row(s):
     u = (c.usage.prompt_tokens, c.usage.completion_tokens, c.usage.cached_tokens) if c.usage else (None,) * 3
     return (*what, c.finish_reason, len(c.text or ''), True, *u, c.latency, c.attempts)
 
-# %% ../nbs/12_analysis.ipynb #9c21d9c2
+# %% ../nbs/12_analysis.ipynb #9f561c87
 _of_score = ('reward', 'value', 'tokens', 'cached', 'own')
 
 def _from_samples(samples):
     "Rows of samples, and their scores by the position of the row."
-    def own(details): return -1 if details.get('flops', 0) is None else details.get('flops')
-    scores = [(i, sc.reward, sc.value, sc.tokens, (sc.details or {}).get('cached_tokens', 0), own(sc.details or {})) for i, s in enumerate(samples) for sc in s.scores]
+    def cost(details): return details.get('cached_tokens', 0), -1 if details.get('flops', 0) is None else details.get('flops')
+    scores = [(i, sc.reward, sc.value, sc.tokens, *cost(sc.details or {})) for i, s in enumerate(samples) for sc in s.scores]
     return pd.DataFrame(map(_row, samples), columns=_raw), pd.DataFrame(scores, columns=['row', *_of_score])
 
-# %% ../nbs/12_analysis.ipynb #a817c818
+# %% ../nbs/12_analysis.ipynb #c710d1f8
 _rows_sql = """
 SELECT t.seq, tell.seq, t.prompt, t.number, model, kind, layer, action, parents, tree_parent, error, finish_reason, ifnull(length(text), 0), text IS NOT NULL,
        prompt_tokens, completion_tokens, cached_tokens, ifnull(latency, 0.), ifnull(attempts, 1)
 FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq LEFT JOIN tell ON tell.trial = t.seq
 WHERE p.run = (SELECT id FROM run WHERE name = ?)"""
 _scores_sql = """
-SELECT c.trial, c.reward, c.value, c.tokens, CASE WHEN details LIKE '%"cached_tokens"%' AND json_valid(details) THEN json_extract(details, '$.cached_tokens') ELSE 0 END,
-       CASE WHEN details LIKE '%"flops"%' AND json_valid(details) THEN CASE json_type(details, '$.flops') WHEN 'null' THEN -1 ELSE json_extract(details, '$.flops') END END
+SELECT c.trial, c.reward, c.value, c.tokens,
+       CASE WHEN details LIKE '%"cached_tokens"%' AND json_valid(details) THEN json_extract(details, '$.cached_tokens') ELSE 0 END,
+       CASE WHEN details LIKE '%"flops"%' AND json_valid(details)
+            THEN CASE json_type(details, '$.flops') WHEN 'null' THEN -1 ELSE json_extract(details, '$.flops') END END
 FROM prompt p JOIN trial t ON t.prompt = p.id JOIN score c ON c.trial = t.seq
 WHERE p.run = (SELECT id FROM run WHERE name = ?) ORDER BY c.trial, c.seq"""
 
@@ -145,11 +147,11 @@ def _only(names):
     if len(names) > 1: raise InputError(f'several rewards have scored these samples: {", ".join(names)}', 'reward', 'Name the one that chooses.')
     return next(iter(names), '')
 
-# %% ../nbs/12_analysis.ipynb #2d5d7ccb
+# %% ../nbs/12_analysis.ipynb #2bb412db
 def frame(
     source:Any, # Samples, a `Run`, or a `RunStore`
     run:str|list[str]|None=None, # Take only these runs; None: all
-    cards:dict[str,Card|None]|None=None, # Card of each model, by the name used in trials; None: as the store says, or those that `compute.cards` knows by that name
+    cards:dict[str,Card|None]|None=None, # Card of each model, by the name used in trials; None: as the store says, else by that name in `compute.cards`
     reward:str='', # Name of the reward that guided, for the column `reward`; empty: as the store says, or the only one there is
     reward_cards:dict[str,Card|None]|None=None, # Card of each reward, by name; one that reads no tokens needs none; None: as the store says
     labels:dict[str,str]|None=None, # Method of each run, for the column `method`; else from its configuration, else the run's name
@@ -166,13 +168,13 @@ def frame(
     _add_scores(df, scores, {reward: 'reward'} | columns, judges if reward_cards is None else reward_cards)
     return _completed(df, reward, list(columns.values()), _labels(source, df['run'].unique(), labels), _categories(source, run, prompts))
 
-# %% ../nbs/12_analysis.ipynb #f8c50b40
+# %% ../nbs/12_analysis.ipynb #943ccd5f
 def _completed(df, reward, others, labels, categories):
     "The table with the columns that follow from others, in order."
     df['failed'], df['method'], df['tree_parent'] = df['error'].notna(), df['run'].map(labels), df['tree_parent'].astype('Int64')
     df['category'] = df['prompt_id'].map(categories) if categories else None
     df['order'] = df.groupby(['run', 'prompt_id'], sort=False).cumcount()
-    for column in ('flops', 'flops_published'): df[f'{column}_with_reward'] = df[column] + df['guide_flops'] # what the search cost, and not what looking at it cost
+    for column in ('flops', 'flops_published'): df[f'{column}_with_reward'] = df[column] + df['guide_flops']
     df = df[[*_columns, *others, *_costs, 'flops_with_reward', 'flops_published_with_reward']]
     df.attrs = dict(reward=reward, others=others, unknown=sorted(df.loc[df['flops'].isna(), 'model'].unique()))
     return df
@@ -207,10 +209,10 @@ def _running(value, judged, y, k):
         out[:, i] = held.mean(1)
     return out
 
-# %% ../nbs/12_analysis.ipynb #10b0e550
-axes = dict(flops='FLOPs', flops_with_reward='FLOPs with the guiding reward model', flops_uncached='FLOPs without prefix cache', flops_published='FLOPs as published',
-            flops_published_with_reward='FLOPs as published, with the guiding reward model', tokens='tokens', samples='samples',
-            seconds='seconds of model time', money='cost')
+# %% ../nbs/12_analysis.ipynb #a3be129b
+axes = dict(flops='FLOPs', flops_with_reward='FLOPs with the guiding reward model', flops_uncached='FLOPs without prefix cache',
+            flops_published='FLOPs as published', flops_published_with_reward='FLOPs as published, with the guiding reward model',
+            tokens='tokens', samples='samples', seconds='seconds of model time', money='cost')
 
 def _check(df, x, y, k, judge, align='cost'):
     "Refuse what has no meaning, with a word about what has."

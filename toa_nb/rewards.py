@@ -11,16 +11,16 @@ __all__ = ['kinds', 'relations', 'counters', 'Groups', 'rewards', 'reward_aliase
            'Gate', 'register', 'reward', 'RewardRefused', 'MalformedScores', 'ScoresSquashed', 'ControlToken',
            'check_server', 'RemoteReward', 'parsed', 'regroup', 'dig', 'read_tokens', 'reward_remedy', 'check_score',
            'seen', 'controlled', 'VllmReward', 'chat_text', 'SglangReward', 'HttpReward', 'MetricServerReward',
-           'VerdictUnclear', 'spoken', 'weighed', 'expected', 'judged_cost', 'judge_failure', 'ModelJudge',
+           'VerdictUnclear', 'spoken', 'weighed', 'last_line', 'expected', 'judged_cost', 'judge_failure', 'ModelJudge',
            'conversation', 'Judge', 'PairJudge']
 
-# %% ../nbs/07_rewards.ipynb #a82dbcd9
+# %% ../nbs/07_rewards.ipynb #bd0a1117
 import asyncio, concurrent.futures, hashlib, importlib.metadata, inspect, json, math, operator, os, queue, re, subprocess, sys, threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from itertools import chain, filterfalse, islice
+from itertools import accumulate, chain, filterfalse, islice
 from typing import Any
 
 from fastcore.basics import patch, store_attr
@@ -184,13 +184,14 @@ def describe(
     kind, params = parse_constraint(constraint)
     return kind.words.format(**{k: ', '.join(map(str, v)) if isinstance(v, list) else v for k, v in params.items()})
 
-# %% ../nbs/07_rewards.ipynb #9da3f846
+# %% ../nbs/07_rewards.ipynb #ac707d7a
 Groups = list[tuple[Prompt,list[str]]] # Responses to judge, gathered by their prompt
 
 class GroupReward:
     "A reward that can judge responses to several prompts in one call of `score_groups`."
     name, version, card = '', '', None
     parallel = 1 # Calls of `score_groups` that are useful at the same time
+    longest = 60. # Seconds that one such call may take
 
     async def score_groups(self, groups:Groups)->list[list]:
         "One list per group, one entry per response, in order."
@@ -346,14 +347,14 @@ async def evaluate(
     async def alone(prompt, response): return (await evaluate(reward, [(prompt, [response])], timeout))[0][0]
     return [await asyncio.gather(*(alone(prompt, r) for r in responses)) for prompt, responses in groups]
 
-# %% ../nbs/07_rewards.ipynb #f4202412
+# %% ../nbs/07_rewards.ipynb #d64ae832
 class RewardQueue:
     "One queue in front of a reward: batches, remembers, and turns failures into scores without a value."
     def __init__(self,
         reward:Reward, # Who judges
         max_batch:int=64, # Responses per call of the reward, at most
         wait:float|None=None, # Seconds to wait for more responses to share a call; None: what suits the reward
-        timeout:float=60., # Seconds for one call of the reward
+        timeout:float|None=None, # Seconds for one call of the reward; None: what suits the reward, or 60
         retries:int=2, # How often a failure that may pass is tried again
         cache:bool|int=True, # Scores to remember: True for 10,000
         pause:float=.5, # Seconds before the first retry, doubled for each further one
@@ -361,6 +362,7 @@ class RewardQueue:
     ):
         store_attr()
         if wait is None: self.wait = getattr(reward, 'wait', .01)
+        if timeout is None: self.timeout = getattr(reward, 'longest', 60.)
         self.name, self.card, self.lost, self.last = reward.name, reward.card, 0, None
         self.remember = 10_000 if cache is True else int(cache)
         self.known:OrderedDict[bytes,Score] = OrderedDict() # Scores, the least recently used first
@@ -655,7 +657,7 @@ def together(
     flops = [score_flops(card, s) for card, s in scored]
     return dict(tokens=sum(s.tokens for _, s in scored), details={'flops': None if None in flops else float(sum(flops))} if told else {})
 
-# %% ../nbs/07_rewards.ipynb #e40c53fd
+# %% ../nbs/07_rewards.ipynb #8f44a44f
 _taken = {'tokens', 'cached_tokens', 'flops'}
 
 class Combination(GroupReward):
@@ -665,6 +667,7 @@ class Combination(GroupReward):
         if len({*names}) < len(names) or not names or _taken & {*names}:
             raise InputError(f'its parts are named {names}', f'reward {name!r}', f"Give it parts with different names, other than {', '.join(sorted(_taken))}.")
         self.name, self.parts, self.parallel = name, parts, max(getattr(p, 'parallel', 1) for p in parts)
+        self.longest = sum(getattr(p, 'longest', 60.) for p in parts) # a gate asks one after the other
         self.version = f"{version}({', '.join(f'{p.name} {p.version}'.strip() for p in parts)})"
 
 # %% ../nbs/07_rewards.ipynb #96d5ec10
@@ -802,7 +805,7 @@ def check_server(
     except InputError as e: raise InputError(e.what, f'{where}: {e.where}', e.fix) from None
     read_key(api_key_env, f'{where}: api_key_env')
 
-# %% ../nbs/07_rewards.ipynb #3bcc1737
+# %% ../nbs/07_rewards.ipynb #2d08a281
 class RemoteReward(GroupReward):
     "A reward that a server computes."
     parallel = 4
@@ -817,7 +820,7 @@ class RemoteReward(GroupReward):
     ):
         check_server(url, api_key_env, name)
         store_attr()
-        self.url, self.client = url.rstrip('/'), None
+        self.url, self.client, self.longest = url.rstrip('/'), None, 4*timeout # a batch may take turns at the connections
 
     def __repr__(self): return f'{type(self).__name__}({self.name!r}, {self.url!r})'
 
@@ -839,21 +842,21 @@ async def close(self:RemoteReward)->None:
     client, self.client = self.client, None
     if client and client[0] is asyncio.get_running_loop(): await client[1].aclose()
 
-# %% ../nbs/07_rewards.ipynb #9c144d9f
+# %% ../nbs/07_rewards.ipynb #3ba9b915
 def parsed(
     status:int, # HTTP status
-    said:str, # The beginning of the body, without secrets
-    body:bytes, # The whole body
+    body:bytes, # What came with it, without secrets
     url:str, # Where it comes from
 )->Any: # The body as JSON
     "What a server answered, or the failure that it stands for."
+    said = body.decode('utf-8', 'replace')[:200]
     if status != 200:
         kind = RewardUnreachable if status in (408, 425, 429, 502, 503, 504) else RewardRaised if status >= 500 else RewardRefused
         raise kind(f'{url}: HTTP {status}: {said}')
     try: return json.loads(body)
     except ValueError: raise MalformedScores(f'{url}: no JSON: {said}') from None
 
-# %% ../nbs/07_rewards.ipynb #14097037
+# %% ../nbs/07_rewards.ipynb #3fc284b9
 @patch
 async def post(self:RemoteReward,
     path:str, # Appended to the address
@@ -866,8 +869,7 @@ async def post(self:RemoteReward,
     except httpx.ConnectTimeout: raise RewardUnreachable(f'{url}: no connection within {self.timeout:g} s') from None
     except httpx.TimeoutException: raise RewardTimeout(f'{url}: no answer within {self.timeout:g} s') from None
     except httpx.HTTPError as e: raise RewardUnreachable(f'{url}: {type(e).__name__}: {e}') from None
-    said = answer.text[:200].replace(key, '***') if key else answer.text[:200]
-    return parsed(answer.status_code, said, answer.content, url)
+    return parsed(answer.status_code, answer.content.replace(key.encode(), b'***') if key else answer.content, url)
 
 # %% ../nbs/07_rewards.ipynb #90a2e3be
 def regroup(
@@ -912,7 +914,7 @@ def scored(self:RemoteReward,
     score = as_score(self, value)
     return replace(score, **read_tokens(usage)) if isinstance(score, Score) else score
 
-# %% ../nbs/07_rewards.ipynb #36eba8f0
+# %% ../nbs/07_rewards.ipynb #1c96eedd
 spider = Prompt('spider', 'How many legs does a spider have?', reference='Eight.') # What servers are asked about before they are used
 
 def reward_remedy(
@@ -921,7 +923,8 @@ def reward_remedy(
 )->str: # A sentence
     "What to do about a reward that fails its check."
     if isinstance(error, (RewardUnreachable, RewardTimeout)): return 'Is the server running, and is the address right?'
-    if isinstance(error, RewardRefused): return f'Check the address, the model, and the key in {env}.' if env else 'Check the address and the model; a key goes into api_key_env.'
+    key = f'the key in {env}' if env else 'whether a key is needed (api_key_env)'
+    if isinstance(error, RewardRefused): return f'Check the address, the model, and {key}.'
     if isinstance(error, (MalformedScores, WrongScoreCount)): return 'Is this a server of the kind that the reward expects?'
     return 'Look into the log of the server.'
 
@@ -1020,6 +1023,16 @@ async def score_groups(self:VllmReward, groups:Groups)->list[list]:
     await self.probe()
     return regroup(groups, await asyncio.gather(*(self._one(seen(prompt), r) for prompt, responses in groups for r in responses)))
 
+# %% ../nbs/07_rewards.ipynb #60086963
+@patch
+async def check(self:VllmReward,
+    prompt:Prompt=spider, # A task like those to come
+    timeout:float=20., # Seconds for all of it
+):
+    "Raise the `RewardError` that says why the server can't be used, if so."
+    self.verdict = None
+    await check_score(self, prompt, timeout)
+
 # %% ../nbs/07_rewards.ipynb #458dad87
 def chat_text(
     tokenizer:str, # Folder or hub id of the reward model
@@ -1046,10 +1059,10 @@ class SglangReward(RemoteReward):
         self.model, self.guard = model, guard
         self.template = chat_text(template) if isinstance(template, str) else template
 
-# %% ../nbs/07_rewards.ipynb #afe30c5e
+# %% ../nbs/07_rewards.ipynb #49fa9408
 @patch
 async def score_groups(self:SglangReward, groups:Groups)->list[list]:
-    "One call for all responses; those with control tokens stay at home."
+    "One call for all responses but those with control tokens."
     flat = [controlled(r, self.guard) or self.template([asdict(m) for m in (*seen(prompt), Message('assistant', r))]) for prompt, rs in groups for r in rs]
     texts = [t for t in flat if isinstance(t, str)]
     answers = await self.post('/classify', {'model': self.model, 'text': texts}) if texts else []
@@ -1057,7 +1070,6 @@ async def score_groups(self:SglangReward, groups:Groups)->list[list]:
     rest = iter(answers)
     return regroup(groups, [t if isinstance(t, ControlToken) else self._read(next(rest)) for t in flat])
 
-# %% ../nbs/07_rewards.ipynb #0d0464d9
 @patch
 def _read(self:SglangReward, answer):
     "The score of one text."
@@ -1096,13 +1108,12 @@ class HttpReward(RemoteReward):
         **settings, # As for `RemoteReward`
     ): super().__init__(url, name, **settings)
 
-# %% ../nbs/07_rewards.ipynb #6c8d8912
+# %% ../nbs/07_rewards.ipynb #8491216e
 @patch
 def payload(self:HttpReward, prompt:Prompt, response:str)->dict:
     "What is sent about one response."
     return {'prompt': {k: v for k, v in asdict(prompt).items() if v}, 'response': response}
 
-# %% ../nbs/07_rewards.ipynb #6345e6e0
 @patch
 async def score_groups(self:HttpReward, groups:Groups)->list[list]:
     "One call for all responses."
@@ -1122,13 +1133,12 @@ class MetricServerReward(RemoteReward):
         super().__init__(url, name, **settings)
         self.batch_size, self.workers, self.reference = batch_size, workers, reference
 
-# %% ../nbs/07_rewards.ipynb #864836d1
+# %% ../nbs/07_rewards.ipynb #95f2a7a8
 @patch
 def validate(self:MetricServerReward, prompt:Prompt)->None:
     "The prompt needs a reference if the metric does."
     if self.reference: need_reference(prompt, self.name)
 
-# %% ../nbs/07_rewards.ipynb #d85612a9
 @patch
 async def score_groups(self:MetricServerReward, groups:Groups)->list[list]:
     "One call for all responses."
@@ -1217,18 +1227,26 @@ def weighed(
     mass = math.fsum(p for _, p in chances)
     return (math.fsum(value * p for value, p in chances) / mass if mass else math.nan), min(mass, 1.)
 
-# %% ../nbs/07_rewards.ipynb #14eda20e
+# %% ../nbs/07_rewards.ipynb #7f16da77
+def last_line(
+    tokens:list[dict[str,float]], # Log-probabilities at each token of a reply, the chosen token first
+)->list[dict[str,float]]: # Those of the last line that is not blank
+    "The tokens that may hold the verdict."
+    chosen = [next(iter(options), '') for options in tokens]
+    start = ''.join(chosen).rstrip().rfind('\n') + 1
+    return [options for options, end in zip(tokens, accumulate(map(len, chosen))) if end > start]
+
+# %% ../nbs/07_rewards.ipynb #0d7e9c9e
 def expected(
-    tokens:list[dict[str,float]], # For each token of the reply, the log-probabilities of what could stand there; empty if the server gives none
+    tokens:list[dict[str,float]], # Log-probabilities at each token of the reply, the chosen token first; empty if the server gives none
     values:dict[str,float], # What each answer is worth
     said:float, # What the answer in the text is worth
 )->tuple[float,float]|None: # Mean worth and mass of the token that gives the verdict; None if there is no such token
     "The verdict in the probabilities, or a `VerdictUnclear` if it is more likely none."
-    places = [weighed(options, values) for options in tokens if said in map(values.get, map(str.strip, options))]
-    if not places: return None
+    places = [weighed(options, values) for options in last_line(tokens) if said in map(values.get, map(str.strip, options))]
     likely = [place for place in places if place[1] >= .5]
-    if not likely: raise VerdictUnclear(f'only {max(mass for _, mass in places):.0%} of the probability is on verdicts')
-    return likely[-1]
+    if places and not likely: raise VerdictUnclear(f'only {max(mass for _, mass in places):.0%} of the probability is on verdicts')
+    return likely[-1] if likely else None
 
 # %% ../nbs/07_rewards.ipynb #7d8918b2
 def judged_cost(
@@ -1250,10 +1268,10 @@ def judge_failure(
              RewardTimeout: CallTimeout}
     return next((kind for kind, of in kinds.items() if isinstance(e, of)), RewardRaised)(f'{type(e).__name__}: {e}')
 
-# %% ../nbs/07_rewards.ipynb #9b91ab84
+# %% ../nbs/07_rewards.ipynb #43d5c884
 class ModelJudge(GroupReward):
     "What judges made of a language model have in common."
-    parallel = 4
+    parallel, longest = 4, 600. # a batch takes turns at the model, which has a time limit of its own for each call
     def __init__(self, model:Model, name:str, template:str, values:dict[str,float], seed:int):
         store_attr()
         self.card, digest = model.card, hashlib.sha256(template.encode()).hexdigest()[:8]
