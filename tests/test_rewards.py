@@ -14,9 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toa_nb import rewards as R
-from toa_nb.core import Completion, GenerationError, InputError, Prompt, RewardError, Score, Usage
+from toa_nb.analysis import frame
+from toa_nb.compute import Card, call_flops, reward_flops, scoring_cost
+from toa_nb.core import Completion, GenerationError, InputError, Prompt, ResponseTooLong, RewardError, Score, Usage
+from toa_nb.models import ChatModel, FakeModel
+from toa_nb.reward_models import serve_reward
+from toa_nb.run import Run, score
+from toa_nb.samplers import BestOfN
+from toa_nb.store import RunStore
 
 SKY = Prompt('sky', 'Why is the sky blue?')
+SMALL = Card('small', 1_000, 1_000, 1, 8, 1, 1, 8, 16, 32, head_rows=32, source='test')
+LARGE = Card('large', 9_000, 9_000, 3, 16, 2, 2, 8, 32, 32, head_rows=0, source='test')
 HALF = Prompt('half', 'What is half of one?', reference='1/2')
 
 
@@ -140,6 +149,12 @@ def test_a_queue_speaks_for_its_reward():
     assert (queue.name, queue.version, queue.card) == ('exact', '1', None)
     queue.validate(HALF)
     with pytest.raises(InputError, match='has no reference'): queue.validate(SKY)
+
+
+def test_how_long_a_batch_may_take_depends_on_the_reward():
+    remote, judge = R.HttpReward('http://x', timeout=30.), R.Judge(Fixed('5'))
+    assert [R.RewardQueue(r).timeout for r in (R.Exact(), remote, judge, R.Gate(remote, judge, rejected=0.))] == [60., 120., 600., 720.]
+    assert R.RewardQueue(judge, timeout=5.).timeout == 5.
 
 
 def test_memory_is_bounded():
@@ -272,12 +287,14 @@ def test_gate_keeps_failures_apart():
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
+    def do_GET(self): self.do_POST()
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+        asked = json.loads(self.rfile.read(int(self.headers.get('Content-Length', 0))) or 'null')
         self.server.asked.append((self.path, asked, self.headers.get('Authorization')))
         status, body = self.server.answer(self.path, asked)
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
+        self.send_header('Content-Type', 'application/json')
         self.send_header('Content-Length', str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -389,6 +406,10 @@ def test_a_key_is_sent_and_shown_nowhere(monkeypatch):
         score = asyncio.run(R.RewardQueue(reward, wait=0.).score(SKY, 'Air.'))
     assert server.asked[0][2] == 'Bearer sk-planted-secret'
     assert 'sk-planted' not in f'{got} {got!r} {score} {reward!r} {vars(reward)}' and '***' in str(got)
+    with serving(lambda path, asked: (401, b'.' * 170 + b'sk-planted-secret')) as server:
+        assert 'sk-p' not in str(ask(R.HttpReward(server.url, api_key_env='RM_KEY'), 'Air.'))
+    with serving(lambda path, asked: (200, {'scores': [None], 'errors': ['bad sk-planted-secret']})) as server:
+        assert 'sk-p' not in str(ask(R.HttpReward(server.url, api_key_env='RM_KEY'), 'Air.'))
     with pytest.raises(InputError, match='NO_SUCH_KEY is not set'): R.HttpReward('http://x', api_key_env='NO_SUCH_KEY')
     with pytest.raises(InputError) as e: R.HttpReward('http://me:hush@x/')
     assert 'hush' not in str(e.value)
@@ -397,7 +418,7 @@ def test_a_key_is_sent_and_shown_nowhere(monkeypatch):
 def test_a_remote_reward_works_in_one_loop_after_another():
     with serving(lambda path, asked: (200, {'scores': [1.] * len(asked['items'])})) as server:
         reward = R.HttpReward(server.url)
-        for _ in range(2): assert asyncio.run(reward.score(SKY, ['a'])) == [1.]
+        for _ in range(2): assert asyncio.run(reward.score(SKY, ['a']))[0].value == 1.
     gc.collect()
 
 
@@ -435,6 +456,195 @@ def test_a_comparison_needs_both_verdicts_and_counts_what_both_cost():
         assert score.value is None and score.error.startswith('VerdictUnclear: ') and score.tokens == 24
 
 
+def completion(text, *places, cached=0):
+    "A chat completion, with what could stand in the place of each of its tokens."
+    content = [{'token': next(iter(p)), 'logprob': math.log(next(iter(p.values()))), 'bytes': None,
+                'top_logprobs': [{'token': t, 'logprob': math.log(q), 'bytes': None} for t, q in p.items()]} for p in places]
+    return {'id': 'c', 'object': 'chat.completion', 'created': 1, 'model': 'judge', 'usage': {
+                'prompt_tokens': 90, 'completion_tokens': 2, 'total_tokens': 92, 'prompt_tokens_details': {'cached_tokens': cached}},
+            'choices': [{'index': 0, 'message': {'role': 'assistant', 'content': text}, 'finish_reason': 'stop',
+                         'logprobs': {'content': content} if places else None}]}
+
+
+@contextmanager
+def judging(answer, card=None):
+    "A judge behind a server that answers chat completions."
+    def route(path, asked): return (200, {'object': 'list', 'data': [{'id': 'judge'}]}) if path.endswith('/models') else answer(asked)
+    with serving(route) as server: yield server, ChatModel('judge', server.url + '/v1', temperature=0., retries=0, patience=0., card=card)
+
+
+def judge_all(judge, *responses, prompt=SKY):
+    async def main():
+        try: return (await R.evaluate(judge, [(prompt, list(responses))]))[0]
+        finally: await judge.model.close()
+    return asyncio.run(main())
+
+
+def test_a_judge_weighs_the_probabilities_that_a_server_gives():
+    reply = completion('Rating: 7', {'Rating': 1.}, {':': .9, '7': .1}, {' 7': .6, ' 3': .2, ' well': .2}, cached=64)
+    with judging(lambda asked: (200, reply), SMALL) as (server, model): score, = judge_all(R.Judge(model), 'Air.')
+    assert (server.asked[0][1]['logprobs'], server.asked[0][1]['top_logprobs']) == (True, 5)
+    assert (score.value, score.details['mass'], score.tokens) == (pytest.approx(.75 * 7 + .25 * 3), pytest.approx(.8), 28)
+    assert (score.details['cached_tokens'], score.details['flops']) == (64, call_flops(SMALL, 90, 2, 64).total)
+
+
+def test_digits_of_a_judge_that_thinks_aloud_are_no_ratings():
+    reply = completion('It has 7 flaws.\nRating:7', {'It has ': 1.}, {'7': 1.}, {' flaws.\n': 1.}, {'Rating': 1.}, {':7': .5, ':3': .5})
+    with judging(lambda asked: (200, reply)) as (_, model): score, = judge_all(R.Judge(model), 'Air.')
+    assert (score.value, score.details) == (7., {})
+
+
+def test_a_judge_reads_the_text_of_a_server_without_probabilities():
+    with judging(lambda asked: (200, completion('Rating: 7'))) as (_, model): score, = judge_all(R.Judge(model), 'Air.')
+    assert (score.value, score.tokens, score.details) == (7., 92, {})
+
+
+def test_a_rating_that_is_hardly_one_is_unclear_and_paid_for():
+    reply = completion('7', {'7': .1, 'I': .5, 'No': .4})
+    with judging(lambda asked: (200, reply)) as (_, model): score, = judge_all(R.Judge(model), 'Air.')
+    assert (score.error, score.tokens) == ('VerdictUnclear: only 10% of the probability is on verdicts', 92)
+
+
+def test_a_comparison_weighs_both_places():
+    def answer(asked):
+        mine_first = '<answer_A>\nmine' in asked['messages'][0]['content']
+        return 200, completion('A', {'A': .8, 'B': .2} if mine_first else {'A': .5, 'B': .4})
+    with judging(answer, SMALL) as (_, model): score, = judge_all(R.PairJudge(model, rival=lambda p: 'x'), 'mine')
+    assert (score.value, score.tokens) == (pytest.approx((.8 + 4 / 9) / 2), 184)
+    assert score.details == pytest.approx({'first': .8, 'second': 4 / 9, 'mass': .9, 'flops': 2. * call_flops(SMALL, 90, 2).total})
+
+
+@pytest.mark.parametrize('status, body, says', [
+    (401, {'error': {'message': 'no'}}, 'RewardRefused: AuthFailed'), (503, {}, 'RewardUnreachable: ServerFailed'),
+    (200, {'choices': []}, 'RewardRaised: NoChoices'), (200, completion(' '), 'VerdictUnclear: EmptyAnswer')])
+def test_what_goes_wrong_with_a_judge_is_told_in_the_words_of_rewards(status, body, says):
+    with judging(lambda asked: (status, body)) as (_, model): got, = judge_all(R.Judge(model), 'Air.')
+    assert (got.error if isinstance(got, Score) else f'{type(got).__name__}: {got}').startswith(says)
+
+
+def test_what_a_judge_cost_is_in_the_books_of_a_run_and_in_its_table(tmp_path):
+    reply = completion('7', {'7': 1.}, cached=64)
+    async def main(judge, model):
+        run = await Run([SKY], BestOfN(n=3), [FakeModel('a', card=SMALL)], judge, store=tmp_path/'r.db', name='r')
+        await model.close()
+        with RunStore(tmp_path/'r.db', 'r') as store: return run.progress.cost.reward_flops, frame(store)
+    with judging(lambda asked: (200, reply), SMALL) as (_, model): spent, df = asyncio.run(main(R.Judge(model), model))
+    assert df['reward'].tolist() == [7.] * 3
+    assert spent == df['guide_flops'].sum() == 3. * call_flops(SMALL, 90, 2, 64).total
+
+
+def test_a_judge_is_checked_through_its_model():
+    async def checked(judge):
+        try: await judge.check()
+        except RewardError as e: return f'{type(e).__name__}: {e}'
+        finally: await judge.model.close()
+    with judging(lambda asked: (200, completion('7'))) as (server, model):
+        assert asyncio.run(checked(R.Judge(model))) is None
+        other = ChatModel('other', server.url + '/v1')
+        assert asyncio.run(checked(R.Judge(other))).startswith(f'RewardRefused: UnknownModel: other: {server.url}/v1: there is no model')
+
+
+# --- what scores cost ---
+
+class Reading(R.GroupReward):
+    "Reads a number of tokens per response, some of them cached; fails for some responses."
+    def __init__(self, name, tokens, cached=0, card=None, fail=()): self.name, self.tokens, self.cached, self.card, self.fail = name, tokens, cached, card, fail
+    async def score_groups(self, groups):
+        score = Score('', 1., tokens=self.tokens, details={'cached_tokens': self.cached} if self.cached else None)
+        return [[ResponseTooLong('too long') if r in self.fail else score for r in rs] for _, rs in groups]
+
+
+FIRST, SECOND = float(reward_flops(SMALL, 24, 16)), float(reward_flops(LARGE, 30))
+
+
+def parts(**kw): return Reading('first', 8, 16, SMALL), Reading('second', 30, 0, LARGE, **kw)
+
+
+@pytest.mark.parametrize('made, tokens, flops', [
+    (lambda a, b: R.Weighted([(a, 1.), (b, 2.)]), 38, FIRST + SECOND),
+    (lambda a, b: R.Minimum([a, b]), 38, FIRST + SECOND),
+    (lambda a, b: R.Gate(a, b, rejected=0., at_least=1.), 38, FIRST + SECOND),
+    (lambda a, b: R.Gate(a, b, rejected=0., at_least=2.), 8, FIRST),
+    (lambda a, b: R.Minimum([R.Weighted([(a, 1.), (R.FunctionReward(lambda p, r: 1., 'one'), 1.)], name='inner'), b]), 38, FIRST + SECOND),
+    (lambda a, b: R.Minimum([a, b, Reading('third', 5)]), 43, None),
+], ids=['weighted', 'minimum', 'passed', 'rejected', 'nested', 'uncarded'])
+def test_a_combination_costs_what_its_parts_cost(made, tokens, flops):
+    [[score]] = asyncio.run(R.evaluate(made(*parts()), [(SKY, ['Air.'])]))
+    assert (score.tokens, score.details['flops'], score.details['tokens']['first' if 'first' in score.details else 'inner']) == (tokens, flops, 8)
+    assert scoring_cost([score], {}).reward_flops == flops
+
+
+def test_a_final_failure_keeps_what_the_other_parts_cost():
+    queue = R.RewardQueue(R.Minimum(parts(fail=['x'])), wait=0.)
+    score = asyncio.run(queue.score(SKY, 'x'))
+    assert (score.error, score.tokens, scoring_cost([score], {}).reward_flops) == ('ResponseTooLong: too long', 8, FIRST)
+
+
+def test_a_score_that_is_remembered_costs_nothing():
+    queue = R.RewardQueue(R.Minimum(parts()), wait=0.)
+    async def main(): return [await queue.score(SKY, 'x') for _ in range(2)]
+    assert [scoring_cost([s], {}).reward_flops for s in asyncio.run(main())] == [FIRST + SECOND, 0.]
+
+
+def test_a_reward_that_is_added_later_does_not_move_the_curve(tmp_path):
+    path = tmp_path/'r.db'
+    async def main():
+        await Run([SKY], BestOfN(n=2), [FakeModel('a', card=SMALL)], R.Weighted(list(zip(parts(), (1., 2.))), 'guide'), store=path, name='r',
+                  watch=[Reading('watch', 30, 0, LARGE)])
+        await score(path, 'r', Reading('held', 30, 0, LARGE), every=0)
+        with RunStore(path, 'r') as store: return frame(store), frame(list(store.samples('r')), cards={'a': SMALL}, reward='guide', reward_cards={
+            'watch': LARGE, 'held': LARGE})
+    for df in asyncio.run(main()):
+        assert df['guide_flops'].tolist() == [FIRST + SECOND] * 2
+        assert df['reward_flops'].tolist() == [FIRST + 3 * SECOND] * 2
+        assert (df['flops_with_reward'] - df['flops']).tolist() == [FIRST + SECOND] * 2
+
+
+def test_names_that_mean_something_in_the_details_are_no_names_of_parts():
+    with pytest.raises(InputError, match='other than cached_tokens, flops, tokens'): R.Minimum([Reading('flops', 1)])
+
+
+def test_tokens_that_a_server_had_cached_are_no_work():
+    cached = vllm(1.) | {'usage': {'prompt_tokens': 25, 'prompt_tokens_details': {'cached_tokens': 16}}}
+    with serving(lambda path, asked: (200, cached)) as server: score, = ask(R.VllmReward(server.url, 'rm', unit_scores=True), 'Air.')
+    assert (score.tokens, score.details) == (9, {'cached_tokens': 16})
+    with serving(lambda path, asked: (200, [{'embedding': [1.], 'meta_info': {'prompt_tokens': 25, 'cached_tokens': 16}}])) as server:
+        score, = ask(R.SglangReward(server.url, 'rm', lambda messages: 'x'), 'Air.')
+    assert (score.tokens, score.details) == (9, {'cached_tokens': 16})
+
+
+def test_what_a_served_reward_knows_about_its_scores_comes_through_http():
+    with serve_reward(R.Minimum(parts())) as server: score, = ask(R.HttpReward(server.url + '/score', name='far', version='1'), 'Air.')
+    details = {'first': 1., 'second': 1., 'tokens': {'first': 8, 'second': 30}, 'flops': FIRST + SECOND}
+    assert score == Score('far', 1., version='1', tokens=38, details=details)
+    with serve_reward(Reading('rm', 3, fail='x')) as server: score, = ask(R.HttpReward(server.url + '/score', name='far'), 'x')
+    assert score == Score('far', error='RewardRefused: ResponseTooLong: too long')
+
+
+# --- servers that are out ---
+
+def test_a_server_that_dies_is_out_until_it_answers_again():
+    def answer(path, asked): return 200, {'scores': [1.] * len(asked['items']), 'tokens': [0] * len(asked['items'])}
+    async def main(server):
+        queue = R.RewardQueue(R.HttpReward(server.url, name='rm'), wait=0., retries=0, patience=3, cache=False)
+        outs = []
+        for status in (200, 503, 503, 503, 200):
+            server.answer = answer if status == 200 else lambda path, asked: (503, {})
+            await queue.score(SKY, 'x')
+            outs.append(queue.out)
+        await queue.reward.close()
+        return outs
+    with serving(answer) as server: outs = asyncio.run(main(server))
+    assert [type(o) for o in outs] == [type(None)] * 3 + [R.RewardOut, type(None)]
+    assert str(outs[3]).startswith('rm is out: 3 responses in a row got no answer, the last one because of RewardUnreachable: http')
+
+
+def test_a_response_that_is_at_fault_itself_says_nothing_about_the_server():
+    queue = R.RewardQueue(Reading('rm', 1, fail='abc'), wait=0., patience=2)
+    async def main(): return [await queue.score(SKY, r) for r in 'abc']
+    assert all(s.error for s in asyncio.run(main())) and queue.out is None
+
+
 def test_an_overloaded_server_is_not_asked_about_every_response_by_itself():
     with serving(lambda path, asked: (429, {})) as server:
         assert {type(g) for g in ask(R.HttpReward(server.url), 'a', 'b', 'c')} == {R.RewardUnreachable}
@@ -457,3 +667,4 @@ def test_registry():
     assert {'constraints', 'exact', 'regex', 'json_schema', 'math_verify', 'vllm', 'sglang', 'http', 'metric_server', 'judge', 'win_rate'} <= set(R.rewards)
     with pytest.raises(InputError, match='It takes: .url'): R.reward('http', adress='x')
     assert R.reward('HTTP', url='http://x').name == 'http'
+    assert R.reward('HTTP', url='http://x', name='mine').name == 'mine'

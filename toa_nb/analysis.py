@@ -30,29 +30,35 @@ def _row(s):
     u = (c.usage.prompt_tokens, c.usage.completion_tokens, c.usage.cached_tokens) if c.usage else (None,) * 3
     return (*what, c.finish_reason, len(c.text or ''), True, *u, c.latency, c.attempts)
 
-# %% ../nbs/12_analysis.ipynb #dafbab7e
+# %% ../nbs/12_analysis.ipynb #9f561c87
+_of_score = ('reward', 'value', 'tokens', 'cached', 'own')
+
 def _from_samples(samples):
     "Rows of samples, and their scores by the position of the row."
-    scores = [(i, sc.reward, sc.value, sc.tokens, (sc.details or {}).get('cached_tokens', 0)) for i, s in enumerate(samples) for sc in s.scores]
-    return pd.DataFrame(map(_row, samples), columns=_raw), pd.DataFrame(scores, columns=['row', 'reward', 'value', 'tokens', 'cached'])
+    def cost(details): return details.get('cached_tokens', 0), -1 if details.get('flops', 0) is None else details.get('flops')
+    scores = [(i, sc.reward, sc.value, sc.tokens, *cost(sc.details or {})) for i, s in enumerate(samples) for sc in s.scores]
+    return pd.DataFrame(map(_row, samples), columns=_raw), pd.DataFrame(scores, columns=['row', *_of_score])
 
-# %% ../nbs/12_analysis.ipynb #fc870cff
+# %% ../nbs/12_analysis.ipynb #c710d1f8
 _rows_sql = """
 SELECT t.seq, tell.seq, t.prompt, t.number, model, kind, layer, action, parents, tree_parent, error, finish_reason, ifnull(length(text), 0), text IS NOT NULL,
        prompt_tokens, completion_tokens, cached_tokens, ifnull(latency, 0.), ifnull(attempts, 1)
 FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq LEFT JOIN tell ON tell.trial = t.seq
 WHERE p.run = (SELECT id FROM run WHERE name = ?)"""
 _scores_sql = """
-SELECT c.trial, c.reward, c.value, c.tokens, CASE WHEN details LIKE '%"cached_tokens"%' AND json_valid(details) THEN json_extract(details, '$.cached_tokens') ELSE 0 END
+SELECT c.trial, c.reward, c.value, c.tokens,
+       CASE WHEN details LIKE '%"cached_tokens"%' AND json_valid(details) THEN json_extract(details, '$.cached_tokens') ELSE 0 END,
+       CASE WHEN details LIKE '%"flops"%' AND json_valid(details)
+            THEN CASE json_type(details, '$.flops') WHEN 'null' THEN -1 ELSE json_extract(details, '$.flops') END END
 FROM prompt p JOIN trial t ON t.prompt = p.id JOIN score c ON c.trial = t.seq
 WHERE p.run = (SELECT id FROM run WHERE name = ?) ORDER BY c.trial, c.seq"""
 
-# %% ../nbs/12_analysis.ipynb #8442eaca
+# %% ../nbs/12_analysis.ipynb #d14cacbb
 def _from_store(store, run):
     "The same, of one run in a store, in the order in which its searches were told."
     df = pd.DataFrame(store._rows(_rows_sql, (run,)), columns=['seq', 'told', *_raw[1:]])
     df = df.iloc[np.lexsort((df['number'], df['told'].fillna(math.inf), df['prompt_id']))].reset_index(drop=True)
-    scores = pd.DataFrame(store._rows(_scores_sql, (run,)), columns=['seq', 'reward', 'value', 'tokens', 'cached']).drop_duplicates(['seq', 'reward'], keep='last')
+    scores = pd.DataFrame(store._rows(_scores_sql, (run,)), columns=['seq', *_of_score]).drop_duplicates(['seq', 'reward'], keep='last')
     scores.insert(0, 'row', pd.Series(df.index, df['seq']).reindex(scores.pop('seq')).to_numpy())
     df['prompt_id'] = df['prompt_id'].map({key: name for name, key in store._run(run)[1].items()})
     df['parents'] = [tuple(map(int, p.split(','))) if p else () for p in df['parents']]
@@ -69,9 +75,9 @@ def _rows_of(source, run):
     if not parts: return _from_samples([])
     return tuple(pd.concat(both, ignore_index=True) for both in zip(*parts))
 
-# %% ../nbs/12_analysis.ipynb #8265ca97
+# %% ../nbs/12_analysis.ipynb #554e6ce3
 _costs = ('calls', 'samples', 'prompt_tokens', 'cached_tokens', 'completion_tokens', 'tokens', 'flops', 'flops_uncached', 'flops_published',
-          'reward_flops', 'reward_tokens', 'seconds', 'money')
+          'reward_flops', 'guide_flops', 'reward_tokens', 'seconds', 'money')
 
 def _add_costs(df, cards):
     "The columns of what the models spent; calls without token counts add nothing."
@@ -86,21 +92,29 @@ def _add_costs(df, cards):
         for name, values in column_costs(cards.get(model), *(u[rows] for u in usage)).items(): out[name][rows] = values
     for name, values in out.items(): df[name] = values
 
-# %% ../nbs/12_analysis.ipynb #54fb86cd
+# %% ../nbs/12_analysis.ipynb #8cf754de
+def _scoring_flops(part, card):
+    "`score_flops` of the rows of scores by one reward, as an array; NaN where it is unknown."
+    read, cached, own = part['tokens'].to_numpy('int64'), part['cached'].fillna(0).to_numpy('int64'), part['own'].to_numpy(float)
+    by_card = column_reward_flops(card, read, cached) if card else np.where(read > 0, np.nan, 0.)
+    return np.where(np.isnan(own), by_card, np.where(own < 0, np.nan, own))
+
+# %% ../nbs/12_analysis.ipynb #36d6f59a
 def _add_scores(df, scores, rewards, reward_cards):
-    "A column of each reward, by the name that `rewards` gives it, NaN where it gave no score; and what scoring cost."
-    failed, flops, tokens = df['error'].notna().to_numpy(), np.zeros(len(df)), np.zeros(len(df), 'int64')
+    "A column of each reward, by the name that `rewards` gives it (the guide's first), NaN where it gave no score; and what scoring cost."
+    failed, tokens = df['error'].notna().to_numpy(), np.zeros(len(df), 'int64')
+    flops, guide = np.zeros((2, len(df)))
     for name, column in rewards.items():
         part = scores[scores['reward'] == name]
-        rows, read, value = part['row'].to_numpy(int), part['tokens'].to_numpy('int64'), np.full(len(df), np.nan)
+        rows, value = part['row'].to_numpy(int), np.full(len(df), np.nan)
         value[rows] = part['value'].to_numpy(float)
         df[column] = np.where(failed, np.nan, value)
-        card = reward_cards.get(name)
-        flops[rows] += column_reward_flops(card, read, part['cached'].fillna(0).to_numpy('int64')) if card else np.where(read > 0, np.nan, 0.)
-        tokens[rows] += read
-    df['reward_flops'], df['reward_tokens'] = flops, tokens
+        flops[rows] += (cost := _scoring_flops(part, reward_cards.get(name)))
+        if column == 'reward': guide[rows] = cost
+        tokens[rows] += part['tokens'].to_numpy('int64')
+    df['reward_flops'], df['guide_flops'], df['reward_tokens'] = flops, guide, tokens
 
-# %% ../nbs/12_analysis.ipynb #dfde82a0
+# %% ../nbs/12_analysis.ipynb #d5390a0a
 def _known_cards(models):
     "The cards of the models whose name is that of a card."
     def find(name):
@@ -133,11 +147,11 @@ def _only(names):
     if len(names) > 1: raise InputError(f'several rewards have scored these samples: {", ".join(names)}', 'reward', 'Name the one that chooses.')
     return next(iter(names), '')
 
-# %% ../nbs/12_analysis.ipynb #99c6c206
+# %% ../nbs/12_analysis.ipynb #2bb412db
 def frame(
     source:Any, # Samples, a `Run`, or a `RunStore`
     run:str|list[str]|None=None, # Take only these runs; None: all
-    cards:dict[str,Card|None]|None=None, # Card of each model, by the name used in trials; None: as the store says, or those that `compute.cards` knows by that name
+    cards:dict[str,Card|None]|None=None, # Card of each model, by the name used in trials; None: as the store says, else by that name in `compute.cards`
     reward:str='', # Name of the reward that guided, for the column `reward`; empty: as the store says, or the only one there is
     reward_cards:dict[str,Card|None]|None=None, # Card of each reward, by name; one that reads no tokens needs none; None: as the store says
     labels:dict[str,str]|None=None, # Method of each run, for the column `method`; else from its configuration, else the run's name
@@ -154,13 +168,13 @@ def frame(
     _add_scores(df, scores, {reward: 'reward'} | columns, judges if reward_cards is None else reward_cards)
     return _completed(df, reward, list(columns.values()), _labels(source, df['run'].unique(), labels), _categories(source, run, prompts))
 
-# %% ../nbs/12_analysis.ipynb #a1f4e746
+# %% ../nbs/12_analysis.ipynb #943ccd5f
 def _completed(df, reward, others, labels, categories):
     "The table with the columns that follow from others, in order."
     df['failed'], df['method'], df['tree_parent'] = df['error'].notna(), df['run'].map(labels), df['tree_parent'].astype('Int64')
     df['category'] = df['prompt_id'].map(categories) if categories else None
     df['order'] = df.groupby(['run', 'prompt_id'], sort=False).cumcount()
-    for column in ('flops', 'flops_published'): df[f'{column}_with_reward'] = df[column] + df['reward_flops']
+    for column in ('flops', 'flops_published'): df[f'{column}_with_reward'] = df[column] + df['guide_flops']
     df = df[[*_columns, *others, *_costs, 'flops_with_reward', 'flops_published_with_reward']]
     df.attrs = dict(reward=reward, others=others, unknown=sorted(df.loc[df['flops'].isna(), 'model'].unique()))
     return df
@@ -195,10 +209,10 @@ def _running(value, judged, y, k):
         out[:, i] = held.mean(1)
     return out
 
-# %% ../nbs/12_analysis.ipynb #f10ab978
-axes = dict(flops='FLOPs', flops_with_reward='FLOPs with the reward model', flops_uncached='FLOPs without prefix cache', flops_published='FLOPs as published',
-            flops_published_with_reward='FLOPs as published, with the reward model', tokens='tokens', samples='samples',
-            seconds='seconds of model time', money='cost')
+# %% ../nbs/12_analysis.ipynb #a3be129b
+axes = dict(flops='FLOPs', flops_with_reward='FLOPs with the guiding reward model', flops_uncached='FLOPs without prefix cache',
+            flops_published='FLOPs as published', flops_published_with_reward='FLOPs as published, with the guiding reward model',
+            tokens='tokens', samples='samples', seconds='seconds of model time', money='cost')
 
 def _check(df, x, y, k, judge, align='cost'):
     "Refuse what has no meaning, with a word about what has."

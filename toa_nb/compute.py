@@ -359,21 +359,23 @@ def generation_cost(
 
 # %% ../nbs/01_compute.ipynb #d36eff5e
 def score_flops(
-    card:Card, # The reward model
-    score:Score, # A score by it; `details['cached_tokens']` counts tokens that were computed for an earlier one
-)->int:
+    card:Card|None, # The reward model; None: unknown
+    score:Score, # A score by it; `details['flops']` is believed, `details['cached_tokens']` counts tokens that were computed for an earlier one
+)->float|None: # None: unknown
     "FLOPs of one score."
-    cached = (score.details or {}).get('cached_tokens', 0)
-    return reward_flops(card, score.tokens + cached, cached)
+    details = score.details or {}
+    if 'flops' in details: return details['flops']
+    if not score.tokens: return 0
+    cached = details.get('cached_tokens', 0)
+    return card and reward_flops(card, score.tokens + cached, cached)
 
 def scoring_cost(
     scores:tuple[Score,...]|list[Score], # Scores of a sample
     reward_cards:dict[str,Card|None], # Card of each reward, by name; one that reads no tokens needs none
 )->Cost:
     "What rewards spent on `scores`."
-    known = all(reward_cards.get(s.reward) for s in scores if s.tokens)
-    flops = float(sum(score_flops(reward_cards[s.reward], s) for s in scores if s.tokens)) if known else None
-    return Cost(reward_tokens=sum(s.tokens for s in scores), reward_flops=flops)
+    flops = [score_flops(reward_cards.get(s.reward), s) for s in scores]
+    return Cost(reward_tokens=sum(s.tokens for s in scores), reward_flops=None if None in flops else float(sum(flops)))
 
 # %% ../nbs/01_compute.ipynb #a7bff547
 def sample_cost(
