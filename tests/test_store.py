@@ -105,7 +105,7 @@ BAD = [(folder, 'rw', 'folder'), (folder, 'r', 'folder'), (missing_parent, 'rw',
        (text_file, 'rw', 'no run store'), (text_file, 'r', 'no run store'), (short_text_file, 'rw', 'no run store'),
        (other_database, 'rw', 'no run store'), (other_database, 'r', 'no run store'), (newer_version, 'rw', 'newer toa_nb'),
        (newer_version, 'r', 'newer toa_nb'), (cut_short, 'rw', 'damaged'), (cut_short, 'r', 'damaged'), (holes, 'rw', 'damaged'),
-       (holes, 'r', 'damaged'), (not_there, 'r', 'no store here'), (empty_file, 'r', 'no run store')]
+       (holes, 'r', 'damaged'), (not_there, 'r', 'no store here'), (empty_file, 'r', 'the file is empty')]
 
 
 @pytest.mark.parametrize('make,mode,says', BAD, ids=[f'{m.__name__}-{mode}' for m, mode, _ in BAD])

@@ -18,7 +18,7 @@ from .core import InputError, Prompt, Sample
 from .data import guide, only_reward, opened, ranked, samples_of
 from .store import RunStore
 
-# %% ../nbs/12_analysis.ipynb #72534f11
+# %% ../nbs/12_analysis.ipynb #35ec08d7
 _raw = ('run', 'prompt_id', 'number', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'error', 'finish_reason', 'length',
         'answered', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'seconds', 'calls')
 
@@ -26,7 +26,7 @@ def _row(s):
     "A sample as a plain row."
     t, c = s.trial, s.completion
     what = (s.run, s.prompt_id, t.number, t.model, t.kind, t.layer, t.action, t.parents, t.tree_parent, s.error)
-    if c is None: return (*what, None, 0, False, None, None, None, 0., 1)
+    if c is None: return (*what, None, 0, False, None, None, None, 0., s.attempts)
     u = (c.usage.prompt_tokens, c.usage.completion_tokens, c.usage.cached_tokens) if c.usage else (None,) * 3
     return (*what, c.finish_reason, len(c.text or ''), True, *u, c.latency, c.attempts)
 
@@ -53,14 +53,14 @@ SELECT c.trial, c.reward, c.value, c.tokens,
 FROM prompt p JOIN trial t ON t.prompt = p.id JOIN score c ON c.trial = t.seq
 WHERE p.run = (SELECT id FROM run WHERE name = ?) ORDER BY c.trial, c.seq"""
 
-# %% ../nbs/12_analysis.ipynb #d14cacbb
+# %% ../nbs/12_analysis.ipynb #13781fa8
 def _from_store(store, run):
     "The same, of one run in a store, in the order in which its searches were told."
-    df = pd.DataFrame(store._rows(_rows_sql, (run,)), columns=['seq', 'told', *_raw[1:]])
+    df = pd.DataFrame(store.query(_rows_sql, (run,)), columns=['seq', 'told', *_raw[1:]])
     df = df.iloc[np.lexsort((df['number'], df['told'].fillna(math.inf), df['prompt_id']))].reset_index(drop=True)
-    scores = pd.DataFrame(store._rows(_scores_sql, (run,)), columns=['seq', *_of_score]).drop_duplicates(['seq', 'reward'], keep='last')
+    scores = pd.DataFrame(store.query(_scores_sql, (run,)), columns=['seq', *_of_score]).drop_duplicates(['seq', 'reward'], keep='last')
     scores.insert(0, 'row', pd.Series(df.index, df['seq']).reindex(scores.pop('seq')).to_numpy())
-    df['prompt_id'] = df['prompt_id'].map({key: name for name, key in store._run(run)[1].items()})
+    df['prompt_id'] = df['prompt_id'].map({key: name for name, key in store.prompt_keys(run).items()})
     df['parents'] = [tuple(map(int, p.split(','))) if p else () for p in df['parents']]
     df.insert(0, 'run', run)
     return df[list(_raw)], scores[scores['row'].notna()]
@@ -501,7 +501,7 @@ def find(
     out.attrs = dict(total=_total(store, given), reward=given['reward'])
     return out.astype({'reward': float, 'tokens': 'Int64'})
 
-# %% ../nbs/12_analysis.ipynb #930d57b1
+# %% ../nbs/12_analysis.ipynb #48d423a5
 def _page(store, given, order, preview):
     "The rows of a page."
     where = _where(given)
@@ -519,7 +519,7 @@ def _total(store, given):
 def _named(store, sql, given):
     "Rows of a query with named values."
     names = re.findall(r':(\w+)', sql)
-    return store._rows(re.sub(r':\w+', '?', sql), [given[n] for n in names])
+    return store.query(re.sub(r':\w+', '?', sql), [given[n] for n in names])
 
 # %% ../nbs/12_analysis.ipynb #e74ff8cb
 published_source = 'arXiv 2412.17061: AlpacaEval, four small models, 64 to 768 samples, mean of the 10 best by ArmoRM'

@@ -334,7 +334,7 @@ def __add__(self:Cost, other:Cost)->Cost:
 
 _amounts = attrgetter(*(f.name for f in fields(Cost)))
 
-# %% ../nbs/01_compute.ipynb #a306847d
+# %% ../nbs/01_compute.ipynb #67ef503a
 def priced(
     usage:Usage, # Tokens of a call
     card:Card|None, # The card of its model; None: all is unknown
@@ -349,15 +349,14 @@ def priced(
 def generation_cost(
     sample:Sample, # A finished sample
     card:Card|None, # The card of its model; None: FLOPs and money are unknown
-    calls:int=1, # Calls made, where nothing came back that says so
 )->Cost:
     "What the language model spent on `sample`."
     done, usage = sample.completion, sample.completion and sample.completion.usage
-    if done is None: return Cost(calls=calls)
+    if done is None: return Cost(calls=sample.attempts)
     tokens = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) if usage else ()
     return Cost(int(sample.error is None), done.attempts, *tokens, seconds=done.latency, **(priced(usage, card) if usage else {}))
 
-# %% ../nbs/01_compute.ipynb #d36eff5e
+# %% ../nbs/01_compute.ipynb #a27ba776
 def score_flops(
     card:Card|None, # The reward model; None: unknown
     score:Score, # A score by it; `details['flops']` is believed, `details['cached_tokens']` counts tokens that were computed for an earlier one

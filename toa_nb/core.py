@@ -212,7 +212,7 @@ class Score:
         if self.value is not None and not math.isfinite(self.value):
             raise ScoreNotFinite(f'reward {self.reward!r} returned {self.value!r}')
 
-# %% ../nbs/00_core.ipynb #6ae696eb
+# %% ../nbs/00_core.ipynb #b1559f56
 @dataclass(frozen=True, slots=True)
 class Sample:
     "A trial, what came back, and how it was scored."
@@ -222,6 +222,7 @@ class Sample:
     completion:Completion|None=None # The answer; None if the call failed with nothing to keep
     error:str|None=None # `Kind: message` of a failed generation
     scores:tuple[Score,...]=() # One per reward that has judged it
+    attempts:int=1 # Calls made for it, where there is no completion that says so
 
     def value(self, reward:str)->float|None:
         "The score given by the reward of that name; None if it gave none."

@@ -488,12 +488,12 @@ def save_samples(
     "Write samples as JSON lines."
     return write_jsonl(map(asdict, samples_of(source, run)), path)
 
-# %% ../nbs/11_data.ipynb #0d2b3f43
+# %% ../nbs/11_data.ipynb #dc694027
 def _sample(row:dict)->Sample:
     "A sample from its line."
     trial = {**row['trial'], 'messages': tuple(Message(**m) for m in row['trial']['messages']), 'parents': tuple(row['trial']['parents'])}
     completion = row['completion'] and Completion(**{**row['completion'], 'usage': row['completion']['usage'] and Usage(**row['completion']['usage'])})
-    return Sample(row['run'], row['prompt_id'], Trial(**trial), completion, row['error'], tuple(Score(**s) for s in row['scores']))
+    return Sample(row['run'], row['prompt_id'], Trial(**trial), completion, row['error'], tuple(Score(**s) for s in row['scores']), row.get('attempts', 1))
 
 def load_samples(
     path:str|os.PathLike, # A file of `save_samples`

@@ -7,8 +7,8 @@ __all__ = ['STYLE', 'blank', 'ENGINES', 'CLIENT', 'x_names', 'y_names', 'aligns'
            'Panel', 'words', 'field', 'form', 'bar', 'side_by_side', 'number', 'file_field', 'found_files', 'Html',
            'cell', 'short', 'table', 'light', 'meter', 'picture', 'draw', 'image', 'help_of', 'setting', 'safe_label',
            'read_settings', 'as_code', 'spread', 'Rate', 'rates', 'guess', 'width', 'Projection', 'clock', 'project',
-           'call_cost', 'cards_of', 'wanted', 'stored_progress', 'enter_note', 'enter_samples', 'held', 'Look',
-           'RunPanel', 'failure_table', 'engine_help', 'entry', 'read_entry', 'server_fields', 'check_table', 'to_toml',
+           'call_cost', 'cards_of', 'wanted', 'stored_progress', 'enter_note', 'enter_samples', 'Look', 'RunPanel',
+           'failure_table', 'engine_help', 'entry', 'read_entry', 'server_fields', 'check_table', 'to_toml',
            'from_toml', 'Metered', 'read_metrics', 'Row', 'fetch', 'ServerPanel', 'start_row', 'by_gpu', 'gpu_words',
            'tail', 'reading', 'plain', 'where', 'store_code', 'fields_grid', 'CurvePanel', 'choose_values', 'follow',
            'tree_nodes', 'node_words', 'model_colours', 'shares', 'places', 'is_wide', 'canvas', 'beside', 'difference',
@@ -517,19 +517,6 @@ def enter_samples(p:Progress, name:str, samples:list[Sample], config:dict):
     for s in samples:
         for who, error in [(s.trial.model, s.error)] if s.error else [(c.reward, c.error) for c in s.scores if c.error]: note_failure(p.failures, who, error)
 
-# %% ../nbs/14_panels.ipynb #98e94ebe
-def held(
-    path:str|Path, # A store
-)->bool:
-    "Is a process writing the store now?"
-    import fcntl
-    try: lock = open(f'{path}-lock', 'rb')
-    except FileNotFoundError: return False
-    with lock:
-        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: return True
-    return False
-
 # %% ../nbs/14_panels.ipynb #fd0666aa
 class Look:
     "What a panel reads of a stored run, again and again: new samples only."
@@ -923,14 +910,14 @@ def follow(self:RunPanel):
         if figure := self.look.figure(): self.curve.value = picture(figure)
     else: self.following = self.background(self.watching(self.look))
 
-# %% ../nbs/14_panels.ipynb #a8116c17
+# %% ../nbs/14_panels.ipynb #a38d4ea0
 @patch
 async def watching(self:RunPanel, look:Look):
     "Frame after frame."
     while True:
         began, going = time.monotonic(), self.busy
         progress = await asyncio.to_thread(self.read, look)
-        self.elsewhere = not self.busy and progress.state == 'running' and held(self.path)
+        self.elsewhere = not self.busy and progress.state == 'running'
         self.paint(progress)
         if look.store and look.config['watch']: self.curve.add_class('toa-broad')
         await draw(self.curve, look.figure)
@@ -997,11 +984,11 @@ def numbers(self:RunPanel, p:Progress)->str:
     row = lambda texts: safe(' · '.join(t for t in texts if t))
     return f'{light(p.state if self.elsewhere else word, word)} {done}<br>{row(now)}<br><span class="toa-dim">{row(spent)}</span>'
 
-# %% ../nbs/14_panels.ipynb #dad27c93
+# %% ../nbs/14_panels.ipynb #d1bfd289
 @patch
 def word(self:RunPanel, p:Progress)->str:
     "The state of a run in a word or two."
-    if p.state == 'running' and not self.busy: return 'in another process' if self.elsewhere else 'cut off'
+    if p.state == 'running' and not self.busy: return 'in another process'
     return 'paused' if p.state == 'stopped' else p.state
 
 @patch

@@ -724,7 +724,7 @@ def _prompt(given:str|dict)->Prompt:
     extra = {k: v for k, v in given.items() if k in known_fields} | dict(messages=tuple(Message(m['role'], m['content']) for m in given.get('messages') or ()))
     return Prompt(str(given.get('id') or _digest(json.dumps(given, sort_keys=True))[:16]), **extra)
 
-# %% ../nbs/08_reward_models.ipynb #2cdd0a4b
+# %% ../nbs/08_reward_models.ipynb #efd4f177
 async def _answer(reward:Reward, path:str, body:dict)->dict:
     "What the server says to a request."
     if path == '/predict': items = [(dict(instruction=d['src'], source=d['src'], reference=d.get('ref')), d['mt']) for d in body['inputs']['data']]
@@ -734,7 +734,7 @@ async def _answer(reward:Reward, path:str, body:dict)->dict:
     else: found = await asyncio.gather(*(reward.score(*group) for group in groups))
     scores = [s if isinstance(s, (Score, RewardError)) else Score(reward.name, s) for group in found for s in group]
     good = [s if isinstance(s, Score) else None for s in scores]
-    return dict(scores=[s and s.value for s in good], errors=[None if g else f'{type(s).__name__}: {s}' for g, s in zip(good, scores)],
+    return dict(scores=[s and s.value for s in good], errors=[g.error if g else f'{type(s).__name__}: {s}' for g, s in zip(good, scores)],
                 tokens=[s.tokens if s else 0 for s in good], details=[s and s.details for s in good], reward=reward.name, version=reward.version)
 
 # %% ../nbs/08_reward_models.ipynb #4b6e842c

@@ -8,18 +8,20 @@ __all__ = ['SAME', 'Failures', 'kind_of', 'Progress', 'Run', 'named_reward', 're
            'print_progress', 'Scoring', 'open_scoring', 'some_done', 'score', 'stopped', 'choose_run', 'find_key',
            'stored_models', 'make_reward', 'stored_rewards', 'stored_reward', 'stored_run']
 
-# %% ../nbs/10_run.ipynb #eceb4d19
-import asyncio, re, signal, sys, threading, time
+# %% ../nbs/10_run.ipynb #258b9542
+import asyncio, os, re, signal, sys, threading, time
 from collections import deque
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from fastcore.basics import patch
 
-from .core import GenerationError, InputError, Prompt, ReplayError, Sample, Trial, outcome
+from .core import GenerationError, InputError, Prompt, ReplayError, RewardError, Sample, Trial, outcome
 from .compute import Budget, Cost, generation_cost, sample_cost, scoring_cost
-from .samplers import Method, methods
+from .samplers import Method, method_from, methods
+from .models import as_card, check_env_name, check_url, models_from, read_table
 from .templates import Templates
 from .rewards import RewardQueue, reward as reward_from
 from .store import BRISK, PATIENT, RunStore, digest
@@ -427,7 +429,7 @@ def spent(self:Run, active:Active)->bool:
         if (name := per_run.exhausted(replace(p.cost, samples=p.samples + self.out), self.seconds_before + p.seconds)): self.stop(name)
     return self.stopping or self.limit(active) is not None
 
-# %% ../nbs/10_run.ipynb #38ce6819
+# %% ../nbs/10_run.ipynb #34e972d4
 @patch
 async def work(self:Run, active:Active, trial:Trial, sample:Sample|None):
     "One trial: generate, store, score, store, tell."
@@ -439,7 +441,7 @@ async def work(self:Run, active:Active, trial:Trial, sample:Sample|None):
         await self.store.scored(self.name, name, trial.number, scores)
         await stored
         sample = replace(sample, scores=tuple(scores))
-        if any(s.tokens for s in scores): self.pay(active, scoring_cost(scores, self.reward_cards))
+        if any(s.tokens or s.details for s in scores): self.pay(active, scoring_cost(scores, self.reward_cards))
     self.store.told(self.name, name, trial.number)
     active.sampler.tell(trial, outcome(sample, self.reward.name))
     self.count(active, sample, resumed)
@@ -452,18 +454,19 @@ async def judged(self:Run, prompt:Prompt, response:str)->list:
     if len(self.queues) == 1: return [await self.queues[0].score(prompt, response)]
     return await asyncio.gather(*(q.score(prompt, response) for q in self.queues))
 
-# %% ../nbs/10_run.ipynb #dbe0e807
+# %% ../nbs/10_run.ipynb #8e254a99
 @patch
 async def generate(self:Run, active:Active, trial:Trial)->tuple[Sample, asyncio.Future]:
     "Call the model, and store what came back; the future is done when the disk has it."
-    name, completion, error = active.prompt.id, None, None
+    name, completion, error, attempts = active.prompt.id, None, None, 1
     try: completion = await self.models[trial.model].generate(trial.messages, seed=trial.seed)
-    except Exception as e: completion, error = getattr(e, 'completion', None), f'{type(e).__name__}: {e}'
+    except Exception as e: completion, error, attempts = getattr(e, 'completion', None), f'{type(e).__name__}: {e}', getattr(e, 'attempts', 1)
     finally:
         self.calls[trial.model] -= 1
         self.progress.in_flight -= 1
         self.wake.set()
-    stored, sample = self.store.completed(self.name, name, trial.number, completion, error), Sample(self.name, name, trial, completion, error)
+    stored = self.store.completed(self.name, name, trial.number, completion, error, attempts)
+    sample = Sample(self.name, name, trial, completion, error, attempts=attempts)
     self.pay(active, generation_cost(sample, self.cards[trial.model]))
     return sample, stored
 
@@ -563,7 +566,7 @@ def enter(self:Run, name:str, note:dict):
     if note['best'] is not None: p.best[name] = note['best']
     for who, kind, count, first in note['failures']: note_failure(p.failures, who, first, count)
 
-# %% ../nbs/10_run.ipynb #e8d184b0
+# %% ../nbs/10_run.ipynb #6a8a5856
 @patch
 async def session(self:Run)->Run:
     "Run until done, stopped or failed."
@@ -572,7 +575,7 @@ async def session(self:Run)->Run:
         self.prepare()
         p.target = self.wanted*len(self.prompts)
         self.settle()
-        if self.check_first: await self.check_models()
+        if self.check_first: await self.check_all()
         self.store.set_status(self.name, 'running')
         await self.feed()
         p.state = 'stopped' if self.stopping else 'finished'
@@ -597,16 +600,17 @@ def set_up(self:Run):
     self.reward_cards = {r.name: r.card for r in [self.reward, *self.watch]}
     self.free_of_charge = replace(self.budget, per_run=None) == Budget()
 
-# %% ../nbs/10_run.ipynb #a9ad0a22
+# %% ../nbs/10_run.ipynb #ed854727
 @patch
-async def check_models(self:Run):
+async def check_all(self:Run):
     "One cheap call per endpoint; raises the first failure, which names all."
     checks = {n: m.check() for n, m in self.models.items() if hasattr(m, 'check')}
+    checks |= {r.name: r.check(self.prompts[0]) for r in [self.reward, *self.watch] if hasattr(r, 'check')}
     results = await asyncio.gather(*checks.values(), return_exceptions=True)
     bad = {n: r for n, r in zip(checks, results) if isinstance(r, BaseException)}
     if not bad: return
     first = next(iter(bad.values()))
-    if len(bad) == 1 or not isinstance(first, GenerationError): raise first
+    if len(bad) == 1 or not isinstance(first, (GenerationError, RewardError)): raise first
     raise type(first)('; '.join(f'{n}: {e}' for n, e in bad.items()))
 
 # %% ../nbs/10_run.ipynb #6576fd45
@@ -624,7 +628,7 @@ async def put_away(self:Run):
     finally:
         if self.store is not self.store_at: self.store.close()
 
-# %% ../nbs/10_run.ipynb #8d887a9e
+# %% ../nbs/10_run.ipynb #8229e985
 @patch
 def stop(self:Run,
     why:str, # `cancelled`, or the limit that is reached
@@ -637,7 +641,7 @@ def stop(self:Run,
 @patch
 def give_up(self:Run):
     "Stop now."
-    if not self.giving_up: self.task.cancel()
+    if not self.giving_up: self.task.get_loop().call_soon(self.task.cancel) # after the first step of a session that was started just now
     self.giving_up = True
 
 # %% ../nbs/10_run.ipynb #aedc7441
@@ -790,7 +794,7 @@ def open_scoring(
     store.event(run, None, 'reward', {'name': queue.name, 'version': now, 'card': card and asdict(card)})
     return Scoring(run, queue.name, store.count(run))
 
-# %% ../nbs/10_run.ipynb #35fc4d17
+# %% ../nbs/10_run.ipynb #f2a99495
 @patch
 async def judge(self:Scoring,
     store:RunStore, # Open for writing
@@ -803,6 +807,7 @@ async def judge(self:Scoring,
     await store.scored(self.run, prompt.id, record.trial.number, [score])
     self.scored += score.value is not None
     if score.error: note_failure(self.failures, score.reward, score.error)
+    if queue.out: raise queue.out
 
 # %% ../nbs/10_run.ipynb #96d524d3
 @patch
@@ -851,13 +856,6 @@ async def stopped(task:asyncio.Task):
     "Make sure that a task has ended."
     task.cancel()
     await asyncio.wait([task])
-
-# %% ../nbs/10_run.ipynb #24e8a736
-import os
-from collections.abc import Iterable
-
-from .models import as_card, check_env_name, check_url, models_from, read_table
-from .samplers import method_from
 
 # %% ../nbs/10_run.ipynb #392f2044
 def choose_run(

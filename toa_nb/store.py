@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'APPLICATION_ID', 'VERSION', 'COLUMNS', 'INSERT', 'REMEDIES', 'CHECKED', 'GROUP', 'BRISK', 'PATIENT', 'PAGE',
-           'TRIALS', 'SCORES', 'digest', 'TrialRow', 'RunStore']
+           'TRIALS', 'SCORES', 'digest', 'TrialRow', 'held', 'RunStore']
 
 # %% ../nbs/09_store.ipynb #e62a9fb7
 import asyncio, hashlib, json, os, queue, sqlite3, threading, time, weakref
@@ -97,8 +97,9 @@ def _trouble(
     "The error that says what is wrong with the store at `path`."
     return exc(f'{path}: {what}' + (f'. {fix}' if fix else ''))
 
-# %% ../nbs/09_store.ipynb #55ee60dc
+# %% ../nbs/09_store.ipynb #9c6d405e
 REMEDIES = {
+    'empty': ('the file is empty: whoever made it has written nothing yet', 'Try again in a moment, or give the path of another store.'),
     'not a database': ('this file is no run store', 'Give the path of a store, or of a file that does not exist yet.'),
     'malformed': ('the store is damaged', 'Restore a copy made with `backup`, or save what is readable with the command `sqlite3 FILE .recover`.'),
     'no such': ('the store is damaged: a table or a column is missing', 'Restore a copy made with `backup`.'),
@@ -168,7 +169,7 @@ def _open_reader(
 # %% ../nbs/09_store.ipynb #e61fbb80
 CHECKED = 64_000_000
 
-# %% ../nbs/09_store.ipynb #26572a97
+# %% ../nbs/09_store.ipynb #8961c783
 def _check_file(
     path:Path, # An existing file
     mode:str, # 'rw' or 'r'
@@ -177,6 +178,7 @@ def _check_file(
     with _translating(path), closing(_open_reader(path, look=True)) as db:
         app, version = (db.execute(f'PRAGMA {name}').fetchone()[0] for name in ('application_id', 'user_version'))
         empty = mode == 'rw' and app == version == db.execute('SELECT count(*) FROM sqlite_master').fetchone()[0] == 0
+        if mode == 'r' and not db.execute('SELECT count(*) FROM sqlite_master').fetchone()[0]: raise _trouble(path, *REMEDIES['empty'])
         if app != APPLICATION_ID and not empty: raise _trouble(path, *REMEDIES['not a database'])
         if version > VERSION:
             raise _trouble(path, f'written by a newer toa_nb (tables of version {version}, this one knows {VERSION})', 'Update toa_nb.')
@@ -237,6 +239,19 @@ def _unlock(
     "Remove the lock file, then let go of the lock."
     Path(f'{path}-lock').unlink(missing_ok=True)
     os.close(fd)
+
+# %% ../nbs/09_store.ipynb #98e94ebe
+def held(
+    path:str|Path, # A store
+)->bool:
+    "Is a process writing the store now?"
+    import fcntl
+    try: lock = open(f'{path}-lock', 'rb')
+    except FileNotFoundError: return False
+    with lock:
+        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError: return True
+    return False
 
 # %% ../nbs/09_store.ipynb #c93659f6
 def _open_writer(
@@ -542,14 +557,15 @@ def _asked(self:RunStore, run, prompt_id, number)->_Asked:
     if not found: raise _trouble(self.path, f'trial {number} of {prompt_id!r} in run {run!r} was never asked')
     return _Asked(*found[0])
 
-# %% ../nbs/09_store.ipynb #2661a948
+# %% ../nbs/09_store.ipynb #02e2f4b0
 def _sample_row(
     seq:int, # Key of the trial
     c:Completion|None, # The answer
     error:str|None, # `Kind: message` of a failure
+    attempts:int, # Calls made, where there is no answer that says so
 )->tuple: # Its row
     "What came back, for the table."
-    if c is None: return (seq, *[None] * 11, error)
+    if c is None: return (seq, *[None] * 9, attempts, None, error)
     u = c.usage or Usage(None, None, None)
     return (seq, c.text, u.prompt_tokens, u.completion_tokens, u.cached_tokens, c.finish_reason, c.latency, c.endpoint, c.served_model, c.seed,
             c.attempts, c.logprob, error)
@@ -569,20 +585,20 @@ def _later(self:RunStore, rows)->asyncio.Future:
     "Queue `rows`; the future is resolved when the disk has them."
     return self._queue(rows, asyncio.get_running_loop().create_future())
 
-# %% ../nbs/09_store.ipynb #6e68f779
+# %% ../nbs/09_store.ipynb #5a4d39bf
 @patch
-def _answer(self:RunStore, run, prompt_id, number, completion, error, scores)->asyncio.Future:
+def _answer(self:RunStore, run, prompt_id, number, completion, error, scores=(), attempts=1)->asyncio.Future:
     "Queue what came back for a trial."
     if completion is None and not error: raise _trouble(self.path, f'trial {number} of {prompt_id!r} has neither a completion nor an error')
     with self._guard:
         asked = self._asked(run, prompt_id, number)
         if asked.answered: raise _trouble(self.path, f'trial {number} of {prompt_id!r} in run {run!r} was answered before')
-        rows = [('sample', _sample_row(asked.seq, completion, error))]
+        rows = [('sample', _sample_row(asked.seq, completion, error, attempts))]
         done = self._later(rows + [('score', _score_row(asked.seq, self._tick(), s)) for s in scores])
         asked.answered, self._open[run, prompt_id, number] = True, asked
         return done
 
-# %% ../nbs/09_store.ipynb #97061378
+# %% ../nbs/09_store.ipynb #305c12a0
 @patch
 def completed(self:RunStore,
     run:str, # Name of the run
@@ -590,9 +606,10 @@ def completed(self:RunStore,
     number:int, # Number of the trial
     completion:Completion|None=None, # The answer; None if there is nothing to keep
     error:str|None=None, # `Kind: message` if the generation failed
+    attempts:int=1, # Calls made, where there is no completion that says so
 )->asyncio.Future: # Done when it is on the disk
     "Queue what a trial brought; await the future to know that the disk has it."
-    return self._answer(run, prompt_id, number, completion, error, ())
+    return self._answer(run, prompt_id, number, completion, error, attempts=attempts)
 
 # %% ../nbs/09_store.ipynb #c723ef30
 @patch
@@ -677,7 +694,7 @@ SCORES = """
 SELECT c.trial, c.seq, reward, value, error, version, tokens, details FROM trial t JOIN score c ON c.trial = t.seq
 WHERE (t.prompt, t.number) > (?, ?) AND (t.prompt, t.number) <= (?, ?) ORDER BY t.prompt, t.number, c.seq"""
 
-# %% ../nbs/09_store.ipynb #3ee5c1b8
+# %% ../nbs/09_store.ipynb #8654e093
 @dataclass(slots=True)
 class _Record:
     "Everything stored about a trial."
@@ -690,11 +707,12 @@ class _Record:
     completion:Completion|None # The answer
     error:str|None # Why there is none that can be used
     scores:list # Pairs of when and score
+    attempts:int # Calls made for it
 
     @property
     def row(self): return TrialRow(self.trial, self.digest)
 
-# %% ../nbs/09_store.ipynb #2b907566
+# %% ../nbs/09_store.ipynb #bd7acd0a
 def _record(
     row:tuple, # From the query `TRIALS`
     scores:dict[int,list], # The scores of the page, by trial
@@ -705,7 +723,7 @@ def _record(
     text, read, written, cached, finish_reason, latency, endpoint, served, sent, attempts, logprob, error = row[14:]
     usage = None if read is None else Usage(read, written, cached)
     completion = None if text is None else Completion(text, usage, finish_reason, latency, endpoint, served, sent, attempts, logprob)
-    return _Record(prompt, seq, told, sha, trial, answered is not None, completion, error, scores.get(seq, ()))
+    return _Record(prompt, seq, told, sha, trial, answered is not None, completion, error, scores.get(seq, ()), attempts or 1)
 
 # %% ../nbs/09_store.ipynb #f49bcd70
 @patch
@@ -723,11 +741,11 @@ def _records(self:RunStore, run, prompt_id=None)->Iterator[_Record]:
         for row in page: yield _record(row, scores)
         after = last
 
-# %% ../nbs/09_store.ipynb #d195fa76
+# %% ../nbs/09_store.ipynb #e1b60274
 def _sample(run, prompt_id, r, until=None):
     "The sample of a record, with the scores that it had at `until`."
     newest = {s.reward: s for seq, s in r.scores if until is None or seq < until}
-    return Sample(run, prompt_id, r.trial, r.completion, r.error, tuple(newest.values()))
+    return Sample(run, prompt_id, r.trial, r.completion, r.error, tuple(newest.values()), 1 if r.completion else r.attempts)
 
 # %% ../nbs/09_store.ipynb #1435c6e8
 @patch
@@ -833,15 +851,32 @@ def set_status(self:RunStore,
         self._queue([('event', (self._tick(), self._run(run)[0], None, 'status', _json({'status': status, 'seconds': seconds})))], done := Future())
     done.result()
 
-# %% ../nbs/09_store.ipynb #f9f9e5be
+# %% ../nbs/09_store.ipynb #9592ae8f
 @patch
 def runs(self:RunStore)->list[dict]: # Each with name, created, prompts, status and seconds
-    "The runs of the store, oldest first."
-    found = []
+    "The runs of the store, oldest first. A run that nobody writes any more, although it didn't end, is `cut off`."
+    found, alive = [], held(self.path)
     for name, created, prompts in self._rows('SELECT name, created, (SELECT count(*) FROM prompt WHERE run = run.id) FROM run ORDER BY id'):
         states = [value for kind, value in self.events(name) if kind == 'status']
         found.append({'name': name, 'created': created, 'prompts': prompts} | (states[-1] if states else {'status': 'new', 'seconds': None}))
+        if found[-1]['status'] == 'running' and not alive: found[-1]['status'] = 'cut off'
     return found
+
+# %% ../nbs/09_store.ipynb #8e73bf2c
+@patch
+def query(self:RunStore,
+    sql:str, # A SELECT over the tables of the store
+    values:tuple=(), # For the question marks in it
+)->list[tuple]: # All rows; texts as they were given
+    "The answer to a query."
+    return self._rows(sql, values)
+
+@patch
+def prompt_keys(self:RunStore,
+    run:str, # Name of the run
+)->dict[str,int]: # By prompt id, in the order of `create_run`
+    "The keys of a run's prompts in the tables."
+    return dict(self._run(run)[1])
 
 # %% ../nbs/09_store.ipynb #963262f7
 @patch

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Node', 'Response', 'Arm', 'score', 'squash', 'Spread', 'TOA', 'TreeSampler', 'path', 'describe', 'tree_text']
 
-# %% ../nbs/04_tree.ipynb #8e4505d1
+# %% ../nbs/04_tree.ipynb #a4985ca5
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from fastcore.basics import patch
@@ -176,16 +177,23 @@ def revisit(self:TreeSampler, at:Response):
         arm.visits, arm.total, arm.count = known.visits, known.total, known.count
         at.arms.append(arm)
 
-# %% ../nbs/04_tree.ipynb #f0c3f690
+# %% ../nbs/04_tree.ipynb #9b225d81
 @patch
 def plan(self:TreeSampler, up:list[str])->Step|None:
-    if len(self.outstanding) >= self.method.parallel or (arm := self.select(up)) is None: return None
+    if len(self.outstanding) >= self.method.parallel or (arm := self.select(self.fair(up))) is None: return None
     above = arm.above.number
     messages, parents, kind = bare(self) if arm.fresh or above is None else refine(self, above)
     self.paths[self.asked] = arm
     self.layers[arm.layer] = self.layers.get(arm.layer, 0) + 1
     for node in path(arm): node.pending += 1
     return Step(arm.model, messages, parents, kind, arm.layer, f'{arm.model}_layer_{arm.layer}', above)
+
+@patch
+def fair(self:TreeSampler, up:list[str])->list[str]:
+    "Those of `up` that have fewer than half of the trials that may be out; all, if there is no choice."
+    if len(up) == 1: return up
+    out = Counter(t.model for t in self.outstanding.values())
+    return [m for m in up if out[m] < (self.method.parallel + 1)//2]
 
 # %% ../nbs/04_tree.ipynb #b33430a2
 def path(
