@@ -19,7 +19,7 @@ from toa_nb.tree import TOA
 PASSING = dict(
     error500=('ServerFailed', 'HTTP 500: internal error'), error503=('ServerFailed', 'HTTP 503: overloaded'),
     rate_limit=('RateLimited', 'HTTP 429: too many requests'), rate_limit_after=('RateLimited', 'HTTP 429: too many requests'),
-    hang=('CallTimeout', 'no whole answer within 0.1 s'), trickle=('CallTimeout', 'no whole answer within 0.1 s'),
+    hang=('CallTimeout', 'no whole answer within 0.3 s'), trickle=('CallTimeout', 'no whole answer within 0.3 s'),
     reset=('ConnectionFailed', ''), cut=('ConnectionFailed', ''), truncated=('MalformedAnswer', 'the answer is not JSON'),
     html=('MalformedAnswer', 'the answer is not JSON: <html>'), error200=('MalformedAnswer', 'worker lost'),
     no_choices=('NoChoices', 'the list of choices is empty'))
@@ -41,7 +41,7 @@ def tasks(n): return [Prompt(f'p{i}', f'Write about the number {i}.') for i in r
 
 def chat_model(name, url):
     "A model with the patience of a test."
-    m = ChatModel(name, url, timeout=.1, retries=2, patience=.1)
+    m = ChatModel(name, url, timeout=.3, retries=2, patience=.1)
     m.sleep = lambda seconds: asyncio.sleep(seconds/100)
     for lane in m.ready().lanes: lane.breaker.pause, lane.breaker.longest = .02, .1
     return m
@@ -97,8 +97,8 @@ def test_a_fault_that_begins_in_the_middle(kind, tmp_path):
 
 @pytest.mark.parametrize('kind', FAULTS)
 def test_a_model_whose_fault_ends_in_the_middle_is_taken_back(kind, tmp_path):
-    run, samples = asyncio.run(driven(tmp_path, [Fault(kind, model='b', stop=12, retry_after=.02)], TOA(n=20)))
-    assert run.progress.state == 'finished' and len(good(samples)) == 6*20
+    run, samples = asyncio.run(driven(tmp_path, [Fault(kind, model='b', stop=6, retry_after=.02)], TOA(n=30)))
+    assert run.progress.state == 'finished' and len(good(samples)) == 6*30
     assert good(samples, 'b'), 'b works again'
 
 
