@@ -667,15 +667,23 @@ def find(
         if name.casefold() in (key.casefold(), model.hub.casefold(), *map(str.casefold, model.aliases)): return key, model
     raise InputError(f'there is no reward model {name!r}', 'reward model', f"Known are: {', '.join(known)}; or give a folder.")
 
-# %% ../nbs/08_reward_models.ipynb #3837e991
+# %% ../nbs/08_reward_models.ipynb #95615097
 def _fetch(source:str, revision:str|None)->tuple[Path,str]:
     "The folder of a model, and what to call its weights in a version."
     if (folder := Path(source).expanduser()).is_dir(): return folder, f'{folder.name}@{revision or "local"}'
-    from huggingface_hub import snapshot_download
     small = ['*.json', '*.jinja', '*.txt', '*.model']
-    folder = Path(snapshot_download(source, revision=revision, allow_patterns=[*small, '*.safetensors']))
-    if not any(folder.glob('*.safetensors')): folder = Path(snapshot_download(source, revision=folder.name, allow_patterns=[*small, '*.bin']))
+    folder = _download(source, revision, [*small, '*.safetensors'])
+    if not any(folder.glob('*.safetensors')): folder = _download(source, folder.name, [*small, '*.bin'])
     return folder, f'{source}@{folder.name[:12]}'
+
+def _download(source:str, revision:str|None, patterns:list[str])->Path:
+    "The folder into which the hub's client puts these files."
+    from huggingface_hub import snapshot_download
+    try: return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    except (OSError, ValueError) as e:
+        at, why = f' at {revision!r}' if revision else '', next(iter(str(e).splitlines()), type(e).__name__)
+        raise InputError(f'the hub does not give {source!r}{at} ({why.rstrip(".")})', 'reward model',
+                         'Check id and revision; for a gated model accept its licence and set HF_TOKEN; without a network give a folder.') from None
 
 # %% ../nbs/08_reward_models.ipynb #3f3c4987
 def _place(config:dict, dtype:str|None, device:str|None)->tuple[Any,str]:
