@@ -1,24 +1,29 @@
 """Scoring many responses to one prompt: one at a time, in plain padded batches of 8, and with toa_nb, on the same random weights in one run.
 
-    python benchmarks/reward_models.py [--prompts 2] [--lengths uniform|log] [--device cpu|cuda] [--dtype float32] [--shape 100m|1b|8b]
+    python benchmarks/reward_models.py [--prompts 2] [--lengths uniform|log|recorded] [--device cpu|cuda] [--dtype float32] [--shape 100m|1b|8b]
 
 Sixteen responses of 30 to 600 tokens to each prompt of 300 tokens. `uniform` draws every length equally often (mean 315), `log` draws short ones more often
-(mean 190). The table ends with what token counts alone allow: the ratio of the tokens that each way must read. On a CPU, time follows that ratio.
+(mean 190), `recorded` takes those of the real answers that the first tutorial replays, where they have 30 tokens or more (mean 83). The table ends with what
+token counts alone allow: the ratio of the tokens that each way must read. On a CPU, time follows that ratio.
 """
 import argparse
 import random
 import time
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from toa_nb.core import Prompt
+from toa_nb.data import load_samples
 from toa_nb.reward_models import ChatTemplate, LinearHead, TextScorer
 
 SHAPES = {'100m': dict(hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12, num_key_value_heads=12, vocab_size=32000),
           '1b': dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8, vocab_size=128256),
           '8b': dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8, vocab_size=128256)}
+
+RECORDED = [s.completion.usage.completion_tokens for s in load_samples(Path(__file__).parents[1]/'nbs'/'tutorials'/'replay.jsonl') if s.completion]
 
 
 def tokenizer():
@@ -33,6 +38,7 @@ def tokenizer():
 
 def lengths(kind, n, rng):
     if kind == 'uniform': return [rng.randint(30, 600) for _ in range(n)]
+    if kind == 'recorded': return rng.sample([k for k in RECORDED if k >= 30], n)
     return [round(30*20**rng.random()) for _ in range(n)]
 
 
@@ -47,7 +53,7 @@ def timed(device, fn):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--prompts', type=int, default=2)
-    parser.add_argument('--lengths', choices=['uniform', 'log'], default='uniform')
+    parser.add_argument('--lengths', choices=['uniform', 'log', 'recorded'], default='uniform')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--dtype', default='float32')
     parser.add_argument('--shape', choices=SHAPES, default='100m')
