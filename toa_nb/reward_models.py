@@ -36,10 +36,9 @@ class Item:
     marks:tuple[int,...]=() # Indices of the tokens that end the steps; empty where the model judges the whole
     cut:int=0 # Tokens that were taken out of the prompt's middle
 
-# %% ../nbs/08_reward_models.ipynb #3ba60e24
+# %% ../nbs/08_reward_models.ipynb #a1af30f7
 aggregates:dict[str,Callable[[list[float]],float]] = dict(last=lambda values: values[-1], min=min, mean=fmean, product=math.prod)
 
-# %% ../nbs/08_reward_models.ipynb #fdc4c07f
 @dataclass(frozen=True)
 class Steps:
     "How to cut a response into steps, and how to mark their ends."
@@ -361,7 +360,7 @@ class TextScorer(Worker):
         self.prefixes, self.lock = OrderedDict(), threading.Lock()
         self.version = f'{source} {str(backbone.dtype).removeprefix("torch.")} {self._form()[:8]}'.strip()
 
-# %% ../nbs/08_reward_models.ipynb #024bb695
+# %% ../nbs/08_reward_models.ipynb #2cb02c84
 @patch
 def _form(self:TextScorer)->str:
     "Digest of all that decides, beside the weights, which number a text gets."
@@ -369,7 +368,6 @@ def _form(self:TextScorer)->str:
     chat_template = getattr(self.template.tokenizer, 'chat_template', None) if isinstance(self.template, ChatTemplate) else None
     return _digest(type(self.template).__name__, form, chat_template, type(self.head).__name__, getattr(self.head, 'aggregate', ''), self.limit, self.cut)
 
-# %% ../nbs/08_reward_models.ipynb #46195fc3
 @patch
 def __repr__(self:TextScorer)->str:
     return (f'TextScorer({self.name!r}: {type(self.backbone).__name__} with {type(self.head).__name__}, {self.version}, on {self.backbone.device}, '
@@ -536,7 +534,7 @@ def __getitem__(self:Checkpoint, name:str)->Any:
         raise InputError(f'the weights have no tensor {name!r}', str(self.folder), 'Is it a reward model of the kind that its configuration says?')
     return found[name].float().to(self.device)
 
-# %% ../nbs/08_reward_models.ipynb #d36d1db6
+# %% ../nbs/08_reward_models.ipynb #5288546a
 def _load(checkpoint, config, attention, folder, **kw):
     from transformers import MODEL_MAPPING, logging
     if attention: kw['attn_implementation'] = attention
@@ -548,7 +546,6 @@ def _load(checkpoint, config, attention, folder, **kw):
         raise InputError(f'{len(missing)} tensors of the backbone are missing, {missing[0]!r} first', str(checkpoint.folder))
     return model.eval()
 
-# %% ../nbs/08_reward_models.ipynb #46eda876
 def _backbone(
     checkpoint:Checkpoint, # Where the weights are
     attention:str|None=None, # Implementation of attention; default: what transformers takes (for Gemma 2 the plain one, which alone is exact)

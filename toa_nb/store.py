@@ -46,7 +46,7 @@ VERSION = 1
 COLUMNS = dict(run=4, prompt=4, trial=12, sample=13, score=8, tell=2, event=5)
 INSERT = {table: f'INSERT INTO {table} VALUES ({",".join("?" * n)})' for table, n in COLUMNS.items()}
 
-# %% ../nbs/09_store.ipynb #d7f424ee
+# %% ../nbs/09_store.ipynb #1dcc6bef
 def _bytes(value):
     "`value`, or its bytes where it is a text that UTF-8 has no form for."
     try:
@@ -54,12 +54,11 @@ def _bytes(value):
         return value
     except UnicodeEncodeError: return value.encode('utf-8', 'surrogatepass')
 
-# %% ../nbs/09_store.ipynb #1bf257ef
 def _decoded(cursor, row):
     "The row as it was given; SQLite calls this for each row that it reads."
     return row if bytes not in map(type, row) else tuple(v.decode('utf-8', 'surrogatepass') if isinstance(v, bytes) else v for v in row)
 
-# %% ../nbs/09_store.ipynb #10d316f3
+# %% ../nbs/09_store.ipynb #4c300bf8
 def _json(
     value, # What to write
     default=None, # What to do with values that JSON has no form for; None refuses them
@@ -67,7 +66,6 @@ def _json(
     "JSON that keeps every character as it is."
     return json.dumps(value, ensure_ascii=False, default=default)
 
-# %% ../nbs/09_store.ipynb #8d718368
 def _plain(value):
     "A value of a reward's details in a form that JSON knows."
     return value.tolist() if hasattr(value, 'tolist') else str(value)
@@ -441,7 +439,7 @@ def _tick(self:RunStore):
     self._clock += 1
     return self._clock
 
-# %% ../nbs/09_store.ipynb #8ad2aba4
+# %% ../nbs/09_store.ipynb #cd845606
 def _write_prompt(
     prompt:Prompt, # The prompt to write
 )->str: # Its fields, without those that are empty
@@ -449,7 +447,6 @@ def _write_prompt(
     try: return _json({k: v for k, v in asdict(prompt).items() if v not in (None, (), {})})
     except (TypeError, ValueError) as e: raise InputError(f'its metadata can not be saved ({e})', f'prompt {prompt.id!r}', 'Use plain values.') from e
 
-# %% ../nbs/09_store.ipynb #6b6917d8
 def _read_prompt(
     text:str, # What `_write_prompt` wrote
 )->Prompt: # The same prompt
@@ -557,7 +554,7 @@ def _asked(self:RunStore, run, prompt_id, number)->_Asked:
     if not found: raise _trouble(self.path, f'trial {number} of {prompt_id!r} in run {run!r} was never asked')
     return _Asked(*found[0])
 
-# %% ../nbs/09_store.ipynb #02e2f4b0
+# %% ../nbs/09_store.ipynb #1af8dafe
 def _sample_row(
     seq:int, # Key of the trial
     c:Completion|None, # The answer
@@ -570,7 +567,6 @@ def _sample_row(
     return (seq, c.text, u.prompt_tokens, u.completion_tokens, u.cached_tokens, c.finish_reason, c.latency, c.endpoint, c.served_model, c.seed,
             c.attempts, c.logprob, error)
 
-# %% ../nbs/09_store.ipynb #51596096
 def _score_row(
     trial:int, # Key of the trial
     seq:int, # When it was scored
