@@ -88,7 +88,7 @@ def test_a_run_leaves_no_trace(url, capfd, caplog):
     run = run_from('run.json')
     with RunStore('runs.db') as store:
         run.store_at = store
-        asyncio.run(run.finish())
+        run.wait(show=False)
         files = clean(repr(run), run.report(), run.config(), vars(run), run.progress, store.config('toa'), *map(repr, store.samples('toa')))
     assert ('a', 'AuthFailed') in run.progress.failures or ('b', 'AuthFailed') in run.progress.failures
     assert any('***' in f.first for f in run.progress.failures.values()) and any(name.startswith('runs.db') for name in files)
@@ -107,9 +107,12 @@ def test_errors_that_echo_the_key(closed, capfd, caplog):
     configure(closed)
     for argv in (['check', 'run.json', '--json'], ['check', 'run.json'], ['run', 'run.json'], ['run', 'run.json', '--json']):
         assert main(argv) == 1
-    with pytest.raises(ToaError) as raised: asyncio.run(run_from('run.json').finish())
+    with pytest.raises(ToaError) as raised: run_from('run.json').wait(show=False)
     model = run_from('run.json').models['a']
-    with pytest.raises(ToaError) as call: asyncio.run(model.generate((), seed=0))
+    async def alone():
+        try: await model.generate((), seed=0)
+        finally: await model.close()
+    with pytest.raises(ToaError) as call: asyncio.run(alone())
     out, err = capfd.readouterr()
     assert 'HTTP 401: Incorrect API key provided: ***' in out and 'AuthFailed' in err
     clean(out, err, caplog.text, repr(model), vars(model), *(line for e in (raised, call) for line in short(everything(e.value))))
@@ -163,7 +166,7 @@ def test_a_stored_run_needs_the_variable_again(url, monkeypatch, capfd):
     out, err = capfd.readouterr()
     assert 'models[0].api_key_env: the environment variable TOA_PLANTED is not set' in err
     monkeypatch.setenv('TOA_PLANTED', KEY)
-    asyncio.run((run := stored_run('runs.db', budget=None)).finish())
+    (run := stored_run('runs.db', budget=None)).wait(show=False)
     assert run.progress.samples == 32
     clean(out, err, *capfd.readouterr())
 

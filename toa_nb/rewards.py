@@ -10,7 +10,7 @@ __all__ = ['kinds', 'relations', 'counters', 'Groups', 'rewards', 'reward_aliase
            'math_equal', 'serve_math', 'MathVerify', 'together', 'Combination', 'Weighted', 'Minimum', 'Gate',
            'register', 'reward', 'RewardRefused', 'MalformedScores', 'ScoresSquashed', 'ControlToken', 'check_server',
            'RemoteReward', 'parsed', 'regroup', 'dig', 'read_tokens', 'reward_remedy', 'check_score', 'seen',
-           'controlled', 'VllmReward', 'chat_text', 'SglangReward', 'HttpReward', 'MetricServerReward',
+           'controlled', 'VllmReward', 'chat_text', 'SglangReward', 'HttpReward', 'MetricServerReward', 'close_all',
            'VerdictUnclear', 'spoken', 'weighed', 'last_line', 'expected', 'judged_cost', 'judge_failure', 'ModelJudge',
            'Judge', 'PairJudge']
 
@@ -1152,7 +1152,15 @@ register('sglang', SglangReward)
 register('http', HttpReward)
 register('metric_server', MetricServerReward)
 
-# %% ../nbs/07_rewards.ipynb #014be993
+# %% ../nbs/07_rewards.ipynb #9d6aec27
+async def close_all(
+    parts:list, # Models and rewards
+):
+    "Close the connections of those that have some."
+    for p in parts:
+        if inspect.iscoroutinefunction(getattr(p, 'close', None)): await p.close()
+
+# %% ../nbs/07_rewards.ipynb #cb332f2e
 @patch
 async def check(self:Combination,
     prompt:Prompt=spider, # A task like those to come
@@ -1163,12 +1171,22 @@ async def check(self:Combination,
         if hasattr(p, 'check'): await p.check(prompt, timeout)
 
 @patch
+async def close(self:Combination)->None:
+    "Close the connections of the parts."
+    await close_all(self.parts)
+
+@patch
 async def check(self:RewardQueue,
     prompt:Prompt=spider, # A task like those to come
     timeout:float=20., # Seconds
 ):
     "Raise the `RewardError` that says why the reward can't be used, if so."
     if hasattr(self.reward, 'check'): await self.reward.check(prompt, timeout)
+
+@patch
+async def close(self:RewardQueue)->None:
+    "Close the connections of the reward."
+    await close_all([self.reward])
 
 # %% ../nbs/07_rewards.ipynb #cc25afd1
 class VerdictUnclear(RewardError):
@@ -1289,7 +1307,7 @@ async def verdict(self:ModelJudge,
     except VerdictUnclear as e: return score(error=f'VerdictUnclear: {e}', **cost)
     return score(value, **cost | dict(details=mass | cost['details']))
 
-# %% ../nbs/07_rewards.ipynb #102b59f1
+# %% ../nbs/07_rewards.ipynb #5e9d08fb
 @patch
 async def check(self:ModelJudge,
     *_, # A task and a time limit, as for other rewards: a model answers anything, and its check has a limit of its own
@@ -1298,6 +1316,11 @@ async def check(self:ModelJudge,
     try:
         if hasattr(self.model, 'check'): await self.model.check()
     except GenerationError as e: raise judge_failure(e) from None
+
+@patch
+async def close(self:ModelJudge)->None:
+    "Close the connections of the model."
+    await close_all([self.model])
 
 # %% ../nbs/07_rewards.ipynb #f80b7192
 class Judge(ModelJudge):

@@ -8,7 +8,7 @@ __all__ = ['SAME', 'Failures', 'kind_of', 'Progress', 'Run', 'named_reward', 're
            'print_progress', 'Scoring', 'open_scoring', 'some_done', 'score', 'stopped', 'choose_run', 'find_key',
            'stored_models', 'make_reward', 'stored_rewards', 'stored_reward', 'stored_run']
 
-# %% ../nbs/10_run.ipynb #258b9542
+# %% ../nbs/10_run.ipynb #7241faf9
 import asyncio, os, re, signal, sys, threading, time
 from collections import deque
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ from .compute import Budget, Cost, generation_cost, sample_cost, scoring_cost
 from .samplers import Method, method_from, methods
 from .models import as_card, check_env_name, check_url, models_from, read_table
 from .templates import Templates
-from .rewards import RewardQueue, reward as reward_from
+from .rewards import RewardQueue, close_all, reward as reward_from
 from .store import BRISK, PATIENT, RunStore, digest
 import toa_nb.tree
 
@@ -687,7 +687,7 @@ def wait(self:Run,
     except RuntimeError: return asyncio.run(self.in_script(show))
     raise RuntimeError('an event loop is running here, as in a notebook: write `await run`')
 
-# %% ../nbs/10_run.ipynb #53cb3c7a
+# %% ../nbs/10_run.ipynb #e70bdf2a
 @patch
 async def in_script(self:Run, show:bool)->Run:
     "The whole life of a run that has an event loop of its own."
@@ -697,8 +697,7 @@ async def in_script(self:Run, show:bool)->Run:
         with signals(self.cancel): return await self.finish()
     finally:
         if shown: await shown
-        for m in self.models.values():
-            if hasattr(m, 'close'): await m.close()
+        await close_all([*self.models.values(), self.reward, *self.watch])
 
 # %% ../nbs/10_run.ipynb #ed77547b
 @contextmanager
