@@ -14,16 +14,16 @@ from fault_server import running
 
 from toa_nb import serve
 from toa_nb.cli import main, run_from
-from toa_nb.core import InputError
+from toa_nb.core import InputError, Prompt
 from toa_nb.models import FakeModel
-from toa_nb.rewards import FunctionReward
+from toa_nb.rewards import FunctionReward, HttpReward
 from toa_nb.run import Run, stored_run
 from toa_nb.samplers import BestOfN
 from toa_nb.store import RunStore
 
 root = Path(__file__).parent.parent
 LETTERS = [{'kind': 'letter', 'letter': letter, 'relation': 'at least', 'count': 5} for letter in 'aeiou']
-COMMANDS = [['run'], ['resume'], ['check'], ['status'], ['curve'], ['export'], ['prompts', 'check'], ['serve'], ['servers']]
+COMMANDS = [['run'], ['resume'], ['check'], ['status'], ['curve'], ['export'], ['prompts', 'check'], ['serve'], ['serve-reward'], ['servers']]
 
 
 @pytest.fixture
@@ -266,6 +266,55 @@ def test_servers_that_run(here, capsys, monkeypatch):
     assert toa(capsys, 'servers', '--json')[:2] == (0, [])
     assert toa(capsys, 'servers')[1] == 'nothing\n'
     assert toa(capsys, 'servers', '--stop', 'qwen')[::2] == (1, "ServeError: no server 'qwen' is running; running are []\n")
+
+
+@pytest.fixture
+def reward_server(here):
+    "Starts `toa serve-reward` as a process of its own; gives what it prints. Each must end by itself at Ctrl-C."
+    started = []
+    def start(*argv):
+        toa = [sys.executable, '-c', 'import sys; from toa_nb.cli import main; sys.exit(main())']
+        env = os.environ | {'PYTHONPATH': str(root), 'HF_HUB_OFFLINE': '1'}
+        started.append(subprocess.Popen([*toa, 'serve-reward', *map(str, argv), '--json'], stdout=subprocess.PIPE, text=True, env=env))
+        return json.loads(started[-1].stdout.readline())
+    yield start
+    for process in started:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
+def scored(url, prompt, responses):
+    return [s.value for s in asyncio.run(HttpReward(f'{url}/score').score(prompt, responses))]
+
+
+def test_a_reward_is_served_by_name_and_from_a_configuration(reward_server, here):
+    prompt = Prompt('p', 'Write a word.', meta={'constraints': LETTERS[:1]})
+    Path('rewards.toml').write_text('[reward]\nkind = "regex"\nname = "vowels"\npattern = "^[aeiou]+$"\n')
+    by_name, by_file = reward_server('constraints'), reward_server('rewards.toml')
+    assert (by_name['reward'], by_file['reward']) == ('constraints', 'vowels')
+    assert scored(by_name['url'], prompt, ['banana', 'aardvark-banana']) == [0., 1.]
+    assert scored(by_file['url'], prompt, ['aeo', 'xyz']) == [1., 0.]
+
+
+def test_a_reward_model_in_a_folder_is_served(reward_server, tmp_path):
+    pytest.importorskip('torch')
+    from rm_oracles import build
+
+    from toa_nb.reward_models import reward_model
+    build('linear', tmp_path/'tiny')
+    prompt, answers = Prompt('sky', 'Why is the sky blue?'), ['Air scatters blue light.', 'x']
+    served = reward_server(tmp_path/'tiny', '--device', 'cpu', '--dtype', 'float32')
+    here = reward_model(str(tmp_path/'tiny'), device='cpu')
+    assert (served['reward'], served['version']) == (here.name, here.version)
+    assert scored(served['url'], prompt, answers) == pytest.approx([s.value for s in here.judge([(prompt, a) for a in answers])], abs=1e-4)
+
+
+def test_what_can_not_be_served_is_said_in_a_line(here, capsys, url):
+    taken = url.rpartition(':')[2].partition('/')[0]
+    for argv, says in ((['no-such'], "no-such: unknown reward 'no-such'. Known are: "), (['missing.toml'], 'missing.toml: '),
+                       (['constraints', '--port', taken], f"--port: 127.0.0.1:{taken} can't be used")):
+        code, _, err = toa(capsys, 'serve-reward', *argv)
+        assert code == 2 and err.startswith(says) and err.count('\n') == 1
 
 
 @pytest.mark.parametrize('command', COMMANDS, ids=' '.join)

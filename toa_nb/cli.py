@@ -9,7 +9,8 @@ __all__ = ['EXITS', 'EXPORTS', 'WRITERS', 'ABOUT', 'known_fields', 'fits', 'prob
            'all_models', 'check_keys', 'FileRun', 'build', 'run_from', 'say', 'columns', 'result', 'exit_code', 'go',
            'do_run', 'do_resume', 'status', 'do_status', 'check_endpoint', 'check_reward', 'check_run', 'do_check',
            'cards_of', 'guiding', 'some_runs', 'curve_of', 'do_curve', 'draw', 'do_export', 'do_prompts', 'do_serve',
-           'do_servers', 'add_command', 'add_running', 'add_reading', 'add_serving', 'parser', 'plain_warnings', 'main']
+           'reward_to_serve', 'do_serve_reward', 'do_servers', 'add_command', 'add_running', 'add_reading',
+           'add_serving', 'parser', 'plain_warnings', 'main']
 
 # %% ../nbs/16_cli.ipynb #b638d4d8
 import argparse, asyncio, json, sys, time, warnings
@@ -462,6 +463,34 @@ def do_serve(args)->int:
             while True: time.sleep(3600)
         except KeyboardInterrupt: return 0
 
+# %% ../nbs/16_cli.ipynb #6cc68abd
+def reward_to_serve(
+    what:str, # A registered reward, a known reward model, a folder, a hub id with `family`, or a configuration
+    **settings, # For reward models: `family`, `revision`, `dtype`, `device`
+): # The reward
+    "The reward that `toa serve-reward` is asked for."
+    import toa_nb.reward_models
+    path = Path(what).expanduser()
+    if path.suffix in ('.toml', '.json') and not path.is_dir():
+        if settings: raise InputError(f'{what} has settings of its own', f'--{next(iter(settings))}', 'Leave the option out, or change the file.')
+        if 'reward' not in (data := read_config(path)): raise InputError('the field is missing', at(what, 'reward'), _needed['reward'])
+        return read_reward(data['reward'], path.parent, at(what, 'reward'))
+    with within(what): return make_reward({'kind': 'reward_model', 'source': what} | settings if path.is_dir() or 'family' in settings else {'kind': what} | settings)
+
+# %% ../nbs/16_cli.ipynb #0cb8f682
+def do_serve_reward(args)->int:
+    "toa serve-reward"
+    from toa_nb.reward_models import serve_reward
+    made = reward_to_serve(args.what, **{k: v for k in ('family', 'revision', 'dtype', 'device') if (v := getattr(args, k))})
+    try: server = serve_reward(made, args.host, args.port)
+    except OSError as e: raise InputError(f'{args.host}:{args.port} can\'t be used ({e.strerror})', '--port', 'Choose another one; 0 takes a free one.') from None
+    with server:
+        say(args, dict(reward=made.name, version=made.version, url=server.url), f'{made.name} ({made.version or "no version"}) at {server.url}/score')
+        sys.stdout.flush()
+        try: server.wait()
+        except KeyboardInterrupt: pass
+    return 0
+
 # %% ../nbs/16_cli.ipynb #ad5e5618
 def do_servers(args)->int:
     "toa servers"
@@ -471,7 +500,7 @@ def do_servers(args)->int:
     say(args, rows, columns(rows))
     return 0
 
-# %% ../nbs/16_cli.ipynb #f54ff6ea
+# %% ../nbs/16_cli.ipynb #4a13a031
 ABOUT = '''Search over several language models, guided by rewards.
 
   toa check run.toml             is everything in order? calls each endpoint once
@@ -481,6 +510,7 @@ ABOUT = '''Search over several language models, guided by rewards.
   toa run run.toml --more 16     16 more samples per prompt, in the same trees
   toa curve runs.db -o curve.png          reward against compute
   toa export runs.db --format dpo -o dpo.jsonl    data to train on
+  toa serve-reward armorm        a reward model behind HTTP, for many runs
   toa serve                      a small model on this machine's CPU, to try all this with
 
 `toa COMMAND --help` says more. A configuration holds no keys: it names the environment variables that do.'''
@@ -493,7 +523,7 @@ def add_command(commands, name:str, act, about:str, examples:str='')->argparse.A
     p.set_defaults(act=act)
     return p
 
-# %% ../nbs/16_cli.ipynb #10208871
+# %% ../nbs/16_cli.ipynb #bc49f061
 def add_running(commands):
     "run, resume, check, status"
     run = add_command(commands, 'run', do_run, 'Run a configuration, or go on with it where it stopped. A run that is complete costs nothing.',
@@ -510,7 +540,7 @@ def add_running(commands):
     check = add_command(commands, 'check', do_check, 'Check a configuration, its files, every endpoint and every reward, before anything is spent.')
     check.add_argument('config', metavar='CONFIG', help='a TOML or JSON file')
     check.add_argument('--timeout', type=float, default=20., metavar='SECONDS', help='for each endpoint and reward (default: 20)')
-    status = add_command(commands, 'status', do_status, 'How far the runs of a store are. `running` is also what a killed run leaves behind.')
+    status = add_command(commands, 'status', do_status, 'How far the runs of a store are. A run whose process was killed is `cut off`.')
     status.add_argument('store', metavar='STORE', help='a run store')
 
 # %% ../nbs/16_cli.ipynb #9b700bbf
@@ -540,14 +570,22 @@ def add_reading(commands):
     check.add_argument('--reward', metavar='KIND', help='also check that this reward can judge every prompt, for example constraints')
     check.add_argument('--id-prefix', default='', help='number prompts without an id, with this in front')
 
-# %% ../nbs/16_cli.ipynb #a8839676
+# %% ../nbs/16_cli.ipynb #d04e7745
 def add_serving(commands):
-    "serve, servers"
+    "serve, serve-reward, servers"
     serve = add_command(commands, 'serve', do_serve, 'Start model servers and keep them until Ctrl-C. Without a plan: a small model on the CPU.',
                         'examples:\n  toa serve --port 8011\n  toa serve servers.toml')
     serve.add_argument('plan', metavar='PLAN', nargs='?', help='a TOML file with [[servers]] tables')
     serve.add_argument('--name', default='smollm2-135m', help='name of the small model (default: smollm2-135m)')
     serve.add_argument('--port', type=int, default=0, help='its port (default: a free one)')
+    reward = add_command(commands, 'serve-reward', do_serve_reward, 'Serve a reward over HTTP until Ctrl-C, with batching, for any number of runs.',
+                         'examples:\n  toa serve-reward skywork-v2-qwen3-0.6b --port 8100\n  toa serve-reward ./my-model --device cuda:1\n'
+                         '  toa serve-reward run.toml\n\nin a configuration:\n  reward = {kind = "http", url = "http://127.0.0.1:8100/score"}')
+    reward.add_argument('what', metavar='REWARD', help='a reward or reward model by name, a folder, a hub id with --family, or a configuration, whose reward is served')
+    reward.add_argument('--host', default='127.0.0.1', help='address to listen at (default: 127.0.0.1, this machine only)')
+    reward.add_argument('--port', type=int, default=0, help='port (default: a free one)')
+    for name, about in (('family', 'linear, armo, ... where the configuration of the model does not tell'), ('revision', 'commit on the hub'),
+                        ('dtype', 'type of the numbers, such as bfloat16'), ('device', 'such as cuda:1')): reward.add_argument(f'--{name}', help=about)
     servers = add_command(commands, 'servers', do_servers, 'List the model servers of this user on this machine, or stop them.')
     servers.add_argument('--stop', nargs='?', const='', metavar='NAME', help='stop the server of this name or port; all without a name')
 
