@@ -6,10 +6,11 @@ from collections import Counter
 
 import pytest
 
+from toa_nb.analysis import frame
 from toa_nb.compute import Budget, card
 from toa_nb.core import Prompt, ReplayError, ServerFailed
 from toa_nb.models import FakeModel
-from toa_nb.rewards import RewardQueue, Rule
+from toa_nb.rewards import HttpReward, RewardQueue, RewardUnreachable, Rule
 from toa_nb.run import Run
 from toa_nb.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
 from toa_nb.store import RunStore
@@ -226,3 +227,34 @@ def test_the_kinds_of_models_and_rewards_are_saved(tmp_path):
     from toa_nb.models import ChatModel
     run = Run(tasks(1), BestOfN(n=1), [ChatModel('q', 'http://127.0.0.1:9/v1', api_key_env='TOA_KEY')], Letters(), store=tmp_path/'runs.db')
     assert run.config()['models'] == [dict(name='q', api_key_env='TOA_KEY', model='q', endpoints=[{'url': 'http://127.0.0.1:9/v1'}])]
+
+
+def test_a_failure_counts_every_call_that_it_cost(tmp_path):
+    "In the books of the run, in those of a session that only reads the store, and in the table of the analysis."
+    def fail(number): return ServerFailed('HTTP 500', attempts=5) if number == 1 else None
+    def run(): return Run(tasks(1), BestOfN(n=3), [FakeModel('a', fail=fail)], Letters(), store=tmp_path/'runs.db', name='r')
+    first = run().wait(show=False)
+    assert (first.progress.samples, first.progress.cost.calls) == (3, 8)
+    again = run().wait(show=False)
+    assert (again.progress.cost.calls, again.progress.session.calls) == (8, 0)
+    with RunStore(tmp_path/'runs.db', 'r') as store:
+        assert sorted(s.attempts for s in store.samples('r')) == [1, 1, 1, 5]
+        assert frame(store)['calls'].sum() == 8
+
+
+def test_cancelling_twice_at_once_puts_the_store_away(tmp_path):
+    async def go():
+        run = Run(tasks(2), BestOfN(n=3), [FakeModel('a', latency=.01)], Letters(), store=tmp_path/'runs.db', name='r').start()
+        run.cancel()
+        run.cancel()
+        await run
+        return run.progress.state
+    assert asyncio.run(go()) == 'stopped'
+    RunStore(tmp_path/'runs.db').close()
+
+
+def test_a_reward_server_that_can_not_be_reached_is_refused_before_a_prompt_is_spent(tmp_path):
+    model = FakeModel('a')
+    run = Run(tasks(2), BestOfN(n=3), [model], HttpReward('http://127.0.0.1:9/score', name='far'), store=tmp_path/'runs.db', name='r')
+    with pytest.raises(RewardUnreachable, match='far'): run.wait(show=False)
+    assert model.calls == 0
