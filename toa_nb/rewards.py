@@ -14,13 +14,14 @@ __all__ = ['kinds', 'relations', 'counters', 'Groups', 'rewards', 'reward_aliase
            'VerdictUnclear', 'spoken', 'weighed', 'last_line', 'expected', 'judged_cost', 'judge_failure', 'ModelJudge',
            'Judge', 'PairJudge']
 
-# %% ../nbs/07_rewards.ipynb #0d3d6d36
-import asyncio, concurrent.futures, hashlib, importlib.metadata, inspect, json, math, operator, os, queue, re, subprocess, sys, threading
+# %% ../nbs/07_rewards.ipynb #076ece21
+import asyncio, concurrent.futures, hashlib, importlib.metadata, inspect, json, math, operator, os, re, subprocess, sys, threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from itertools import accumulate, chain, filterfalse, islice
+from queue import SimpleQueue
 from typing import Any
 
 from fastcore.basics import patch, store_attr
@@ -204,13 +205,13 @@ class GroupReward:
     def validate(self, prompt:Prompt)->None:
         "Raise an `InputError` if this prompt lacks what the reward needs; called before a run pays for anything."
 
-# %% ../nbs/07_rewards.ipynb #5981ee34
+# %% ../nbs/07_rewards.ipynb #e9be56fa
 class Helper(threading.Thread):
     "A thread that calls functions, one after another, and never keeps the process alive, unlike those of `asyncio.to_thread`."
     idle = [] # Helpers with nothing to do
     def __init__(self):
         super().__init__(daemon=True, name='toa-reward')
-        self.jobs = queue.SimpleQueue()
+        self.jobs = SimpleQueue()
         self.start()
 
     def run(self):
