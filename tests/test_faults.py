@@ -49,7 +49,7 @@ def chat_model(name, url):
 
 async def driven(tmp, faults, method, prompts=6, names='ab', **server):
     "A run against a server with `faults`, and what is stored of it."
-    async with FaultServer(faults=faults, latency=.002, **server) as s:
+    async with FaultServer(faults=faults, **dict(latency=.002) | server) as s:
         models = [chat_model(name, s.url) for name in names]
         with RunStore(tmp/'runs.db', synchronous='NORMAL') as store:
             run = await asyncio.wait_for(Run(tasks(prompts), method, models, Letters(), store=store, name='r', check=False), 20)
@@ -97,7 +97,8 @@ def test_a_fault_that_begins_in_the_middle(kind, tmp_path):
 
 @pytest.mark.parametrize('kind', FAULTS)
 def test_a_model_whose_fault_ends_in_the_middle_is_taken_back(kind, tmp_path):
-    run, samples = asyncio.run(driven(tmp_path, [Fault(kind, model='b', stop=6, retry_after=.02)], TOA(n=30)))
+    "The run lasts for several of the pauses in which `b` is left alone."
+    run, samples = asyncio.run(driven(tmp_path, [Fault(kind, model='b', stop=6, retry_after=.02)], TOA(n=30), latency=.03))
     assert run.progress.state == 'finished' and len(good(samples)) == 6*30
     assert good(samples, 'b'), 'b works again'
 
