@@ -463,13 +463,12 @@ def do_serve(args)->int:
             while True: time.sleep(3600)
         except KeyboardInterrupt: return 0
 
-# %% ../nbs/16_cli.ipynb #6cc68abd
+# %% ../nbs/16_cli.ipynb #1f734a50
 def reward_to_serve(
     what:str, # A registered reward, a known reward model, a folder, a hub id with `family`, or a configuration
     **settings, # For reward models: `family`, `revision`, `dtype`, `device`
 ): # The reward
     "The reward that `toa serve-reward` is asked for."
-    import toa_nb.reward_models
     path = Path(what).expanduser()
     if path.suffix in ('.toml', '.json') and not path.is_dir():
         if settings: raise InputError(f'{what} has settings of its own', f'--{next(iter(settings))}', 'Leave the option out, or change the file.')

@@ -6,8 +6,8 @@
 __all__ = ['SCHEMA', 'APPLICATION_ID', 'VERSION', 'COLUMNS', 'INSERT', 'REMEDIES', 'CHECKED', 'GROUP', 'BRISK', 'PATIENT', 'PAGE',
            'TRIALS', 'SCORES', 'digest', 'TrialRow', 'held', 'RunStore']
 
-# %% ../nbs/09_store.ipynb #e62a9fb7
-import asyncio, hashlib, json, os, queue, sqlite3, threading, time, weakref
+# %% ../nbs/09_store.ipynb #7c596334
+import asyncio, hashlib, json, os, queue, sqlite3, threading, weakref
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Future
