@@ -205,7 +205,7 @@ class GroupReward:
     def validate(self, prompt:Prompt)->None:
         "Raise an `InputError` if this prompt lacks what the reward needs; called before a run pays for anything."
 
-# %% ../nbs/07_rewards.ipynb #e9be56fa
+# %% ../nbs/07_rewards.ipynb #bd616761
 class Helper(threading.Thread):
     "A thread that calls functions, one after another, and never keeps the process alive, unlike those of `asyncio.to_thread`."
     idle = [] # Helpers with nothing to do
@@ -217,19 +217,22 @@ class Helper(threading.Thread):
     def run(self):
         while True:
             fn, args, done = self.jobs.get()
+            tell = done.cancel
             if done.set_running_or_notify_cancel():
-                try: done.set_result(fn(*args))
-                except BaseException as e: done.set_exception(e)
-            del fn, args, done
-            self.idle.append(self)
+                try: tell = partial(done.set_result, fn(*args))
+                except BaseException as e: tell = partial(done.set_exception, e)
+            self.idle.append(self) # Before the answer is told, so that whoever asks next finds this thread
+            tell()
+            del fn, args, done, tell
 
-# %% ../nbs/07_rewards.ipynb #a083253f
+# %% ../nbs/07_rewards.ipynb #96ced40e
 async def in_thread(
     fn:Callable, # What to call
     *args, # With these arguments
 )->Any:
     "Call `fn` in a thread that is free, or a new one."
-    helper = Helper.idle.pop() if Helper.idle else Helper()
+    try: helper = Helper.idle.pop()
+    except IndexError: helper = Helper()
     helper.jobs.put((fn, args, done := concurrent.futures.Future()))
     return await asyncio.wrap_future(done)
 
