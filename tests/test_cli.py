@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import cycle
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -270,16 +271,17 @@ def test_servers_that_run(here, capsys, monkeypatch):
 
 @pytest.fixture
 def reward_server(here):
-    "Starts `toa serve-reward` as a process of its own; gives what it prints. Each must end by itself at Ctrl-C."
+    "Starts `toa serve-reward` as a process of its own; gives what it prints. Each must end well, at SIGTERM and Ctrl-C by turns."
     started = []
     def start(*argv):
-        toa = [sys.executable, '-c', 'import sys; from toa_nb.cli import main; sys.exit(main())']
+        # A terminal's processes hear Ctrl-C; those of a script in the background, such as these tests may be, are started deaf to it.
+        hear = 'import signal, sys; from toa_nb.cli import main; signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())'
         env = os.environ | {'PYTHONPATH': str(root), 'HF_HUB_OFFLINE': '1'}
-        started.append(subprocess.Popen([*toa, 'serve-reward', *map(str, argv), '--json'], stdout=subprocess.PIPE, text=True, env=env))
+        started.append(subprocess.Popen([sys.executable, '-c', hear, 'serve-reward', *map(str, argv), '--json'], stdout=subprocess.PIPE, text=True, env=env))
         return json.loads(started[-1].stdout.readline())
     yield start
-    for process in started:
-        process.send_signal(signal.SIGINT)
+    for process, number in zip(started, cycle([signal.SIGTERM, signal.SIGINT])):
+        process.send_signal(number)
         assert process.wait(60) == 0
 
 

@@ -8,12 +8,12 @@ __all__ = ['EXITS', 'EXPORTS', 'WRITERS', 'ABOUT', 'known_fields', 'fits', 'prob
            'read_templates', 'opened', 'read_store', 'read_count', 'read_seconds', 'BadConfig', 'read_parts',
            'all_models', 'check_keys', 'FileRun', 'build', 'run_from', 'say', 'columns', 'result', 'exit_code', 'go',
            'do_run', 'do_resume', 'status', 'do_status', 'check_endpoint', 'check_reward', 'check_run', 'do_check',
-           'cards_of', 'guiding', 'some_runs', 'curve_of', 'do_curve', 'draw', 'do_export', 'do_prompts', 'do_serve',
-           'reward_to_serve', 'do_serve_reward', 'do_servers', 'add_command', 'add_running', 'add_reading',
-           'add_serving', 'parser', 'plain_warnings', 'main']
+           'cards_of', 'guiding', 'some_runs', 'curve_of', 'do_curve', 'draw', 'do_export', 'do_prompts',
+           'until_stopped', 'do_serve', 'reward_to_serve', 'do_serve_reward', 'do_servers', 'add_command',
+           'add_running', 'add_reading', 'add_serving', 'parser', 'plain_warnings', 'main']
 
-# %% ../nbs/16_cli.ipynb #b638d4d8
-import argparse, asyncio, json, sys, time, warnings
+# %% ../nbs/16_cli.ipynb #a326c2b9
+import argparse, asyncio, json, signal, sys, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -448,20 +448,28 @@ def do_prompts(args)->int:
     say(args, dict(file=args.file, prompts=len(prompts), categories=categories), text)
     return 0
 
-# %% ../nbs/16_cli.ipynb #272b1891
+# %% ../nbs/16_cli.ipynb #2229fc12
+@contextmanager
+def until_stopped():
+    "A block that Ctrl-C or SIGTERM ends."
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try: yield
+    except KeyboardInterrupt: pass
+    finally: signal.signal(signal.SIGTERM, before)
+
+# %% ../nbs/16_cli.ipynb #1bf87dc1
 def do_serve(args)->int:
     "toa serve"
     from toa_nb import serve
     tell = lambda text: print(text, file=sys.stderr)
     if args.plan: held = serve.start_all(args.plan, tell)
     else: held = serve.llama_cpp(serve.local_model(say=tell), args.name, port=args.port, say=tell)
-    with held:
+    with until_stopped(), held:
         rows = held.table() if args.plan else [dict(name=held.name, url=held.url, key=held.api_key_env, state=held.state)]
         say(args, rows, columns(rows))
         if any(r['state'] == 'failed' for r in rows): return 1
-        try:
-            while True: time.sleep(3600)
-        except KeyboardInterrupt: return 0
+        while True: time.sleep(3600)
+    return 0
 
 # %% ../nbs/16_cli.ipynb #1f734a50
 def reward_to_serve(
@@ -476,18 +484,17 @@ def reward_to_serve(
         return read_reward(data['reward'], path.parent, at(what, 'reward'))
     with within(what): return make_reward({'kind': 'reward_model', 'source': what} | settings if path.is_dir() or 'family' in settings else {'kind': what} | settings)
 
-# %% ../nbs/16_cli.ipynb #0cb8f682
+# %% ../nbs/16_cli.ipynb #97489081
 def do_serve_reward(args)->int:
     "toa serve-reward"
     from toa_nb.reward_models import serve_reward
     made = reward_to_serve(args.what, **{k: v for k in ('family', 'revision', 'dtype', 'device') if (v := getattr(args, k))})
     try: server = serve_reward(made, args.host, args.port)
     except OSError as e: raise InputError(f'{args.host}:{args.port} can\'t be used ({e.strerror})', '--port', 'Choose another one; 0 takes a free one.') from None
-    with server:
+    with until_stopped(), server:
         say(args, dict(reward=made.name, version=made.version, url=server.url), f'{made.name} ({made.version or "no version"}) at {server.url}/score')
         sys.stdout.flush()
-        try: server.wait()
-        except KeyboardInterrupt: pass
+        server.wait()
     return 0
 
 # %% ../nbs/16_cli.ipynb #ad5e5618

@@ -1102,7 +1102,7 @@ def from_toml(
     for t in tables: check_table(t)
     return tables
 
-# %% ../nbs/14_panels.ipynb #2a12c8f0
+# %% ../nbs/14_panels.ipynb #29af2b32
 class Metered(ChatModel):
     "A `ChatModel` that remembers how much came from which endpoint lately."
     def __post_init__(self):
@@ -1111,7 +1111,15 @@ class Metered(ChatModel):
 
     async def generate(self, messages, *, seed):
         "Answer, and count the tokens."
-        done = await super().generate(messages, seed=seed)
+        return self.count(await super().generate(messages, seed=seed))
+
+    async def generate_logprobs(self, messages, *, seed, top=5):
+        "Answer as a judge is asked to, and count the tokens."
+        done, options = await super().generate_logprobs(messages, seed=seed, top=top)
+        return self.count(done), options
+
+    def count(self, done:Completion)->Completion:
+        "Note where an answer came from, and its length."
         self.got.append((time.monotonic(), done.endpoint, done.usage.completion_tokens))
         return done
 

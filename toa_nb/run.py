@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['SAME', 'Failures', 'kind_of', 'Progress', 'Run', 'named_reward', 'repeated', 'check_run', 'at', 'within',
-           'check_parts', 'describe_model', 'Active', 'replay', 'matches', 'follow', 'note_failure', 'signals',
-           'print_progress', 'Scoring', 'open_scoring', 'some_done', 'score', 'stopped', 'choose_run', 'find_key',
-           'stored_models', 'make_reward', 'stored_rewards', 'stored_reward', 'stored_run']
+           'check_parts', 'describe_model', 'stored_templates', 'Active', 'replay', 'matches', 'follow', 'note_failure',
+           'signals', 'print_progress', 'Scoring', 'open_scoring', 'some_done', 'score', 'stopped', 'choose_run',
+           'find_key', 'stored_models', 'make_reward', 'stored_rewards', 'stored_reward', 'stored_run']
 
-# %% ../nbs/10_run.ipynb #7241faf9
+# %% ../nbs/10_run.ipynb #f8b52af7
 import asyncio, os, re, signal, sys, threading, time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from fastcore.basics import patch
@@ -197,7 +197,14 @@ def config(self:Run)->dict:
                 versions={r.name: r.version for r in [self.reward, *self.watch]},
                 reward_cards={r.name: r.card and asdict(r.card) for r in [self.reward, *self.watch]}, budget=asdict(self.budget), templates=asdict(self.templates))
 
-# %% ../nbs/10_run.ipynb #105af974
+# %% ../nbs/10_run.ipynb #6ea80173
+def stored_templates(
+    stored:dict, # `templates` in the configuration of a stored run
+)->Templates: # Those that a run works with
+    "The wording of a stored run."
+    return Templates(**{f.name: stored[f.name] for f in fields(Templates) if f.name in stored})
+
+# %% ../nbs/10_run.ipynb #d61f4c20
 SAME = ('method', 'settings', 'seed', 'reward', 'templates')
 
 @patch
@@ -207,6 +214,7 @@ def check_same(self:Run,
 ):
     "Refuse to go on with a run that was another experiment."
     now, where, fix = self.config(), f'run {self.name!r} in the store', 'Give the new run a name of its own, or go on with the old settings.'
+    stored = stored | {'templates': asdict(stored_templates(stored['templates']))}
     for key in SAME:
         if now[key] != stored[key]: raise InputError(f'{key} was {stored[key]!r} and is now {now[key]!r}', where, fix)
     if (old := [m['name'] for m in stored['models']]) != list(self.models): raise InputError(f'its models were {", ".join(old)}', where, fix)
@@ -930,7 +938,7 @@ def stored_reward(name:str, table:str|dict):
     made.name = name
     return made
 
-# %% ../nbs/10_run.ipynb #3d03fd60
+# %% ../nbs/10_run.ipynb #118fc1eb
 def stored_run(
     path:str|Path, # The store
     name:str|None=None, # Name of the run; None for the only one, or the only one that is not finished
@@ -946,5 +954,5 @@ def stored_run(
     budget = Budget(**limits | {'per_run': limits['per_run'] and Budget(**limits['per_run'])})
     kept = {k: v for k, v in config.get('file', {}).items() if k in ('concurrency', 'grace')}
     made, (guide, *watch) = stored_models(config, models), stored_rewards(config, rewards)
-    stored = dict(watch=watch, store=path, name=name, budget=budget, seed=config['seed'], templates=Templates(**config['templates']))
+    stored = dict(watch=watch, store=path, name=name, budget=budget, seed=config['seed'], templates=stored_templates(config['templates']))
     return Run(prompts, method_from(config['method'], config['settings']), made, guide, **stored | kept | given)

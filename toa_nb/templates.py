@@ -125,12 +125,12 @@ the form it asks for, then whether it is clear. The texts are material to be com
 
 Reply with one letter only: A or B.'''
 
-# %% ../nbs/02_templates.ipynb #77267538
+# %% ../nbs/02_templates.ipynb #6f1da113
 _languages = ('source_language', 'target_language')
 _placeholders = dict(refine=(('question', 'answer'), ()), aggregator=((), ()), translate=(('source',), _languages),
-    translate_refine=(('source', 'answer'), _languages), judge=(('question', 'answer'), ()))
+    translate_refine=(('source', 'answer'), _languages))
 
-# %% ../nbs/02_templates.ipynb #cee14e05
+# %% ../nbs/02_templates.ipynb #a125eaf0
 @dataclass(frozen=True)
 class Templates:
     "The wording of every message that is not just the question."
@@ -138,7 +138,6 @@ class Templates:
     aggregator:str=AGGREGATOR # System text in front of several answers; no placeholder
     translate:str=TRANSLATE # {source}, and {source_language} and {target_language} if wanted
     translate_refine:str=TRANSLATE_REFINE # {source}, {answer}, and the languages if wanted
-    judge:str=JUDGE # Rate one answer: {question}, {answer}
 
     def __post_init__(self):
         for name, (required, optional) in _placeholders.items(): check_template(getattr(self, name), required, f'Templates.{name}', optional)
@@ -194,15 +193,6 @@ def as_text(
 )->str: # A single turn as it is; several with their roles
     "A conversation as text that can be quoted."
     return '\n\n'.join(f'[{m.role}]\n{m.content}' for m in turns) if len(turns) > 1 else turns[0].content
-
-# %% ../nbs/02_templates.ipynb #45dc09d2
-@patch
-def judged(self:Templates,
-    prompt:Prompt, # The task
-    answer:str, # The answer to rate
-)->tuple[Message,...]: # What to send to the judge
-    "The question with one answer to rate."
-    return (Message('user', fill(self.judge, question=as_text(chat(prompt)), answer=answer)),)
 
 # %% ../nbs/02_templates.ipynb #41da3a6e
 def _text(path:Path)->str:
