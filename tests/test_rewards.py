@@ -146,7 +146,7 @@ def test_while_a_batch_is_scored_the_next_one_gathers():
 
 def test_a_queue_speaks_for_its_reward():
     queue = R.RewardQueue(R.Exact())
-    assert (queue.name, queue.version, queue.card) == ('exact', '1', None)
+    assert (queue.name, queue.version, queue.card) == ('exact', '2', None)
     queue.validate(HALF)
     with pytest.raises(InputError, match='has no reference'): queue.validate(SKY)
 
@@ -259,7 +259,18 @@ def test_an_answer_that_takes_for_ever_fails_alone():
     got = asyncio.run(verifier.score(HALF, ['\\boxed{0.5}', '\\boxed{9^{9^{9^{9}}}}', '\\boxed{.5}', '2']))
     verifier.close()
     assert (got[0], got[2], got[3]) == (1., 1., 0.)
-    assert repr(got[1]) == "RewardTimeout('the answer could not be compared within 1 s')"
+    assert repr(got[1]) == "CheckTooLong('no end within 1 s')"
+
+
+def test_many_endless_checks_fail_alone_and_cost_nobody_else_its_score():
+    reward = R.Regex('^(a+)+$', timeout=.2)
+    async def scores():
+        queue = R.RewardQueue(reward, pause=.001, patience=1)
+        return await asyncio.gather(*(queue.score(SKY, r) for i in range(8) for r in ('a'*(i + 1), f'{"a"*40}{i}!'))), queue.out
+    got, queue_out = asyncio.run(scores())
+    reward.close()
+    assert [s.value for s in got] == [1., None]*8
+    assert queue_out is None and {s.error for s in got[1::2]} == {'CheckTooLong: no end within 0.2 s'}
 
 
 def test_a_reference_without_an_answer_is_a_failure():
@@ -270,8 +281,10 @@ def test_a_reference_without_an_answer_is_a_failure():
 
 
 def test_a_schema_is_never_fetched():
-    schema = {'$ref': 'http://127.0.0.1:9/schema.json'}
-    got, = asyncio.run(R.evaluate(R.JsonSchema(schema), [(SKY, ['{}'])]))
+    schema = {'$id': 'http://127.0.0.1:9/', '$ref': 'schema.json'}
+    reward = R.JsonSchema(schema)
+    got, = asyncio.run(R.evaluate(reward, [(SKY, ['{}'])]))
+    reward.close()
     assert isinstance(got[0], R.RewardRaised) and 'Unresolvable' in str(got[0])
 
 
@@ -328,7 +341,7 @@ def test_vllm_is_asked_for_raw_scores_of_the_whole_conversation():
         reward = R.VllmReward(server.url + '/v1', 'rm')
         assert ask(reward, 'Air.') == [Score('rm', -6.0791, version='vllm classify rm', tokens=25)]
     assert len(server.asked) == 3
-    assert server.asked[-1][:2] == ('/classify', {'model': 'rm', 'use_activation': False, 'messages': [
+    assert server.asked[-1][:2] == ('/classify', {'model': 'rm', 'use_activation': False, 'chat_template_kwargs': {'date_string': '26 Jul 2024'}, 'messages': [
         {'role': 'user', 'content': 'Why is the sky blue?'}, {'role': 'assistant', 'content': 'Air.'}]})
 
 

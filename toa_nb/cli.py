@@ -12,7 +12,7 @@ __all__ = ['EXITS', 'EXPORTS', 'WRITERS', 'ABOUT', 'known_fields', 'fits', 'prob
            'until_stopped', 'do_serve', 'reward_to_serve', 'do_serve_reward', 'do_servers', 'add_command',
            'add_running', 'add_reading', 'add_serving', 'parser', 'plain_warnings', 'main']
 
-# %% ../nbs/16_cli.ipynb #a326c2b9
+# %% ../nbs/16_cli.ipynb #04f14379
 import argparse, asyncio, json, signal, sys, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
@@ -24,7 +24,7 @@ from .compute import Budget, Card
 from .templates import Templates
 from .samplers import Method, method_from, methods
 from .models import ChatModel, as_card, check_number, models_from, read_config, read_key
-from .rewards import evaluate
+from .rewards import check_score
 from .store import RunStore
 from .run import Run, at, choose_run, find_key, make_reward, stored_run, within
 
@@ -328,7 +328,7 @@ def do_status(args)->int:
     say(args, rows, columns(rows))
     return 0
 
-# %% ../nbs/16_cli.ipynb #8494d75e
+# %% ../nbs/16_cli.ipynb #8dd2051f
 async def check_endpoint(model:ChatModel, lane, timeout:float)->dict:
     "One endpoint, called once."
     row = dict(what=f'model {model.name} at {lane.endpoint.url}', ok=True)
@@ -336,11 +336,14 @@ async def check_endpoint(model:ChatModel, lane, timeout:float)->dict:
     except ToaError as e: return row | dict(ok=False, says=f'{type(e).__name__}: {e}')
 
 async def check_reward(reward, prompt:Prompt, timeout:float)->dict:
-    "One reward, asked for one score."
-    started = time.monotonic()
-    [[score]] = await evaluate(reward, [(prompt, ['Yes.'])], timeout)
-    ok = not isinstance(score, Exception)
-    return dict(what=f'reward {reward.name}', ok=ok, says=f'scores in {time.monotonic() - started:.2f} s' if ok else f'{type(score).__name__}: {score}')
+    "One reward: its own check, if it has one, and one score."
+    row = dict(what=f'reward {reward.name}')
+    try:
+        if hasattr(reward, 'check'): await reward.check(prompt, timeout)
+        started = time.monotonic()
+        await check_score(reward, prompt, timeout)
+    except ToaError as e: return row | dict(ok=False, says=f'{type(e).__name__}: {e}')
+    return row | dict(ok=True, says=f'scores in {time.monotonic() - started:.2f} s')
 
 # %% ../nbs/16_cli.ipynb #a47a41f4
 async def check_run(
