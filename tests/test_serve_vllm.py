@@ -8,7 +8,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from toa_nb import serve
+from toa_nb import Prompt, serve
+from toa_nb.rewards import VllmReward
 
 pytestmark = pytest.mark.slow
 VERSION = '0.32.0'
@@ -122,8 +123,12 @@ def test_vllm_serves_the_raw_score_of_a_reward_model(python, models):
         body = json.dumps({'model': 'tiny-rm', 'messages': expected['talk']}).encode()
         key = {'Authorization': f'Bearer {os.environ[server.api_key_env]}', 'Content-Type': 'application/json'}
         with urlopen(Request(server.url.removesuffix('v1') + 'classify', body, key)) as answer: score = json.load(answer)['data'][0]['probs'][0]
+        talk = Prompt('talk', expected['talk'][0]['content'])
+        reward = VllmReward(server.url, 'tiny-rm', api_key_env=server.api_key_env)
+        ours, = asyncio.run(reward.score(talk, [expected['talk'][1]['content']]))
     assert not 0 <= expected['score'] <= 1, 'a sigmoid would hide here'
-    assert score == pytest.approx(expected['score'], abs=5e-3)
+    assert (score, ours.value) == pytest.approx((expected['score'],)*2, abs=5e-3)
+    assert ours.tokens > 0 and ours.version == 'vllm classify tiny-rm'
 
 
 def test_vllm_says_that_it_does_not_know_a_model(python, models, tmp_path):
