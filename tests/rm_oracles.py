@@ -171,7 +171,10 @@ def save(folder: Path, model, config, tok, shards=1):
     return folder
 
 
-def build(kind, folder, pad='<|pad|>'):
+CODE = {f'Auto{part}': f'{file}_custom.Nothing' for part, file in dict(Config='configuration', Model='modeling', Tokenizer='tokenization').items()}
+
+
+def build(kind, folder, pad='<|pad|>', seed=0):
     "A checkpoint of this kind in `folder`, and the reference that has the same weights."
     tok = tokenizer(pad)
     tag = tok.convert_tokens_to_ids('<extra_0>')
@@ -184,13 +187,13 @@ def build(kind, folder, pad='<|pad|>'):
     ids = lambda text: tok(text, add_special_tokens=False)['input_ids'][-1]
     make = dict(armo=lambda: Armo(cfg, opening), ultra=lambda: Regression(cfg, 'regression_head'), qwen_rm=lambda: TwoLayers(cfg, 1),
                 qwen_prm=lambda: TwoLayers(cfg, 2, tag), shepherd=lambda: Shepherd(cfg, ids('+'), ids('-'), ids(' ки')), internlm2=lambda: InternLM2(len(tok)))
-    model = randomise(make.get(kind, lambda: Regression(cfg, 'score'))())
-    data = cfg.to_dict() | dict(architectures=[names[kind]], num_labels=1, id2label={'0': 'LABEL_0'}, auto_map={'AutoModel': 'modeling_custom.Nothing'})
+    model = randomise(make.get(kind, lambda: Regression(cfg, 'score'))(), seed)
+    data = cfg.to_dict() | dict(architectures=[names[kind]], num_labels=1, id2label={'0': 'LABEL_0'}, auto_map=CODE)
     if kind == 'internlm2':
         data = dict(architectures=[names[kind]], model_type='internlm2', vocab_size=len(tok), hidden_size=64, intermediate_size=96, num_hidden_layers=3,
                     num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, rms_norm_eps=1e-5, rope_theta=1000000, bias=False,
                     hidden_act='silu', rope_scaling=dict(type='dynamic', factor=2.), reward_token_id=tok.convert_tokens_to_ids('<|reward|>'),
-                    pad_token_id=2, bos_token_id=0, eos_token_id=2, auto_map={'AutoModel': 'modeling_internlm2.Nothing'})
+                    pad_token_id=2, bos_token_id=0, eos_token_id=2, auto_map=CODE)
     return save(Path(folder), model, data, tok, shards=2), model, tok
 
 

@@ -1,6 +1,8 @@
 import asyncio
 import json
 import random
+import shelve
+import shutil
 
 import pytest
 
@@ -12,6 +14,7 @@ from transformers import AutoTokenizer  # noqa: E402
 
 from toa_nb import reward_models as rm  # noqa: E402
 from toa_nb.core import InputError, Message, Prompt, ResponseTooLong, RewardError, Score, chat  # noqa: E402
+from toa_nb.rewards import Exact, FunctionReward, HttpReward  # noqa: E402
 
 KINDS = ['linear', 'qwen3', 'gemma2', 'armo', 'ultra', 'internlm2', 'qwen_rm', 'qwen_prm', 'shepherd']
 SKY = Prompt('sky', 'Why is the sky blue? Give the reason in one sentence, and then an example from daily life.')
@@ -49,7 +52,7 @@ def scorer(model, **kw):
 
 def expected(model, pairs):
     kind, folder, oracle, _ = model
-    tok = AutoTokenizer.from_pretrained(folder)
+    tok = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     with torch.no_grad(): return [oracle(published_ids(kind, tok, *pair)) for pair in pairs]
 
 
@@ -158,7 +161,7 @@ def test_end_token_as_padding_does_not_move_the_reading_point(tmp_path):
 
 def test_no_code_of_a_checkpoint_runs(model):
     _, folder, *_ = model
-    for name in ('modeling_custom.py', 'modeling_internlm2.py'): (folder/name).write_text('raise SystemExit("ran")')
+    for name in ('configuration_custom', 'modeling_custom', 'tokenization_custom'): (folder/f'{name}.py').write_text('raise SystemExit("ran")')
     assert isinstance(scorer(model).judge([(SUM, 'x')])[0], Score)
 
 
@@ -239,8 +242,6 @@ def test_weights_that_are_missing_are_found(tmp_path):
 
 
 def test_weights_in_torch_files(linear, tmp_path):
-    import shutil
-
     from safetensors.torch import load_file
     kind, folder, oracle, tok = linear
     shutil.copytree(folder, tmp_path/'bin')
@@ -279,6 +280,18 @@ def test_an_exception_in_the_worker_reaches_the_caller_and_not_the_next(linear):
     s.close()
 
 
+def test_scores_kept_on_disk_belong_to_their_weights(tmp_path, linear):
+    "Two folders of one name with different weights share a cache, and a copy of a folder is the same model."
+    one = shutil.copytree(linear[1], tmp_path/'v1'/'rm')
+    two = build('linear', tmp_path/'v2'/'rm', seed=1)[0]
+    with shelve.open(str(tmp_path/'scores')) as cache:
+        found = [rm.reward_model(str(folder), device='cpu', cache=cache).judge([(SUM, 'five')])[0] for folder in (linear[1], one, two)]
+    assert found[0].value == found[1].value != found[2].value
+    assert found[0].version.partition('@')[2] == found[1].version.partition('@')[2] != found[2].version.partition('@')[2]
+    assert (found[1].tokens, found[2].tokens) == (found[0].tokens, found[0].tokens)
+    assert rm.reward_model(str(one), device='cpu', revision='mine').version.startswith('rm@mine float32 ')
+
+
 def test_unknown_names_and_families_list_the_known(tmp_path):
     for call in (lambda: rm.reward_model('NoSuchRM'), lambda: rm.reward_model('someone/some-model')):
         with pytest.raises(InputError, match='Known are: armorm, .*, math-shepherd, .*XCOMET-XXL'): call()
@@ -303,10 +316,31 @@ def test_the_server_says_what_is_wrong(linear):
         assert json.loads(urlopen(server.url + '/health').read())['reward'] == 'linear'
         for path, body, status in (('/predict/', b'{"inputs": {}}', 400), ('/predict/', b'no json', 400),
                                    ('/score', b'{"items": [{"prompt": "", "response": ""}]}', 400),
-                                   ('/score', b'[1]', 400), ('/nothing', b'{}', 404)):
+                                   ('/score', b'[1]', 400), ('/score', b'['*200_000, 400),
+                                   ('/score', b'{"items": [{"prompt": "a", "response": null}]}', 400), ('/nothing', b'{}', 404)):
             with pytest.raises(HTTPError) as e: urlopen(server.url + path, body)
             assert e.value.code == status and json.loads(e.value.read())['detail']
     server.reward.close()
+
+
+@pytest.mark.parametrize('length', ['abc', '-5', ''])
+def test_a_request_without_a_length_is_refused_and_the_connection_closed(length):
+    from http.client import HTTPConnection
+    with rm.serve_reward(FunctionReward(len)) as server:
+        client = HTTPConnection(*server.server_address, timeout=20)
+        client.putrequest('POST', '/score')
+        if length: client.putheader('Content-Length', length)
+        client.endheaders()
+        answer = client.getresponse()
+        assert (answer.status, json.loads(answer.read())) == (400, dict(detail=f'the Content-Length {length!r} is no number'))
+        assert client.sock.recv(1) == b''
+        client.close()
+
+
+def test_one_bad_prompt_spoils_nothing_for_the_others_of_a_request():
+    with rm.serve_reward(Exact()) as server:
+        ask = asyncio.run(HttpReward(server.url + '/score').score_groups([(Prompt('a', 'q', reference='5'), ['5']), (Prompt('b', 'q'), ['5'])]))
+    assert ask[0][0].value == 1. and "InputError: prompt 'b': it has no reference" in ask[1][0].error
 
 
 @pytest.mark.slow

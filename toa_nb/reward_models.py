@@ -8,7 +8,7 @@ __all__ = ['aggregates', 'objectives', 'families', 'known', 'comet_worker', 'Ite
            'unpack_internlm2', 'Known', 'find', 'reward_model', 'RewardServer', 'serve_reward', 'comet_python',
            'CometReward']
 
-# %% ../nbs/08_reward_models.ipynb #42d700e8
+# %% ../nbs/08_reward_models.ipynb #ab867697
 import asyncio, copy, hashlib, json, math, os, queue, re, subprocess, sys, tempfile, threading, venv
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, MutableMapping, Sequence
@@ -24,8 +24,8 @@ from typing import Any
 from fastcore.basics import patch, store_attr
 
 from .compute import card_from_config
-from .core import InputError, Message, Prompt, ResponseTooLong, Reward, RewardError, RewardRaised, Score, ScoreNotFinite, chat
-from .rewards import GroupReward, register
+from .core import (InputError, Message, Prompt, ResponseTooLong, Reward, RewardError, RewardRaised, Score, ScoreNotFinite, WrongScoreCount)
+from .rewards import GroupReward, evaluate, failure, for_free, register, seen
 
 # %% ../nbs/08_reward_models.ipynb #2639a956
 @dataclass(frozen=True)
@@ -93,17 +93,18 @@ def _ids(self:ChatTemplate, text:str, guard:str)->list[int]:
         ids += [special[piece]] if piece in special else self.tokenizer(plain, add_special_tokens=False, split_special_tokens=True)['input_ids']
     return ids
 
-# %% ../nbs/08_reward_models.ipynb #b29da30b
+# %% ../nbs/08_reward_models.ipynb #07a52282
 @patch
 def encode(self:ChatTemplate,
     prompt:Prompt, # The task
     response:str, # The answer to judge
 )->Item:
     "Token ids of the conversation that ends with `response`."
-    guard, hole = _free([response, *(m.content for m in chat(prompt))])
+    shown = seen(prompt)
+    guard, hole = _free([response, *(m.content for m in shown)])
     names = sorted(self.special, key=len, reverse=True)
     def protect(text): return re.sub('|'.join(map(re.escape, names)), lambda m: m[0][0] + guard + m[0][1:], text)
-    turns = [(m.role, protect(m.content)) for m in chat(prompt)]
+    turns = [(m.role, protect(m.content)) for m in shown]
     parts = [protect(s) for s in (self.steps(response) if self.steps else [response])]
     answer = self.steps.joint.join(p + self.steps.tag for p in parts) if self.steps else parts[0]
     ids = self._ids(self.text(turns, answer), guard) + ([] if self.end_id is None else [self.end_id])
@@ -111,7 +112,7 @@ def encode(self:ChatTemplate,
     tag = self.special[self.steps.tag] if self.steps else None
     return Item(tuple(ids), start, tuple(i for i, t in enumerate(ids) if t == tag and i >= start))
 
-# %% ../nbs/08_reward_models.ipynb #a7b8974f
+# %% ../nbs/08_reward_models.ipynb #81ccf1ee
 @dataclass(frozen=True)
 class TextTemplate:
     "Token ids of plain text around the question and the answer."
@@ -127,11 +128,13 @@ class TextTemplate:
 
     def text(self, turns:list[tuple[str,str]], answer:str)->str:
         "All turns in the form, one per line; what is filled in is not read again."
-        contents = [content for role, content in turns if role != 'system'] + [answer]
+        if (roles := [role for role, _ in turns]) != ['user', 'assistant']*(len(roles)//2) + ['user']:
+            raise RewardError(f"the turns {', '.join(roles)} do not fit into the form {self.form!r}, one question and one answer after the other")
+        contents = [content for _, content in turns] + [answer]
         pairs = [dict(question=q, answer=a) for q, a in zip(contents[::2], contents[1::2])]
         return '\n'.join(re.sub(r'\{(question|answer)\}', lambda m: pair[m[1]], self.form) for pair in pairs)
 
-# %% ../nbs/08_reward_models.ipynb #00fc05f0
+# %% ../nbs/08_reward_models.ipynb #420b8b8c
 @patch
 def encode(self:TextTemplate,
     prompt:Prompt, # The task
@@ -141,7 +144,7 @@ def encode(self:TextTemplate,
     def ids(text, **kw): return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, **kw)
     parts = self.steps(response) if self.steps else [response]
     pieces = [p + self.steps.tag + self.steps.joint for p in parts] if self.steps else parts
-    turns = [(m.role, m.content) for m in chat(prompt)]
+    turns = [(m.role, m.content) for m in seen(prompt)]
     answer = ''.join(pieces).removesuffix(self.steps.joint if self.steps else '')
     text, head = self.text(turns, answer), self.text(turns, '')
     found, first = ids(text, return_offsets_mapping=bool(self.steps)), [self.tokenizer.bos_token_id]*self.bos
@@ -290,7 +293,7 @@ async def score_groups(self:Worker,
     scores = iter(await asyncio.wrap_future(future))
     return [list(islice(scores, len(responses))) for _, responses in groups]
 
-# %% ../nbs/08_reward_models.ipynb #6181a340
+# %% ../nbs/08_reward_models.ipynb #a656549a
 @patch
 def _work(self:Worker):
     "Take what has gathered, judge it and deliver, until `close`."
@@ -298,11 +301,13 @@ def _work(self:Worker):
         jobs = [self.inbox.get()]
         while not self.inbox.empty() and len(jobs) < 64: jobs.append(self.inbox.get())
         live = [job for job in jobs if job and job[1].set_running_or_notify_cancel()]
+        asked = [pair for pairs, _ in live for pair in pairs]
         try:
-            scores = iter(self.judge([pair for pairs, _ in live for pair in pairs]))
-            for pairs, future in live: future.set_result([next(scores) for _ in pairs])
+            if len(scores := list(self.judge(asked))) != len(asked): raise WrongScoreCount(f'{len(scores)} scores for {len(asked)} responses')
+            rest = iter(scores)
+            for pairs, future in live: future.set_result([*islice(rest, len(pairs))])
         except Exception as e:
-            for _, future in live: future.set_exception(e if isinstance(e, RewardError) else RewardRaised(f'{type(e).__name__}: {e}'))
+            for _, future in live: future.set_exception(failure(e))
         if None in jobs: return
 
 # %% ../nbs/08_reward_models.ipynb #e3466548
@@ -334,8 +339,8 @@ def plan(
     while end: batches, end = [order[best[end][1]:end], *batches], best[end][1]
     return batches
 
-# %% ../nbs/08_reward_models.ipynb #a4ab3208
-def _digest(*parts)->str: return hashlib.sha256('\x1f'.join(map(str, parts)).encode()).hexdigest()
+# %% ../nbs/08_reward_models.ipynb #e220055e
+def _digest(*parts)->str: return hashlib.sha256(json.dumps(parts, ensure_ascii=False, default=str).encode(errors='surrogatepass')).hexdigest()
 
 # %% ../nbs/08_reward_models.ipynb #7af38968
 class TextScorer(Worker):
@@ -462,7 +467,7 @@ def _patient(self:TextScorer, items:list[Item])->list[tuple[float,dict,int]]:
     torch.cuda.empty_cache()
     return self._patient(items)
 
-# %% ../nbs/08_reward_models.ipynb #4667de10
+# %% ../nbs/08_reward_models.ipynb #90076380
 @patch
 def judge(self:TextScorer,
     pairs:list[tuple[Prompt,str]], # Prompts and responses, in any order
@@ -470,23 +475,37 @@ def judge(self:TextScorer,
     "Score responses to any number of prompts, on this thread."
     import torch
     with self.lock, torch.inference_mode():
-        keys = [_digest(self.name, self.version, *((m.role, m.content) for m in chat(prompt)), response) for prompt, response in pairs]
-        new = {key: pair for key, pair in zip(keys, pairs) if key not in self.cache}
-        found = {key: self._item(*pair) for key, pair in new.items()}
+        keys = [_digest(self.name, self.version, [(m.role, m.content) for m in seen(prompt)], response) for prompt, response in pairs]
+        found = {key: for_free(self.cache[key]) for key in keys if key in self.cache}
+        found |= {key: self._item(*pair) for key, pair in dict(zip(keys, pairs)).items() if key not in found}
         ready = {key: item for key, item in found.items() if isinstance(item, Item)}
         for (key, item), result in zip(ready.items(), self._patient(list(ready.values()))): found[key] = self._score(item, *result)
-        self.cache |= {key: score for key, score in found.items() if isinstance(score, Score)}
-    return [found.pop(key) if key in found else replace(self.cache[key], tokens=0) for key in keys]
+        self.cache.update({key: found[key] for key in ready if isinstance(found[key], Score)})
+    scores = []
+    for key in keys:
+        scores.append(found[key])
+        if isinstance(found[key], Score): found[key] = for_free(found[key])
+    return scores
 
-# %% ../nbs/08_reward_models.ipynb #0dda7262
+# %% ../nbs/08_reward_models.ipynb #0ea3c890
 @patch
 def _item(self:TextScorer, prompt:Prompt, response:str)->Item|RewardError:
     "The encoded text, if this model can judge it."
     try:
         item = fit(self.template.encode(prompt, response), self.limit, set(self.template.special.values()), self.cut)
         self.head.read(item)
-    except RewardError as e: return e
+    except Exception as e: return failure(e)
     return item
+
+# %% ../nbs/08_reward_models.ipynb #da298eb7
+@patch
+def validate(self:TextScorer, prompt:Prompt):
+    "Raise an `InputError` if the template has no place for the prompt's turns."
+    turns = [(m.role, m.content) for m in seen(prompt)]
+    try: self.template.text(turns, '')
+    except Exception as e:
+        raise InputError(f"{self.name} can't read its turns {', '.join(role for role, _ in turns)} ({e})", f'prompt {prompt.id!r}',
+                         'Write the prompt in turns that the model knows, or choose another reward.') from None
 
 # %% ../nbs/08_reward_models.ipynb #a9554e8e
 @patch
@@ -664,10 +683,23 @@ def find(
         if name.casefold() in (key.casefold(), model.hub.casefold(), *map(str.casefold, model.aliases)): return key, model
     raise InputError(f'there is no reward model {name!r}', 'reward model', f"Known are: {', '.join(known)}; or give a folder.")
 
-# %% ../nbs/08_reward_models.ipynb #95615097
+# %% ../nbs/08_reward_models.ipynb #b0f95fde
+def _fingerprint(folder:Path)->str:
+    "Twelve letters that differ from one model's folder to another's, wherever the folder is."
+    digest, piece = hashlib.sha256(), 1 << 16
+    for file in sorted(f for form in ('config.json', 'tokenizer.json', '*.safetensors', '*.bin') for f in folder.glob(form)):
+        size = file.stat().st_size
+        digest.update(f'{file.name} {size}\n'.encode())
+        with file.open('rb') as f:
+            for start in sorted({max(0, size - piece)*i//16 for i in range(17)}):
+                f.seek(start)
+                digest.update(f.read(piece))
+    return digest.hexdigest()[:12]
+
+# %% ../nbs/08_reward_models.ipynb #16275fa3
 def _fetch(source:str, revision:str|None)->tuple[Path,str]:
     "The folder of a model, and what to call its weights in a version."
-    if (folder := Path(source).expanduser()).is_dir(): return folder, f'{folder.name}@{revision or "local"}'
+    if (folder := Path(source).expanduser()).is_dir(): return folder, f'{folder.name}@{revision or _fingerprint(folder)}'
     small = ['*.json', '*.jinja', '*.txt', '*.model']
     folder = _download(source, revision, [*small, '*.safetensors'])
     if not any(folder.glob('*.safetensors')): folder = _download(source, folder.name, [*small, '*.bin'])
@@ -690,7 +722,7 @@ def _place(config:dict, dtype:str|None, device:str|None)->tuple[Any,str]:
     stored = config.get('dtype') or config.get('torch_dtype')
     return getattr(torch, dtype or ('float32' if device == 'cpu' else 'float16' if stored == 'float16' else 'bfloat16')), device
 
-# %% ../nbs/08_reward_models.ipynb #a0efb828
+# %% ../nbs/08_reward_models.ipynb #9aef3a63
 def _checkpoint(source, model, family, revision, dtype, device, tokenizer)->Checkpoint:
     "Where the parts of a model are; `model` is what is known about it."
     from transformers import AutoTokenizer
@@ -698,7 +730,7 @@ def _checkpoint(source, model, family, revision, dtype, device, tokenizer)->Chec
     config = {k: v for k, v in json.loads((folder/'config.json').read_text()).items() if k != 'auto_map'}
     family = family or (model.family if model else _family(config, f'{folder}/config.json'))
     if family not in families: raise InputError(f'there is no family {family!r}', 'reward_model', f"Known are: {', '.join(families)}.")
-    return Checkpoint(folder, config, tokenizer or AutoTokenizer.from_pretrained(folder), family, weights, *_place(config, dtype, device))
+    return Checkpoint(folder, config, tokenizer or AutoTokenizer.from_pretrained(folder, trust_remote_code=False), family, weights, *_place(config, dtype, device))
 
 # %% ../nbs/08_reward_models.ipynb #edda348b
 def reward_model(
@@ -729,26 +761,29 @@ def _prompt(given:str|dict)->Prompt:
     extra = {k: v for k, v in given.items() if k in known_fields} | dict(messages=tuple(Message(m['role'], m['content']) for m in given.get('messages') or ()))
     return Prompt(str(given.get('id') or _digest(json.dumps(given, sort_keys=True))[:16]), **extra)
 
-# %% ../nbs/08_reward_models.ipynb #efd4f177
-async def _answer(reward:Reward, path:str, body:dict)->dict:
-    "What the server says to a request."
+# %% ../nbs/08_reward_models.ipynb #9f9bb780
+def _asked(path:str, body:dict)->list[tuple[Prompt,list[str]]]:
+    "The prompts and responses of a request; raises what is wrong with it."
     if path == '/predict': items = [(dict(instruction=d['src'], source=d['src'], reference=d.get('ref')), d['mt']) for d in body['inputs']['data']]
     else: items = [(item['prompt'], item['response']) for item in body['items']]
-    groups = [(_prompt(prompt), [str(response)]) for prompt, response in items]
-    if hasattr(reward, 'score_groups'): found = await reward.score_groups(groups)
-    else: found = await asyncio.gather(*(reward.score(*group) for group in groups))
-    scores = [s if isinstance(s, (Score, RewardError)) else Score(reward.name, s) for group in found for s in group]
+    if wrong := [response for _, response in items if not isinstance(response, str)]: raise InputError(f'{wrong[0]!r:.40} is no text', 'a response')
+    return [(_prompt(prompt), [response]) for prompt, response in items]
+
+# %% ../nbs/08_reward_models.ipynb #046c5c98
+async def _answer(reward:Reward, groups:list[tuple[Prompt,list[str]]])->dict:
+    "What the server says about these responses; a failure stays with the response that it belongs to."
+    scores = [score for group in await evaluate(reward, groups) for score in group]
     good = [s if isinstance(s, Score) else None for s in scores]
     return dict(scores=[s and s.value for s in good], errors=[g.error if g else f'{type(s).__name__}: {s}' for g, s in zip(good, scores)],
                 tokens=[s.tokens if s else 0 for s in good], details=[s and s.details for s in good], reward=reward.name, version=reward.version)
 
-# %% ../nbs/08_reward_models.ipynb #4b6e842c
+# %% ../nbs/08_reward_models.ipynb #ffe36781
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
     def log_message(self, *args): pass
 
     def _say(self, status, content):
-        body = json.dumps(content).encode()
+        body = json.dumps(content, default=lambda value: value.tolist() if hasattr(value, 'tolist') else str(value)).encode()
         self.send_response(status)
         self.send_header('Content-Type', 'application/json')
         self.send_header('Content-Length', str(len(body)))
@@ -760,19 +795,47 @@ class _Handler(BaseHTTPRequestHandler):
         self._say(*((200, dict(status='ok', reward=reward.name, version=reward.version)) if self.path == '/health' else (404, dict(detail='not found'))))
 
     def do_POST(self):
-        raw, path = self.rfile.read(int(self.headers.get('Content-Length') or 0)), self.path.rstrip('/')
-        if path not in ('/score', '/predict'): return self._say(404, dict(detail='not found'))
-        try: self._say(200, asyncio.run_coroutine_threadsafe(_answer(self.server.reward, path, json.loads(raw)), self.server.loop).result())
-        except (KeyError, TypeError, ValueError, AttributeError) as e: self._say(400, dict(detail=f'{type(e).__name__}: {e}'))
-        except Exception as e: self._say(500, dict(detail=f'{type(e).__name__}: {e}'))
+        with self.server.under_way: self._say(*self._reply())
 
-# %% ../nbs/08_reward_models.ipynb #80fc2e5a
+# %% ../nbs/08_reward_models.ipynb #b38ce1bf
+@patch
+def _reply(self:_Handler)->tuple[int,dict]:
+    "Status and content of the answer to a POST."
+    length, path = self.headers.get('Content-Length', ''), self.path.rstrip('/')
+    self.close_connection |= self.server.under_way.closed or not length.isdecimal()
+    if self.server.under_way.closed: return 503, dict(detail='the server is being stopped')
+    if not length.isdecimal(): return 400, dict(detail=f'the Content-Length {length!r} is no number')
+    raw = self.rfile.read(int(length))
+    if path not in ('/score', '/predict'): return 404, dict(detail='not found')
+    try: groups = _asked(path, json.loads(raw))
+    except Exception as e: return 400, dict(detail=f'{type(e).__name__}: {e}')
+    try: return 200, asyncio.run_coroutine_threadsafe(_answer(self.server.reward, groups), self.server.loop).result()
+    except Exception as e: return 500, dict(detail=f'{type(e).__name__}: {e}')
+
+# %% ../nbs/08_reward_models.ipynb #9498317b
+class _UnderWay:
+    "A count of requests, to be entered and left with `with`."
+    def __init__(self): self.count, self.closed, self.changed = 0, False, threading.Condition()
+    def __enter__(self): self._add(1)
+    def __exit__(self, *args): self._add(-1)
+    def _add(self, n):
+        with self.changed:
+            self.count += n
+            self.changed.notify_all()
+
+    def close(self, grace:float):
+        "Wait until none is left, or for `grace` seconds."
+        with self.changed:
+            self.closed = True
+            self.changed.wait_for(lambda: not self.count, grace)
+
+# %% ../nbs/08_reward_models.ipynb #c7565b87
 class RewardServer(ThreadingHTTPServer):
     "A reward behind HTTP, on threads of its own."
     request_queue_size = 128
     def __init__(self, reward:Reward, host:str, port:int):
         super().__init__((host, port), _Handler)
-        self.reward, self.loop, self.url = reward, asyncio.new_event_loop(), f'http://{host}:{self.server_address[1]}'
+        self.reward, self.loop, self.under_way, self.url = reward, asyncio.new_event_loop(), _UnderWay(), f'http://{host}:{self.server_address[1]}'
         self.threads = [threading.Thread(target=run, daemon=True) for run in (self.loop.run_forever, self.serve_forever)]
         for thread in self.threads: thread.start()
 
@@ -780,10 +843,13 @@ class RewardServer(ThreadingHTTPServer):
         "Until the server is stopped."
         self.threads[1].join()
 
-    def stop(self):
+    def stop(self,
+        grace:float=30., # Seconds that requests under way have
+    ):
         "Finish what is under way and end."
         self.shutdown()
         self.server_close()
+        self.under_way.close(grace)
         self.loop.call_soon_threadsafe(self.loop.stop)
 
     def __exit__(self, *args): self.stop()
