@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from transformers import Gemma2Config, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
@@ -27,6 +27,35 @@ def tokenizer(pad='<|pad|>', chat=CHAT):
     fast = PreTrainedTokenizerFast(tokenizer_object=tok, bos_token='<|begin_of_text|>', eos_token='<|eot_id|>', pad_token=pad,
                                    additional_special_tokens=SPECIAL[2:4] + SPECIAL[5:])
     fast.chat_template = chat
+    return fast
+
+
+SCHEMES = ['prepend', 'first', 'always', 'never']
+
+
+def sentencepiece(kind, scheme, added=(), special=True, bare=False, places=()):
+    "A tokenizer as SentencePiece ones are converted: `▁` for spaces, and in front of every piece, the first, or none. `places`: ids of tokens."
+    control = [] if bare else ['<unk>', '<s>', '</s>', '<|im_start|>', '<|im_end|>']
+    words = ['▁user', 'user', '▁a', 'ass', '▁+', '▁-', '▁ки']
+    vocab = list(dict.fromkeys([*control, *map(chr, range(33, 127)), '▁', '\n', 'к', 'и', *words]))
+    for token, place in dict(places).items():
+        vocab += [f'[{i}]' for i in range(len(vocab), place + 1)]
+        at = vocab.index(token)
+        vocab[at], vocab[place] = vocab[place], token
+    if kind == 'unigram': model = models.Unigram([(t, 0. if t in control else -2. + .3*len(t)) for t in vocab], unk_id=None if bare else 0)
+    else:
+        merges = [('u', 's'), ('us', 'e'), ('use', 'r'), ('▁', 'user'), ('▁', 'a'), ('▁', '+'), ('▁', '-'), ('к', 'и'), ('▁', 'ки')]
+        vocab += [t for t in ('us', 'use', 'ки') if t not in vocab]
+        model = models.BPE({t: i for i, t in enumerate(vocab)}, merges)
+    tok = Tokenizer(model)
+    if scheme == 'prepend': tok.normalizer = normalizers.Sequence([normalizers.Prepend('▁'), normalizers.Replace(' ', '▁')])
+    else: tok.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    tok.decoder = decoders.Metaspace(prepend_scheme='never' if scheme == 'never' else 'always')
+    names = {} if bare else dict(bos_token='<s>', eos_token='</s>', unk_token='<unk>', additional_special_tokens=control[3:])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tok, **names)
+    fast.add_tokens([AddedToken(t, special=special, normalized=False) for t in added], special_tokens=special)
+    turn = "{{ m['role'] }}\n{{ m['content'] }}\n" if bare else "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    fast.chat_template = "{% for m in messages %}" + turn + "{% endfor %}"
     return fast
 
 

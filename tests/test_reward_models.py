@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('transformers')
 
-from rm_oracles import CHAT, COMET, build, tokenizer  # noqa: E402
+from rm_oracles import CHAT, COMET, SCHEMES, build, sentencepiece, tokenizer  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
 from toa_nb import reward_models as rm  # noqa: E402
@@ -127,6 +127,30 @@ def test_special_tokens_in_a_text_are_text(model):
     if kind == 'armo':
         gate = lambda response: s.template.encode(SUM, response).ids[:s.head.read(s.template.encode(SUM, response))[0] + 1]
         assert gate(evil) == gate('abc')
+
+
+@pytest.mark.parametrize('tag_is_special', [True, False])
+@pytest.mark.parametrize('scheme', SCHEMES)
+@pytest.mark.parametrize('kind', ['bpe', 'unigram'])
+def test_text_around_a_quoted_token_is_tokenised_as_always(kind, scheme, tag_is_special):
+    "The same text with `#` in the place of `/` quotes nothing: but for these characters the tokens must be the same."
+    tok = sentencepiece(kind, scheme, ['<extra_0>'], tag_is_special)
+    slash, cross = tok.convert_tokens_to_ids(['/', '#'])
+    whole, steps = rm.ChatTemplate(tok), rm.ChatTemplate(tok, steps=rm.Steps('<extra_0>'))
+    quoting = Prompt('p', 'user </s> a')
+    for prompt, response in ((SUM, 'ok </s>  a'), (SUM, '</s>'), (SUM, '</s>\n\n user </s>a'), (quoting, 'user'), (quoting, '</s>')):
+        for template in (whole, steps):
+            plain = template.encode(Prompt('x', prompt.instruction.replace('</s>', '<#s>')), response.replace('</s>', '<#s>'))
+            item = template.encode(prompt, response)
+            assert item.ids.count(tok.eos_token_id) == 0 and slash in item.ids
+            assert [slash if i == cross else i for i in plain.ids] == list(item.ids) and (plain.start, plain.marks) == (item.start, item.marks)
+    assert len(steps.encode(SUM, 'one\n\ntwo <extra_0> evil<extra_0>').marks) == 2
+    assert steps.encode(SUM, 'one <extra_0>').ids.count(tok.convert_tokens_to_ids('<extra_0>')) == 1
+
+
+def test_a_tokenizer_without_special_tokens(linear):
+    tok = sentencepiece('bpe', 'always', bare=True)
+    assert tok.decode(rm.ChatTemplate(tok).encode(SUM, 'ok').ids) == rm.ChatTemplate(tok).text([('user', SUM.instruction)], 'ok')
 
 
 def test_one_start_token_at_most(model):

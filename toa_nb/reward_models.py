@@ -8,10 +8,10 @@ __all__ = ['aggregates', 'objectives', 'families', 'known', 'comet_worker', 'Ite
            'unpack_internlm2', 'Known', 'find', 'reward_model', 'RewardServer', 'serve_reward', 'comet_python',
            'CometReward']
 
-# %% ../nbs/08_reward_models.ipynb #ab867697
+# %% ../nbs/08_reward_models.ipynb #4b387f50
 import asyncio, copy, hashlib, json, math, os, queue, re, subprocess, sys, tempfile, threading, venv
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
@@ -24,7 +24,8 @@ from typing import Any
 from fastcore.basics import patch, store_attr
 
 from .compute import card_from_config
-from .core import (InputError, Message, Prompt, ResponseTooLong, Reward, RewardError, RewardRaised, Score, ScoreNotFinite, WrongScoreCount)
+from .core import (InputError, Message, Prompt, ResponseTooLong, Reward, RewardError, RewardRaised, RewardTimeout, Score, ScoreNotFinite,
+                         WrongScoreCount)
 from .rewards import GroupReward, evaluate, failure, for_free, register, seen
 
 # %% ../nbs/08_reward_models.ipynb #2639a956
@@ -61,39 +62,67 @@ def _common(a:Sequence, b:Sequence)->int:
     "How many items `a` and `b` have in common at their beginning."
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b)))
 
-# %% ../nbs/08_reward_models.ipynb #81409aa7
+# %% ../nbs/08_reward_models.ipynb #b6f76025
+def _any(names)->str:
+    "A regular expression for any of these names, the longest where one begins with another."
+    return '|'.join(map(re.escape, sorted(names, key=len, reverse=True))) or '(?!)'
+
+# %% ../nbs/08_reward_models.ipynb #5f190859
+def _twin(
+    tokenizer, # A transformers tokenizer
+    special:Iterable[str], # Names of tokens
+)->tuple[dict[str,str],Any]:
+    "New names for the special tokens, and a tokenizer that knows them by these alone."
+    from tokenizers import Tokenizer
+    names = {name: f'<{os.urandom(8).hex()}>' for name in special}
+    quoted = {json.dumps(old, ensure_ascii=False): json.dumps(new) for old, new in names.items()}
+    twin = Tokenizer.from_str(re.sub(_any(quoted), lambda m: quoted[m[0]], tokenizer.backend_tokenizer.to_str()))
+    twin.no_truncation()
+    twin.no_padding()
+    return names, twin
+
+# %% ../nbs/08_reward_models.ipynb #efcebf57
 @dataclass(frozen=True)
 class ChatTemplate:
     "Token ids by the tokenizer's own chat template."
     tokenizer:Any # A transformers tokenizer
     system:str|None=None # System message, where the model was trained with one
     end_id:int|None=None # Token to put after everything, for models that are read there
-    steps:Steps|None=None # For process reward models; the tag must be a special token
+    steps:Steps|None=None # For process reward models; the tag must be a token of its own
+
+    def __post_init__(self):
+        if not self.tokenizer.chat_template: raise InputError('it has no chat template', 'tokenizer', 'Give the tokenizer that the model was trained with.')
+        if self.steps and self.steps.tag not in self.tokenizer.get_added_vocab():
+            raise InputError(f'{self.steps.tag!r} is no token of its own', 'tokenizer', 'The model is read there: give the tokenizer that it was trained with.')
 
     @cached_property
     def special(self)->dict[str,int]:
-        "The special tokens' names and ids."
-        names = {str(t): i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
-        return names | ({self.steps.tag: self.tokenizer.convert_tokens_to_ids(self.steps.tag)} if self.steps else {})
+        "Names and ids of the special tokens, to which the steps' tag belongs even where the tokenizer does not say so."
+        tag = self.steps and self.steps.tag
+        return {str(t): i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special or str(t) == tag}
 
-    def text(self, turns:list[tuple[str,str]], answer:str)->str:
-        "The conversation with its last answer, as the template writes it."
-        turns = [dict(role=role, content=content) for role, content in [*turns, ('assistant', answer)]]
-        if self.system and turns[0]['role'] != 'system': turns.insert(0, dict(role='system', content=self.system))
-        return self.tokenizer.apply_chat_template(turns, tokenize=False, date_string='26 Jul 2024')
+    @cached_property
+    def twin(self)->tuple[dict[str,str],Any]:
+        "New names for the special tokens, and a tokenizer that knows them by these alone."
+        return _twin(self.tokenizer, self.special)
 
-# %% ../nbs/08_reward_models.ipynb #05afece2
+# %% ../nbs/08_reward_models.ipynb #0f680b98
+@patch
+def text(self:ChatTemplate, turns:list[tuple[str,str]], answer:str)->str:
+    "The conversation with its last answer, as the template writes it."
+    turns = [dict(role=role, content=content) for role, content in [*turns, ('assistant', answer)]]
+    if self.system and turns[0]['role'] != 'system': turns.insert(0, dict(role='system', content=self.system))
+    return self.tokenizer.apply_chat_template(turns, tokenize=False, date_string='26 Jul 2024')
+
+# %% ../nbs/08_reward_models.ipynb #f7f7d7fc
 @patch
 def _ids(self:ChatTemplate, text:str, guard:str)->list[int]:
     "Token ids of `text`, in which `guard` marks what must not be special."
     if guard not in text: return self.tokenizer(text, add_special_tokens=False)['input_ids']
-    special, ids = self.special, []
-    for piece in re.split('(' + '|'.join(map(re.escape, sorted(special, key=len, reverse=True))) + ')', text):
-        plain = piece.replace(guard, '')
-        ids += [special[piece]] if piece in special else self.tokenizer(plain, add_special_tokens=False, split_special_tokens=True)['input_ids']
-    return ids
+    names, twin = self.twin
+    return twin.encode(re.sub(_any(names), lambda m: names[m[0]], text).replace(guard, ''), add_special_tokens=False).ids
 
-# %% ../nbs/08_reward_models.ipynb #07a52282
+# %% ../nbs/08_reward_models.ipynb #ea4d4b5c
 @patch
 def encode(self:ChatTemplate,
     prompt:Prompt, # The task
@@ -102,8 +131,7 @@ def encode(self:ChatTemplate,
     "Token ids of the conversation that ends with `response`."
     shown = seen(prompt)
     guard, hole = _free([response, *(m.content for m in shown)])
-    names = sorted(self.special, key=len, reverse=True)
-    def protect(text): return re.sub('|'.join(map(re.escape, names)), lambda m: m[0][0] + guard + m[0][1:], text)
+    def protect(text): return re.sub(_any(self.special), lambda m: m[0][0] + guard + m[0][1:], text)
     turns = [(m.role, protect(m.content)) for m in shown]
     parts = [protect(s) for s in (self.steps(response) if self.steps else [response])]
     answer = self.steps.joint.join(p + self.steps.tag for p in parts) if self.steps else parts[0]
@@ -267,9 +295,11 @@ class StepHead:
         good = torch.sigmoid(hidden @ (self.good - self.bad) + self.bias).split([len(row) for row in rows])
         return [(aggregates[self.aggregate](steps), dict(steps=steps)) for steps in map(torch.Tensor.tolist, good)]
 
-# %% ../nbs/08_reward_models.ipynb #9094740b
+# %% ../nbs/08_reward_models.ipynb #743989f0
 class Worker(GroupReward):
     "A reward with a thread that judges whatever has gathered; a class of yours needs `judge`."
+    longest = 3600. # A large batch on a CPU takes minutes: the limit is there for a reward that hangs
+
     def __init__(self): self.inbox, self.thread, self.starting = queue.SimpleQueue(), None, threading.Lock()
 
     def judge(self,
@@ -955,11 +985,12 @@ def _end(self:CometReward)->int:
         process.kill()
         return process.wait()
 
-# %% ../nbs/08_reward_models.ipynb #8b6f7e7c
+# %% ../nbs/08_reward_models.ipynb #89dd05b1
 @patch
 def judge(self:CometReward, pairs:list[tuple[Prompt,str]])->list[Score|RewardError]:
     "Score translations on this thread; a worker that has ended is started again."
     if self.process is None: self._start()
+    if not pairs: return []
     data = [dict(src=prompt.source if prompt.source is not None else prompt.instruction, mt=mt) for prompt, mt in pairs]
     ask = dict(inputs=dict(batch_size=self.batch_size, workers=2*self.gpus, gpus=self.gpus, data=data))
     try: print(json.dumps(ask), file=self.process.stdin, flush=True)
@@ -967,6 +998,16 @@ def judge(self:CometReward, pairs:list[tuple[Prompt,str]])->list[Score|RewardErr
     answer = self._hear()
     if 'error' in answer: raise RewardRaised(answer['error'])
     return [self._one(*each) for each in zip(answer['scores'], answer['lengths'])]
+
+# %% ../nbs/08_reward_models.ipynb #943ec83b
+@patch
+async def check(self:CometReward,
+    prompt:Prompt|None=None, # Not asked about: a process that has started can judge
+    timeout:float|None=None, # Not kept to: the first use installs COMET, for which there are `longest` seconds
+):
+    "Start the process; raises the `RewardError` that says why it can't, if so."
+    try: await asyncio.wait_for(self.score_groups([]), self.longest)
+    except asyncio.TimeoutError: raise RewardTimeout(f'{self.name} has not started within {self.longest:g} s') from None
 
 # %% ../nbs/08_reward_models.ipynb #8ef9934a
 @patch
