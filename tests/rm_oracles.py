@@ -31,12 +31,12 @@ def tokenizer(pad='<|pad|>', chat=CHAT):
 
 
 SCHEMES = ['prepend', 'first', 'always', 'never']
+WORDS = ['▁user', 'user', '▁a', 'ass', '▁+', '▁-', '▁ки']
 
 
-def sentencepiece(kind, scheme, added=(), special=True, bare=False, places=()):
+def sentencepiece(kind, scheme, added=(), special=True, bare=False, places=(), words=WORDS):
     "A tokenizer as SentencePiece ones are converted: `▁` for spaces, and in front of every piece, the first, or none. `places`: ids of tokens."
     control = [] if bare else ['<unk>', '<s>', '</s>', '<|im_start|>', '<|im_end|>']
-    words = ['▁user', 'user', '▁a', 'ass', '▁+', '▁-', '▁ки']
     vocab = list(dict.fromkeys([*control, *map(chr, range(33, 127)), '▁', '\n', 'к', 'и', *words]))
     for token, place in dict(places).items():
         vocab += [f'[{i}]' for i in range(len(vocab), place + 1)]
@@ -44,8 +44,8 @@ def sentencepiece(kind, scheme, added=(), special=True, bare=False, places=()):
         vocab[at], vocab[place] = vocab[place], token
     if kind == 'unigram': model = models.Unigram([(t, 0. if t in control else -2. + .3*len(t)) for t in vocab], unk_id=None if bare else 0)
     else:
-        merges = [('u', 's'), ('us', 'e'), ('use', 'r'), ('▁', 'user'), ('▁', 'a'), ('▁', '+'), ('▁', '-'), ('к', 'и'), ('▁', 'ки')]
-        vocab += [t for t in ('us', 'use', 'ки') if t not in vocab]
+        merges = [('▁', 'a'), ('▁', '+'), ('▁', '-'), *[('к', 'и'), ('▁', 'ки')]*('▁ки' in words)]
+        vocab += [t for t in ('ки', '▁a') if t not in vocab]
         model = models.BPE({t: i for i, t in enumerate(vocab)}, merges)
     tok = Tokenizer(model)
     if scheme == 'prepend': tok.normalizer = normalizers.Sequence([normalizers.Prepend('▁'), normalizers.Replace(' ', '▁')])
@@ -215,7 +215,7 @@ def build(kind, folder, pad='<|pad|>', seed=0):
     opening = tok('<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n', add_special_tokens=False)['input_ids']
     ids = lambda text: tok(text, add_special_tokens=False)['input_ids'][-1]
     make = dict(armo=lambda: Armo(cfg, opening), ultra=lambda: Regression(cfg, 'regression_head'), qwen_rm=lambda: TwoLayers(cfg, 1),
-                qwen_prm=lambda: TwoLayers(cfg, 2, tag), shepherd=lambda: Shepherd(cfg, ids('+'), ids('-'), ids(' ки')), internlm2=lambda: InternLM2(len(tok)))
+                qwen_prm=lambda: TwoLayers(cfg, 2, tag), shepherd=lambda: Shepherd(cfg, *map(ids, (' +', ' -', ' ки'))), internlm2=lambda: InternLM2(len(tok)))
     model = randomise(make.get(kind, lambda: Regression(cfg, 'score'))(), seed)
     data = cfg.to_dict() | dict(architectures=[names[kind]], num_labels=1, id2label={'0': 'LABEL_0'}, auto_map=CODE)
     if kind == 'internlm2':

@@ -265,13 +265,14 @@ def test_weights_that_are_missing_are_found(tmp_path):
     with pytest.raises(InputError, match="no tensor 'score.weight'"): rm.reward_model(str(folder), family='linear', device='cpu')
 
 
-def test_weights_in_torch_files(linear, tmp_path):
+@pytest.mark.parametrize('archive', [True, False])
+def test_weights_in_torch_files(linear, tmp_path, archive):
     from safetensors.torch import load_file
     kind, folder, oracle, tok = linear
     shutil.copytree(folder, tmp_path/'bin')
     weights = {k: v for part in folder.glob('*.safetensors') for k, v in load_file(part).items()}
     for part in (tmp_path/'bin').glob('model*'): part.unlink()
-    torch.save(weights, tmp_path/'bin'/'pytorch_model.bin')
+    torch.save(weights, tmp_path/'bin'/'pytorch_model.bin', _use_new_zipfile_serialization=archive)
     found = scorer((kind, tmp_path/'bin', oracle, tok)).judge(PAIRS)
     torch.testing.assert_close(values(found), torch.stack([value for value, _ in expected(linear, PAIRS)]), atol=2e-4, rtol=1e-4)
 
@@ -324,6 +325,67 @@ def test_unknown_names_and_families_list_the_known(tmp_path):
     config = json.loads((folder/'config.json').read_text()) | dict(architectures=['LlamaForCausalLM'])
     (folder/'config.json').write_text(json.dumps(config))
     with pytest.raises(InputError, match='Say which `family`'): rm.reward_model(str(folder))
+
+
+@pytest.mark.parametrize('kind, settings, says', [
+    ('linear', dict(dtype='foo'), "unknown dtype 'foo'. Known are: float32, float16, bfloat16."),
+    ('linear', dict(device='cudda'), "device 'cudda' can't be used"),
+    ('linear', dict(attention='nope'), 'transformers does not load it .*"nope"'),
+    ('linear', dict(batch_token=4), "unknown setting 'batch_token'. Known are: limit, cut, batch_tokens, prefix_tokens, cache, card."),
+    ('linear', dict(limit=-1), 'limit is -1'),
+    ('linear', dict(steps=dict(aggregate='min')), "steps of linear: unknown setting 'aggregate'. Known are: none."),
+    ('qwen_prm', dict(steps=dict(aggregate='median')), "unknown aggregate 'median'. Known are: last, min, mean, product."),
+    ('qwen_prm', dict(steps=dict(agregate='min')), "steps of qwen_prm: unknown setting 'agregate'. Known are: aggregate, split."),
+    ('qwen_prm', dict(tokenizer=sentencepiece('bpe', 'first')), "'<extra_0>' is no token of its own"),
+    ('shepherd', dict(tokenizer=sentencepiece('bpe', 'first', bare=True, words=['▁+', '▁-'])), "'ки' is not one token"),
+    ('linear', dict(tokenizer=tokenizer(chat=None)), 'tokenizer: it has no chat template')])
+def test_wrong_settings_are_said_in_a_line(kind, settings, says, tmp_path):
+    folder = build(kind, tmp_path)[0]
+    with pytest.raises(InputError, match=says) as e:
+        rm.reward_model(str(folder), family='shepherd' if kind == 'shepherd' else None, **dict(device='cpu') | settings)
+    assert '\n' not in str(e.value)
+    with pytest.raises(InputError, match="unknown setting 'gpu'. Known are: package, gpus"): rm.reward_model('XCOMET', gpu=1)
+
+
+@pytest.mark.parametrize('kind, file, content, says', [
+    ('linear', 'config.json', None, 'there is no config.json. Give the folder of a model.'),
+    ('linear', 'config.json', '{', 'config.json: it is no JSON'),
+    ('linear', '*.safetensors', None, r'there are no weights. They are in files like \*.safetensors or pytorch_model\*.bin.'),
+    ('linear', 'tokenizer*.json', None, "the tokenizer can't be loaded"),
+    ('internlm2', 'config.json', dict(reward_token_id=None), 'config.json: reward_token_id is missing'),
+    ('internlm2', 'config.json', dict(rope_scaling=dict(type='linear', factor=4.)), "config.json: rope_scaling 'linear' of InternLM2 is not known here")])
+def test_what_is_wrong_with_a_folder_is_said_in_a_line(kind, file, content, says, tmp_path):
+    folder = build(kind, tmp_path)[0]
+    for path in folder.glob(file):
+        if isinstance(content, dict): path.write_text(json.dumps(json.loads(path.read_text()) | content))
+        elif content: path.write_text(content)
+        else: path.unlink()
+    with pytest.raises(InputError, match=says) as e: rm.reward_model(str(folder), device='cpu')
+    assert '\n' not in str(e.value)
+
+
+def test_where_a_model_runs_is_told_once(linear, capsys):
+    s = scorer(linear, dtype=torch.bfloat16)
+    s.judge(PAIRS[:2])
+    assert capsys.readouterr().err.count('linear: linear in bfloat16 on cpu\n') == 1
+
+
+@pytest.mark.parametrize('cuda, mps, chosen', [(True, True, 'cuda'), (False, True, 'mps'), (False, False, 'cpu')])
+def test_the_best_device_there_is(cuda, mps, chosen, monkeypatch):
+    monkeypatch.setattr(torch, 'empty', lambda *args, device: None)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: mps)
+    assert rm._device(None) == chosen
+
+
+@pytest.mark.parametrize('scheme', SCHEMES)
+@pytest.mark.parametrize('kind', ['bpe', 'unigram'])
+def test_math_shepherd_is_read_at_the_published_ids(kind, scheme):
+    "As the model's card has them: 648 and 387 for the good and the bad word, 12902 for the tag."
+    tok = sentencepiece(kind, scheme, places={'▁+': 648, '▁-': 387, '▁ки': 12902})
+    assert [rm._word(tok, word) for word in ('+', '-', 'ки')] == [648, 387, 12902]
+    item = rm.TextTemplate(tok, '{question} {answer}', bos=True, steps=rm.Steps(' ки', '\n', '\n')).encode(SUM, 'a ки\nuser')
+    assert [item.ids[i] for i in item.marks] == [12902, 12902] and item.ids.count(12902) == 3
 
 
 def test_published_names():

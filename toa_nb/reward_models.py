@@ -8,8 +8,8 @@ __all__ = ['aggregates', 'objectives', 'families', 'known', 'comet_worker', 'Ite
            'unpack_internlm2', 'Known', 'find', 'reward_model', 'RewardServer', 'serve_reward', 'comet_python',
            'CometReward']
 
-# %% ../nbs/08_reward_models.ipynb #4b387f50
-import asyncio, copy, hashlib, json, math, os, queue, re, subprocess, sys, tempfile, threading, venv
+# %% ../nbs/08_reward_models.ipynb #9ffa94e7
+import asyncio, copy, hashlib, inspect, json, math, os, queue, re, subprocess, sys, tempfile, threading, venv, zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from concurrent.futures import Future
@@ -275,7 +275,7 @@ def __call__(self:ArmoHead, rows:list, items:list[Item])->list[tuple[float,dict]
     while len(self.kept) > 4096: self.kept.popitem(last=False)
     return [(value, dict(zip(objectives, each))) for value, each in zip(values.tolist(), rewards.tolist())]
 
-# %% ../nbs/08_reward_models.ipynb #746ac937
+# %% ../nbs/08_reward_models.ipynb #6226ef3e
 @dataclass
 class StepHead:
     "The probability of a good step at each step's end."
@@ -284,6 +284,9 @@ class StepHead:
     aggregate:str='min' # How the steps become one number: `last`, `min`, `mean` or `product`
     inner:tuple=() # Weight and bias of a layer before, where there is one
     bias:Any=0. # Bias of the good outcome less that of the bad one
+
+    def __post_init__(self):
+        if self.aggregate not in aggregates: raise InputError(f'unknown aggregate {self.aggregate!r}', 'steps', f"Known are: {', '.join(aggregates)}.")
 
     def read(self, item:Item)->tuple[int,...]: return item.marks
 
@@ -552,7 +555,7 @@ def close(self:TextScorer):
     Worker.close(self)
     self.prefixes.clear()
 
-# %% ../nbs/08_reward_models.ipynb #073db177
+# %% ../nbs/08_reward_models.ipynb #3f275fa5
 @dataclass(frozen=True)
 class Checkpoint:
     "A model's folder."
@@ -572,7 +575,8 @@ class Checkpoint:
         for file in sorted(self.folder.glob('*.safetensors')):
             with safe_open(file, 'pt') as f: out |= {name: f.get_tensor(name) for name in f.keys() if wanted(name)}
         for file in [] if out else sorted(self.folder.glob('pytorch_model*.bin')):
-            out |= {k: v for k, v in torch.load(file, map_location='cpu', weights_only=True, mmap=True).items() if wanted(k)}
+            found = torch.load(file, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(file))  # older files are no archives
+            out |= {k: v for k, v in found.items() if wanted(k)}
         return out
 
 # %% ../nbs/08_reward_models.ipynb #f7ca6d1e
@@ -583,13 +587,18 @@ def __getitem__(self:Checkpoint, name:str)->Any:
         raise InputError(f'the weights have no tensor {name!r}', str(self.folder), 'Is it a reward model of the kind that its configuration says?')
     return found[name].float().to(self.device)
 
-# %% ../nbs/08_reward_models.ipynb #5288546a
+# %% ../nbs/08_reward_models.ipynb #6d4ddcb9
+def _line(e:Exception)->str:
+    "What an exception says, in one line."
+    return next(iter(str(e).splitlines()), type(e).__name__).rstrip('. ')
+
 def _load(checkpoint, config, attention, folder, **kw):
     from transformers import MODEL_MAPPING, logging
     if attention: kw['attn_implementation'] = attention
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # it would warn of the head's tensors, which are read elsewhere
     try: model, report = MODEL_MAPPING[type(config)].from_pretrained(folder, config=config, dtype=checkpoint.dtype, output_loading_info=True, **kw)
+    except (ImportError, ValueError) as e: raise InputError(f'transformers does not load it ({_line(e)})', str(checkpoint.folder)) from None
     finally: logging.set_verbosity(level)
     if missing := sorted(report['missing_keys']):
         raise InputError(f'{len(missing)} tensors of the backbone are missing, {missing[0]!r} first', str(checkpoint.folder))
@@ -626,43 +635,55 @@ def unpack_internlm2(
                 out['.'.join(parts).replace('wqkv', f'{letter}_proj')] = part.reshape(-1, *tensor.shape[1:]).contiguous()
     return out
 
-# %% ../nbs/08_reward_models.ipynb #c2f5c3ca
+# %% ../nbs/08_reward_models.ipynb #77ab6526
 def _internlm2_backbone(checkpoint:Checkpoint, attention:str|None=None)->Any:
     "The backbone of InternLM2, as a `LlamaModel`."
     from transformers import LlamaConfig
     c = checkpoint.config
+    scaling = c.get('rope_scaling') or {}
+    if (kind := scaling.get('rope_type') or scaling.get('type') or 'dynamic') != 'dynamic':
+        raise InputError(f'rope_scaling {kind!r} of InternLM2 is not known here', f'{checkpoint.folder}/config.json')
     same = ('vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads max_position_embeddings rms_norm_eps '
             'hidden_act pad_token_id bos_token_id eos_token_id').split()
     config = LlamaConfig(**{k: c[k] for k in same if k in c}, rope_theta=c.get('rope_theta', 10000.), attention_bias=c.get('bias', False))
     weights = unpack_internlm2(checkpoint.tensors(lambda name: name.startswith('model.')), c['num_attention_heads'], c['num_key_value_heads'])
     return _load(checkpoint, config, attention, None, state_dict=weights)
 
-# %% ../nbs/08_reward_models.ipynb #78b24161
-def _linear(c, **kw): return ChatTemplate(c.tokenizer), LinearHead(c['score.weight'])
+# %% ../nbs/08_reward_models.ipynb #dba71f0d
+def _linear(c): return ChatTemplate(c.tokenizer), LinearHead(c['score.weight'])
 
-def _armo(c, **kw):
+def _armo(c):
     template, (a, b) = ChatTemplate(c.tokenizer), _free([])
     opening = template.text([('user', a)], b).partition(a)[2].partition(b)[0]
     layers = [(c[f'gating.layers.{i}.weight'], c[f'gating.layers.{i}.bias']) for i in range(c.config.get('gating_n_hidden', 3) + 1)]
     return template, ArmoHead(c['regression_layer.weight'], c['reward_transform_matrix'], layers, c['gating.logit_scale'],
                               tuple(template._ids(opening, a)), c.config.get('gating_temperature', 10.))
 
-def _ultra(c, **kw): return TextTemplate(c.tokenizer), LinearHead(c['regression_head.weight'])
+def _ultra(c): return TextTemplate(c.tokenizer), LinearHead(c['regression_head.weight'])
 
-def _internlm2(c, **kw): return ChatTemplate(c.tokenizer, end_id=c.config['reward_token_id']), LinearHead(c['v_head.weight'])
+def _internlm2(c):
+    if (end := c.config.get('reward_token_id')) is None:
+        raise InputError('reward_token_id is missing', f'{c.folder}/config.json', 'It is the token where InternLM2 is read; the published models have it.')
+    return ChatTemplate(c.tokenizer, end_id=end), LinearHead(c['v_head.weight'])
 
-# %% ../nbs/08_reward_models.ipynb #587a84ab
+# %% ../nbs/08_reward_models.ipynb #78e9601a
 _reason = 'Please reason step by step, and put your final answer within \\boxed{}.'
 
-def _qwen_rm(c, **kw):
+def _qwen_rm(c):
     return ChatTemplate(c.tokenizer, _reason), MlpHead(c['score.2.weight'], c['score.2.bias'], c['score.0.weight'], c['score.0.bias'])
 
-def _qwen_prm(c, aggregate='min', split='\n\n', **kw):
+def _qwen_prm(c, aggregate='min', split='\n\n'):
     (bad, good), (b, g) = c['score.2.weight'], c['score.2.bias']
     return ChatTemplate(c.tokenizer, _reason, steps=Steps('<extra_0>', split)), StepHead(good, bad, aggregate, (c['score.0.weight'], c['score.0.bias']), g - b)
 
-def _shepherd(c, aggregate='min', split='\n', **kw):
-    good, bad = [c.tokenizer(word, add_special_tokens=False)['input_ids'][-1] for word in '+-']
+def _word(tokenizer, word:str)->int:
+    "The token of a word that follows another; it must be a single one."
+    before, both = (tokenizer(text, add_special_tokens=False)['input_ids'] for text in ('a', f'a {word}'))
+    if len(both) != len(before) + 1: raise InputError(f'{word!r} is not one token', 'tokenizer', 'Give the tokenizer that the model was trained with.')
+    return both[-1]
+
+def _shepherd(c, aggregate='min', split='\n'):
+    good, bad, _ = [_word(c.tokenizer, word) for word in ('+', '-', 'ки')]
     weights = c['lm_head.weight']
     return (TextTemplate(c.tokenizer, '{question} {answer}', bos=True, steps=Steps(' ки', split, '\n')), StepHead(weights[good], weights[bad], aggregate))
 
@@ -704,20 +725,22 @@ known:dict[str,Known] = {'armorm': Known('RLHFlow/ArmoRM-Llama3-8B-v0.1', 'armo'
     **{name: Known(f'Unbabel/{name}', 'comet') for name in ('wmt22-cometkiwi-da', 'wmt23-cometkiwi-da-xl', 'wmt23-cometkiwi-da-xxl', 'XCOMET-XL')},
     'XCOMET-XXL': Known('Unbabel/XCOMET-XXL', 'comet', ('XCOMET', 'XCOMT_API'))}
 
-# %% ../nbs/08_reward_models.ipynb #c8d33d12
+# %% ../nbs/08_reward_models.ipynb #8f38d6e8
 def find(
     name:str, # A name or an alias, in any case
 )->tuple[str,Known]: # Its name and what is known
     "Look up a published reward model."
     for key, model in known.items():
         if name.casefold() in (key.casefold(), model.hub.casefold(), *map(str.casefold, model.aliases)): return key, model
-    raise InputError(f'there is no reward model {name!r}', 'reward model', f"Known are: {', '.join(known)}; or give a folder.")
+    raise InputError(f'there is no reward model {name!r}', 'reward model', f"Known are: {', '.join(known)}; or give a folder, or a hub id with its `family`.")
 
-# %% ../nbs/08_reward_models.ipynb #b0f95fde
+# %% ../nbs/08_reward_models.ipynb #aa6e07ff
+_weights = '*.safetensors', 'pytorch_model*.bin'
+
 def _fingerprint(folder:Path)->str:
     "Twelve letters that differ from one model's folder to another's, wherever the folder is."
     digest, piece = hashlib.sha256(), 1 << 16
-    for file in sorted(f for form in ('config.json', 'tokenizer.json', '*.safetensors', '*.bin') for f in folder.glob(form)):
+    for file in sorted(f for form in ('config.json', 'tokenizer.json', *_weights) for f in folder.glob(form)):
         size = file.stat().st_size
         digest.update(f'{file.name} {size}\n'.encode())
         with file.open('rb') as f:
@@ -726,7 +749,7 @@ def _fingerprint(folder:Path)->str:
                 digest.update(f.read(piece))
     return digest.hexdigest()[:12]
 
-# %% ../nbs/08_reward_models.ipynb #16275fa3
+# %% ../nbs/08_reward_models.ipynb #b97fd751
 def _fetch(source:str, revision:str|None)->tuple[Path,str]:
     "The folder of a model, and what to call its weights in a version."
     if (folder := Path(source).expanduser()).is_dir(): return folder, f'{folder.name}@{revision or _fingerprint(folder)}'
@@ -740,29 +763,86 @@ def _download(source:str, revision:str|None, patterns:list[str])->Path:
     from huggingface_hub import snapshot_download
     try: return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError) as e:
-        at, why = f' at {revision!r}' if revision else '', next(iter(str(e).splitlines()), type(e).__name__)
-        raise InputError(f'the hub does not give {source!r}{at} ({why.rstrip(".")})', 'reward model',
+        at = f' at {revision!r}' if revision else ''
+        raise InputError(f'the hub does not give {source!r}{at} ({_line(e)})', 'reward model',
                          'Check id and revision; for a gated model accept its licence and set HF_TOKEN; without a network give a folder.') from None
 
-# %% ../nbs/08_reward_models.ipynb #3f3c4987
-def _place(config:dict, dtype:str|None, device:str|None)->tuple[Any,str]:
-    "The dtype and the device to use."
+# %% ../nbs/08_reward_models.ipynb #93381724
+def _device(device:str|None)->str:
+    "The device that is named, if it can be used; else the best there is."
     import torch
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    stored = config.get('dtype') or config.get('torch_dtype')
-    return getattr(torch, dtype or ('float32' if device == 'cpu' else 'float16' if stored == 'float16' else 'bfloat16')), device
+    device = str(device or ('cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'))
+    try: torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise InputError(f"device {device!r} can't be used ({_line(e)})", 'reward model', 'Name another, such as cuda:1, mps or cpu.') from None
+    return device
 
-# %% ../nbs/08_reward_models.ipynb #9aef3a63
+# %% ../nbs/08_reward_models.ipynb #5b0fb779
+def _dtype(
+    dtype, # Name or torch dtype that was asked for, or None
+    config:dict, # Says how the weights are stored
+    device:str, # Where they will be
+)->Any:
+    "The dtype to use."
+    import torch
+    stored = config.get('dtype') or config.get('torch_dtype')
+    usual = 'float32' if device.startswith(('cpu', 'mps')) else 'float16' if stored == 'float16' else 'bfloat16'
+    name = str(dtype or usual).removeprefix('torch.')
+    if name not in (known := ('float32', 'float16', 'bfloat16')): raise InputError(f'unknown dtype {name!r}', 'reward model', f"Known are: {', '.join(known)}.")
+    return getattr(torch, name)
+
+# %% ../nbs/08_reward_models.ipynb #7649ed85
+def _config(folder:Path)->dict:
+    "What config.json says, without references to code."
+    path = folder/'config.json'
+    try: config = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError: raise InputError('there is no config.json', str(folder), 'Give the folder of a model.') from None
+    except ValueError as e: raise InputError(f'it is no JSON ({e})', str(path)) from None
+    if not any(any(folder.glob(form)) for form in _weights):
+        raise InputError('there are no weights', str(folder), f"They are in files like {' or '.join(_weights)}.")
+    return {k: v for k, v in config.items() if k != 'auto_map'}
+
+def _tokenizer(folder:Path)->Any:
+    "The tokenizer in a folder."
+    from transformers import AutoTokenizer
+    try: return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as e: raise InputError(f"the tokenizer can't be loaded ({_line(e)})", str(folder), 'Give one as `tokenizer`.') from None
+
+# %% ../nbs/08_reward_models.ipynb #517d0c1b
+def _check_settings(
+    given:dict, # Settings
+    made:Callable, # What takes them
+    others:str='', # Parameters of `made` that are no settings
+    where:str='reward model', # For the error
+):
+    "Refuse settings that there are none of, and a limit that is none."
+    known = [p for p in inspect.signature(made).parameters if p not in others.split()]
+    if wrong := sorted(given.keys() - set(known)):
+        raise InputError(f'unknown setting {wrong[0]!r}', where, f"Known are: {', '.join(known) or 'none'}.")
+    if (limit := given.get('limit')) is not None and (type(limit) is not int or limit < 1):
+        raise InputError(f'limit is {limit!r}', where, 'It is a number of tokens, at least 1.')
+
+# %% ../nbs/08_reward_models.ipynb #db14965c
 def _checkpoint(source, model, family, revision, dtype, device, tokenizer)->Checkpoint:
     "Where the parts of a model are; `model` is what is known about it."
-    from transformers import AutoTokenizer
+    if family and family not in families: raise InputError(f'there is no family {family!r}', 'reward model', f"Known are: {', '.join(families)}.")
+    device = _device(device)
     folder, weights = _fetch(model.hub if model else source, revision)
-    config = {k: v for k, v in json.loads((folder/'config.json').read_text()).items() if k != 'auto_map'}
+    config = _config(folder)
     family = family or (model.family if model else _family(config, f'{folder}/config.json'))
-    if family not in families: raise InputError(f'there is no family {family!r}', 'reward_model', f"Known are: {', '.join(families)}.")
-    return Checkpoint(folder, config, tokenizer or AutoTokenizer.from_pretrained(folder, trust_remote_code=False), family, weights, *_place(config, dtype, device))
+    return Checkpoint(folder, config, tokenizer or _tokenizer(folder), family, weights, _dtype(dtype, config, device), device)
 
-# %% ../nbs/08_reward_models.ipynb #edda348b
+# %% ../nbs/08_reward_models.ipynb #ebcf3b21
+def _scorer(c:Checkpoint, name:str, attention:str|None, steps:dict, settings:dict)->TextScorer:
+    "The scorer of a checkpoint; tells where and in which numbers it runs."
+    _check_settings(steps, families[c.family], 'c', f'steps of {c.family}')
+    template, head = families[c.family](c, **steps)
+    backbone = (_internlm2_backbone if c.family == 'internlm2' else _backbone)(c, attention).to(c.device)
+    settings['card'] = settings.get('card') or card_from_config(c.config, name)
+    print(f'{name}: {c.family} in {str(c.dtype).removeprefix("torch.")} on {c.device}', file=sys.stderr)
+    return TextScorer(backbone, template, head, name=name, source=c.weights, **settings)
+
+# %% ../nbs/08_reward_models.ipynb #45278a54
 def reward_model(
     source:str, # A known name, a folder, or with `family` any hub id
     name:str|None=None, # Name under which scores are stored; default: the known name or the folder's
@@ -777,11 +857,11 @@ def reward_model(
 )->'TextScorer|CometReward':
     "A scorer with published weights."
     key, model = (Path(source).name, None) if family or Path(source).expanduser().is_dir() else find(source)
-    if model and model.family == 'comet': return CometReward(model.hub, name=name or key, **kw)
+    is_comet = model and model.family == 'comet'
+    _check_settings(kw, CometReward if is_comet else TextScorer, 'model name backbone template head source')
+    if is_comet: return CometReward(model.hub, name=name or key, **kw)
     c = _checkpoint(source, model, family, revision, dtype, device, tokenizer)
-    backbone = (_internlm2_backbone if c.family == 'internlm2' else _backbone)(c, attention).to(c.device)
-    kw = dict(limit=model.limit if model else None, card=kw.pop('card', None) or card_from_config(c.config, name or key)) | kw
-    return TextScorer(backbone, *families[c.family](c, **(steps or {})), name=name or key, source=c.weights, **kw)
+    return _scorer(c, name or key, attention, steps or {}, dict(limit=model and model.limit) | kw)
 
 # %% ../nbs/08_reward_models.ipynb #41087ad2
 def _prompt(given:str|dict)->Prompt:
