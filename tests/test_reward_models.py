@@ -423,6 +423,19 @@ def test_a_request_without_a_length_is_refused_and_the_connection_closed(length)
         client.close()
 
 
+def test_a_server_that_was_stopped_takes_nothing_more():
+    from http.client import HTTPConnection
+    body = json.dumps(dict(items=[dict(prompt='a', response='b')]))
+    with rm.serve_reward(FunctionReward(lambda prompt, response: 1.)) as server:
+        client = HTTPConnection(*server.server_address, timeout=20)
+        client.request('POST', '/score', body)
+        assert json.loads(client.getresponse().read())['scores'] == [1.]
+    client.request('POST', '/score', body)
+    answer = client.getresponse()
+    assert (answer.status, json.loads(answer.read())) == (503, dict(detail='the server is being stopped'))
+    client.close()
+
+
 def test_one_bad_prompt_spoils_nothing_for_the_others_of_a_request():
     with rm.serve_reward(Exact()) as server:
         ask = asyncio.run(HttpReward(server.url + '/score').score_groups([(Prompt('a', 'q', reference='5'), ['5']), (Prompt('b', 'q'), ['5'])]))

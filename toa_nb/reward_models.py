@@ -666,7 +666,7 @@ def _internlm2(c):
         raise InputError('reward_token_id is missing', f'{c.folder}/config.json', 'It is the token where InternLM2 is read; the published models have it.')
     return ChatTemplate(c.tokenizer, end_id=end), LinearHead(c['v_head.weight'])
 
-# %% ../nbs/08_reward_models.ipynb #78e9601a
+# %% ../nbs/08_reward_models.ipynb #6442f591
 _reason = 'Please reason step by step, and put your final answer within \\boxed{}.'
 
 def _qwen_rm(c):
@@ -676,12 +676,14 @@ def _qwen_prm(c, aggregate='min', split='\n\n'):
     (bad, good), (b, g) = c['score.2.weight'], c['score.2.bias']
     return ChatTemplate(c.tokenizer, _reason, steps=Steps('<extra_0>', split)), StepHead(good, bad, aggregate, (c['score.0.weight'], c['score.0.bias']), g - b)
 
+# %% ../nbs/08_reward_models.ipynb #97b1e3c1
 def _word(tokenizer, word:str)->int:
     "The token of a word that follows another; it must be a single one."
     before, both = (tokenizer(text, add_special_tokens=False)['input_ids'] for text in ('a', f'a {word}'))
     if len(both) != len(before) + 1: raise InputError(f'{word!r} is not one token', 'tokenizer', 'Give the tokenizer that the model was trained with.')
     return both[-1]
 
+# %% ../nbs/08_reward_models.ipynb #80dc58c3
 def _shepherd(c, aggregate='min', split='\n'):
     good, bad, _ = [_word(c.tokenizer, word) for word in ('+', '-', 'ки')]
     weights = c['lm_head.weight']
@@ -791,7 +793,7 @@ def _dtype(
     if name not in (known := ('float32', 'float16', 'bfloat16')): raise InputError(f'unknown dtype {name!r}', 'reward model', f"Known are: {', '.join(known)}.")
     return getattr(torch, name)
 
-# %% ../nbs/08_reward_models.ipynb #7649ed85
+# %% ../nbs/08_reward_models.ipynb #5b574d0d
 def _config(folder:Path)->dict:
     "What config.json says, without references to code."
     path = folder/'config.json'
@@ -806,7 +808,7 @@ def _tokenizer(folder:Path)->Any:
     "The tokenizer in a folder."
     from transformers import AutoTokenizer
     try: return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as e: raise InputError(f"the tokenizer can't be loaded ({_line(e)})", str(folder), 'Give one as `tokenizer`.') from None
+    except (ImportError, OSError, ValueError) as e: raise InputError(f"the tokenizer can't be loaded ({_line(e)})", str(folder), 'Give one as `tokenizer`.') from None
 
 # %% ../nbs/08_reward_models.ipynb #517d0c1b
 def _check_settings(
