@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from transformers import Gemma2Config, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
@@ -27,6 +27,35 @@ def tokenizer(pad='<|pad|>', chat=CHAT):
     fast = PreTrainedTokenizerFast(tokenizer_object=tok, bos_token='<|begin_of_text|>', eos_token='<|eot_id|>', pad_token=pad,
                                    additional_special_tokens=SPECIAL[2:4] + SPECIAL[5:])
     fast.chat_template = chat
+    return fast
+
+
+SCHEMES = ['prepend', 'first', 'always', 'never']
+WORDS = ['▁user', 'user', '▁a', 'ass', '▁+', '▁-', '▁ки']
+
+
+def sentencepiece(kind, scheme, added=(), special=True, bare=False, places=(), words=WORDS):
+    "A tokenizer as SentencePiece ones are converted: `▁` for spaces, and in front of every piece, the first, or none. `places`: ids of tokens."
+    control = [] if bare else ['<unk>', '<s>', '</s>', '<|im_start|>', '<|im_end|>']
+    vocab = list(dict.fromkeys([*control, *map(chr, range(33, 127)), '▁', '\n', 'к', 'и', *words]))
+    for token, place in dict(places).items():
+        vocab += [f'[{i}]' for i in range(len(vocab), place + 1)]
+        at = vocab.index(token)
+        vocab[at], vocab[place] = vocab[place], token
+    if kind == 'unigram': model = models.Unigram([(t, 0. if t in control else -2. + .3*len(t)) for t in vocab], unk_id=None if bare else 0)
+    else:
+        merges = [('▁', 'a'), ('▁', '+'), ('▁', '-'), *[('к', 'и'), ('▁', 'ки')]*('▁ки' in words)]
+        vocab += [t for t in ('ки', '▁a') if t not in vocab]
+        model = models.BPE({t: i for i, t in enumerate(vocab)}, merges)
+    tok = Tokenizer(model)
+    if scheme == 'prepend': tok.normalizer = normalizers.Sequence([normalizers.Prepend('▁'), normalizers.Replace(' ', '▁')])
+    else: tok.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    tok.decoder = decoders.Metaspace(prepend_scheme='never' if scheme == 'never' else 'always')
+    names = {} if bare else dict(bos_token='<s>', eos_token='</s>', unk_token='<unk>', additional_special_tokens=control[3:])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tok, **names)
+    fast.add_tokens([AddedToken(t, special=special, normalized=False) for t in added], special_tokens=special)
+    turn = "{{ m['role'] }}\n{{ m['content'] }}\n" if bare else "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    fast.chat_template = "{% for m in messages %}" + turn + "{% endfor %}"
     return fast
 
 
@@ -171,7 +200,10 @@ def save(folder: Path, model, config, tok, shards=1):
     return folder
 
 
-def build(kind, folder, pad='<|pad|>'):
+CODE = {f'Auto{part}': f'{file}_custom.Nothing' for part, file in dict(Config='configuration', Model='modeling', Tokenizer='tokenization').items()}
+
+
+def build(kind, folder, pad='<|pad|>', seed=0):
     "A checkpoint of this kind in `folder`, and the reference that has the same weights."
     tok = tokenizer(pad)
     tag = tok.convert_tokens_to_ids('<extra_0>')
@@ -183,14 +215,14 @@ def build(kind, folder, pad='<|pad|>'):
     opening = tok('<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n', add_special_tokens=False)['input_ids']
     ids = lambda text: tok(text, add_special_tokens=False)['input_ids'][-1]
     make = dict(armo=lambda: Armo(cfg, opening), ultra=lambda: Regression(cfg, 'regression_head'), qwen_rm=lambda: TwoLayers(cfg, 1),
-                qwen_prm=lambda: TwoLayers(cfg, 2, tag), shepherd=lambda: Shepherd(cfg, ids('+'), ids('-'), ids(' ки')), internlm2=lambda: InternLM2(len(tok)))
-    model = randomise(make.get(kind, lambda: Regression(cfg, 'score'))())
-    data = cfg.to_dict() | dict(architectures=[names[kind]], num_labels=1, id2label={'0': 'LABEL_0'}, auto_map={'AutoModel': 'modeling_custom.Nothing'})
+                qwen_prm=lambda: TwoLayers(cfg, 2, tag), shepherd=lambda: Shepherd(cfg, *map(ids, (' +', ' -', ' ки'))), internlm2=lambda: InternLM2(len(tok)))
+    model = randomise(make.get(kind, lambda: Regression(cfg, 'score'))(), seed)
+    data = cfg.to_dict() | dict(architectures=[names[kind]], num_labels=1, id2label={'0': 'LABEL_0'}, auto_map=CODE)
     if kind == 'internlm2':
         data = dict(architectures=[names[kind]], model_type='internlm2', vocab_size=len(tok), hidden_size=64, intermediate_size=96, num_hidden_layers=3,
                     num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, rms_norm_eps=1e-5, rope_theta=1000000, bias=False,
                     hidden_act='silu', rope_scaling=dict(type='dynamic', factor=2.), reward_token_id=tok.convert_tokens_to_ids('<|reward|>'),
-                    pad_token_id=2, bos_token_id=0, eos_token_id=2, auto_map={'AutoModel': 'modeling_internlm2.Nothing'})
+                    pad_token_id=2, bos_token_id=0, eos_token_id=2, auto_map=CODE)
     return save(Path(folder), model, data, tok, shards=2), model, tok
 
 

@@ -1,17 +1,20 @@
 import asyncio
 import json
 import random
+import shelve
+import shutil
 
 import pytest
 
 torch = pytest.importorskip('torch')
 pytest.importorskip('transformers')
 
-from rm_oracles import CHAT, COMET, build, tokenizer  # noqa: E402
+from rm_oracles import CHAT, COMET, SCHEMES, build, sentencepiece, tokenizer  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
 from toa_nb import reward_models as rm  # noqa: E402
 from toa_nb.core import InputError, Message, Prompt, ResponseTooLong, RewardError, Score, chat  # noqa: E402
+from toa_nb.rewards import Exact, FunctionReward, HttpReward  # noqa: E402
 
 KINDS = ['linear', 'qwen3', 'gemma2', 'armo', 'ultra', 'internlm2', 'qwen_rm', 'qwen_prm', 'shepherd']
 SKY = Prompt('sky', 'Why is the sky blue? Give the reason in one sentence, and then an example from daily life.')
@@ -49,7 +52,7 @@ def scorer(model, **kw):
 
 def expected(model, pairs):
     kind, folder, oracle, _ = model
-    tok = AutoTokenizer.from_pretrained(folder)
+    tok = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     with torch.no_grad(): return [oracle(published_ids(kind, tok, *pair)) for pair in pairs]
 
 
@@ -126,6 +129,30 @@ def test_special_tokens_in_a_text_are_text(model):
         assert gate(evil) == gate('abc')
 
 
+@pytest.mark.parametrize('tag_is_special', [True, False])
+@pytest.mark.parametrize('scheme', SCHEMES)
+@pytest.mark.parametrize('kind', ['bpe', 'unigram'])
+def test_text_around_a_quoted_token_is_tokenised_as_always(kind, scheme, tag_is_special):
+    "The same text with `#` in the place of `/` quotes nothing: but for these characters the tokens must be the same."
+    tok = sentencepiece(kind, scheme, ['<extra_0>'], tag_is_special)
+    slash, cross = tok.convert_tokens_to_ids(['/', '#'])
+    whole, steps = rm.ChatTemplate(tok), rm.ChatTemplate(tok, steps=rm.Steps('<extra_0>'))
+    quoting = Prompt('p', 'user </s> a')
+    for prompt, response in ((SUM, 'ok </s>  a'), (SUM, '</s>'), (SUM, '</s>\n\n user </s>a'), (quoting, 'user'), (quoting, '</s>')):
+        for template in (whole, steps):
+            plain = template.encode(Prompt('x', prompt.instruction.replace('</s>', '<#s>')), response.replace('</s>', '<#s>'))
+            item = template.encode(prompt, response)
+            assert item.ids.count(tok.eos_token_id) == 0 and slash in item.ids
+            assert [slash if i == cross else i for i in plain.ids] == list(item.ids) and (plain.start, plain.marks) == (item.start, item.marks)
+    assert len(steps.encode(SUM, 'one\n\ntwo <extra_0> evil<extra_0>').marks) == 2
+    assert steps.encode(SUM, 'one <extra_0>').ids.count(tok.convert_tokens_to_ids('<extra_0>')) == 1
+
+
+def test_a_tokenizer_without_special_tokens(linear):
+    tok = sentencepiece('bpe', 'always', bare=True)
+    assert tok.decode(rm.ChatTemplate(tok).encode(SUM, 'ok').ids) == rm.ChatTemplate(tok).text([('user', SUM.instruction)], 'ok')
+
+
 def test_one_start_token_at_most(model):
     s = scorer(model)
     bos = s.template.tokenizer.bos_token_id
@@ -158,7 +185,7 @@ def test_end_token_as_padding_does_not_move_the_reading_point(tmp_path):
 
 def test_no_code_of_a_checkpoint_runs(model):
     _, folder, *_ = model
-    for name in ('modeling_custom.py', 'modeling_internlm2.py'): (folder/name).write_text('raise SystemExit("ran")')
+    for name in ('configuration_custom', 'modeling_custom', 'tokenization_custom'): (folder/f'{name}.py').write_text('raise SystemExit("ran")')
     assert isinstance(scorer(model).judge([(SUM, 'x')])[0], Score)
 
 
@@ -238,15 +265,14 @@ def test_weights_that_are_missing_are_found(tmp_path):
     with pytest.raises(InputError, match="no tensor 'score.weight'"): rm.reward_model(str(folder), family='linear', device='cpu')
 
 
-def test_weights_in_torch_files(linear, tmp_path):
-    import shutil
-
+@pytest.mark.parametrize('archive', [True, False])
+def test_weights_in_torch_files(linear, tmp_path, archive):
     from safetensors.torch import load_file
     kind, folder, oracle, tok = linear
     shutil.copytree(folder, tmp_path/'bin')
     weights = {k: v for part in folder.glob('*.safetensors') for k, v in load_file(part).items()}
     for part in (tmp_path/'bin').glob('model*'): part.unlink()
-    torch.save(weights, tmp_path/'bin'/'pytorch_model.bin')
+    torch.save(weights, tmp_path/'bin'/'pytorch_model.bin', _use_new_zipfile_serialization=archive)
     found = scorer((kind, tmp_path/'bin', oracle, tok)).judge(PAIRS)
     torch.testing.assert_close(values(found), torch.stack([value for value, _ in expected(linear, PAIRS)]), atol=2e-4, rtol=1e-4)
 
@@ -279,6 +305,18 @@ def test_an_exception_in_the_worker_reaches_the_caller_and_not_the_next(linear):
     s.close()
 
 
+def test_scores_kept_on_disk_belong_to_their_weights(tmp_path, linear):
+    "Two folders of one name with different weights share a cache, and a copy of a folder is the same model."
+    one = shutil.copytree(linear[1], tmp_path/'v1'/'rm')
+    two = build('linear', tmp_path/'v2'/'rm', seed=1)[0]
+    with shelve.open(str(tmp_path/'scores')) as cache:
+        found = [rm.reward_model(str(folder), device='cpu', cache=cache).judge([(SUM, 'five')])[0] for folder in (linear[1], one, two)]
+    assert found[0].value == found[1].value != found[2].value
+    assert found[0].version.partition('@')[2] == found[1].version.partition('@')[2] != found[2].version.partition('@')[2]
+    assert (found[1].tokens, found[2].tokens) == (found[0].tokens, found[0].tokens)
+    assert rm.reward_model(str(one), device='cpu', revision='mine').version.startswith('rm@mine float32 ')
+
+
 def test_unknown_names_and_families_list_the_known(tmp_path):
     for call in (lambda: rm.reward_model('NoSuchRM'), lambda: rm.reward_model('someone/some-model')):
         with pytest.raises(InputError, match='Known are: armorm, .*, math-shepherd, .*XCOMET-XXL'): call()
@@ -287,6 +325,67 @@ def test_unknown_names_and_families_list_the_known(tmp_path):
     config = json.loads((folder/'config.json').read_text()) | dict(architectures=['LlamaForCausalLM'])
     (folder/'config.json').write_text(json.dumps(config))
     with pytest.raises(InputError, match='Say which `family`'): rm.reward_model(str(folder))
+
+
+@pytest.mark.parametrize('kind, settings, says', [
+    ('linear', dict(dtype='foo'), "unknown dtype 'foo'. Known are: float32, float16, bfloat16."),
+    ('linear', dict(device='cudda'), "device 'cudda' can't be used"),
+    ('linear', dict(attention='nope'), 'transformers does not load it .*"nope"'),
+    ('linear', dict(batch_token=4), "unknown setting 'batch_token'. Known are: limit, cut, batch_tokens, prefix_tokens, cache, card."),
+    ('linear', dict(limit=-1), 'limit is -1'),
+    ('linear', dict(steps=dict(aggregate='min')), "steps of linear: unknown setting 'aggregate'. Known are: none."),
+    ('qwen_prm', dict(steps=dict(aggregate='median')), "unknown aggregate 'median'. Known are: last, min, mean, product."),
+    ('qwen_prm', dict(steps=dict(agregate='min')), "steps of qwen_prm: unknown setting 'agregate'. Known are: aggregate, split."),
+    ('qwen_prm', dict(tokenizer=sentencepiece('bpe', 'first')), "'<extra_0>' is no token of its own"),
+    ('shepherd', dict(tokenizer=sentencepiece('bpe', 'first', bare=True, words=['▁+', '▁-'])), "'ки' is not one token"),
+    ('linear', dict(tokenizer=tokenizer(chat=None)), 'tokenizer: it has no chat template')])
+def test_wrong_settings_are_said_in_a_line(kind, settings, says, tmp_path):
+    folder = build(kind, tmp_path)[0]
+    with pytest.raises(InputError, match=says) as e:
+        rm.reward_model(str(folder), family='shepherd' if kind == 'shepherd' else None, **dict(device='cpu') | settings)
+    assert '\n' not in str(e.value)
+    with pytest.raises(InputError, match="unknown setting 'gpu'. Known are: package, gpus"): rm.reward_model('XCOMET', gpu=1)
+
+
+@pytest.mark.parametrize('kind, file, content, says', [
+    ('linear', 'config.json', None, 'there is no config.json. Give the folder of a model.'),
+    ('linear', 'config.json', '{', 'config.json: it is no JSON'),
+    ('linear', '*.safetensors', None, r'there are no weights. They are in files like \*.safetensors or pytorch_model\*.bin.'),
+    ('linear', 'tokenizer*.json', None, "the tokenizer can't be loaded"),
+    ('internlm2', 'config.json', dict(reward_token_id=None), 'config.json: reward_token_id is missing'),
+    ('internlm2', 'config.json', dict(rope_scaling=dict(type='linear', factor=4.)), "config.json: rope_scaling 'linear' of InternLM2 is not known here")])
+def test_what_is_wrong_with_a_folder_is_said_in_a_line(kind, file, content, says, tmp_path):
+    folder = build(kind, tmp_path)[0]
+    for path in folder.glob(file):
+        if isinstance(content, dict): path.write_text(json.dumps(json.loads(path.read_text()) | content))
+        elif content: path.write_text(content)
+        else: path.unlink()
+    with pytest.raises(InputError, match=says) as e: rm.reward_model(str(folder), device='cpu')
+    assert '\n' not in str(e.value)
+
+
+def test_where_a_model_runs_is_told_once(linear, capsys):
+    s = scorer(linear, dtype=torch.bfloat16)
+    s.judge(PAIRS[:2])
+    assert capsys.readouterr().err.count('linear: linear in bfloat16 on cpu\n') == 1
+
+
+@pytest.mark.parametrize('cuda, mps, chosen', [(True, True, 'cuda'), (False, True, 'mps'), (False, False, 'cpu')])
+def test_the_best_device_there_is(cuda, mps, chosen, monkeypatch):
+    monkeypatch.setattr(torch, 'empty', lambda *args, device: None)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: mps)
+    assert rm._device(None) == chosen
+
+
+@pytest.mark.parametrize('scheme', SCHEMES)
+@pytest.mark.parametrize('kind', ['bpe', 'unigram'])
+def test_math_shepherd_is_read_at_the_published_ids(kind, scheme):
+    "As the model's card has them: 648 and 387 for the good and the bad word, 12902 for the tag."
+    tok = sentencepiece(kind, scheme, places={'▁+': 648, '▁-': 387, '▁ки': 12902})
+    assert [rm._word(tok, word) for word in ('+', '-', 'ки')] == [648, 387, 12902]
+    item = rm.TextTemplate(tok, '{question} {answer}', bos=True, steps=rm.Steps(' ки', '\n', '\n')).encode(SUM, 'a ки\nuser')
+    assert [item.ids[i] for i in item.marks] == [12902, 12902] and item.ids.count(12902) == 3
 
 
 def test_published_names():
@@ -303,10 +402,44 @@ def test_the_server_says_what_is_wrong(linear):
         assert json.loads(urlopen(server.url + '/health').read())['reward'] == 'linear'
         for path, body, status in (('/predict/', b'{"inputs": {}}', 400), ('/predict/', b'no json', 400),
                                    ('/score', b'{"items": [{"prompt": "", "response": ""}]}', 400),
-                                   ('/score', b'[1]', 400), ('/nothing', b'{}', 404)):
+                                   ('/score', b'[1]', 400), ('/score', b'['*200_000, 400),
+                                   ('/score', b'{"items": [{"prompt": "a", "response": null}]}', 400), ('/nothing', b'{}', 404)):
             with pytest.raises(HTTPError) as e: urlopen(server.url + path, body)
             assert e.value.code == status and json.loads(e.value.read())['detail']
     server.reward.close()
+
+
+@pytest.mark.parametrize('length', ['abc', '-5', ''])
+def test_a_request_without_a_length_is_refused_and_the_connection_closed(length):
+    from http.client import HTTPConnection
+    with rm.serve_reward(FunctionReward(len)) as server:
+        client = HTTPConnection(*server.server_address, timeout=20)
+        client.putrequest('POST', '/score')
+        if length: client.putheader('Content-Length', length)
+        client.endheaders()
+        answer = client.getresponse()
+        assert (answer.status, json.loads(answer.read())) == (400, dict(detail=f'the Content-Length {length!r} is no number'))
+        assert client.sock.recv(1) == b''
+        client.close()
+
+
+def test_a_server_that_was_stopped_takes_nothing_more():
+    from http.client import HTTPConnection
+    body = json.dumps(dict(items=[dict(prompt='a', response='b')]))
+    with rm.serve_reward(FunctionReward(lambda prompt, response: 1.)) as server:
+        client = HTTPConnection(*server.server_address, timeout=20)
+        client.request('POST', '/score', body)
+        assert json.loads(client.getresponse().read())['scores'] == [1.]
+    client.request('POST', '/score', body)
+    answer = client.getresponse()
+    assert (answer.status, json.loads(answer.read())) == (503, dict(detail='the server is being stopped'))
+    client.close()
+
+
+def test_one_bad_prompt_spoils_nothing_for_the_others_of_a_request():
+    with rm.serve_reward(Exact()) as server:
+        ask = asyncio.run(HttpReward(server.url + '/score').score_groups([(Prompt('a', 'q', reference='5'), ['5']), (Prompt('b', 'q'), ['5'])]))
+    assert ask[0][0].value == 1. and "InputError: prompt 'b': it has no reference" in ask[1][0].error
 
 
 @pytest.mark.slow

@@ -8,10 +8,10 @@ __all__ = ['aggregates', 'objectives', 'families', 'known', 'comet_worker', 'Ite
            'unpack_internlm2', 'Known', 'find', 'reward_model', 'RewardServer', 'serve_reward', 'comet_python',
            'CometReward']
 
-# %% ../nbs/08_reward_models.ipynb #42d700e8
-import asyncio, copy, hashlib, json, math, os, queue, re, subprocess, sys, tempfile, threading, venv
+# %% ../nbs/08_reward_models.ipynb #9ffa94e7
+import asyncio, copy, hashlib, inspect, json, math, os, queue, re, subprocess, sys, tempfile, threading, venv, zipfile
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
@@ -24,8 +24,9 @@ from typing import Any
 from fastcore.basics import patch, store_attr
 
 from .compute import card_from_config
-from .core import InputError, Message, Prompt, ResponseTooLong, Reward, RewardError, RewardRaised, Score, ScoreNotFinite, chat
-from .rewards import GroupReward, register
+from .core import (InputError, Message, Prompt, ResponseTooLong, Reward, RewardError, RewardRaised, RewardTimeout, Score, ScoreNotFinite,
+                         WrongScoreCount)
+from .rewards import GroupReward, evaluate, failure, for_free, register, seen
 
 # %% ../nbs/08_reward_models.ipynb #2639a956
 @dataclass(frozen=True)
@@ -61,49 +62,77 @@ def _common(a:Sequence, b:Sequence)->int:
     "How many items `a` and `b` have in common at their beginning."
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b)))
 
-# %% ../nbs/08_reward_models.ipynb #81409aa7
+# %% ../nbs/08_reward_models.ipynb #b6f76025
+def _any(names)->str:
+    "A regular expression for any of these names, the longest where one begins with another."
+    return '|'.join(map(re.escape, sorted(names, key=len, reverse=True))) or '(?!)'
+
+# %% ../nbs/08_reward_models.ipynb #5f190859
+def _twin(
+    tokenizer, # A transformers tokenizer
+    special:Iterable[str], # Names of tokens
+)->tuple[dict[str,str],Any]:
+    "New names for the special tokens, and a tokenizer that knows them by these alone."
+    from tokenizers import Tokenizer
+    names = {name: f'<{os.urandom(8).hex()}>' for name in special}
+    quoted = {json.dumps(old, ensure_ascii=False): json.dumps(new) for old, new in names.items()}
+    twin = Tokenizer.from_str(re.sub(_any(quoted), lambda m: quoted[m[0]], tokenizer.backend_tokenizer.to_str()))
+    twin.no_truncation()
+    twin.no_padding()
+    return names, twin
+
+# %% ../nbs/08_reward_models.ipynb #efcebf57
 @dataclass(frozen=True)
 class ChatTemplate:
     "Token ids by the tokenizer's own chat template."
     tokenizer:Any # A transformers tokenizer
     system:str|None=None # System message, where the model was trained with one
     end_id:int|None=None # Token to put after everything, for models that are read there
-    steps:Steps|None=None # For process reward models; the tag must be a special token
+    steps:Steps|None=None # For process reward models; the tag must be a token of its own
+
+    def __post_init__(self):
+        if not self.tokenizer.chat_template: raise InputError('it has no chat template', 'tokenizer', 'Give the tokenizer that the model was trained with.')
+        if self.steps and self.steps.tag not in self.tokenizer.get_added_vocab():
+            raise InputError(f'{self.steps.tag!r} is no token of its own', 'tokenizer', 'The model is read there: give the tokenizer that it was trained with.')
 
     @cached_property
     def special(self)->dict[str,int]:
-        "The special tokens' names and ids."
-        names = {str(t): i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
-        return names | ({self.steps.tag: self.tokenizer.convert_tokens_to_ids(self.steps.tag)} if self.steps else {})
+        "Names and ids of the special tokens, to which the steps' tag belongs even where the tokenizer does not say so."
+        tag = self.steps and self.steps.tag
+        return {str(t): i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special or str(t) == tag}
 
-    def text(self, turns:list[tuple[str,str]], answer:str)->str:
-        "The conversation with its last answer, as the template writes it."
-        turns = [dict(role=role, content=content) for role, content in [*turns, ('assistant', answer)]]
-        if self.system and turns[0]['role'] != 'system': turns.insert(0, dict(role='system', content=self.system))
-        return self.tokenizer.apply_chat_template(turns, tokenize=False, date_string='26 Jul 2024')
+    @cached_property
+    def twin(self)->tuple[dict[str,str],Any]:
+        "New names for the special tokens, and a tokenizer that knows them by these alone."
+        return _twin(self.tokenizer, self.special)
 
-# %% ../nbs/08_reward_models.ipynb #05afece2
+# %% ../nbs/08_reward_models.ipynb #0f680b98
+@patch
+def text(self:ChatTemplate, turns:list[tuple[str,str]], answer:str)->str:
+    "The conversation with its last answer, as the template writes it."
+    turns = [dict(role=role, content=content) for role, content in [*turns, ('assistant', answer)]]
+    if self.system and turns[0]['role'] != 'system': turns.insert(0, dict(role='system', content=self.system))
+    return self.tokenizer.apply_chat_template(turns, tokenize=False, date_string='26 Jul 2024')
+
+# %% ../nbs/08_reward_models.ipynb #f7f7d7fc
 @patch
 def _ids(self:ChatTemplate, text:str, guard:str)->list[int]:
     "Token ids of `text`, in which `guard` marks what must not be special."
     if guard not in text: return self.tokenizer(text, add_special_tokens=False)['input_ids']
-    special, ids = self.special, []
-    for piece in re.split('(' + '|'.join(map(re.escape, sorted(special, key=len, reverse=True))) + ')', text):
-        plain = piece.replace(guard, '')
-        ids += [special[piece]] if piece in special else self.tokenizer(plain, add_special_tokens=False, split_special_tokens=True)['input_ids']
-    return ids
+    names, twin = self.twin
+    return twin.encode(re.sub(_any(names), lambda m: names[m[0]], text).replace(guard, ''), add_special_tokens=False).ids
 
-# %% ../nbs/08_reward_models.ipynb #b29da30b
+# %% ../nbs/08_reward_models.ipynb #ea4d4b5c
 @patch
 def encode(self:ChatTemplate,
     prompt:Prompt, # The task
     response:str, # The answer to judge
 )->Item:
     "Token ids of the conversation that ends with `response`."
-    guard, hole = _free([response, *(m.content for m in chat(prompt))])
-    names = sorted(self.special, key=len, reverse=True)
-    def protect(text): return re.sub('|'.join(map(re.escape, names)), lambda m: m[0][0] + guard + m[0][1:], text)
-    turns = [(m.role, protect(m.content)) for m in chat(prompt)]
+    shown = seen(prompt)
+    guard, hole = _free([response, *(m.content for m in shown)])
+    def protect(text): return re.sub(_any(self.special), lambda m: m[0][0] + guard + m[0][1:], text)
+    turns = [(m.role, protect(m.content)) for m in shown]
     parts = [protect(s) for s in (self.steps(response) if self.steps else [response])]
     answer = self.steps.joint.join(p + self.steps.tag for p in parts) if self.steps else parts[0]
     ids = self._ids(self.text(turns, answer), guard) + ([] if self.end_id is None else [self.end_id])
@@ -111,7 +140,7 @@ def encode(self:ChatTemplate,
     tag = self.special[self.steps.tag] if self.steps else None
     return Item(tuple(ids), start, tuple(i for i, t in enumerate(ids) if t == tag and i >= start))
 
-# %% ../nbs/08_reward_models.ipynb #a7b8974f
+# %% ../nbs/08_reward_models.ipynb #81ccf1ee
 @dataclass(frozen=True)
 class TextTemplate:
     "Token ids of plain text around the question and the answer."
@@ -127,11 +156,13 @@ class TextTemplate:
 
     def text(self, turns:list[tuple[str,str]], answer:str)->str:
         "All turns in the form, one per line; what is filled in is not read again."
-        contents = [content for role, content in turns if role != 'system'] + [answer]
+        if (roles := [role for role, _ in turns]) != ['user', 'assistant']*(len(roles)//2) + ['user']:
+            raise RewardError(f"the turns {', '.join(roles)} do not fit into the form {self.form!r}, one question and one answer after the other")
+        contents = [content for _, content in turns] + [answer]
         pairs = [dict(question=q, answer=a) for q, a in zip(contents[::2], contents[1::2])]
         return '\n'.join(re.sub(r'\{(question|answer)\}', lambda m: pair[m[1]], self.form) for pair in pairs)
 
-# %% ../nbs/08_reward_models.ipynb #00fc05f0
+# %% ../nbs/08_reward_models.ipynb #420b8b8c
 @patch
 def encode(self:TextTemplate,
     prompt:Prompt, # The task
@@ -141,7 +172,7 @@ def encode(self:TextTemplate,
     def ids(text, **kw): return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, **kw)
     parts = self.steps(response) if self.steps else [response]
     pieces = [p + self.steps.tag + self.steps.joint for p in parts] if self.steps else parts
-    turns = [(m.role, m.content) for m in chat(prompt)]
+    turns = [(m.role, m.content) for m in seen(prompt)]
     answer = ''.join(pieces).removesuffix(self.steps.joint if self.steps else '')
     text, head = self.text(turns, answer), self.text(turns, '')
     found, first = ids(text, return_offsets_mapping=bool(self.steps)), [self.tokenizer.bos_token_id]*self.bos
@@ -244,7 +275,7 @@ def __call__(self:ArmoHead, rows:list, items:list[Item])->list[tuple[float,dict]
     while len(self.kept) > 4096: self.kept.popitem(last=False)
     return [(value, dict(zip(objectives, each))) for value, each in zip(values.tolist(), rewards.tolist())]
 
-# %% ../nbs/08_reward_models.ipynb #746ac937
+# %% ../nbs/08_reward_models.ipynb #6226ef3e
 @dataclass
 class StepHead:
     "The probability of a good step at each step's end."
@@ -253,6 +284,9 @@ class StepHead:
     aggregate:str='min' # How the steps become one number: `last`, `min`, `mean` or `product`
     inner:tuple=() # Weight and bias of a layer before, where there is one
     bias:Any=0. # Bias of the good outcome less that of the bad one
+
+    def __post_init__(self):
+        if self.aggregate not in aggregates: raise InputError(f'unknown aggregate {self.aggregate!r}', 'steps', f"Known are: {', '.join(aggregates)}.")
 
     def read(self, item:Item)->tuple[int,...]: return item.marks
 
@@ -264,9 +298,11 @@ class StepHead:
         good = torch.sigmoid(hidden @ (self.good - self.bad) + self.bias).split([len(row) for row in rows])
         return [(aggregates[self.aggregate](steps), dict(steps=steps)) for steps in map(torch.Tensor.tolist, good)]
 
-# %% ../nbs/08_reward_models.ipynb #9094740b
+# %% ../nbs/08_reward_models.ipynb #743989f0
 class Worker(GroupReward):
     "A reward with a thread that judges whatever has gathered; a class of yours needs `judge`."
+    longest = 3600. # A large batch on a CPU takes minutes: the limit is there for a reward that hangs
+
     def __init__(self): self.inbox, self.thread, self.starting = queue.SimpleQueue(), None, threading.Lock()
 
     def judge(self,
@@ -290,7 +326,7 @@ async def score_groups(self:Worker,
     scores = iter(await asyncio.wrap_future(future))
     return [list(islice(scores, len(responses))) for _, responses in groups]
 
-# %% ../nbs/08_reward_models.ipynb #6181a340
+# %% ../nbs/08_reward_models.ipynb #a656549a
 @patch
 def _work(self:Worker):
     "Take what has gathered, judge it and deliver, until `close`."
@@ -298,11 +334,13 @@ def _work(self:Worker):
         jobs = [self.inbox.get()]
         while not self.inbox.empty() and len(jobs) < 64: jobs.append(self.inbox.get())
         live = [job for job in jobs if job and job[1].set_running_or_notify_cancel()]
+        asked = [pair for pairs, _ in live for pair in pairs]
         try:
-            scores = iter(self.judge([pair for pairs, _ in live for pair in pairs]))
-            for pairs, future in live: future.set_result([next(scores) for _ in pairs])
+            if len(scores := list(self.judge(asked))) != len(asked): raise WrongScoreCount(f'{len(scores)} scores for {len(asked)} responses')
+            rest = iter(scores)
+            for pairs, future in live: future.set_result([*islice(rest, len(pairs))])
         except Exception as e:
-            for _, future in live: future.set_exception(e if isinstance(e, RewardError) else RewardRaised(f'{type(e).__name__}: {e}'))
+            for _, future in live: future.set_exception(failure(e))
         if None in jobs: return
 
 # %% ../nbs/08_reward_models.ipynb #e3466548
@@ -334,8 +372,8 @@ def plan(
     while end: batches, end = [order[best[end][1]:end], *batches], best[end][1]
     return batches
 
-# %% ../nbs/08_reward_models.ipynb #a4ab3208
-def _digest(*parts)->str: return hashlib.sha256('\x1f'.join(map(str, parts)).encode()).hexdigest()
+# %% ../nbs/08_reward_models.ipynb #e220055e
+def _digest(*parts)->str: return hashlib.sha256(json.dumps(parts, ensure_ascii=False, default=str).encode(errors='surrogatepass')).hexdigest()
 
 # %% ../nbs/08_reward_models.ipynb #7af38968
 class TextScorer(Worker):
@@ -462,7 +500,7 @@ def _patient(self:TextScorer, items:list[Item])->list[tuple[float,dict,int]]:
     torch.cuda.empty_cache()
     return self._patient(items)
 
-# %% ../nbs/08_reward_models.ipynb #4667de10
+# %% ../nbs/08_reward_models.ipynb #90076380
 @patch
 def judge(self:TextScorer,
     pairs:list[tuple[Prompt,str]], # Prompts and responses, in any order
@@ -470,23 +508,37 @@ def judge(self:TextScorer,
     "Score responses to any number of prompts, on this thread."
     import torch
     with self.lock, torch.inference_mode():
-        keys = [_digest(self.name, self.version, *((m.role, m.content) for m in chat(prompt)), response) for prompt, response in pairs]
-        new = {key: pair for key, pair in zip(keys, pairs) if key not in self.cache}
-        found = {key: self._item(*pair) for key, pair in new.items()}
+        keys = [_digest(self.name, self.version, [(m.role, m.content) for m in seen(prompt)], response) for prompt, response in pairs]
+        found = {key: for_free(self.cache[key]) for key in keys if key in self.cache}
+        found |= {key: self._item(*pair) for key, pair in dict(zip(keys, pairs)).items() if key not in found}
         ready = {key: item for key, item in found.items() if isinstance(item, Item)}
         for (key, item), result in zip(ready.items(), self._patient(list(ready.values()))): found[key] = self._score(item, *result)
-        self.cache |= {key: score for key, score in found.items() if isinstance(score, Score)}
-    return [found.pop(key) if key in found else replace(self.cache[key], tokens=0) for key in keys]
+        self.cache.update({key: found[key] for key in ready if isinstance(found[key], Score)})
+    scores = []
+    for key in keys:
+        scores.append(found[key])
+        if isinstance(found[key], Score): found[key] = for_free(found[key])
+    return scores
 
-# %% ../nbs/08_reward_models.ipynb #0dda7262
+# %% ../nbs/08_reward_models.ipynb #0ea3c890
 @patch
 def _item(self:TextScorer, prompt:Prompt, response:str)->Item|RewardError:
     "The encoded text, if this model can judge it."
     try:
         item = fit(self.template.encode(prompt, response), self.limit, set(self.template.special.values()), self.cut)
         self.head.read(item)
-    except RewardError as e: return e
+    except Exception as e: return failure(e)
     return item
+
+# %% ../nbs/08_reward_models.ipynb #da298eb7
+@patch
+def validate(self:TextScorer, prompt:Prompt):
+    "Raise an `InputError` if the template has no place for the prompt's turns."
+    turns = [(m.role, m.content) for m in seen(prompt)]
+    try: self.template.text(turns, '')
+    except Exception as e:
+        raise InputError(f"{self.name} can't read its turns {', '.join(role for role, _ in turns)} ({e})", f'prompt {prompt.id!r}',
+                         'Write the prompt in turns that the model knows, or choose another reward.') from None
 
 # %% ../nbs/08_reward_models.ipynb #a9554e8e
 @patch
@@ -503,7 +555,7 @@ def close(self:TextScorer):
     Worker.close(self)
     self.prefixes.clear()
 
-# %% ../nbs/08_reward_models.ipynb #073db177
+# %% ../nbs/08_reward_models.ipynb #3f275fa5
 @dataclass(frozen=True)
 class Checkpoint:
     "A model's folder."
@@ -523,7 +575,8 @@ class Checkpoint:
         for file in sorted(self.folder.glob('*.safetensors')):
             with safe_open(file, 'pt') as f: out |= {name: f.get_tensor(name) for name in f.keys() if wanted(name)}
         for file in [] if out else sorted(self.folder.glob('pytorch_model*.bin')):
-            out |= {k: v for k, v in torch.load(file, map_location='cpu', weights_only=True, mmap=True).items() if wanted(k)}
+            found = torch.load(file, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(file))  # older files are no archives
+            out |= {k: v for k, v in found.items() if wanted(k)}
         return out
 
 # %% ../nbs/08_reward_models.ipynb #f7ca6d1e
@@ -534,13 +587,18 @@ def __getitem__(self:Checkpoint, name:str)->Any:
         raise InputError(f'the weights have no tensor {name!r}', str(self.folder), 'Is it a reward model of the kind that its configuration says?')
     return found[name].float().to(self.device)
 
-# %% ../nbs/08_reward_models.ipynb #5288546a
+# %% ../nbs/08_reward_models.ipynb #6d4ddcb9
+def _line(e:Exception)->str:
+    "What an exception says, in one line."
+    return next(iter(str(e).splitlines()), type(e).__name__).rstrip('. ')
+
 def _load(checkpoint, config, attention, folder, **kw):
     from transformers import MODEL_MAPPING, logging
     if attention: kw['attn_implementation'] = attention
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # it would warn of the head's tensors, which are read elsewhere
     try: model, report = MODEL_MAPPING[type(config)].from_pretrained(folder, config=config, dtype=checkpoint.dtype, output_loading_info=True, **kw)
+    except (ImportError, ValueError) as e: raise InputError(f'transformers does not load it ({_line(e)})', str(checkpoint.folder)) from None
     finally: logging.set_verbosity(level)
     if missing := sorted(report['missing_keys']):
         raise InputError(f'{len(missing)} tensors of the backbone are missing, {missing[0]!r} first', str(checkpoint.folder))
@@ -577,43 +635,57 @@ def unpack_internlm2(
                 out['.'.join(parts).replace('wqkv', f'{letter}_proj')] = part.reshape(-1, *tensor.shape[1:]).contiguous()
     return out
 
-# %% ../nbs/08_reward_models.ipynb #c2f5c3ca
+# %% ../nbs/08_reward_models.ipynb #77ab6526
 def _internlm2_backbone(checkpoint:Checkpoint, attention:str|None=None)->Any:
     "The backbone of InternLM2, as a `LlamaModel`."
     from transformers import LlamaConfig
     c = checkpoint.config
+    scaling = c.get('rope_scaling') or {}
+    if (kind := scaling.get('rope_type') or scaling.get('type') or 'dynamic') != 'dynamic':
+        raise InputError(f'rope_scaling {kind!r} of InternLM2 is not known here', f'{checkpoint.folder}/config.json')
     same = ('vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads max_position_embeddings rms_norm_eps '
             'hidden_act pad_token_id bos_token_id eos_token_id').split()
     config = LlamaConfig(**{k: c[k] for k in same if k in c}, rope_theta=c.get('rope_theta', 10000.), attention_bias=c.get('bias', False))
     weights = unpack_internlm2(checkpoint.tensors(lambda name: name.startswith('model.')), c['num_attention_heads'], c['num_key_value_heads'])
     return _load(checkpoint, config, attention, None, state_dict=weights)
 
-# %% ../nbs/08_reward_models.ipynb #78b24161
-def _linear(c, **kw): return ChatTemplate(c.tokenizer), LinearHead(c['score.weight'])
+# %% ../nbs/08_reward_models.ipynb #dba71f0d
+def _linear(c): return ChatTemplate(c.tokenizer), LinearHead(c['score.weight'])
 
-def _armo(c, **kw):
+def _armo(c):
     template, (a, b) = ChatTemplate(c.tokenizer), _free([])
     opening = template.text([('user', a)], b).partition(a)[2].partition(b)[0]
     layers = [(c[f'gating.layers.{i}.weight'], c[f'gating.layers.{i}.bias']) for i in range(c.config.get('gating_n_hidden', 3) + 1)]
     return template, ArmoHead(c['regression_layer.weight'], c['reward_transform_matrix'], layers, c['gating.logit_scale'],
                               tuple(template._ids(opening, a)), c.config.get('gating_temperature', 10.))
 
-def _ultra(c, **kw): return TextTemplate(c.tokenizer), LinearHead(c['regression_head.weight'])
+def _ultra(c): return TextTemplate(c.tokenizer), LinearHead(c['regression_head.weight'])
 
-def _internlm2(c, **kw): return ChatTemplate(c.tokenizer, end_id=c.config['reward_token_id']), LinearHead(c['v_head.weight'])
+def _internlm2(c):
+    if (end := c.config.get('reward_token_id')) is None:
+        raise InputError('reward_token_id is missing', f'{c.folder}/config.json', 'It is the token where InternLM2 is read; the published models have it.')
+    return ChatTemplate(c.tokenizer, end_id=end), LinearHead(c['v_head.weight'])
 
-# %% ../nbs/08_reward_models.ipynb #587a84ab
+# %% ../nbs/08_reward_models.ipynb #6442f591
 _reason = 'Please reason step by step, and put your final answer within \\boxed{}.'
 
-def _qwen_rm(c, **kw):
+def _qwen_rm(c):
     return ChatTemplate(c.tokenizer, _reason), MlpHead(c['score.2.weight'], c['score.2.bias'], c['score.0.weight'], c['score.0.bias'])
 
-def _qwen_prm(c, aggregate='min', split='\n\n', **kw):
+def _qwen_prm(c, aggregate='min', split='\n\n'):
     (bad, good), (b, g) = c['score.2.weight'], c['score.2.bias']
     return ChatTemplate(c.tokenizer, _reason, steps=Steps('<extra_0>', split)), StepHead(good, bad, aggregate, (c['score.0.weight'], c['score.0.bias']), g - b)
 
-def _shepherd(c, aggregate='min', split='\n', **kw):
-    good, bad = [c.tokenizer(word, add_special_tokens=False)['input_ids'][-1] for word in '+-']
+# %% ../nbs/08_reward_models.ipynb #97b1e3c1
+def _word(tokenizer, word:str)->int:
+    "The token of a word that follows another; it must be a single one."
+    before, both = (tokenizer(text, add_special_tokens=False)['input_ids'] for text in ('a', f'a {word}'))
+    if len(both) != len(before) + 1: raise InputError(f'{word!r} is not one token', 'tokenizer', 'Give the tokenizer that the model was trained with.')
+    return both[-1]
+
+# %% ../nbs/08_reward_models.ipynb #80dc58c3
+def _shepherd(c, aggregate='min', split='\n'):
+    good, bad, _ = [_word(c.tokenizer, word) for word in ('+', '-', 'ки')]
     weights = c['lm_head.weight']
     return (TextTemplate(c.tokenizer, '{question} {answer}', bos=True, steps=Steps(' ки', split, '\n')), StepHead(weights[good], weights[bad], aggregate))
 
@@ -655,19 +727,34 @@ known:dict[str,Known] = {'armorm': Known('RLHFlow/ArmoRM-Llama3-8B-v0.1', 'armo'
     **{name: Known(f'Unbabel/{name}', 'comet') for name in ('wmt22-cometkiwi-da', 'wmt23-cometkiwi-da-xl', 'wmt23-cometkiwi-da-xxl', 'XCOMET-XL')},
     'XCOMET-XXL': Known('Unbabel/XCOMET-XXL', 'comet', ('XCOMET', 'XCOMT_API'))}
 
-# %% ../nbs/08_reward_models.ipynb #c8d33d12
+# %% ../nbs/08_reward_models.ipynb #8f38d6e8
 def find(
     name:str, # A name or an alias, in any case
 )->tuple[str,Known]: # Its name and what is known
     "Look up a published reward model."
     for key, model in known.items():
         if name.casefold() in (key.casefold(), model.hub.casefold(), *map(str.casefold, model.aliases)): return key, model
-    raise InputError(f'there is no reward model {name!r}', 'reward model', f"Known are: {', '.join(known)}; or give a folder.")
+    raise InputError(f'there is no reward model {name!r}', 'reward model', f"Known are: {', '.join(known)}; or give a folder, or a hub id with its `family`.")
 
-# %% ../nbs/08_reward_models.ipynb #95615097
+# %% ../nbs/08_reward_models.ipynb #aa6e07ff
+_weights = '*.safetensors', 'pytorch_model*.bin'
+
+def _fingerprint(folder:Path)->str:
+    "Twelve letters that differ from one model's folder to another's, wherever the folder is."
+    digest, piece = hashlib.sha256(), 1 << 16
+    for file in sorted(f for form in ('config.json', 'tokenizer.json', *_weights) for f in folder.glob(form)):
+        size = file.stat().st_size
+        digest.update(f'{file.name} {size}\n'.encode())
+        with file.open('rb') as f:
+            for start in sorted({max(0, size - piece)*i//16 for i in range(17)}):
+                f.seek(start)
+                digest.update(f.read(piece))
+    return digest.hexdigest()[:12]
+
+# %% ../nbs/08_reward_models.ipynb #b97fd751
 def _fetch(source:str, revision:str|None)->tuple[Path,str]:
     "The folder of a model, and what to call its weights in a version."
-    if (folder := Path(source).expanduser()).is_dir(): return folder, f'{folder.name}@{revision or "local"}'
+    if (folder := Path(source).expanduser()).is_dir(): return folder, f'{folder.name}@{revision or _fingerprint(folder)}'
     small = ['*.json', '*.jinja', '*.txt', '*.model']
     folder = _download(source, revision, [*small, '*.safetensors'])
     if not any(folder.glob('*.safetensors')): folder = _download(source, folder.name, [*small, '*.bin'])
@@ -678,29 +765,86 @@ def _download(source:str, revision:str|None, patterns:list[str])->Path:
     from huggingface_hub import snapshot_download
     try: return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError) as e:
-        at, why = f' at {revision!r}' if revision else '', next(iter(str(e).splitlines()), type(e).__name__)
-        raise InputError(f'the hub does not give {source!r}{at} ({why.rstrip(".")})', 'reward model',
+        at = f' at {revision!r}' if revision else ''
+        raise InputError(f'the hub does not give {source!r}{at} ({_line(e)})', 'reward model',
                          'Check id and revision; for a gated model accept its licence and set HF_TOKEN; without a network give a folder.') from None
 
-# %% ../nbs/08_reward_models.ipynb #3f3c4987
-def _place(config:dict, dtype:str|None, device:str|None)->tuple[Any,str]:
-    "The dtype and the device to use."
+# %% ../nbs/08_reward_models.ipynb #93381724
+def _device(device:str|None)->str:
+    "The device that is named, if it can be used; else the best there is."
     import torch
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    stored = config.get('dtype') or config.get('torch_dtype')
-    return getattr(torch, dtype or ('float32' if device == 'cpu' else 'float16' if stored == 'float16' else 'bfloat16')), device
+    device = str(device or ('cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'))
+    try: torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise InputError(f"device {device!r} can't be used ({_line(e)})", 'reward model', 'Name another, such as cuda:1, mps or cpu.') from None
+    return device
 
-# %% ../nbs/08_reward_models.ipynb #a0efb828
+# %% ../nbs/08_reward_models.ipynb #5b0fb779
+def _dtype(
+    dtype, # Name or torch dtype that was asked for, or None
+    config:dict, # Says how the weights are stored
+    device:str, # Where they will be
+)->Any:
+    "The dtype to use."
+    import torch
+    stored = config.get('dtype') or config.get('torch_dtype')
+    usual = 'float32' if device.startswith(('cpu', 'mps')) else 'float16' if stored == 'float16' else 'bfloat16'
+    name = str(dtype or usual).removeprefix('torch.')
+    if name not in (known := ('float32', 'float16', 'bfloat16')): raise InputError(f'unknown dtype {name!r}', 'reward model', f"Known are: {', '.join(known)}.")
+    return getattr(torch, name)
+
+# %% ../nbs/08_reward_models.ipynb #5b574d0d
+def _config(folder:Path)->dict:
+    "What config.json says, without references to code."
+    path = folder/'config.json'
+    try: config = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError: raise InputError('there is no config.json', str(folder), 'Give the folder of a model.') from None
+    except ValueError as e: raise InputError(f'it is no JSON ({e})', str(path)) from None
+    if not any(any(folder.glob(form)) for form in _weights):
+        raise InputError('there are no weights', str(folder), f"They are in files like {' or '.join(_weights)}.")
+    return {k: v for k, v in config.items() if k != 'auto_map'}
+
+def _tokenizer(folder:Path)->Any:
+    "The tokenizer in a folder."
+    from transformers import AutoTokenizer
+    try: return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ImportError, OSError, ValueError) as e: raise InputError(f"the tokenizer can't be loaded ({_line(e)})", str(folder), 'Give one as `tokenizer`.') from None
+
+# %% ../nbs/08_reward_models.ipynb #517d0c1b
+def _check_settings(
+    given:dict, # Settings
+    made:Callable, # What takes them
+    others:str='', # Parameters of `made` that are no settings
+    where:str='reward model', # For the error
+):
+    "Refuse settings that there are none of, and a limit that is none."
+    known = [p for p in inspect.signature(made).parameters if p not in others.split()]
+    if wrong := sorted(given.keys() - set(known)):
+        raise InputError(f'unknown setting {wrong[0]!r}', where, f"Known are: {', '.join(known) or 'none'}.")
+    if (limit := given.get('limit')) is not None and (type(limit) is not int or limit < 1):
+        raise InputError(f'limit is {limit!r}', where, 'It is a number of tokens, at least 1.')
+
+# %% ../nbs/08_reward_models.ipynb #db14965c
 def _checkpoint(source, model, family, revision, dtype, device, tokenizer)->Checkpoint:
     "Where the parts of a model are; `model` is what is known about it."
-    from transformers import AutoTokenizer
+    if family and family not in families: raise InputError(f'there is no family {family!r}', 'reward model', f"Known are: {', '.join(families)}.")
+    device = _device(device)
     folder, weights = _fetch(model.hub if model else source, revision)
-    config = {k: v for k, v in json.loads((folder/'config.json').read_text()).items() if k != 'auto_map'}
+    config = _config(folder)
     family = family or (model.family if model else _family(config, f'{folder}/config.json'))
-    if family not in families: raise InputError(f'there is no family {family!r}', 'reward_model', f"Known are: {', '.join(families)}.")
-    return Checkpoint(folder, config, tokenizer or AutoTokenizer.from_pretrained(folder), family, weights, *_place(config, dtype, device))
+    return Checkpoint(folder, config, tokenizer or _tokenizer(folder), family, weights, _dtype(dtype, config, device), device)
 
-# %% ../nbs/08_reward_models.ipynb #edda348b
+# %% ../nbs/08_reward_models.ipynb #ebcf3b21
+def _scorer(c:Checkpoint, name:str, attention:str|None, steps:dict, settings:dict)->TextScorer:
+    "The scorer of a checkpoint; tells where and in which numbers it runs."
+    _check_settings(steps, families[c.family], 'c', f'steps of {c.family}')
+    template, head = families[c.family](c, **steps)
+    backbone = (_internlm2_backbone if c.family == 'internlm2' else _backbone)(c, attention).to(c.device)
+    settings['card'] = settings.get('card') or card_from_config(c.config, name)
+    print(f'{name}: {c.family} in {str(c.dtype).removeprefix("torch.")} on {c.device}', file=sys.stderr)
+    return TextScorer(backbone, template, head, name=name, source=c.weights, **settings)
+
+# %% ../nbs/08_reward_models.ipynb #45278a54
 def reward_model(
     source:str, # A known name, a folder, or with `family` any hub id
     name:str|None=None, # Name under which scores are stored; default: the known name or the folder's
@@ -715,11 +859,11 @@ def reward_model(
 )->'TextScorer|CometReward':
     "A scorer with published weights."
     key, model = (Path(source).name, None) if family or Path(source).expanduser().is_dir() else find(source)
-    if model and model.family == 'comet': return CometReward(model.hub, name=name or key, **kw)
+    is_comet = model and model.family == 'comet'
+    _check_settings(kw, CometReward if is_comet else TextScorer, 'model name backbone template head source')
+    if is_comet: return CometReward(model.hub, name=name or key, **kw)
     c = _checkpoint(source, model, family, revision, dtype, device, tokenizer)
-    backbone = (_internlm2_backbone if c.family == 'internlm2' else _backbone)(c, attention).to(c.device)
-    kw = dict(limit=model.limit if model else None, card=kw.pop('card', None) or card_from_config(c.config, name or key)) | kw
-    return TextScorer(backbone, *families[c.family](c, **(steps or {})), name=name or key, source=c.weights, **kw)
+    return _scorer(c, name or key, attention, steps or {}, dict(limit=model and model.limit) | kw)
 
 # %% ../nbs/08_reward_models.ipynb #41087ad2
 def _prompt(given:str|dict)->Prompt:
@@ -729,26 +873,29 @@ def _prompt(given:str|dict)->Prompt:
     extra = {k: v for k, v in given.items() if k in known_fields} | dict(messages=tuple(Message(m['role'], m['content']) for m in given.get('messages') or ()))
     return Prompt(str(given.get('id') or _digest(json.dumps(given, sort_keys=True))[:16]), **extra)
 
-# %% ../nbs/08_reward_models.ipynb #efd4f177
-async def _answer(reward:Reward, path:str, body:dict)->dict:
-    "What the server says to a request."
+# %% ../nbs/08_reward_models.ipynb #9f9bb780
+def _asked(path:str, body:dict)->list[tuple[Prompt,list[str]]]:
+    "The prompts and responses of a request; raises what is wrong with it."
     if path == '/predict': items = [(dict(instruction=d['src'], source=d['src'], reference=d.get('ref')), d['mt']) for d in body['inputs']['data']]
     else: items = [(item['prompt'], item['response']) for item in body['items']]
-    groups = [(_prompt(prompt), [str(response)]) for prompt, response in items]
-    if hasattr(reward, 'score_groups'): found = await reward.score_groups(groups)
-    else: found = await asyncio.gather(*(reward.score(*group) for group in groups))
-    scores = [s if isinstance(s, (Score, RewardError)) else Score(reward.name, s) for group in found for s in group]
+    if wrong := [response for _, response in items if not isinstance(response, str)]: raise InputError(f'{wrong[0]!r:.40} is no text', 'a response')
+    return [(_prompt(prompt), [response]) for prompt, response in items]
+
+# %% ../nbs/08_reward_models.ipynb #046c5c98
+async def _answer(reward:Reward, groups:list[tuple[Prompt,list[str]]])->dict:
+    "What the server says about these responses; a failure stays with the response that it belongs to."
+    scores = [score for group in await evaluate(reward, groups) for score in group]
     good = [s if isinstance(s, Score) else None for s in scores]
     return dict(scores=[s and s.value for s in good], errors=[g.error if g else f'{type(s).__name__}: {s}' for g, s in zip(good, scores)],
                 tokens=[s.tokens if s else 0 for s in good], details=[s and s.details for s in good], reward=reward.name, version=reward.version)
 
-# %% ../nbs/08_reward_models.ipynb #4b6e842c
+# %% ../nbs/08_reward_models.ipynb #ffe36781
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
     def log_message(self, *args): pass
 
     def _say(self, status, content):
-        body = json.dumps(content).encode()
+        body = json.dumps(content, default=lambda value: value.tolist() if hasattr(value, 'tolist') else str(value)).encode()
         self.send_response(status)
         self.send_header('Content-Type', 'application/json')
         self.send_header('Content-Length', str(len(body)))
@@ -760,19 +907,47 @@ class _Handler(BaseHTTPRequestHandler):
         self._say(*((200, dict(status='ok', reward=reward.name, version=reward.version)) if self.path == '/health' else (404, dict(detail='not found'))))
 
     def do_POST(self):
-        raw, path = self.rfile.read(int(self.headers.get('Content-Length') or 0)), self.path.rstrip('/')
-        if path not in ('/score', '/predict'): return self._say(404, dict(detail='not found'))
-        try: self._say(200, asyncio.run_coroutine_threadsafe(_answer(self.server.reward, path, json.loads(raw)), self.server.loop).result())
-        except (KeyError, TypeError, ValueError, AttributeError) as e: self._say(400, dict(detail=f'{type(e).__name__}: {e}'))
-        except Exception as e: self._say(500, dict(detail=f'{type(e).__name__}: {e}'))
+        with self.server.under_way: self._say(*self._reply())
 
-# %% ../nbs/08_reward_models.ipynb #80fc2e5a
+# %% ../nbs/08_reward_models.ipynb #b38ce1bf
+@patch
+def _reply(self:_Handler)->tuple[int,dict]:
+    "Status and content of the answer to a POST."
+    length, path = self.headers.get('Content-Length', ''), self.path.rstrip('/')
+    self.close_connection |= self.server.under_way.closed or not length.isdecimal()
+    if self.server.under_way.closed: return 503, dict(detail='the server is being stopped')
+    if not length.isdecimal(): return 400, dict(detail=f'the Content-Length {length!r} is no number')
+    raw = self.rfile.read(int(length))
+    if path not in ('/score', '/predict'): return 404, dict(detail='not found')
+    try: groups = _asked(path, json.loads(raw))
+    except Exception as e: return 400, dict(detail=f'{type(e).__name__}: {e}')
+    try: return 200, asyncio.run_coroutine_threadsafe(_answer(self.server.reward, groups), self.server.loop).result()
+    except Exception as e: return 500, dict(detail=f'{type(e).__name__}: {e}')
+
+# %% ../nbs/08_reward_models.ipynb #9498317b
+class _UnderWay:
+    "A count of requests, to be entered and left with `with`."
+    def __init__(self): self.count, self.closed, self.changed = 0, False, threading.Condition()
+    def __enter__(self): self._add(1)
+    def __exit__(self, *args): self._add(-1)
+    def _add(self, n):
+        with self.changed:
+            self.count += n
+            self.changed.notify_all()
+
+    def close(self, grace:float):
+        "Wait until none is left, or for `grace` seconds."
+        with self.changed:
+            self.closed = True
+            self.changed.wait_for(lambda: not self.count, grace)
+
+# %% ../nbs/08_reward_models.ipynb #c7565b87
 class RewardServer(ThreadingHTTPServer):
     "A reward behind HTTP, on threads of its own."
     request_queue_size = 128
     def __init__(self, reward:Reward, host:str, port:int):
         super().__init__((host, port), _Handler)
-        self.reward, self.loop, self.url = reward, asyncio.new_event_loop(), f'http://{host}:{self.server_address[1]}'
+        self.reward, self.loop, self.under_way, self.url = reward, asyncio.new_event_loop(), _UnderWay(), f'http://{host}:{self.server_address[1]}'
         self.threads = [threading.Thread(target=run, daemon=True) for run in (self.loop.run_forever, self.serve_forever)]
         for thread in self.threads: thread.start()
 
@@ -780,10 +955,13 @@ class RewardServer(ThreadingHTTPServer):
         "Until the server is stopped."
         self.threads[1].join()
 
-    def stop(self):
+    def stop(self,
+        grace:float=30., # Seconds that requests under way have
+    ):
         "Finish what is under way and end."
         self.shutdown()
         self.server_close()
+        self.under_way.close(grace)
         self.loop.call_soon_threadsafe(self.loop.stop)
 
     def __exit__(self, *args): self.stop()
@@ -889,11 +1067,12 @@ def _end(self:CometReward)->int:
         process.kill()
         return process.wait()
 
-# %% ../nbs/08_reward_models.ipynb #8b6f7e7c
+# %% ../nbs/08_reward_models.ipynb #89dd05b1
 @patch
 def judge(self:CometReward, pairs:list[tuple[Prompt,str]])->list[Score|RewardError]:
     "Score translations on this thread; a worker that has ended is started again."
     if self.process is None: self._start()
+    if not pairs: return []
     data = [dict(src=prompt.source if prompt.source is not None else prompt.instruction, mt=mt) for prompt, mt in pairs]
     ask = dict(inputs=dict(batch_size=self.batch_size, workers=2*self.gpus, gpus=self.gpus, data=data))
     try: print(json.dumps(ask), file=self.process.stdin, flush=True)
@@ -901,6 +1080,16 @@ def judge(self:CometReward, pairs:list[tuple[Prompt,str]])->list[Score|RewardErr
     answer = self._hear()
     if 'error' in answer: raise RewardRaised(answer['error'])
     return [self._one(*each) for each in zip(answer['scores'], answer['lengths'])]
+
+# %% ../nbs/08_reward_models.ipynb #943ec83b
+@patch
+async def check(self:CometReward,
+    prompt:Prompt|None=None, # Not asked about: a process that has started can judge
+    timeout:float|None=None, # Not kept to: the first use installs COMET, for which there are `longest` seconds
+):
+    "Start the process; raises the `RewardError` that says why it can't, if so."
+    try: await asyncio.wait_for(self.score_groups([]), self.longest)
+    except asyncio.TimeoutError: raise RewardTimeout(f'{self.name} has not started within {self.longest:g} s') from None
 
 # %% ../nbs/08_reward_models.ipynb #8ef9934a
 @patch
