@@ -8,7 +8,7 @@ __all__ = ['aggregates', 'objectives', 'families', 'known', 'comet_worker', 'Ite
            'unpack_internlm2', 'Known', 'find', 'reward_model', 'RewardServer', 'serve_reward', 'comet_python',
            'CometReward']
 
-# %% ../nbs/08_reward_models.ipynb #9ffa94e7
+# %% ../nbs/08_reward_models.ipynb #2b4b1d1d
 import asyncio, copy, hashlib, inspect, json, math, os, queue, re, subprocess, sys, tempfile, threading, venv, zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
@@ -26,7 +26,7 @@ from fastcore.basics import patch, store_attr
 from .compute import card_from_config
 from .core import (InputError, Message, Prompt, ResponseTooLong, Reward, RewardError, RewardRaised, RewardTimeout, Score, ScoreNotFinite,
                          WrongScoreCount)
-from .rewards import GroupReward, evaluate, failure, for_free, register, seen
+from .rewards import DATE, GroupReward, evaluate, failure, for_free, register, seen
 
 # %% ../nbs/08_reward_models.ipynb #2639a956
 @dataclass(frozen=True)
@@ -106,13 +106,13 @@ class ChatTemplate:
         "New names for the special tokens, and a tokenizer that knows them by these alone."
         return _twin(self.tokenizer, self.special)
 
-# %% ../nbs/08_reward_models.ipynb #0f680b98
+# %% ../nbs/08_reward_models.ipynb #eeaf3676
 @patch
 def text(self:ChatTemplate, turns:list[tuple[str,str]], answer:str)->str:
     "The conversation with its last answer, as the template writes it."
     turns = [dict(role=role, content=content) for role, content in [*turns, ('assistant', answer)]]
     if self.system and turns[0]['role'] != 'system': turns.insert(0, dict(role='system', content=self.system))
-    return self.tokenizer.apply_chat_template(turns, tokenize=False, date_string='26 Jul 2024')
+    return self.tokenizer.apply_chat_template(turns, tokenize=False, date_string=DATE)
 
 # %% ../nbs/08_reward_models.ipynb #f7f7d7fc
 @patch
