@@ -77,7 +77,7 @@ def test_a_failure_tells_how_many_calls_it_cost(kind, settings):
     if e.completion: assert e.completion.attempts == calls
 
 
-PASSING = ['error500', 'error503', 'rate_limit', 'hang', 'reset', 'cut', 'trickle', 'no_choices', 'truncated', 'html', 'error200']
+PASSING = ['error500', 'error503', 'rate_limit', 'hang', 'reset', 'cut', 'trickle', 'no_choices', 'truncated', 'html', 'error200', 'quota', 'login']
 
 
 @pytest.mark.parametrize('kind', PASSING)
@@ -94,7 +94,8 @@ LASTING = {
     'trickle': (core.CallTimeout, 'no whole answer within 0.1 s', 3), 'reset': (core.ConnectionFailed, '', 3), 'cut': (core.ConnectionFailed, '', 3),
     'none_content': (core.EmptyAnswer, 'missing', 1), 'empty_text': (core.EmptyAnswer, 'blank', 1), 'no_choices': (core.NoChoices, 'empty', 3),
     'no_usage': (core.MissingUsage, 'no token counts', 1), 'truncated': (core.MalformedAnswer, 'not JSON', 3), 'html': (core.MalformedAnswer, '<html>', 3),
-    'error200': (core.MalformedAnswer, 'worker lost', 3),
+    'error200': (core.MalformedAnswer, 'worker lost', 3), 'quota': (core.MalformedAnswer, 'Quota of key none exceeded', 3),
+    'login': (core.MalformedAnswer, 'No login for none', 3),
 }
 
 
