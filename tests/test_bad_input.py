@@ -48,6 +48,7 @@ def refused(capsys, *argv):
 
 # the changed field, its value (URL is the address of the server), where the report points, words of what and remedy
 def model(**fields): return 'models', [{'name': 'a', 'endpoints': ['URL']} | fields]
+def card(**fields): return model(card={'name': 'x', 'active_params': 8e9} | fields)
 def method(**fields): return 'method', {'name': 'toa', 'n': 4} | fields
 def reward(**fields): return 'reward', {'kind': 'constraints'} | fields
 def http(**fields): return 'reward', {'kind': 'http', 'url': 'URL'} | fields
@@ -126,6 +127,18 @@ FIELDS = {
     'unknown field of a card': (model(card={'nme': 'x'}), 'models[0].card', "unknown field 'nme'", 'Known fields: name, params'),
     'card that counts nothing': (model(card={'name': 'x', 'params': 8}), 'models[0].card.active_params', "calls of 'x' can't be counted", 'Give its shape'),
     'card with half a shape': (model(card={'name': 'x', 'layers': 8}), 'models[0].card.hidden', "calls of 'x' can't be counted", 'Give its shape'),
+    'list as card': (model(card=[1]), 'models[0].card', '[1] is no card', 'Give the name of a card'),
+    'number as card': (model(card=3), 'models[0].card', '3 is no card', 'Give the name of a card'),
+    'text as price': (card(price_in='3 USD'), 'models[0].card.price_in', "'3 USD' is not a number from 0", 'Correct'),
+    'negative price': (card(price_out=-1), 'models[0].card.price_out', '-1 is not a number from 0', 'Correct'),
+    'text as window': (card(window='big'), 'models[0].card.window', "'big' is not a whole number from 1 up", 'Correct'),
+    'true as size': (card(active_params=True), 'models[0].card.active_params', 'True is not a whole number', 'Correct'),
+    'infinite size': (card(active_params=float('inf')), 'models[0].card.active_params', 'inf is not a whole number', 'Correct'),
+    'half a layer': (card(layers=1.5), 'models[0].card.layers', '1.5 is not a whole number', 'Correct'),
+    'number as name of a card': (card(name=3), 'models[0].card.name', '3 is not a text', 'Correct'),
+    'text as port': (model(endpoints=['http://host:abc/v1']), 'models[0].endpoints[0].url', 'not the address of a server', 'Write it like'),
+    'port out of range': (model(endpoints=['http://host:99999/v1']), 'models[0].endpoints[0].url', 'not the address of a server', 'Write it like'),
+    'half a character in a host': (model(endpoints=['http://h\ud800st/v1']), 'models[0].endpoints[0].url', 'not the address of a server', 'Write it like'),
     'two of a name': (('models', model()[1] * 2), 'models', "two models are called 'a'", 'Give each a name of its own'),
     # rewards
     'unknown reward': (('reward', 'goodness'), 'reward', "unknown reward 'goodness'", 'Known are: armorm, constraints'),
@@ -134,6 +147,7 @@ FIELDS = {
     'unknown setting of a reward': (reward(threshold=.5), 'reward', "'threshold'", 'It takes'),
     'reward that lacks a setting': (('reward', 'regex'), 'reward', "'pattern'", 'It takes'),
     'reward at no address': (http(url='host:8000'), 'reward.url', 'not the address of a server', 'Write it like http://'),
+    'reward at no port': (http(url='http://host:abc'), 'reward.url', 'not the address of a server', 'Write it like http://'),
     'reward with a password': (http(url='http://me:word@host'), 'reward.url', 'carries credentials', 'Leave them out'),
     'a key as variable of a reward': (http(api_key_env='sk-abc-123'), 'reward.api_key_env', 'not the name of an environment variable', 'Put the key into'),
     'unknown card of a reward': (http(card='gpt-9'), 'reward.card', "no card for 'gpt-9'", 'Use `card_from_config`'),

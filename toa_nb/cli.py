@@ -12,7 +12,7 @@ __all__ = ['EXITS', 'EXPORTS', 'WRITERS', 'ABOUT', 'known_fields', 'fits', 'prob
            'until_stopped', 'do_serve', 'reward_to_serve', 'do_serve_reward', 'do_servers', 'add_command',
            'add_running', 'add_reading', 'add_serving', 'parser', 'plain_warnings', 'main']
 
-# %% ../nbs/16_cli.ipynb #a326c2b9
+# %% ../nbs/16_cli.ipynb #06af17b3
 import argparse, asyncio, json, signal, sys, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from .core import InputError, Prompt, StoreError, ToaError
-from .compute import Budget, Card
+from .compute import Budget, Card, check_number
 from .templates import Templates
 from .samplers import Method, method_from, methods
-from .models import ChatModel, as_card, check_number, models_from, read_config, read_key
+from .models import ChatModel, as_card, models_from, read_config, read_key
 from .rewards import evaluate
 from .store import RunStore
 from .run import Run, at, choose_run, find_key, make_reward, stored_run, within
