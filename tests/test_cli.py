@@ -62,8 +62,8 @@ def toa(capsys, *argv):
 def process(*argv, **options):
     "The command in a process of its own."
     code = 'import sys; from toa_nb.cli import main; sys.exit(main())'
-    return subprocess.Popen([sys.executable, '-c', code, *argv], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env=os.environ | {'PYTHONPATH': str(root)}, **options)
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE} | options
+    return subprocess.Popen([sys.executable, '-c', code, *argv], text=True, env=os.environ | {'PYTHONPATH': str(root)}, **pipes)
 
 
 def test_a_run_its_store_and_what_comes_out(here, url, capsys):
@@ -231,12 +231,56 @@ def test_a_run_made_in_python_goes_on_in_python(here, capsys):
 
 def test_prompts_check(here, capsys):
     assert toa(capsys, 'prompts', 'check', 'prompts.jsonl', '--reward', 'constraints', '--json')[:2] == (
-        0, {'file': 'prompts.jsonl', 'prompts': 4, 'categories': {'even': 2, 'odd': 2}})
+        0, {'file': 'prompts.jsonl', 'prompts': 4, 'categories': {'even': 2, 'odd': 2}, 'left_out': []})
     Path('bad.jsonl').write_text('{"id": 1, "instruction": "x"}\n{"id": 1, "instruction": ""}\n{')
     code, _, err = toa(capsys, 'prompts', 'check', 'bad.jsonl')
     assert code == 2 and [line.partition(': ')[0] for line in err.splitlines()] == ['bad.jsonl:2', 'bad.jsonl:3']
+    code, result, _ = toa(capsys, 'prompts', 'check', 'bad.jsonl', '--skip-bad', '--json')
+    assert (code, result['prompts']) == (0, 1) and [line.partition(': ')[0] for line in result['left_out']] == ['bad.jsonl:2', 'bad.jsonl:3']
+    text = toa(capsys, 'prompts', 'check', 'bad.jsonl', '--skip-bad')[1]
+    assert text.startswith('bad.jsonl: 1 prompts; 2 reports on lines that are left out:\nbad.jsonl:2: ') and len(text.splitlines()) == 3
     Path('plain.jsonl').write_text('{"id": 1, "instruction": "x"}')
     assert toa(capsys, 'prompts', 'check', 'plain.jsonl', '--reward', 'constraints')[0] == 2
+
+
+def test_all_that_is_left_out_is_reported(here, url, capsys):
+    configure(url)
+    text = Path('run.toml').read_text().replace('"prompts.jsonl"', '{file = "prompts.jsonl", skip_bad = true}')
+    Path('run.toml').write_text(text)
+    with Path('prompts.jsonl').open('a') as f: f.write('\noops\n{"id": "p0"}' + '\n{}'*60)
+    for command in ('check', 'run'):
+        code, result, err = toa(capsys, command, 'run.toml', '--json')
+        left_out = (result[0] if command == 'check' else result)['left_out']
+        assert code == 0 and [line.partition(': ')[0] for line in left_out[:3]] == ['prompts.jsonl:5', 'prompts.jsonl:6', 'prompts.jsonl:7']
+        assert f'warning: {len(left_out)} reports on lines that are left out:\nprompts.jsonl:5: ' in err
+        assert err.count('prompts.jsonl:') == 100 and f'and {len(left_out) - 100} more' in err
+
+
+def test_a_reader_that_leaves_changes_nothing(here, url, capsys):
+    configure(url)
+    toa(capsys, 'run', 'run.toml', '--quiet')
+    for argv, code in ((['status', 'runs.db'], 0), (['status', 'runs.db', '--json'], 0), (['status', 'none.db', '--json'], 2)):
+        left, end = os.pipe()
+        os.close(left)
+        child = process(*argv, stdout=end)
+        os.close(end)
+        assert len(child.communicate()[1].splitlines()) == (code > 0) and child.returncode == code
+
+
+def test_a_failure_of_the_machine_is_one_line(here, url, capsys):
+    configure(url)
+    toa(capsys, 'run', 'run.toml', '--quiet')
+    code, _, err = toa(capsys, 'export', 'runs.db', '--format', 'sft', '-o', 'x'*248 + '.jsonl')
+    assert code == 1 and err.startswith('OSError: ') and 'File name too long' in err and len(err.splitlines()) == 1
+
+
+def test_an_unknown_reward_leaves_the_old_file_alone(here, url, capsys):
+    configure(url)
+    toa(capsys, 'run', 'run.toml', '--quiet')
+    Path('old.jsonl').write_text('rows')
+    code, _, err = toa(capsys, 'export', 'runs.db', '--format', 'dpo', '--reward', 'zz', '-o', 'old.jsonl')
+    assert (code, err) == (2, "--reward: no answer is scored by 'zz'. There are scores of: constraints.\n")
+    assert Path('old.jsonl').read_text() == 'rows'
 
 
 def test_errors_are_json_too(here, capsys):

@@ -394,13 +394,14 @@ def give_up(self:Balancer, now:float):
         if not (turn := self.waiting.popleft()).done():
             turn.set_exception(ModelOut(f'every endpoint of {self.name!r} has been out for {now - self.out_since:.0f} s{last}', model=self.name))
 
-# %% ../nbs/05_models.ipynb #6b03fe2e
+# %% ../nbs/05_models.ipynb #b138b6c4
 def check_settings(m):
     "Refuse settings of a `ChatModel` that can't be right."
     if not isinstance(m.name, str) or not m.name.strip(): raise InputError('the model has no name', 'name', 'Give it a short name of its own.')
+    if not m.name.isprintable(): raise InputError(f'{m.name!r} is no name', 'name', 'Use letters, digits and punctuation.')
     if not m.endpoints: raise InputError('the model has no endpoints', 'endpoints', 'List at least one address, such as http://127.0.0.1:8000/v1.')
     check_env_name(m.api_key_env)
-    for where, low, high in (('temperature', 0, 5), ('top_p', 0, 1), ('timeout', .001, math.inf), ('patience', 0, math.inf)):
+    for where, low, high in (('temperature', 0, 5), ('top_p', 0, 1), ('timeout', .001, 1e6), ('patience', 0, math.inf)):
         check_number(getattr(m, where), where, low, high)
     for where, low in (('retries', 0), ('concurrency', 1)): check_number(getattr(m, where), where, low, whole=True)
     if m.max_tokens is not None: check_number(m.max_tokens, 'max_tokens', 1, whole=True)
@@ -409,6 +410,8 @@ def check_settings(m):
     if not all(isinstance(s, str) and s for s in m.stop): raise InputError('stop is not a list of texts', 'stop', 'Write it like ["</s>"].')
     if bad := {'model', 'messages', 'seed', 'stream', 'n', 'api_key'} & set(m.extra):
         raise InputError(f'{min(bad)!r} can\'t be set here', 'extra', 'Leave it out.')
+    try: json.dumps(m.extra, allow_nan=False)
+    except (TypeError, ValueError) as e: raise InputError(f'this has no form in JSON ({e})', 'extra', 'Use texts, finite numbers, true, false, lists and tables.') from None
 
 # %% ../nbs/05_models.ipynb #1d7649f1
 @dataclass(eq=False)
