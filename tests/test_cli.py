@@ -161,8 +161,9 @@ def test_other_settings_under_the_same_name_are_refused(here, url, capsys):
     toa(capsys, 'run', 'run.toml', '--quiet')
     calls = control(url)['calls']
     configure(url, n=7)
-    code, _, err = toa(capsys, 'run', 'run.toml', '--quiet')
-    assert code == 2 and "settings was {'n': 6" in err and control(url)['calls'] == calls
+    for command in ('run', 'check'):
+        code, _, err = toa(capsys, command, 'run.toml')
+        assert code == 2 and "settings was {'n': 6" in err and control(url)['calls'] == calls
 
 
 def test_check_names_every_endpoint_and_remedy(here, url, capsys):
@@ -192,6 +193,18 @@ def test_a_model_that_never_answers_is_a_failure(here, url, capsys):
     control(url, faults=['none_content:1::1-'])
     code, result, _ = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
     assert (code, result['samples'], result['failures'][0]['kind']) == (1, 0, 'EmptyAnswer')
+    [row] = toa(capsys, 'status', 'runs.db', '--json')[1]
+    assert (row['status'], row['prompts'], row['done'], row['given_up'], row['samples']) == ('finished', 4, 0, 4, 0)
+    assert row['failed'] == result['failures'][0]['count'] > 0
+
+
+def test_prompts_that_a_budget_ended_are_not_given_up(here, url, capsys):
+    for name, budget in (('prompt', 'samples = 4'), ('run', 'per_run = {samples = 10}')):
+        configure(url, f'[budget]\n{budget}\n', above=f'name = "{name}"')
+        toa(capsys, 'run', 'run.toml', '--quiet')
+    rows = {r['run']: r for r in toa(capsys, 'status', 'runs.db', '--json')[1]}
+    assert [rows['prompt'][k] for k in ('status', 'done', 'given_up', 'samples', 'failed')] == ['finished', 4, 0, 16, 0]
+    assert [rows['run'][k] for k in ('status', 'given_up', 'samples', 'failed')] == ['stopped', 0, 10, 0]
 
 
 def test_a_locked_store_is_a_failure(here, url, capsys):

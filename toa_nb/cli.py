@@ -7,11 +7,11 @@ __all__ = ['EXITS', 'EXPORTS', 'WRITERS', 'ABOUT', 'known_fields', 'fits', 'prob
            'of_category', 'read_method', 'read_models', 'read_name', 'read_reward', 'read_watch', 'read_budget',
            'read_templates', 'opened', 'read_store', 'read_count', 'read_seconds', 'BadConfig', 'read_parts',
            'all_models', 'check_keys', 'FileRun', 'build', 'run_from', 'readers_may_leave', 'say', 'columns', 'result',
-           'exit_code', 'go', 'do_run', 'do_resume', 'status', 'do_status', 'check_endpoint', 'check_reward',
-           'check_run', 'do_check', 'check_output', 'cards_of', 'guiding', 'some_runs', 'chosen_by', 'curve_of',
-           'do_curve', 'draw', 'do_export', 'do_prompts', 'until_stopped', 'do_serve', 'reward_to_serve',
-           'do_serve_reward', 'do_servers', 'add_command', 'add_running', 'add_reading', 'add_serving', 'parser',
-           'plain_warnings', 'main']
+           'exit_code', 'go', 'do_run', 'do_resume', 'trials_of', 'standing', 'status', 'do_status', 'check_stored',
+           'check_endpoint', 'check_reward', 'check_run', 'do_check', 'check_output', 'cards_of', 'guiding',
+           'some_runs', 'chosen_by', 'curve_of', 'do_curve', 'draw', 'do_export', 'do_prompts', 'until_stopped',
+           'do_serve', 'reward_to_serve', 'do_serve_reward', 'do_servers', 'add_command', 'add_running', 'add_reading',
+           'add_serving', 'parser', 'plain_warnings', 'main']
 
 # %% ../nbs/16_cli.ipynb #a9535532
 import argparse, asyncio, json, os, signal, sys, time, warnings
@@ -317,26 +317,44 @@ def do_resume(args)->int:
     check_keys(run, where)
     return go(run, args)
 
-# %% ../nbs/16_cli.ipynb #79762c50
+# %% ../nbs/16_cli.ipynb #f8e6f1a7
+def trials_of(store:RunStore, name:str)->tuple[int,int]:
+    "How many trials of a run gave a sample, and how many gave none."
+    [found] = store.query('SELECT count(*) - count(s.error), count(s.error) FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq '
+                          'WHERE p.run = (SELECT id FROM run WHERE name = ?)', (name,))
+    return found
+
+# %% ../nbs/16_cli.ipynb #d76f348d
+def standing(store:RunStore, run:dict)->dict:
+    "How far a run is."
+    name, config, notes = run['name'], store.config(run['name']), list(store.notes(run['name'], 'done').values())
+    wanted = config.get('settings', {}).get('n', 0) + sum(value for kind, value in store.events(name) if kind == 'extend')
+    limited = any(limit for part, limit in config.get('budget', {}).items() if part != 'per_run')
+    done, best = sum(limited or n['cost']['samples'] >= wanted for n in notes), [n['best'] for n in notes if n['best'] is not None]
+    samples, failed = trials_of(store, name)
+    return dict(run=name, method=config.get('method'), status=run['status'], prompts=run['prompts'], done=done,
+                given_up=len(notes) - done if run['status'] == 'finished' else 0, samples=samples, failed=failed,
+                best=sum(best)/len(best) if best else None, reward=config.get('reward'), seconds=run['seconds'], created=run['created'])
+
+# %% ../nbs/16_cli.ipynb #c1e63160
 def status(
     path:str|Path, # The store
 )->list[dict]: # One row per run
     "How far the runs of a store are."
-    rows = []
-    with opened(path) as store:
-        for r in store.runs():
-            config, notes = store.config(r['name']), store.notes(r['name'], 'done')
-            best = [n['best'] for n in notes.values() if n['best'] is not None]
-            rows.append(dict(run=r['name'], method=config.get('method'), status=r['status'], prompts=r['prompts'], done=len(notes),
-                             samples=store.count(r['name']), best=sum(best)/len(best) if best else None, reward=config.get('reward'),
-                             seconds=r['seconds'], created=r['created']))
-    return rows
+    with opened(path) as store: return [standing(store, run) for run in store.runs()]
 
 def do_status(args)->int:
     "toa status"
     rows = status(args.store)
     say(args, rows, columns(rows))
     return 0
+
+# %% ../nbs/16_cli.ipynb #9a834217
+def check_stored(run:Run):
+    "Refuse another experiment under the name of a stored run, as the run itself would at its start."
+    if not (place := Path(run.store_at)).exists() or not place.stat().st_size: return
+    with opened(place) as store:
+        if run.name in [r['name'] for r in store.runs()]: run.check_same(store.config(run.name), {p.id for p in store.prompts(run.name)})
 
 # %% ../nbs/16_cli.ipynb #8494d75e
 async def check_endpoint(model:ChatModel, lane, timeout:float)->dict:
@@ -365,11 +383,12 @@ async def check_run(
     finally:
         for m in models: await m.close()
 
-# %% ../nbs/16_cli.ipynb #78241ec3
+# %% ../nbs/16_cli.ipynb #b97a4da7
 def do_check(args)->int:
     "toa check"
     check_number(args.timeout, '--timeout', .001, 1e6)
     run = run_from(args.config)
+    check_stored(run)
     about = f'{len(run.prompts)} prompts, {run.method}, models {", ".join(run.models)}, reward {run.reward.name}'
     rows = [dict(what=args.config, ok=True, says=about, left_out=run.left_out)] + asyncio.run(check_run(run, args.timeout))
     say(args, rows, '\n'.join(f'{"ok    " if r["ok"] else "FAILED"}  {r["what"]}: {r["says"]}' for r in rows))
