@@ -9,8 +9,8 @@ __all__ = ['check_env_name', 'read_key', 'check_url', 'Endpoint', 'said', 'read_
            'as_endpoint', 'as_card', 'normalise', 'with_system', 'encrypted', 'trusted', 'http_client',
            'aiohttp_session', 'Link', 'remedy', 'FakeModel', 'digits', 'ReplayModel', 'read_table', 'models_from']
 
-# %% ../nbs/05_models.ipynb #3f36938b
-import asyncio, hashlib, json, math, os, random, re, ssl
+# %% ../nbs/05_models.ipynb #61059c1f
+import asyncio, hashlib, json, math, os, random, re, ssl, warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -413,7 +413,7 @@ def check_settings(m):
     try: json.dumps(m.extra, allow_nan=False)
     except (TypeError, ValueError) as e: raise InputError(f'this has no form in JSON ({e})', 'extra', 'Use texts, finite numbers, true, false, lists and tables.') from None
 
-# %% ../nbs/05_models.ipynb #1d7649f1
+# %% ../nbs/05_models.ipynb #3d2e4ace
 @dataclass(eq=False)
 class ChatModel:
     "A language model behind one or more OpenAI-compatible servers."
@@ -435,6 +435,7 @@ class ChatModel:
     extra:dict=field(default_factory=dict) # More fields for the body of the call, such as {'top_k': 20}
     sleep:Callable=field(default_factory=lambda: asyncio.sleep, init=False, repr=False) # Waits between attempts; for tests
     balancer:Balancer|None=field(default=None, init=False, repr=False) # The endpoints at work, once there is a call
+    resting:int=field(default=0, init=False, repr=False) # Calls that wait between two attempts
 
     def __post_init__(self): normalise(self)
 
@@ -648,7 +649,7 @@ def again(self:ChatModel, error:GenerationError, attempts:int)->bool:
     if isinstance(error, (AuthFailed, UnknownModel)): return any(l.breaker.allows(self.balancer.clock()) for l in self.ready().lanes)
     return error.retryable and (error.retry_after or 0) <= self.patience
 
-# %% ../nbs/05_models.ipynb #11761b36
+# %% ../nbs/05_models.ipynb #8e0f5692
 @patch
 async def persist(self:ChatModel,
     body:bytes, # What to send
@@ -664,7 +665,9 @@ async def persist(self:ChatModel,
             raise error or e from None
         except GenerationError as e: error = e
         if not self.again(error, number): break
-        await self.sleep(backoff(number, error.retry_after))
+        self.resting += 1
+        try: await self.sleep(backoff(number, error.retry_after))
+        finally: self.resting -= 1
     raise error
 
 # %% ../nbs/05_models.ipynb #1db52545
@@ -688,12 +691,12 @@ async def generate_logprobs(self:ChatModel,
     "`generate`, with the log-probabilities of the tokens where the server gives them."
     return await self.persist(self.body(messages, seed, logprobs=True, top_logprobs=top), seed, read_with_options)
 
-# %% ../nbs/05_models.ipynb #18b70c25
+# %% ../nbs/05_models.ipynb #06e3a617
 @patch(as_prop=True)
 def capacity(self:ChatModel)->int:
-    "Calls that the endpoints can usefully work on at once, at least 1."
+    "Calls that the model can usefully be given at once, at least 1."
     if self.balancer is None: return sum(int(Limit(e.concurrency or self.concurrency).value) for e in self.endpoints)
-    return max(1, sum(int(l.limit.value) for l in self.balancer.lanes if l.breaker.allows(self.balancer.clock())))
+    return self.resting + max(1, sum(int(l.limit.value) for l in self.balancer.lanes if l.breaker.allows(self.balancer.clock())))
 
 # %% ../nbs/05_models.ipynb #cf15a762
 @patch
@@ -759,16 +762,22 @@ async def check_lane(self:ChatModel, lane:Lane, timeout:float)->Completion:
     url = lane.endpoint.url
     raise type(error)(f'{self.name}: {url}: {error}. {remedy(error, lane.endpoint.api_key_env or self.api_key_env)}', model=self.name, endpoint=url)
 
-# %% ../nbs/05_models.ipynb #3bbef611
+# %% ../nbs/05_models.ipynb #63c0e364
 @patch
 async def check(self:ChatModel,
     timeout:float=20., # Seconds for all of it
-)->list[Completion]: # One tiny answer per endpoint, with its latency
-    "Call each endpoint once; raises the `GenerationError` of the first that is not in order."
-    results = await asyncio.gather(*(self.check_lane(l, timeout) for l in self.ready().lanes), return_exceptions=True)
-    for r in results:
-        if isinstance(r, BaseException): raise r
-    return results
+)->list[Completion]: # One tiny answer per endpoint that is in order, with its latency
+    "Call each endpoint once; raises the `GenerationError` of the first where none is in order."
+    lanes, now = self.ready().lanes, self.balancer.clock
+    results = await asyncio.gather(*(self.check_lane(l, timeout) for l in lanes), return_exceptions=True)
+    good = [r for r in results if isinstance(r, Completion)]
+    for lane, error in zip(lanes, results):
+        if isinstance(error, Completion): continue
+        if not good or not isinstance(error, GenerationError): raise error
+        lane.error = error
+        lane.breaker.failed(now(), now(), fatal=True)
+        warnings.warn(f'{error} The run goes on without this endpoint, and takes it back when it answers.', stacklevel=2)
+    return good
 
 # %% ../nbs/05_models.ipynb #544f0740
 @dataclass(eq=False)
