@@ -11,7 +11,7 @@ __all__ = ['EXITS', 'EXPORTS', 'WRITERS', 'ABOUT', 'known_fields', 'fits', 'prob
            'check_endpoint', 'check_reward', 'check_run', 'do_check', 'check_output', 'cards_of', 'guiding',
            'some_runs', 'chosen_by', 'curve_of', 'do_curve', 'draw', 'do_export', 'do_prompts', 'until_stopped',
            'do_serve', 'reward_to_serve', 'do_serve_reward', 'do_servers', 'add_command', 'add_running', 'add_reading',
-           'add_serving', 'parser', 'plain_warnings', 'main']
+           'add_looking', 'add_serving', 'parser', 'plain_warnings', 'main']
 
 # %% ../nbs/16_cli.ipynb #a9535532
 import argparse, asyncio, json, os, signal, sys, time, warnings
@@ -599,9 +599,9 @@ def add_running(commands):
     status = add_command(commands, 'status', do_status, 'How far the runs of a store are. A run whose process was killed is `cut off`.')
     status.add_argument('store', metavar='STORE', help='a run store')
 
-# %% ../nbs/16_cli.ipynb #872048c8
+# %% ../nbs/16_cli.ipynb #8f30bd7f
 def add_reading(commands):
-    "curve, export, prompts"
+    "curve, export"
     curve = add_command(commands, 'curve', do_curve, 'Draw reward against compute. Prints where each method ends.',
                         'examples:\n  toa curve runs.db -o curve.png\n  toa curve runs.db --x tokens --y top --k 3 -o curve.csv')
     curve.add_argument('-o', '--output', metavar='FILE', help='.png, .svg or .pdf for the figure, .csv or .json for its numbers')
@@ -620,6 +620,10 @@ def add_reading(commands):
         p.add_argument('store', metavar='STORE', help='a run store')
         p.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
         p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
+
+# %% ../nbs/16_cli.ipynb #7552955c
+def add_looking(commands):
+    "prompts"
     prompts = commands.add_parser('prompts', help='Look at a file of prompts').add_subparsers(title='commands', metavar='COMMAND', required=True)
     check = add_command(prompts, 'check', do_prompts, 'Check a file of prompts. Every bad line is reported with its field and the remedy.')
     check.add_argument('file', metavar='FILE', help='JSON Lines, or a JSON list')
@@ -646,14 +650,14 @@ def add_serving(commands):
     servers = add_command(commands, 'servers', do_servers, 'List the model servers of this user on this machine, or stop them.')
     servers.add_argument('--stop', nargs='?', const='', metavar='NAME', help='stop the server of this name or port; all without a name')
 
-# %% ../nbs/16_cli.ipynb #5b4c9c29
+# %% ../nbs/16_cli.ipynb #7e499783
 def parser()->argparse.ArgumentParser:
     "The whole command line."
     from toa_nb import __version__
     p = argparse.ArgumentParser(prog='toa', description=ABOUT, epilog=EXITS, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--version', action='version', version=f'toa_nb {__version__}')
     commands = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_running, add_reading, add_serving): add(commands)
+    for add in (add_running, add_reading, add_looking, add_serving): add(commands)
     return p
 
 # %% ../nbs/16_cli.ipynb #c72f6d65

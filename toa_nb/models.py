@@ -394,7 +394,7 @@ def give_up(self:Balancer, now:float):
         if not (turn := self.waiting.popleft()).done():
             turn.set_exception(ModelOut(f'every endpoint of {self.name!r} has been out for {now - self.out_since:.0f} s{last}', model=self.name))
 
-# %% ../nbs/05_models.ipynb #b138b6c4
+# %% ../nbs/05_models.ipynb #7c094e36
 def check_settings(m):
     "Refuse settings of a `ChatModel` that can't be right."
     if not isinstance(m.name, str) or not m.name.strip(): raise InputError('the model has no name', 'name', 'Give it a short name of its own.')
@@ -411,7 +411,7 @@ def check_settings(m):
     if bad := {'model', 'messages', 'seed', 'stream', 'n', 'api_key'} & set(m.extra):
         raise InputError(f'{min(bad)!r} can\'t be set here', 'extra', 'Leave it out.')
     try: json.dumps(m.extra, allow_nan=False)
-    except (TypeError, ValueError) as e: raise InputError(f'this has no form in JSON ({e})', 'extra', 'Use texts, finite numbers, true, false, lists and tables.') from None
+    except (TypeError, ValueError) as e: raise InputError(f'no form in JSON ({e})', 'extra', 'Use texts, finite numbers, true, false, lists, tables.') from None
 
 # %% ../nbs/05_models.ipynb #3d2e4ace
 @dataclass(eq=False)
