@@ -221,7 +221,7 @@ class FileRun(Run):
         "The run as data, with its configuration under `file`."
         return super().config() | {'file': self.recipe}
 
-# %% ../nbs/16_cli.ipynb #2ef02ef7
+# %% ../nbs/16_cli.ipynb #d8cea5ea
 def build(
     data:dict, # What the file says
     folder:Path, # Where its paths begin
@@ -234,6 +234,8 @@ def build(
     check_keys(run, where)
     run.recipe = {k: v for k, v in data.items() if k not in given and k != 'store'}
     run.left_out = tuple(map(str, getattr(parts['prompts'], 'bad', ())))
+    try: json.dumps(run.recipe)
+    except TypeError as e: raise InputError(f'a value has no form in JSON ({e})', where, 'Write dates and times as texts.') from None
     return run
 
 # %% ../nbs/16_cli.ipynb #68fb4452

@@ -563,11 +563,11 @@ async def close(self:Link):
     await self.client.close()
     if self.session: await self.session.close()
 
-# %% ../nbs/05_models.ipynb #7a10e5ad
+# %% ../nbs/05_models.ipynb #eda20a42
 @patch
-def hide(self:Link, text:str|bytes)->str|bytes:
-    "`text` without the key."
-    if not self.key: return text
+def hide(self:Link, text:str|bytes, least:int=1)->str|bytes:
+    "`text` without the key, if that has at least `least` characters."
+    if len(self.key) < least: return text
     return text.replace(self.key, '***') if isinstance(text, str) else text.replace(self.key.encode(), b'***')
 
 # %% ../nbs/05_models.ipynb #bee67269
@@ -590,7 +590,7 @@ async def send_aiohttp(self:Link, body:bytes, limit:float)->tuple[int, bytes, An
         async with self.session.post(self.url, **how) as r: return r.status, await r.read(), r.headers
     except ServerTimeoutError: raise ConnectionError('no connection within 10 s') from None
 
-# %% ../nbs/05_models.ipynb #4a0c7ba4
+# %% ../nbs/05_models.ipynb #c74240d1
 @patch
 async def exchange(self:Link,
     body:bytes, # What to send
@@ -600,7 +600,7 @@ async def exchange(self:Link,
     try: status, data, headers = await self.send(body, limit)
     except asyncio.TimeoutError: raise CallTimeout(f'no whole answer within {limit:g} s') from None
     except Exception as e: raise ConnectionFailed(said(f'{type(e).__name__}: {self.hide(str(e))}')) from None
-    if status >= 300 or len(self.key) > 7: data = self.hide(data) # under the same name, so that no traceback shows a key that the server echoes
+    data = self.hide(data, 8 if status < 300 else 1) # under the same name, so that no traceback shows a key that the server echoes
     if status < 300: return data
     raise status_error(status, data, retry_after(headers))
 
@@ -705,7 +705,7 @@ async def close(self:ChatModel):
     lanes, self.balancer = self.balancer.lanes if self.balancer else [], None
     for lane in lanes: await lane.link.close()
 
-# %% ../nbs/05_models.ipynb #452339cd
+# %% ../nbs/05_models.ipynb #9424cac4
 @patch
 async def served(self:Link)->list[str]|None:
     "Ids of the models that the endpoint serves; None where it gives no list."
@@ -717,7 +717,7 @@ async def served(self:Link)->list[str]|None:
     except openai.APIConnectionError as e: raise ConnectionFailed(said(self.hide(str(e.__cause__ or e)))) from None
     except ValueError: return None
     listed = data.get('data') if isinstance(data, dict) else None
-    return [self.hide(str(m['id'])) for m in listed if isinstance(m, dict) and 'id' in m] if isinstance(listed, list) else None
+    return [self.hide(str(m['id']), 8) for m in listed if isinstance(m, dict) and 'id' in m] if isinstance(listed, list) else None
 
 # %% ../nbs/05_models.ipynb #6543587b
 @patch
