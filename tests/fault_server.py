@@ -32,7 +32,8 @@ KINDS = {
     'auth': 'HTTP 401 that quotes the key', 'unknown_model': 'HTTP 404', 'too_long': 'HTTP 400',
     'hang': 'no answer', 'reset': 'connection reset before the answer', 'cut': 'connection closed inside the body', 'trickle': 'a byte now and then',
     'none_content': 'content is null', 'empty_text': 'content is blank', 'no_choices': 'choices is []', 'no_usage': 'no usage',
-    'truncated': 'JSON cut short', 'html': 'HTML with status 200', 'error200': 'an error object with status 200', 'other_model': 'another model id',
+    'truncated': 'JSON cut short', 'html': 'HTML with status 200', 'error200': 'an error object with status 200', 'quota': 'the same, and it quotes the key',
+    'login': 'HTML with status 200 that quotes the key', 'other_model': 'another model id',
 }
 WORDS = ('amber brook cedar delta ember fable grove harbor island jasper kettle lantern meadow nectar orchard pebble quartz river summit timber umber '
          'valley willow yarrow zephyr anchor beacon candle drift echo feather glimmer hollow iris juniper kindle ledger marble north opal prairie quill '
@@ -141,6 +142,8 @@ class Call:
         if kind == 'truncated': return http(200, json.dumps(ok).encode()[:90])
         if kind == 'html': return http(200, b'<html><body>Gateway login</body></html>', 'text/html')
         if kind == 'error200': return http_error(200, 'worker lost')
+        if kind == 'quota': return http_error(200, f'Quota of key {self.auth} exceeded')
+        if kind == 'login': return http(200, f'<html><body>No login for {self.auth}</body></html>'.encode(), 'text/html')
         if kind == 'none_content': message['content'] = None
         if kind == 'empty_text': message['content'] = ' \n'
         if kind == 'no_choices': ok['choices'] = []

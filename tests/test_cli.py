@@ -62,8 +62,8 @@ def toa(capsys, *argv):
 def process(*argv, **options):
     "The command in a process of its own."
     code = 'import sys; from toa_nb.cli import main; sys.exit(main())'
-    return subprocess.Popen([sys.executable, '-c', code, *argv], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env=os.environ | {'PYTHONPATH': str(root)}, **options)
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE} | options
+    return subprocess.Popen([sys.executable, '-c', code, *argv], text=True, env=os.environ | {'PYTHONPATH': str(root)}, **pipes)
 
 
 def test_a_run_its_store_and_what_comes_out(here, url, capsys):
@@ -161,8 +161,9 @@ def test_other_settings_under_the_same_name_are_refused(here, url, capsys):
     toa(capsys, 'run', 'run.toml', '--quiet')
     calls = control(url)['calls']
     configure(url, n=7)
-    code, _, err = toa(capsys, 'run', 'run.toml', '--quiet')
-    assert code == 2 and "settings was {'n': 6" in err and control(url)['calls'] == calls
+    for command in ('run', 'check'):
+        code, _, err = toa(capsys, command, 'run.toml')
+        assert code == 2 and "settings was {'n': 6" in err and control(url)['calls'] == calls
 
 
 def test_check_names_every_endpoint_and_remedy(here, url, capsys):
@@ -176,6 +177,19 @@ def test_check_names_every_endpoint_and_remedy(here, url, capsys):
     code, text, _ = toa(capsys, 'check', 'run.toml')
     assert code == 0 and [line[:2] for line in text.splitlines()] == ['ok'] * 4
     assert not Path('runs.db').exists()
+
+
+def test_a_run_begins_with_one_replica_of_two(here, url, capsys):
+    configure(url, models='a')
+    Path('run.toml').write_text(Path('run.toml').read_text().replace(f'["{url}"]', f'["http://127.0.0.1:9/v1", "{url}"]'))
+    code, rows, _ = toa(capsys, 'check', 'run.toml', '--json')
+    assert code == 1 and [r['ok'] for r in rows] == [True, False, True, True]
+    code, result, err = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
+    assert (code, result['samples'], result['failures']) == (0, 24, [])
+    assert err.startswith('warning: a: http://127.0.0.1:9/v1: ') and 'The run goes on without this endpoint' in err and len(err.splitlines()) == 1
+    Path('run.toml').write_text(Path('run.toml').read_text().replace(f', "{url}"', '').replace('runs.db', 'dead.db'))
+    code, _, err = toa(capsys, 'run', 'run.toml', '--quiet')
+    assert code == 1 and err.startswith('ConnectionFailed: a: http://127.0.0.1:9/v1: ') and 'Is the server running' in err
 
 
 @pytest.mark.parametrize('fault, words', [('auth', 'AuthFailed: a: '), ('unknown_model', 'UnknownModel: a: ')])
@@ -192,6 +206,18 @@ def test_a_model_that_never_answers_is_a_failure(here, url, capsys):
     control(url, faults=['none_content:1::1-'])
     code, result, _ = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
     assert (code, result['samples'], result['failures'][0]['kind']) == (1, 0, 'EmptyAnswer')
+    [row] = toa(capsys, 'status', 'runs.db', '--json')[1]
+    assert (row['status'], row['prompts'], row['done'], row['given_up'], row['samples']) == ('finished', 4, 0, 4, 0)
+    assert row['failed'] == result['failures'][0]['count'] > 0
+
+
+def test_prompts_that_a_budget_ended_are_not_given_up(here, url, capsys):
+    for name, budget in (('prompt', 'samples = 4'), ('run', 'per_run = {samples = 10}')):
+        configure(url, f'[budget]\n{budget}\n', above=f'name = "{name}"')
+        toa(capsys, 'run', 'run.toml', '--quiet')
+    rows = {r['run']: r for r in toa(capsys, 'status', 'runs.db', '--json')[1]}
+    assert [rows['prompt'][k] for k in ('status', 'done', 'given_up', 'samples', 'failed')] == ['finished', 4, 0, 16, 0]
+    assert [rows['run'][k] for k in ('status', 'given_up', 'samples', 'failed')] == ['stopped', 0, 10, 0]
 
 
 def test_a_locked_store_is_a_failure(here, url, capsys):
@@ -231,12 +257,56 @@ def test_a_run_made_in_python_goes_on_in_python(here, capsys):
 
 def test_prompts_check(here, capsys):
     assert toa(capsys, 'prompts', 'check', 'prompts.jsonl', '--reward', 'constraints', '--json')[:2] == (
-        0, {'file': 'prompts.jsonl', 'prompts': 4, 'categories': {'even': 2, 'odd': 2}})
+        0, {'file': 'prompts.jsonl', 'prompts': 4, 'categories': {'even': 2, 'odd': 2}, 'left_out': []})
     Path('bad.jsonl').write_text('{"id": 1, "instruction": "x"}\n{"id": 1, "instruction": ""}\n{')
     code, _, err = toa(capsys, 'prompts', 'check', 'bad.jsonl')
     assert code == 2 and [line.partition(': ')[0] for line in err.splitlines()] == ['bad.jsonl:2', 'bad.jsonl:3']
+    code, result, _ = toa(capsys, 'prompts', 'check', 'bad.jsonl', '--skip-bad', '--json')
+    assert (code, result['prompts']) == (0, 1) and [line.partition(': ')[0] for line in result['left_out']] == ['bad.jsonl:2', 'bad.jsonl:3']
+    text = toa(capsys, 'prompts', 'check', 'bad.jsonl', '--skip-bad')[1]
+    assert text.startswith('bad.jsonl: 1 prompts; 2 reports on lines that are left out:\nbad.jsonl:2: ') and len(text.splitlines()) == 3
     Path('plain.jsonl').write_text('{"id": 1, "instruction": "x"}')
     assert toa(capsys, 'prompts', 'check', 'plain.jsonl', '--reward', 'constraints')[0] == 2
+
+
+def test_all_that_is_left_out_is_reported(here, url, capsys):
+    configure(url)
+    text = Path('run.toml').read_text().replace('"prompts.jsonl"', '{file = "prompts.jsonl", skip_bad = true}')
+    Path('run.toml').write_text(text)
+    with Path('prompts.jsonl').open('a') as f: f.write('\noops\n{"id": "p0"}' + '\n{}'*60)
+    for command in ('check', 'run'):
+        code, result, err = toa(capsys, command, 'run.toml', '--json')
+        left_out = (result[0] if command == 'check' else result)['left_out']
+        assert code == 0 and [line.partition(': ')[0] for line in left_out[:3]] == ['prompts.jsonl:5', 'prompts.jsonl:6', 'prompts.jsonl:7']
+        assert f'warning: {len(left_out)} reports on lines that are left out:\nprompts.jsonl:5: ' in err
+        assert err.count('prompts.jsonl:') == 100 and f'and {len(left_out) - 100} more' in err
+
+
+def test_a_reader_that_leaves_changes_nothing(here, url, capsys):
+    configure(url)
+    toa(capsys, 'run', 'run.toml', '--quiet')
+    for argv, code in ((['status', 'runs.db'], 0), (['status', 'runs.db', '--json'], 0), (['status', 'none.db', '--json'], 2)):
+        left, end = os.pipe()
+        os.close(left)
+        child = process(*argv, stdout=end)
+        os.close(end)
+        assert len(child.communicate()[1].splitlines()) == (code > 0) and child.returncode == code
+
+
+def test_a_failure_of_the_machine_is_one_line(here, url, capsys):
+    configure(url)
+    toa(capsys, 'run', 'run.toml', '--quiet')
+    code, _, err = toa(capsys, 'export', 'runs.db', '--format', 'sft', '-o', 'x'*248 + '.jsonl')
+    assert code == 1 and err.startswith('OSError: ') and 'File name too long' in err and len(err.splitlines()) == 1
+
+
+def test_an_unknown_reward_leaves_the_old_file_alone(here, url, capsys):
+    configure(url)
+    toa(capsys, 'run', 'run.toml', '--quiet')
+    Path('old.jsonl').write_text('rows')
+    code, _, err = toa(capsys, 'export', 'runs.db', '--format', 'dpo', '--reward', 'zz', '-o', 'old.jsonl')
+    assert (code, err) == (2, "--reward: no answer is scored by 'zz'. There are scores of: constraints.\n")
+    assert Path('old.jsonl').read_text() == 'rows'
 
 
 def test_errors_are_json_too(here, capsys):

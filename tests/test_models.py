@@ -77,7 +77,7 @@ def test_a_failure_tells_how_many_calls_it_cost(kind, settings):
     if e.completion: assert e.completion.attempts == calls
 
 
-PASSING = ['error500', 'error503', 'rate_limit', 'hang', 'reset', 'cut', 'trickle', 'no_choices', 'truncated', 'html', 'error200']
+PASSING = ['error500', 'error503', 'rate_limit', 'hang', 'reset', 'cut', 'trickle', 'no_choices', 'truncated', 'html', 'error200', 'quota', 'login']
 
 
 @pytest.mark.parametrize('kind', PASSING)
@@ -94,7 +94,8 @@ LASTING = {
     'trickle': (core.CallTimeout, 'no whole answer within 0.1 s', 3), 'reset': (core.ConnectionFailed, '', 3), 'cut': (core.ConnectionFailed, '', 3),
     'none_content': (core.EmptyAnswer, 'missing', 1), 'empty_text': (core.EmptyAnswer, 'blank', 1), 'no_choices': (core.NoChoices, 'empty', 3),
     'no_usage': (core.MissingUsage, 'no token counts', 1), 'truncated': (core.MalformedAnswer, 'not JSON', 3), 'html': (core.MalformedAnswer, '<html>', 3),
-    'error200': (core.MalformedAnswer, 'worker lost', 3),
+    'error200': (core.MalformedAnswer, 'worker lost', 3), 'quota': (core.MalformedAnswer, 'Quota of key none exceeded', 3),
+    'login': (core.MalformedAnswer, 'No login for none', 3),
 }
 
 
@@ -347,6 +348,31 @@ def test_check_of_a_host_that_is_not_there():
         await model.close()
         return time.monotonic() - started
     assert asyncio.run(run()) < 5
+
+
+def test_one_replica_in_order_is_enough_and_the_other_is_taken_back():
+    async def run():
+        async with FaultServer() as good, FaultServer(faults=[Fault('auth')]) as bad:
+            model = model_for(good.url, bad.url, concurrency=8)
+            with pytest.warns(UserWarning, match=f'a: {bad.url}: HTTP 401.* takes it back when it answers'): [c] = await model.check(timeout=2.)
+            breaker = model.balancer.lanes[1].breaker
+            assert c.endpoint == good.url and breaker.out
+            bad.change(faults=[], reset=True)
+            breaker.until = 0
+            got = await asyncio.gather(*(model.generate(ASK, seed=n) for n in range(40)))
+            await model.close()
+            return got, good, bad
+    got, good, bad = asyncio.run(run())
+    assert {c.attempts for c in got} == {1} and {c.endpoint for c in got} == {good.url, bad.url}
+
+
+def test_no_replica_in_order_is_an_error():
+    async def run():
+        async with FaultServer(faults=[Fault('auth')]) as one, FaultServer(faults=[Fault('unknown_model')]) as two:
+            model = model_for(one.url, two.url)
+            with pytest.raises(core.AuthFailed, match=one.url): await model.check(timeout=2.)
+            await model.close()
+    asyncio.run(run())
 
 
 WRONG = [('hang', core.CallTimeout, 'within 2 s'), ('html', core.MalformedAnswer, '<html>'), ('no_usage', core.MissingUsage, 'a server that reports usage'),

@@ -118,6 +118,21 @@ def test_errors_that_echo_the_key(closed, capfd, caplog):
     clean(out, err, caplog.text, repr(model), vars(model), *(line for e in (raised, call) for line in short(everything(e.value))))
 
 
+@pytest.mark.parametrize('fault', ['quota', 'login', 'auth'])
+@pytest.mark.parametrize('start', [0, 1], ids=['check', 'run'])
+def test_a_server_that_echoes_the_key_with_any_status(url, capfd, caplog, fault, start):
+    "From the first call on, which is that of the check, or from the second on, which is a sample's."
+    caplog.set_level(logging.DEBUG)
+    configure(url, models=settings(url)['models'][:1], method={'name': 'prs', 'n': 1}, prompts={'file': 'prompts.jsonl', 'limit': 1})
+    control(url, faults=[f'{fault}:1::{start}-'], reset=True)
+    assert main(['run', 'run.json']) == 1
+    out, err = capfd.readouterr()
+    assert '***' in out + err
+    with RunStore('runs.db', 'r') as store: samples = [repr(s) for s in store.samples('prs')]
+    assert bool(samples) == bool(start) and all('***' in s for s in samples)
+    clean(out, err, caplog.text, *samples, *map(vars, caplog.records))
+
+
 def short(lines):
     "Without the locals of the frames that hold the key because they use it."
     return [line for line in lines if not line.lstrip().startswith(('key = ', "self = <toa_nb.models.Link", 'headers = '))]

@@ -6,24 +6,25 @@
 __all__ = ['EXITS', 'EXPORTS', 'WRITERS', 'ABOUT', 'known_fields', 'fits', 'problems', 'check_fields', 'read_prompts',
            'of_category', 'read_method', 'read_models', 'read_name', 'read_reward', 'read_watch', 'read_budget',
            'read_templates', 'opened', 'read_store', 'read_count', 'read_seconds', 'BadConfig', 'read_parts',
-           'all_models', 'check_keys', 'FileRun', 'build', 'run_from', 'say', 'columns', 'result', 'exit_code', 'go',
-           'do_run', 'do_resume', 'status', 'do_status', 'check_endpoint', 'check_reward', 'check_run', 'do_check',
-           'cards_of', 'guiding', 'some_runs', 'curve_of', 'do_curve', 'draw', 'do_export', 'do_prompts',
-           'until_stopped', 'do_serve', 'reward_to_serve', 'do_serve_reward', 'do_servers', 'add_command',
-           'add_running', 'add_reading', 'add_serving', 'parser', 'plain_warnings', 'main']
+           'all_models', 'check_keys', 'FileRun', 'build', 'run_from', 'readers_may_leave', 'say', 'columns', 'result',
+           'exit_code', 'go', 'do_run', 'do_resume', 'trials_of', 'standing', 'status', 'do_status', 'check_stored',
+           'check_endpoint', 'check_reward', 'check_run', 'do_check', 'check_output', 'cards_of', 'guiding',
+           'some_runs', 'chosen_by', 'curve_of', 'do_curve', 'draw', 'do_export', 'do_prompts', 'until_stopped',
+           'do_serve', 'reward_to_serve', 'do_serve_reward', 'do_servers', 'add_command', 'add_running', 'add_reading',
+           'add_looking', 'add_serving', 'parser', 'plain_warnings', 'main']
 
-# %% ../nbs/16_cli.ipynb #04f14379
-import argparse, asyncio, json, signal, sys, time, warnings
+# %% ../nbs/16_cli.ipynb #a9535532
+import argparse, asyncio, json, os, signal, sys, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from .core import InputError, Prompt, StoreError, ToaError
-from .compute import Budget, Card
-from .templates import Templates
+from .compute import Budget, Card, check_number
+from .templates import Templates, check_path
 from .samplers import Method, method_from, methods
-from .models import ChatModel, as_card, check_number, models_from, read_config, read_key
+from .models import ChatModel, as_card, models_from, read_config, read_key
 from .rewards import check_score
 from .store import RunStore
 from .run import Run, at, choose_run, find_key, make_reward, stored_run, within
@@ -62,26 +63,27 @@ def check_fields(table, known:dict[str,Any], where:str):
         raise InputError(f'{_words.get(type(table), "something else")} in place of a table', where, f'Known here: {", ".join(known)}.')
     for problem in problems(table, known, where): raise problem
 
-# %% ../nbs/16_cli.ipynb #1a427b83
+# %% ../nbs/16_cli.ipynb #af7fc419
 def read_prompts(value:str|dict, folder:Path, where:str)->list[Prompt]:
     "The prompts that the file names."
-    from toa_nb.data import load_prompts
+    from toa_nb.data import BadPrompts, Prompts, load_prompts
     table = {'file': value} if isinstance(value, str) else value
     check_fields(table, dict(file=str, limit=int, category=str|list, skip_bad=bool, id_prefix=str), where)
     if not table.get('file'): raise InputError('the field is missing', at(where, 'file'), 'Name a file of prompts.')
     if 'limit' in table: check_number(table['limit'], at(where, 'limit'), 1, whole=True)
-    found = load_prompts(folder/Path(table['file']).expanduser(), table.get('skip_bad', False), table.get('id_prefix', ''))
-    if found.bad: warnings.warn(f'{len(found.bad)} reports on lines that are left out, such as {found.bad[0]}', stacklevel=2)
-    return of_category(found, table.get('category'), at(where, 'category'))[:table.get('limit')]
+    found = load_prompts(check_path(table['file'], folder, at(where, 'file')), table.get('skip_bad', False), table.get('id_prefix', ''))
+    if found.bad: warnings.warn(f'{len(found.bad)} reports on lines that are left out:\n{BadPrompts(found.bad)}', stacklevel=2)
+    return Prompts(of_category(found, table.get('category'), at(where, 'category'))[:table.get('limit')], found.bad)
 
-# %% ../nbs/16_cli.ipynb #61512081
+# %% ../nbs/16_cli.ipynb #44234400
 def of_category(prompts, wanted, where):
     "Those of some categories; None for all."
     if wanted is None: return list(prompts)
-    there, wanted = {p.meta.get('category') for p in prompts}, [wanted] if isinstance(wanted, str) else wanted
+    there = sorted({c for p in prompts if isinstance(c := p.meta.get('category'), str)})
+    wanted = [wanted] if isinstance(wanted, str) else wanted
     if missing := [c for c in wanted if c not in there]:
-        raise InputError(f'no prompt is of the category {missing[0]!r}', where, f'There are: {", ".join(sorted(filter(None, there))) or "none"}.')
-    return [p for p in prompts if p.meta['category'] in wanted]
+        raise InputError(f'no prompt is of the category {missing[0]!r}', where, f'There are: {", ".join(there) or "none"}.')
+    return [p for p in prompts if p.meta.get('category') in wanted]
 
 # %% ../nbs/16_cli.ipynb #6461fd55
 def read_method(value:str|dict, folder:Path, where:str)->Method:
@@ -128,22 +130,22 @@ def read_budget(value:dict, folder:Path, where:str)->Budget:
     with within(at(where, 'per_run')): total = Budget(**per_run) if per_run else None
     with within(where): return Budget(**value | {'per_run': total})
 
-# %% ../nbs/16_cli.ipynb #58b92734
+# %% ../nbs/16_cli.ipynb #51b8769d
 def read_templates(value:str|dict, folder:Path, where:str)->Templates:
     "The wording of refinement and aggregation."
-    if isinstance(value, str): return Templates.load(folder/Path(value).expanduser())
+    if isinstance(value, str): return Templates.load(check_path(value, folder, where))
     check_fields(value, known_fields(Templates), where)
     with within(where): return Templates(**value)
 
-# %% ../nbs/16_cli.ipynb #f94fe403
+# %% ../nbs/16_cli.ipynb #99fdbefc
 def opened(path:str|Path)->RunStore:
     "A store, for reading; what is no store is bad input."
-    try: return RunStore(path, 'r')
+    try: return RunStore(check_path(path), 'r')
     except StoreError as e: raise InputError(str(e)) from None
 
 def read_store(value:str, folder:Path, where:str)->Path:
     "The place of the store, looked at."
-    path = folder/Path(value).expanduser()
+    path = check_path(value, folder, where)
     with within(where):
         if not path.parent.is_dir(): raise InputError(f'there is no folder {path.parent}', '', 'Create it first, or correct the path.')
         if path.exists() and (path.is_dir() or path.stat().st_size): opened(path).close()
@@ -209,16 +211,17 @@ def check_keys(run:Run, where:str):
             find_key(env)
             read_key(env, at(where, f'{place}.api_key_env'))
 
-# %% ../nbs/16_cli.ipynb #73a8cada
+# %% ../nbs/16_cli.ipynb #51d890d4
 class FileRun(Run):
     "A run made from a configuration, which it saves."
     recipe:dict = {}
+    left_out:tuple = () # Reports on lines of the prompt file that are left out
 
     def config(self)->dict:
         "The run as data, with its configuration under `file`."
         return super().config() | {'file': self.recipe}
 
-# %% ../nbs/16_cli.ipynb #d731c71a
+# %% ../nbs/16_cli.ipynb #d8cea5ea
 def build(
     data:dict, # What the file says
     folder:Path, # Where its paths begin
@@ -230,24 +233,33 @@ def build(
     with within(where): run = FileRun(**parts)
     check_keys(run, where)
     run.recipe = {k: v for k, v in data.items() if k not in given and k != 'store'}
+    run.left_out = tuple(map(str, getattr(parts['prompts'], 'bad', ())))
+    try: json.dumps(run.recipe)
+    except TypeError as e: raise InputError(f'a value has no form in JSON ({e})', where, 'Write dates and times as texts.') from None
     return run
 
-# %% ../nbs/16_cli.ipynb #9c104cc9
+# %% ../nbs/16_cli.ipynb #68fb4452
 def run_from(
     source:str|Path|dict, # A TOML or JSON file, or its content
     **given, # Arguments of `Run` in place of what the file says, such as `store=` or `prompts=`
 )->Run: # Checked, not started
     "The run that a configuration describes; an `InputError` lists everything that is wrong with it."
     if isinstance(source, dict): return build(source, Path(), 'configuration', given)
-    path = Path(source).expanduser()
+    path = check_path(source)
     return build(read_config(path), path.parent, str(source), given)
 
-# %% ../nbs/16_cli.ipynb #2963076a
+# %% ../nbs/16_cli.ipynb #d54ec015
 EXITS = '''exit codes:
   0  done
   1  failed: a model, a reward or the store; or nothing could be scored
   2  bad input: a file, a field, an option; nothing was called
   3  stopped before the end, by a budget or an interrupt; `toa resume` goes on'''
+
+@contextmanager
+def readers_may_leave():
+    "A block that prints, and whose reader may close the pipe."
+    try: yield
+    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 def say(
     args, # The parsed command line
@@ -255,7 +267,7 @@ def say(
     text:str, # The same for people
 ):
     "Print a result."
-    print(json.dumps(data, ensure_ascii=False, default=str) if args.json else text)
+    with readers_may_leave(): print(json.dumps(data, ensure_ascii=False, default=str) if args.json else text, flush=True)
 
 # %% ../nbs/16_cli.ipynb #2d5580bb
 def columns(rows:list[dict])->str:
@@ -266,12 +278,12 @@ def columns(rows:list[dict])->str:
     widths = [max(map(len, column)) for column in zip(*lines)]
     return '\n'.join('  '.join(v.ljust(w) for v, w in zip(line, widths)).rstrip() for line in lines)
 
-# %% ../nbs/16_cli.ipynb #53a9f536
+# %% ../nbs/16_cli.ipynb #7c9313a0
 def result(run:Run)->dict:
     "How a run ended, as data."
     p = run.progress
     keys = ('state', 'stopped_by', 'prompts', 'done', 'target', 'samples', 'resumed', 'scored', 'mean_best', 'seconds')
-    whole = dict(run=run.name, store=str(getattr(run.store_at, 'path', run.store_at)), exit=exit_code(run))
+    whole = dict(run=run.name, store=str(getattr(run.store_at, 'path', run.store_at)), exit=exit_code(run), left_out=getattr(run, 'left_out', ()))
     failures = [dict(who=who, kind=kind, count=f.count, first=f.first) for (who, kind), f in p.failures.items()]
     return whole | {k: getattr(p, k) for k in keys} | dict(failures=failures, cost=asdict(p.cost))
 
@@ -307,26 +319,44 @@ def do_resume(args)->int:
     check_keys(run, where)
     return go(run, args)
 
-# %% ../nbs/16_cli.ipynb #79762c50
+# %% ../nbs/16_cli.ipynb #f8e6f1a7
+def trials_of(store:RunStore, name:str)->tuple[int,int]:
+    "How many trials of a run gave a sample, and how many gave none."
+    [found] = store.query('SELECT count(*) - count(s.error), count(s.error) FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq '
+                          'WHERE p.run = (SELECT id FROM run WHERE name = ?)', (name,))
+    return found
+
+# %% ../nbs/16_cli.ipynb #d76f348d
+def standing(store:RunStore, run:dict)->dict:
+    "How far a run is."
+    name, config, notes = run['name'], store.config(run['name']), list(store.notes(run['name'], 'done').values())
+    wanted = config.get('settings', {}).get('n', 0) + sum(value for kind, value in store.events(name) if kind == 'extend')
+    limited = any(limit for part, limit in config.get('budget', {}).items() if part != 'per_run')
+    done, best = sum(limited or n['cost']['samples'] >= wanted for n in notes), [n['best'] for n in notes if n['best'] is not None]
+    samples, failed = trials_of(store, name)
+    return dict(run=name, method=config.get('method'), status=run['status'], prompts=run['prompts'], done=done,
+                given_up=len(notes) - done if run['status'] == 'finished' else 0, samples=samples, failed=failed,
+                best=sum(best)/len(best) if best else None, reward=config.get('reward'), seconds=run['seconds'], created=run['created'])
+
+# %% ../nbs/16_cli.ipynb #c1e63160
 def status(
     path:str|Path, # The store
 )->list[dict]: # One row per run
     "How far the runs of a store are."
-    rows = []
-    with opened(path) as store:
-        for r in store.runs():
-            config, notes = store.config(r['name']), store.notes(r['name'], 'done')
-            best = [n['best'] for n in notes.values() if n['best'] is not None]
-            rows.append(dict(run=r['name'], method=config.get('method'), status=r['status'], prompts=r['prompts'], done=len(notes),
-                             samples=store.count(r['name']), best=sum(best)/len(best) if best else None, reward=config.get('reward'),
-                             seconds=r['seconds'], created=r['created']))
-    return rows
+    with opened(path) as store: return [standing(store, run) for run in store.runs()]
 
 def do_status(args)->int:
     "toa status"
     rows = status(args.store)
     say(args, rows, columns(rows))
     return 0
+
+# %% ../nbs/16_cli.ipynb #9a834217
+def check_stored(run:Run):
+    "Refuse another experiment under the name of a stored run, as the run itself would at its start."
+    if not (place := Path(run.store_at)).exists() or not place.stat().st_size: return
+    with opened(place) as store:
+        if run.name in [r['name'] for r in store.runs()]: run.check_same(store.config(run.name), {p.id for p in store.prompts(run.name)})
 
 # %% ../nbs/16_cli.ipynb #8dd2051f
 async def check_endpoint(model:ChatModel, lane, timeout:float)->dict:
@@ -358,14 +388,28 @@ async def check_run(
     finally:
         for m in models: await m.close()
 
-# %% ../nbs/16_cli.ipynb #0659e463
+# %% ../nbs/16_cli.ipynb #b97a4da7
 def do_check(args)->int:
     "toa check"
+    check_number(args.timeout, '--timeout', .001, 1e6)
     run = run_from(args.config)
+    check_stored(run)
     about = f'{len(run.prompts)} prompts, {run.method}, models {", ".join(run.models)}, reward {run.reward.name}'
-    rows = [dict(what=args.config, ok=True, says=about)] + asyncio.run(check_run(run, args.timeout))
+    rows = [dict(what=args.config, ok=True, says=about, left_out=run.left_out)] + asyncio.run(check_run(run, args.timeout))
     say(args, rows, '\n'.join(f'{"ok    " if r["ok"] else "FAILED"}  {r["what"]}: {r["says"]}' for r in rows))
     return 0 if all(r['ok'] for r in rows) else 1
+
+# %% ../nbs/16_cli.ipynb #e8b22309
+def check_output(
+    path:str, # Where the command is to write
+    what:str, # What it writes, in words
+    endings, # Endings of the kinds of files that this can be
+):
+    "Refuse a place where this can't be written."
+    if Path(path).suffix not in endings: raise InputError(f'{path!r} is no kind of file for {what}', '--output', f'Use {", ".join(endings)}.')
+    place = check_path(path, where='--output')
+    if place.is_dir(): raise InputError(f'{path!r} is a folder', '--output', 'Name a file in it.')
+    if not place.parent.is_dir(): raise InputError(f'there is no folder {place.parent}', '--output', 'Create it first, or correct the path.')
 
 # %% ../nbs/16_cli.ipynb #8df3b09f
 def cards_of(store:RunStore, runs:list[str])->dict[str,Card|None]:
@@ -388,28 +432,35 @@ def some_runs(store:RunStore, wanted:list[str]|None)->list[str]:
     there = [r['name'] for r in store.runs()]
     return [choose_run(store, r) for r in wanted] if wanted else there
 
-# %% ../nbs/16_cli.ipynb #37acb13b
+# %% ../nbs/16_cli.ipynb #4b072956
+def chosen_by(store:RunStore, runs:list[str], wanted:str)->str:
+    "The name of the reward that chooses: the one that is asked for, or the guiding one."
+    if not wanted: return guiding(store, runs)
+    scored = store.query('SELECT DISTINCT score.reward FROM run JOIN prompt ON prompt.run = run.id JOIN trial ON trial.prompt = prompt.id '
+                         f'JOIN score ON score.trial = trial.seq WHERE run.name IN ({",".join("?"*len(runs))}) ORDER BY 1', tuple(runs))
+    if (wanted,) in scored: return wanted
+    raise InputError(f'no answer is scored by {wanted!r}', '--reward', f'There are scores of: {", ".join(name for name, in scored) or "nothing"}.')
+
+# %% ../nbs/16_cli.ipynb #5e4a34d5
 def curve_of(args):
     "The curve of a store, as a DataFrame."
     from toa_nb.analysis import curve, frame
     with opened(args.store) as store:
         runs = some_runs(store, args.run)
-        df = frame(store, run=runs, cards=cards_of(store, runs), reward=args.reward or guiding(store, runs))
+        df = frame(store, run=runs, cards=cards_of(store, runs), reward=chosen_by(store, runs, args.reward))
     found = curve(df, x=args.x, y=args.y, k=args.k, judge=args.judge, align=args.align)
     if not len(found) and found.attrs['unknown']:
         raise InputError(f'the {args.x} of {", ".join(df.attrs["unknown"])} are unknown', '--x', 'Give the models a card, or use --x tokens.')
     return found
 
-# %% ../nbs/16_cli.ipynb #f8f80c51
+# %% ../nbs/16_cli.ipynb #7cc89b0d
 def do_curve(args)->int:
     "toa curve"
-    ending, figures = Path(args.output).suffix if args.output else '', ('.png', '.svg', '.pdf')
-    if ending not in ('', '.csv', '.json', *figures):
-        raise InputError(f'{args.output!r} is no kind of file that a curve can be', '--output', 'Use .png, .svg, .pdf, .csv or .json.')
-    found = curve_of(args)
+    if args.output: check_output(args.output, 'a curve', ('.png', '.svg', '.pdf', '.csv', '.json'))
+    found, ending = curve_of(args), Path(args.output or '').suffix
     if ending == '.csv': found.to_csv(args.output, index=False)
     elif ending == '.json': found.to_json(args.output, orient='records')
-    elif ending in figures: draw(found, args)
+    elif ending: draw(found, args)
     ends = found.groupby('method', sort=False).last().reset_index().to_dict('records')
     say(args, found.to_dict('records'), columns(ends))
     return 0
@@ -419,36 +470,37 @@ def draw(found, args):
     from toa_nb.plot import plot_curve
     plot_curve(found, log=args.log).savefig(args.output, dpi=200)
 
-# %% ../nbs/16_cli.ipynb #97d65b49
+# %% ../nbs/16_cli.ipynb #1a2ffc70
 EXPORTS = dict(sft='to_sft', dpo='to_dpo', ultrafeedback='to_ultrafeedback', published='to_published', alpaca_eval='to_alpaca_eval', arena_hard='to_arena_hard')
 WRITERS = {'.jsonl': 'write_jsonl', '.json': 'write_json', '.parquet': 'write_parquet'}
 
 def do_export(args)->int:
     "toa export"
     import toa_nb.data as data
-    if Path(args.output).suffix not in WRITERS: raise InputError(f'{args.output!r} is no kind of file for rows', '--output', f'Use {", ".join(WRITERS)}.')
+    check_output(args.output, 'rows', WRITERS)
     if args.rejected and args.format not in ('dpo', 'ultrafeedback'): raise InputError(f'{args.format} rejects nothing', '--rejected', 'Leave it out.')
     options = {'rejected': args.rejected} if args.rejected else {}
     with opened(args.store) as store:
         runs = some_runs(store, args.run)
         one = runs[0] if args.format == 'published' and len(runs) == 1 else runs
-        rows = getattr(data, EXPORTS[args.format])(store, run=one, reward=args.reward or guiding(store, runs), **options)
+        rows = getattr(data, EXPORTS[args.format])(store, run=one, reward=chosen_by(store, runs, args.reward), **options)
     getattr(data, WRITERS[Path(args.output).suffix])(rows, args.output)
     left = ', '.join(f'{n} {why}' for why, n in rows.dropped.items())
     say(args, dict(file=args.output, rows=len(rows), dropped=dict(rows.dropped)), f'{args.output}: {len(rows)} rows' + (f'; left out: {left}' if left else ''))
     return 0
 
-# %% ../nbs/16_cli.ipynb #f544f044
+# %% ../nbs/16_cli.ipynb #063dee19
 def do_prompts(args)->int:
     "toa prompts check"
-    from toa_nb.data import load_prompts
-    prompts = load_prompts(args.file, id_prefix=args.id_prefix)
+    from toa_nb.data import BadPrompts, load_prompts
+    prompts = load_prompts(args.file, args.skip_bad, args.id_prefix)
     judge = read_reward(args.reward, Path(), '--reward') if args.reward else None
     with within(args.file):
         for p in prompts if hasattr(judge, 'validate') else (): judge.validate(p)
     categories = {c: sum(p.meta.get('category') == c for p in prompts) for c in sorted({p.meta.get('category') for p in prompts} - {None})}
     text = f'{args.file}: {len(prompts)} prompts' + (f' ({", ".join(f"{n} {c}" for c, n in categories.items())})' if categories else '')
-    say(args, dict(file=args.file, prompts=len(prompts), categories=categories), text)
+    if prompts.bad: text += f'; {len(prompts.bad)} reports on lines that are left out:\n{BadPrompts(prompts.bad)}'
+    say(args, dict(file=args.file, prompts=len(prompts), categories=categories, left_out=[str(p) for p in prompts.bad]), text)
     return 0
 
 # %% ../nbs/16_cli.ipynb #2229fc12
@@ -552,9 +604,9 @@ def add_running(commands):
     status = add_command(commands, 'status', do_status, 'How far the runs of a store are. A run whose process was killed is `cut off`.')
     status.add_argument('store', metavar='STORE', help='a run store')
 
-# %% ../nbs/16_cli.ipynb #9b700bbf
+# %% ../nbs/16_cli.ipynb #8f30bd7f
 def add_reading(commands):
-    "curve, export, prompts"
+    "curve, export"
     curve = add_command(commands, 'curve', do_curve, 'Draw reward against compute. Prints where each method ends.',
                         'examples:\n  toa curve runs.db -o curve.png\n  toa curve runs.db --x tokens --y top --k 3 -o curve.csv')
     curve.add_argument('-o', '--output', metavar='FILE', help='.png, .svg or .pdf for the figure, .csv or .json for its numbers')
@@ -573,11 +625,16 @@ def add_reading(commands):
         p.add_argument('store', metavar='STORE', help='a run store')
         p.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
         p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
+
+# %% ../nbs/16_cli.ipynb #7552955c
+def add_looking(commands):
+    "prompts"
     prompts = commands.add_parser('prompts', help='Look at a file of prompts').add_subparsers(title='commands', metavar='COMMAND', required=True)
     check = add_command(prompts, 'check', do_prompts, 'Check a file of prompts. Every bad line is reported with its field and the remedy.')
     check.add_argument('file', metavar='FILE', help='JSON Lines, or a JSON list')
     check.add_argument('--reward', metavar='KIND', help='also check that this reward can judge every prompt, for example constraints')
     check.add_argument('--id-prefix', default='', help='number prompts without an id, with this in front')
+    check.add_argument('--skip-bad', action='store_true', help='leave bad lines out and report them, as a run with skip_bad = true does')
 
 # %% ../nbs/16_cli.ipynb #d04e7745
 def add_serving(commands):
@@ -598,14 +655,14 @@ def add_serving(commands):
     servers = add_command(commands, 'servers', do_servers, 'List the model servers of this user on this machine, or stop them.')
     servers.add_argument('--stop', nargs='?', const='', metavar='NAME', help='stop the server of this name or port; all without a name')
 
-# %% ../nbs/16_cli.ipynb #5b4c9c29
+# %% ../nbs/16_cli.ipynb #7e499783
 def parser()->argparse.ArgumentParser:
     "The whole command line."
     from toa_nb import __version__
     p = argparse.ArgumentParser(prog='toa', description=ABOUT, epilog=EXITS, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--version', action='version', version=f'toa_nb {__version__}')
     commands = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_running, add_reading, add_serving): add(commands)
+    for add in (add_running, add_reading, add_looking, add_serving): add(commands)
     return p
 
 # %% ../nbs/16_cli.ipynb #c72f6d65
@@ -616,7 +673,7 @@ def plain_warnings():
         warnings.showwarning = lambda message, *_, **__: print(f'warning: {message}', file=sys.stderr)
         yield
 
-# %% ../nbs/16_cli.ipynb #73ceb962
+# %% ../nbs/16_cli.ipynb #0af4aeb7
 def main(
     argv:list[str]|None=None, # The arguments; None: those of the process
 )->int: # The exit code
@@ -625,8 +682,8 @@ def main(
     try:
         with plain_warnings(): return args.act(args)
     except KeyboardInterrupt: return 3
-    except ToaError as e:
+    except (ToaError, OSError) as e:
         bad = isinstance(e, InputError)
         print(str(e) if bad else f'{type(e).__name__}: {e}', file=sys.stderr)
-        if args.json: print(json.dumps({'error': str(e), 'kind': type(e).__name__}, ensure_ascii=False))
+        if args.json: say(args, {'error': str(e), 'kind': type(e).__name__}, '')
         return 2 if bad else 1

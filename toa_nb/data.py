@@ -8,7 +8,7 @@ __all__ = ['languages', 'Prompts', 'BadPrompts', 'load_prompts', 'prompts_from',
            'Rows', 'save_samples', 'load_samples', 'to_sft', 'dpo_row', 'to_dpo', 'to_ultrafeedback',
            'to_llama_factory', 'to_axolotl', 'to_published', 'to_alpaca_eval', 'to_arena_hard', 'split']
 
-# %% ../nbs/11_data.ipynb #a6a760e1
+# %% ../nbs/11_data.ipynb #5ab9ab6d
 import difflib, hashlib, json, math, os, re, statistics, time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -19,19 +19,13 @@ from typing import Any
 from fastcore.meta import delegates
 
 from .core import Completion, InputError, Message, Prompt, Sample, Score, Trial, Usage, chat
-from .templates import Templates
+from .templates import Templates, check_path, no_twins
 
-# %% ../nbs/11_data.ipynb #b9e7199f
-def _no_twins(pairs):
-    "An object, unless a field is given twice."
-    twins = [k for k, n in Counter(k for k, _ in pairs).items() if n > 1]
-    if twins: raise InputError('the field is given twice', twins[0], 'Keep one of the two.')
-    return dict(pairs)
-
+# %% ../nbs/11_data.ipynb #2427c04b
 def _no_constant(name):
     raise InputError(f'{name} is not JSON', 'line', 'Write a number, or null.')
 
-_decoder = json.JSONDecoder(object_pairs_hook=_no_twins, parse_constant=_no_constant)
+_decoder = json.JSONDecoder(object_pairs_hook=no_twins, parse_constant=_no_constant)
 
 # %% ../nbs/11_data.ipynb #35a8ccf8
 def _parse(text, at=0):
@@ -286,10 +280,10 @@ def _checked(record, id):
     except InputError as e: return [e], record
     return _problems(record), record
 
-# %% ../nbs/11_data.ipynb #ce1c749c
+# %% ../nbs/11_data.ipynb #29cb8c96
 def _existing(path):
     "`path`, if it is a file that can be read."
-    path = Path(path)
+    path = check_path(path)
     if path.is_dir(): raise InputError('this is a folder', str(path), 'Name a file in it.')
     if not path.exists():
         near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1) if path.parent.is_dir() else []

@@ -935,7 +935,7 @@ def parsed(
     try: return json.loads(body)
     except ValueError: raise MalformedScores(f'{url}: no JSON: {said}') from None
 
-# %% ../nbs/07_rewards.ipynb #3fc284b9
+# %% ../nbs/07_rewards.ipynb #ffe411e4
 @patch
 async def post(self:RemoteReward,
     path:str, # Appended to the address
@@ -948,7 +948,8 @@ async def post(self:RemoteReward,
     except httpx.ConnectTimeout: raise RewardUnreachable(f'{url}: no connection within {self.timeout:g} s') from None
     except httpx.TimeoutException: raise RewardTimeout(f'{url}: no answer within {self.timeout:g} s') from None
     except httpx.HTTPError as e: raise RewardUnreachable(f'{url}: {type(e).__name__}: {e}') from None
-    return parsed(answer.status_code, answer.content.replace(key.encode(), b'***') if key else answer.content, url)
+    hidden = answer.content.replace(key.encode(), b'***') if len(key) >= (8 if answer.status_code == 200 else 1) else answer.content
+    return parsed(answer.status_code, hidden, url)
 
 # %% ../nbs/07_rewards.ipynb #90a2e3be
 def regroup(

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['REFINE', 'AGGREGATOR', 'TRANSLATE', 'TRANSLATE_REFINE', 'JUDGE', 'COMPARE', 'fill', 'check_template', 'Templates',
-           'as_text', 'read_config']
+           'as_text', 'check_path', 'no_twins', 'read_config']
 
-# %% ../nbs/02_templates.ipynb #70c26e91
-import json, re
+# %% ../nbs/02_templates.ipynb #e8f90fd5
+import json, os, re, stat
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastcore.basics import patch
 
@@ -194,12 +196,40 @@ def as_text(
     "A conversation as text that can be quoted."
     return '\n\n'.join(f'[{m.role}]\n{m.content}' for m in turns) if len(turns) > 1 else turns[0].content
 
-# %% ../nbs/02_templates.ipynb #41da3a6e
-def _text(path:Path)->str:
+# %% ../nbs/02_templates.ipynb #fb6acd01
+def check_path(
+    given:str|Path, # What was given; `~` stands for the home folder
+    folder:Path=Path(), # Where a relative path begins
+    where:str='', # The field, for the error; empty: the path itself
+)->Path: # Of a file, of a folder, or of nothing yet
+    "The path that a text stands for."
+    where = where or repr(str(given))
+    try:
+        path = folder/Path(given).expanduser()
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError): return path
+    except (OSError, ValueError, RuntimeError) as e:
+        raise InputError(f"this can't be a path ({getattr(e, 'strerror', None) or e})", where, 'Correct it.') from None
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode): return path
+    raise InputError('this is neither a file nor a folder', where, 'Give the path of a file.')
+
+# %% ../nbs/02_templates.ipynb #c95102d7
+def _text(path:str|Path)->str:
     "What a text file holds."
-    try: return path.read_text(encoding='utf-8')
+    try: return check_path(path).read_text(encoding='utf-8-sig')
     except OSError as e: raise InputError(f"the file can't be read ({e.strerror})", str(path), 'Check the path.') from None
     except UnicodeDecodeError: raise InputError("the file can't be read (it is not written in UTF-8)", str(path), 'Save it as UTF-8.') from None
+
+# %% ../nbs/02_templates.ipynb #19f83962
+def no_twins(pairs:list[tuple[str,Any]])->dict:
+    "A JSON object, unless a field is given twice; for `json`."
+    twins = [k for k, n in Counter(k for k, _ in pairs).items() if n > 1]
+    if twins: raise InputError('the field is given twice', twins[0], 'Keep one of the two.')
+    return dict(pairs)
+
+def _json(text:str)->dict:
+    "Parse JSON."
+    return json.loads(text, object_pairs_hook=no_twins)
 
 # %% ../nbs/02_templates.ipynb #4727d47c
 def _toml(text:str)->dict:
@@ -208,15 +238,17 @@ def _toml(text:str)->dict:
     except ModuleNotFoundError: import tomli as tomllib
     return tomllib.loads(text)
 
-# %% ../nbs/02_templates.ipynb #d82d66d8
+# %% ../nbs/02_templates.ipynb #e32b539d
 def read_config(
     path:str|Path, # A `.toml` or `.json` file
 )->dict:
     "What a configuration file holds."
     path = Path(path)
-    text, parse = _text(path), {'.toml': _toml, '.json': json.loads}.get(path.suffix.lower())
+    text, parse = _text(path), {'.toml': _toml, '.json': _json}.get(path.suffix.lower())
     if parse is None: raise InputError(f'unknown kind of file {path.suffix!r}', str(path), 'Give a TOML or JSON file.')
     try: data = parse(text)
+    except InputError as e: raise InputError(e.what, f'{path}: {e.where}', e.fix) from None
+    except RecursionError: raise InputError('the file is nested too deeply', str(path), 'Flatten it.') from None
     except ValueError as e:
         line = next(iter(re.findall(r'line (\d+)', str(e))), len(text.splitlines()))
         raise InputError(f'this is not valid {path.suffix[1:].upper()}: {e}', f'{path}:{line}', 'Correct the line.') from None
