@@ -13,7 +13,7 @@ __all__ = ['EXITS', 'EXPORTS', 'WRITERS', 'ABOUT', 'known_fields', 'fits', 'prob
            'do_serve', 'reward_to_serve', 'do_serve_reward', 'do_servers', 'add_command', 'add_running', 'add_reading',
            'add_looking', 'add_serving', 'parser', 'plain_warnings', 'main']
 
-# %% ../nbs/16_cli.ipynb #a9535532
+# %% ../nbs/16_cli.ipynb #386e4d1b
 import argparse, asyncio, json, os, signal, sys, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace

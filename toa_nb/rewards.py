@@ -641,7 +641,7 @@ def fits_schema(
     try: return json_validator(schema).is_valid(json.loads(unfenced(response)))
     except (ValueError, RecursionError): return False
 
-# %% ../nbs/07_rewards.ipynb #d22ca13c
+# %% ../nbs/07_rewards.ipynb #62e746b4
 def _within(value):
     "The dicts in a JSON value, itself included."
     if isinstance(value, dict): yield value
@@ -655,12 +655,13 @@ def check_schema(
     import jsonschema, jsonschema_specifications, referencing.jsonschema
     if not isinstance(schema, dict): raise InputError('it has no JSON schema', where, "Give it one under 'schema'.")
     try:
+        json.dumps(schema)
         json_validator(schema).check_schema(schema)
         parts, root = [*_within(schema)], referencing.Resource.from_contents(schema, referencing.jsonschema.DRAFT202012)
         resolver = jsonschema_specifications.REGISTRY.resolver_with_root(root)
         for ref in [part.get('$ref') for part in parts] if not any('$id' in part for part in parts) else ():
             if isinstance(ref, str): resolver.lookup(ref)
-    except jsonschema.SchemaError as e: raise InputError(f'this is no JSON schema: {e.message}', where) from None
+    except (jsonschema.SchemaError, TypeError) as e: raise InputError(f'this is no JSON schema: {getattr(e, "message", e)}', where) from None
     except referencing.exceptions.Unresolvable: raise InputError(f'its reference {ref!r} leads nowhere', where, 'Put that part into the schema.') from None
 
 # %% ../nbs/07_rewards.ipynb #bdd611cc
