@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['SAME', 'Failures', 'kind_of', 'Progress', 'Run', 'named_reward', 'repeated', 'check_run', 'at', 'within',
-           'check_parts', 'describe_model', 'stored_templates', 'Active', 'replay', 'matches', 'follow', 'note_failure',
-           'signals', 'print_progress', 'Scoring', 'open_scoring', 'some_done', 'score', 'stopped', 'choose_run',
-           'find_key', 'stored_models', 'make_reward', 'stored_rewards', 'stored_reward', 'stored_run']
+           'check_parts', 'describe_model', 'stored_templates', 'Active', 'replay', 'matches', 'follow', 'troubles',
+           'note_failure', 'signals', 'print_progress', 'Scoring', 'open_scoring', 'some_done', 'score', 'stopped',
+           'choose_run', 'find_key', 'stored_models', 'make_reward', 'stored_rewards', 'stored_reward', 'stored_run']
 
-# %% ../nbs/10_run.ipynb #f8b52af7
-import asyncio, os, re, signal, sys, threading, time
+# %% ../nbs/10_run.ipynb #a227af9b
+import asyncio, math, os, re, signal, sys, threading, time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -264,16 +264,14 @@ def follow(sampler, kind:str, value):
     if kind == 'extend': sampler.extend(value)
     elif kind == 'retry': sampler.retry()
 
-# %% ../nbs/10_run.ipynb #f82d35d3
+# %% ../nbs/10_run.ipynb #307e1375
 @patch
 def prepare(self:Run):
     "Find out what there is to do."
     known = next((r for r in self.store.runs() if r['name'] == self.name), None)
     if known is None: self.store.create_run(self.name, self.config(), self.prompts)
     else: self.check_same(self.store.config(self.name), {p.id for p in self.store.prompts(self.name)})
-    stored = sum(value for kind, value in self.store.events(self.name) if kind == 'extend')
-    if self.more: self.store.event(self.name, None, 'extend', self.more)
-    self.wanted, self.more = self.method.n + stored + self.more, 0
+    self.wanted = self.method.n + self.more + sum(value for kind, value in self.store.events(self.name) if kind == 'extend')
     self.before, self.seconds_before = self.store.counts(self.name), known and known['seconds'] or 0.
 
 # %% ../nbs/10_run.ipynb #78d4f600
@@ -287,25 +285,33 @@ def extend(self:Run,
     self.more += more
     return self
 
-# %% ../nbs/10_run.ipynb #a89c21ce
+# %% ../nbs/10_run.ipynb #b151fe7f
 @patch
 def begin(self:Run,
     order:int, # Position among the prompts
     prompt:Prompt, # The task
+    note:dict|None, # What the store says of the last time that it was closed
 )->Active: # Ready for its next trial
     "Make the sampler of `prompt` and bring it to where the store says it was."
-    sampler = self.method.start(prompt, list(self.models), self.seed, self.templates)
-    active = Active(prompt, order, sampler)
-    if self.before.get(prompt.id, (0, 0))[0]:
-        where = f'run {self.name!r}, prompt {prompt.id!r}'
-        for sample in replay(sampler, self.store.journal(self.name, prompt.id), self.reward.name, where):
-            self.pay(active, sample_cost(sample, self.cards, self.reward_cards), resumed=True)
-            self.count(active, sample, resumed=True)
-        there = {s.trial.number: s for find in (self.store.unscored, self.store.untold) for s in find(self.name, prompt.id)}
-        for sample in there.values(): self.pay(active, sample_cost(sample, self.cards, self.reward_cards), resumed=True)
-        active.left.extend(sorted(((t, there.get(n)) for n, t in sampler.outstanding.items()), key=lambda job: (job[1] is None, job[0].number)))
-    self.catch_up(active)
+    active = Active(prompt, order, self.method.start(prompt, list(self.models), self.seed, self.templates))
+    if note: active.since -= note.get('seconds', 0.)
+    if self.before.get(prompt.id, (0, 0))[0]: self.recall(active, note)
+    self.active[prompt.id] = active
+    self.enqueue(active)
     return active
+
+# %% ../nbs/10_run.ipynb #05ed076c
+@patch
+def recall(self:Run, active:Active, note:dict|None):
+    "Replay what earlier sessions did for a prompt, and take up what they left unfinished."
+    name, sampler, cost = active.prompt.id, active.sampler, lambda sample: sample_cost(sample, self.cards, self.reward_cards)
+    for sample in replay(sampler, self.store.journal(self.name, name), self.reward.name, f'run {self.name!r}, prompt {name!r}'):
+        active.cost += cost(sample)
+        for who, error in troubles(sample): note_failure(active.failures, who, error)
+    if not self.tells_all(name, note): self.enter(name, self.note(active))
+    there = {s.trial.number: s for find in (self.store.unscored, self.store.untold) for s in find(self.name, name)}
+    for sample in there.values(): self.pay(active, cost(sample), resumed=True)
+    active.left.extend(sorted(((t, there.get(n)) for n, t in sampler.outstanding.items()), key=lambda job: (job[1] is None, job[0].number)))
 
 # %% ../nbs/10_run.ipynb #3c9bab56
 @patch
@@ -349,15 +355,14 @@ def take_back(self:Run, active:Active):
     active.out, self.out = active.out - 1, self.out - 1
     self.enqueue(active)
 
-# %% ../nbs/10_run.ipynb #18f7c227
+# %% ../nbs/10_run.ipynb #6ba77fa9
 @patch
 def next_active(self:Run)->Active|None:
     "The prompt to ask next; None: nobody can be asked before something is told."
     fewest = min(self.ready, default=None)
     if fewest != 0 and self.new and len(self.active) < self.window:
         active = self.begin(*self.new.popleft())
-        self.active[active.prompt.id] = active
-        self.enqueue(active)
+        self.catch_up(active)
         return active
     return next(iter(self.ready[fewest].values())) if self.ready else None
 
@@ -406,7 +411,7 @@ def ask(self:Run, active:Active)->tuple|None:
     self.store.asked(self.name, active.prompt.id, trial)
     return trial, None
 
-# %% ../nbs/10_run.ipynb #62947c8f
+# %% ../nbs/10_run.ipynb #560b7ee3
 @patch
 def close(self:Run, active:Active):
     "A prompt has nothing more to do."
@@ -414,9 +419,14 @@ def close(self:Run, active:Active):
     sampler, p = active.sampler, self.progress
     if not sampler.done and not self.limit(active): return
     p.done, p.given_up = p.done + 1, p.given_up + sampler.rests.gave_up
-    failures = [[*key, f.count, f.first] for key, f in active.failures.items()]
-    self.store.event(self.name, active.prompt.id, 'done', dict(
-        cost=asdict(active.cost), scored=len(sampler.rewards), best=sampler.best and sampler.best[1], failures=failures))
+    self.store.event(self.name, active.prompt.id, 'done', self.note(active))
+
+@patch
+def note(self:Run, active:Active)->dict:
+    "What is to be known of a prompt without reading its samples."
+    best, limit, failures = active.sampler.best, self.limit(active), [[*key, f.count, f.first] for key, f in active.failures.items()]
+    return dict(cost=asdict(active.cost), scored=len(active.sampler.rewards), best=best and best[1], failures=failures,
+                seconds=time.monotonic() - active.since, limit=limit and [limit, getattr(self.budget, limit)])
 
 # %% ../nbs/10_run.ipynb #cde75475
 @patch
@@ -478,7 +488,7 @@ async def generate(self:Run, active:Active, trial:Trial)->tuple[Sample, asyncio.
     self.pay(active, generation_cost(sample, self.cards[trial.model]))
     return sample, stored
 
-# %% ../nbs/10_run.ipynb #5d79a65a
+# %% ../nbs/10_run.ipynb #ac3af63c
 @patch
 def pay(self:Run, active:Active, cost:Cost, resumed:bool=False):
     "Enter what has been spent into the books."
@@ -491,14 +501,19 @@ def count(self:Run, active:Active, sample:Sample, resumed:bool=False):
     "Enter a finished sample into the books."
     p = self.progress
     if not sample.error: p.samples, p.resumed = p.samples + 1, p.resumed + resumed
-    failed = [(sample.trial.model, sample.error)] if sample.error else [(s.reward, s.error) for s in sample.scores if s.error]
-    for who, error in failed:
+    for who, error in troubles(sample):
         for book in (active.failures, p.failures): note_failure(book, who, error)
     if (value := sample.value(self.reward.name)) is not None:
         p.scored += 1
         p.best[sample.prompt_id] = max(value, p.best.get(sample.prompt_id, value))
 
-# %% ../nbs/10_run.ipynb #4074d060
+# %% ../nbs/10_run.ipynb #dfd3e8bf
+def troubles(
+    sample:Sample, # A finished sample
+)->list[tuple[str,str]]: # Pairs of who failed and how
+    "The failure of a model, or those of rewards."
+    return [(sample.trial.model, sample.error)] if sample.error else [(s.reward, s.error) for s in sample.scores if s.error]
+
 def note_failure(
     book:dict, # Failures by who failed and how
     who:str, # Name of the model or reward
@@ -556,25 +571,42 @@ def leisure(self:Run)->float:
     fresh = 0 in self.ready or self.new and len(self.active) < self.window
     return PATIENT if fresh else PATIENT/2
 
-# %% ../nbs/10_run.ipynb #89f870f9
+# %% ../nbs/10_run.ipynb #19f8bcac
 @patch
 def settle(self:Run):
-    "Count the prompts that have all their samples, and queue the others."
+    "Enter what the store knows into the books; begin the prompts that were cut off, and queue those that have something to do."
     notes = self.store.notes(self.name, 'done')
     for order, prompt in enumerate(self.prompts):
         note = notes.get(prompt.id)
-        if note is None or note['cost']['samples'] < self.wanted: self.new.append((order, prompt))
-        else: self.enter(prompt.id, note)
+        known = self.tells_all(prompt.id, note)
+        if known: self.enter(prompt.id, note)
+        if known and self.enough(note): self.progress.done += 1
+        elif known or not self.before.get(prompt.id, (0, 0))[0]: self.new.append((order, prompt, note))
+        else: self.begin(order, prompt, note)
 
 @patch
 def enter(self:Run, name:str, note:dict):
-    "Enter the note of a prompt that is done into the books."
+    "Enter the note of a prompt into the books."
     p, cost = self.progress, Cost(**note['cost'])
-    p.done, p.samples, p.resumed, p.scored, p.cost = p.done+1, p.samples+cost.samples, p.resumed+cost.samples, p.scored+note['scored'], p.cost+cost
+    p.samples, p.resumed, p.scored, p.cost = p.samples + cost.samples, p.resumed + cost.samples, p.scored + note['scored'], p.cost + cost
     if note['best'] is not None: p.best[name] = note['best']
     for who, kind, count, first in note['failures']: note_failure(p.failures, who, first, count)
 
-# %% ../nbs/10_run.ipynb #6a8a5856
+# %% ../nbs/10_run.ipynb #70a06611
+@patch
+def tells_all(self:Run, name:str, note:dict|None)->bool:
+    "Does a note count all that its prompt was told?"
+    if note is None: return False
+    failed = sum(count for who, kind, count, first in note['failures'] if who in self.models)
+    return note['cost']['samples'] + failed == self.before[name][1]
+
+@patch
+def enough(self:Run, note:dict)->bool:
+    "Has a prompt with this note nothing more to do?"
+    name, value = note.get('limit') or ('', 0)
+    return note['cost']['samples'] >= self.wanted or (getattr(self.budget, name, None) or math.inf) <= value
+
+# %% ../nbs/10_run.ipynb #70fd2fa3
 @patch
 async def session(self:Run)->Run:
     "Run until done, stopped or failed."
@@ -584,6 +616,7 @@ async def session(self:Run)->Run:
         p.target = self.wanted*len(self.prompts)
         self.settle()
         if self.check_first: await self.check_all()
+        self.grant()
         self.store.set_status(self.name, 'running')
         await self.feed()
         p.state = 'stopped' if self.stopping else 'finished'
@@ -593,6 +626,14 @@ async def session(self:Run)->Run:
     except BaseException: p.state = 'failed'; raise
     finally: await self.put_away()
     return self
+
+# %% ../nbs/10_run.ipynb #d455dd12
+@patch
+def grant(self:Run):
+    "Write down what this session may do that the stored run could not."
+    if self.more: self.store.event(self.name, None, 'extend', self.more)
+    self.more = 0
+    for active in self.active.values(): self.catch_up(active)
 
 # %% ../nbs/10_run.ipynb #36d4170a
 @patch
