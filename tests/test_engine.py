@@ -10,10 +10,10 @@ import pytest
 
 from toa_nb.analysis import frame
 from toa_nb.compute import Budget, card
-from toa_nb.core import Prompt, ReplayError, ServerFailed
-from toa_nb.models import FakeModel
-from toa_nb.rewards import HttpReward, RewardQueue, RewardUnreachable, Rule
-from toa_nb.run import Run
+from toa_nb.core import ConnectionFailed, InputError, Prompt, ReplayError, ServerFailed
+from toa_nb.models import ChatModel, FakeModel
+from toa_nb.rewards import HttpReward, Regex, RewardQueue, RewardUnreachable, Rule
+from toa_nb.run import Run, stored_run
 from toa_nb.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
 from toa_nb.store import RunStore
 from toa_nb.tree import TOA
@@ -258,6 +258,34 @@ def test_asking_for_more_in_vain_and_again_asks_once(tmp_path):
     assert asyncio.run(more(FakeModel('a'))).progress.samples == 6*5
 
 
+@pytest.mark.parametrize('change, says', [
+    (dict(reward=Regex('[b-z]', 'r')), "version of the reward 'r' was '[a-z]' and is now '[b-z]'"),
+    (dict(model=dict(temperature=0.)), "temperature of the model 'a' was 0.7 and is now 0.0"),
+    (dict(model=dict(extra={'top_k': 5})), "extra of the model 'a' was {'stop': [1, 2]} and is now {'top_k': 5}"),
+    (dict(model=dict(model='qwen')), "model of the model 'a' was 'a' and is now 'qwen'"),
+    (dict(prompts=[Prompt('p0', 'Write about the number 0.', reference='0')]), "reference of the prompt 'p0' was None and is now '0'"),
+    (dict(prompts=[Prompt('p0', 'x'*400)]), "instruction of the prompt 'p0' was 'Write about the number 0.' and is now 'xxx"),
+    (dict(model=dict(timeout=3., retries=9, concurrency=2, api_key_env='TOA_KEY', endpoints='http://127.0.0.1:8/v1'), budget=Budget(tokens=9)), None)])
+def test_a_run_goes_on_as_the_same_experiment_or_not_at_all(change, says, tmp_path):
+    "What decides what is asked, and what an answer is worth, is compared before a server is called; where and how long is not."
+    def run(prompts=None, reward=None, model=None, **settings):
+        model = ChatModel('a', **dict(endpoints='http://127.0.0.1:9/v1', extra={'stop': (1, 2)}) | (model or {}))
+        return Run(prompts or tasks(1), BestOfN(n=1), [model], reward or Regex('[a-z]', 'r'), store=tmp_path/'runs.db', name='r', **settings)
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('TOA_KEY', 'key')
+        with pytest.raises(ConnectionFailed): run().wait(show=False)
+        with pytest.raises(InputError if says else ConnectionFailed) as e: run(**change).wait(show=False)
+    if says: assert f"run 'r' in the store: {says}" in str(e.value) and len(str(e.value)) < 400 and '\n' not in str(e.value)
+
+
+def test_a_run_is_taken_up_with_the_budget_and_the_servers_of_its_last_session(tmp_path):
+    limits = [Budget(per_run=Budget(tokens=tokens)) for tokens in (100, 200)]
+    for budget in limits: done(tmp_path, BestOfN(n=40), [words(3)], budget=budget)
+    again = stored_run(tmp_path/'runs.db', models=[words(3)], rewards=[Letters()])
+    assert again.budget == limits[1] and again.wait(show=False).progress.session.calls == 0
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert [kind for kind, _ in store.events('r')].count('config') == 1
+
+
 def test_notes_of_earlier_versions_are_read(tmp_path):
     "Without the time and the limit, a prompt that its budget ended tries again, as it did then."
     done(tmp_path, BestOfN(n=4), [words(3)], prompts=2, budget=Budget(samples=2))
@@ -306,7 +334,6 @@ def test_failures_of_finished_prompts_are_in_the_report_of_a_later_session(tmp_p
 
 
 def test_the_kinds_of_models_and_rewards_are_saved(tmp_path):
-    from toa_nb.models import ChatModel
     run = Run(tasks(1), BestOfN(n=1), [ChatModel('q', 'http://127.0.0.1:9/v1', api_key_env='TOA_KEY')], Letters(), store=tmp_path/'runs.db')
     assert run.config()['models'] == [dict(name='q', api_key_env='TOA_KEY', model='q', endpoints=[{'url': 'http://127.0.0.1:9/v1'}])]
 
