@@ -140,7 +140,8 @@ def test_limits_per_prompt(limit, value, method, tmp_path):
     by_prompt = Counter(s.prompt_id for s in samples)
     assert run.progress.state == 'finished' and run.progress.done == 3 and len(by_prompt) == 3
     assert all(n < 40 for n in by_prompt.values())
-    if limit == 'samples': assert set(by_prompt.values()) == {5}
+    assert run.progress.target == (15 if limit == 'samples' else 120)
+    if limit == 'samples': assert set(by_prompt.values()) == {5} and run.progress.projected().samples == 15
     if limit == 'money': assert all(4 <= n <= 4 + 3 for n in by_prompt.values())
     if limit == 'tokens': assert all(sum(s.completion.usage.total for s in samples if s.prompt_id == p) >= 100 for p in by_prompt)
 
@@ -196,6 +197,18 @@ def test_the_seconds_of_a_prompt_add_up_over_sessions(tmp_path):
     more, samples = done(tmp_path, BestOfN(n=200), [words(3)], prompts=3, budget=Budget(seconds=3600))
     with RunStore(tmp_path/'runs.db', 'r') as store: assert all(note['seconds'] > spent[p]['seconds'] >= .01 for p, note in store.notes('r', 'done').items())
     assert len(samples) == 600 > len(same) and more.progress.done == 3
+
+
+def test_the_projection_ends_where_the_budgets_of_the_prompts_do(tmp_path):
+    "Half of a run shows tokens, FLOPs and money of the whole of it, in its report too."
+    model = words(10)
+    model.card = dataclasses.replace(model.card, price_out=1.)
+    run, samples = done(tmp_path, BestOfN(n=40), [model], budget=Budget(tokens=150, per_run=Budget(samples=30)))
+    each = samples[0].completion.usage.total
+    p, whole = run.progress, run.progress.projected()
+    assert (p.samples, p.target, whole.tokens) == (30, 240, 6*150) and whole.samples == round(900/each)
+    assert whole.flops == pytest.approx(p.cost.flops*30/p.samples*900/(30*each)) and whole.money == pytest.approx(p.cost.money*900/(30*each))
+    assert f'in all about 900 tokens, {whole.flops:.3g} FLOPs, 0 FLOPs of rewards, {whole.money:.4g} of money' in run.report()
 
 
 # Resuming
