@@ -221,8 +221,8 @@ def stored_templates(
     "The wording of a stored run."
     return Templates(**{f.name: stored[f.name] for f in fields(Templates) if f.name in stored})
 
-# %% ../nbs/10_run.ipynb #d146cc07
-SAME = ('method', 'settings', 'seed', 'reward', 'templates')
+# %% ../nbs/10_run.ipynb #50878f0d
+SAME = ('method', 'settings', 'seed', 'reward')
 SAMPLING = ('model', 'temperature', 'top_p', 'max_tokens', 'stop', 'system', 'extra')
 
 def differences(
@@ -230,8 +230,8 @@ def differences(
     new:dict, # Configuration that it would go on with
 ): # Yields field, old value and new value
     "What makes a run another experiment."
-    old = old | {'templates': asdict(stored_templates(old['templates']))}
     yield from ((key, old[key], new[key]) for key in SAME)
+    yield 'templates', asdict(stored_templates(old['templates'])), new['templates']
     guide = new['reward']
     yield f'version of the reward {guide!r}', old.get('versions', {}).get(guide, new['versions'][guide]), new['versions'][guide]
     for a, b in zip(old['models'], new['models']):

@@ -454,6 +454,32 @@ def _read_prompt(
     fields = json.loads(text)
     return Prompt(**fields | {'messages': tuple(Message(**m) for m in fields.get('messages', ()))})
 
+# %% ../nbs/09_store.ipynb #c4c4ae63
+@patch
+def _read(self:RunStore,
+    read, # Makes sense of what a row holds
+    held, # What it holds
+    table:str, # Its table
+    row:int, # Its key there
+):
+    "`read(held)`, or the `StoreError` that names the row."
+    try: return read(held)
+    except (ValueError, TypeError, KeyError, AttributeError, InputError) as e:
+        what = f'the store is damaged: row {row} of its table {table} can not be read ({type(e).__name__}: {e})'
+        raise _trouble(self.path, what, 'Restore a copy made with `backup`.') from None
+
+# %% ../nbs/09_store.ipynb #b66987b2
+class _Config(dict):
+    "The settings of a run."
+    def __init__(self,
+        path:Path, # The store's file
+        text:str, # What `create_run` wrote
+    ):
+        super().__init__(json.loads(text))
+        self.path = path
+
+    def __missing__(self, key): raise _trouble(self.path, f'the store is damaged: a run has no setting {key!r}', 'Restore a copy made with `backup`.')
+
 # %% ../nbs/09_store.ipynb #4ce7c921
 @patch
 def create_run(self:RunStore,
@@ -495,7 +521,7 @@ def _prompt(self:RunStore, run, prompt_id)->int:
     try: return self._run(run)[1][prompt_id]
     except KeyError: raise _trouble(self.path, f'run {run!r} has no prompt {prompt_id!r}') from None
 
-# %% ../nbs/09_store.ipynb #9a4cbe21
+# %% ../nbs/09_store.ipynb #dab8c407
 CONFIG = """
 SELECT config FROM (SELECT 0 seq, config FROM run WHERE id = ?
 UNION ALL SELECT seq, value FROM event WHERE run = ? AND prompt IS NULL AND kind = 'config') ORDER BY seq DESC LIMIT 1"""
@@ -505,17 +531,19 @@ def config(self:RunStore,
     run:str, # Name of the run
 )->dict: # As it was given to `create_run`, or in the latest event `config` of the run
     "The settings of a run."
-    return json.loads(self._rows(CONFIG, self._run(run)[:1] * 2)[0][0])
+    key = self._run(run)[0]
+    return self._read(lambda text: _Config(self.path, text), self._rows(CONFIG, (key, key))[0][0], 'run', key)
 
-# %% ../nbs/09_store.ipynb #7e88a1f0
+# %% ../nbs/09_store.ipynb #4d5f8400
 @patch
 def prompts(self:RunStore,
     run:str, # Name of the run
 )->list[Prompt]: # In the order of `create_run`
     "The prompts of a run."
-    return [_read_prompt(text) for text, in self._rows('SELECT json FROM prompt WHERE run = ? ORDER BY id', self._run(run)[:1])]
+    rows = self._rows('SELECT json, id FROM prompt WHERE run = ? ORDER BY id', self._run(run)[:1])
+    return [self._read(_read_prompt, text, 'prompt', key) for text, key in rows]
 
-# %% ../nbs/09_store.ipynb #3fb3a08e
+# %% ../nbs/09_store.ipynb #dda7ea70
 @patch
 def changed(self:RunStore,
     run:str, # Name of the run
@@ -523,8 +551,10 @@ def changed(self:RunStore,
 )->tuple[Prompt,Prompt]|None: # As it was, and as it is now; None: there is none
     "The first of `prompts` that the store knows otherwise."
     stored = dict(self._rows('SELECT name, json FROM prompt WHERE run = ?', self._run(run)[:1]))
-    pairs = ((stored[p.id], _write_prompt(p)) for p in prompts)
-    return next((pair for old, new in pairs if old != new and (pair := (_read_prompt(old), _read_prompt(new)))[0] != pair[1]), None)
+    for p in prompts:
+        if (text := _write_prompt(p)) == stored[p.id]: continue
+        old, new = self._read(_read_prompt, stored[p.id], 'prompt', self._prompt(run, p.id)), _read_prompt(text)
+        if old != new: return old, new
 
 # %% ../nbs/09_store.ipynb #2be28cc4
 @dataclass(slots=True)
@@ -736,7 +766,15 @@ def _record(
     completion = None if text is None else Completion(text, usage, finish_reason, latency, endpoint, served, sent, attempts, logprob)
     return _Record(prompt, seq, told, sha, trial, answered is not None, completion, error, scores.get(seq, ()), attempts or 1)
 
-# %% ../nbs/09_store.ipynb #f49bcd70
+# %% ../nbs/09_store.ipynb #0bb2e70d
+def _score(
+    row:tuple, # From the query `SCORES`, without its keys
+)->Score: # The same, in words
+    "What a row means."
+    *fields, details = row
+    return Score(*fields, json.loads(details) if details else None)
+
+# %% ../nbs/09_store.ipynb #c98b42ea
 @patch
 def _records(self:RunStore, run, prompt_id=None)->Iterator[_Record]:
     "The records of a run, or of one of its prompts, prompt by prompt in the order of asking."
@@ -747,9 +785,8 @@ def _records(self:RunStore, run, prompt_id=None)->Iterator[_Record]:
         page = self._rows(TRIALS, (*after, keys[-1], PAGE))
         if not page: return
         last, scores = (page[-1][0], page[-1][4]), defaultdict(list)
-        for trial, seq, reward, value, error, version, tokens, details in self._rows(SCORES, (*after, *last)):
-            scores[trial].append((seq, Score(reward, value, error, version, tokens, json.loads(details) if details else None)))
-        for row in page: yield _record(row, scores)
+        for row in self._rows(SCORES, (*after, *last)): scores[row[0]].append((row[1], self._read(_score, row[2:], 'score', row[0])))
+        for row in page: yield self._read(lambda row: _record(row, scores), row, 'trial', row[1])
         after = last
 
 # %% ../nbs/09_store.ipynb #e1b60274
@@ -796,7 +833,7 @@ def untold(self:RunStore,
     "Samples that are scored, or failed, and of which the sampler has not heard."
     return [_sample(run, prompt_id, r) for r in self._records(run, prompt_id) if r.answered and not r.told and (r.error or r.scores)]
 
-# %% ../nbs/09_store.ipynb #1b016cb7
+# %% ../nbs/09_store.ipynb #c75f0112
 @patch
 def journal(self:RunStore,
     run:str, # Name of the run
@@ -808,7 +845,7 @@ def journal(self:RunStore,
         entries.append((r.seq, ('ask', r.row)))
         if r.told: entries.append((r.told, ('tell', r.trial.number, _sample(run, prompt_id, r, r.told))))
     for seq, kind, value in self._rows('SELECT seq, kind, value FROM event WHERE run = ? AND prompt = ?', (self._run(run)[0], self._prompt(run, prompt_id))):
-        entries.append((seq, ('event', kind, json.loads(value))))
+        entries.append((seq, ('event', kind, self._read(json.loads, value, 'event', seq))))
     return [entry for _, entry in sorted(entries, key=itemgetter(0))]
 
 # %% ../nbs/09_store.ipynb #7d32923d
@@ -830,25 +867,25 @@ def count(self:RunStore,
     sql = 'SELECT count(*) FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq WHERE p.run = ?'
     return self._rows(sql, self._run(run)[:1])[0][0]
 
-# %% ../nbs/09_store.ipynb #586b58fb
+# %% ../nbs/09_store.ipynb #a1a0f702
 @patch
 def notes(self:RunStore,
     run:str, # Name of the run
     kind:str, # Kind of the events
 )->dict[str,object]: # Value by prompt id
     "The latest event of a kind, for each prompt that has one."
-    rows = self._rows('SELECT p.name, e.value FROM event e JOIN prompt p ON p.id = e.prompt WHERE e.run = ? AND e.kind = ? ORDER BY e.seq',
+    rows = self._rows('SELECT p.name, e.value, e.seq FROM event e JOIN prompt p ON p.id = e.prompt WHERE e.run = ? AND e.kind = ? ORDER BY e.seq',
                       (*self._run(run)[:1], kind))
-    return {name: json.loads(value) for name, value in rows}
+    return {name: self._read(json.loads, value, 'event', seq) for name, value, seq in rows}
 
-# %% ../nbs/09_store.ipynb #0cfef110
+# %% ../nbs/09_store.ipynb #7857146c
 @patch
 def events(self:RunStore,
     run:str, # Name of the run
 )->list[tuple]: # Pairs of kind and value, in order
     "The events of the run as a whole."
-    rows = self._rows('SELECT kind, value FROM event WHERE run = ? AND prompt IS NULL ORDER BY seq', self._run(run)[:1])
-    return [(kind, json.loads(value)) for kind, value in rows]
+    rows = self._rows('SELECT kind, value, seq FROM event WHERE run = ? AND prompt IS NULL ORDER BY seq', self._run(run)[:1])
+    return [(kind, self._read(json.loads, value, 'event', seq)) for kind, value, seq in rows]
 
 # %% ../nbs/09_store.ipynb #c696f351
 @patch
