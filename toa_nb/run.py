@@ -522,12 +522,13 @@ async def work(self:Run, active:Active, trial:Trial, sample:Sample|None):
     self.count(active, sample, resumed)
     self.take_back(active)
 
-# %% ../nbs/10_run.ipynb #107f9412
+# %% ../nbs/10_run.ipynb #0a03175a
 @patch
 async def judged(self:Run, prompt:Prompt, response:str)->list:
-    "The scores of all rewards, which work side by side; the guiding one comes first, and is not out."
-    scores = await asyncio.gather(*(q.score(prompt, response) for q in self.queues)) if len(self.queues) > 1 else [await self.queues[0].score(prompt, response)]
-    if self.queues[0].out: raise self.queues[0].out
+    "The scores of all rewards, which work side by side; the guiding one comes first."
+    guide, *others = self.queues
+    scores = await asyncio.gather(*(q.score(prompt, response) for q in self.queues)) if others else [await guide.score(prompt, response)]
+    if scores[0].error and guide.out: raise guide.out
     return scores
 
 # %% ../nbs/10_run.ipynb #8e254a99
