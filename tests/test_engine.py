@@ -1,6 +1,8 @@
 """What the engine promises about slots, budgets and resuming, on fake models with exact numbers."""
 import asyncio
+import contextlib
 import dataclasses
+import sqlite3
 import time
 from collections import Counter
 
@@ -8,10 +10,10 @@ import pytest
 
 from toa_nb.analysis import frame
 from toa_nb.compute import Budget, card
-from toa_nb.core import Prompt, ReplayError, ServerFailed
-from toa_nb.models import FakeModel
-from toa_nb.rewards import HttpReward, RewardQueue, RewardUnreachable, Rule
-from toa_nb.run import Run
+from toa_nb.core import ConnectionFailed, InputError, Prompt, ReplayError, ServerFailed
+from toa_nb.models import ChatModel, FakeModel
+from toa_nb.rewards import HttpReward, Regex, RewardQueue, RewardUnreachable, Rule
+from toa_nb.run import Run, stored_run
 from toa_nb.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
 from toa_nb.store import RunStore
 from toa_nb.tree import TOA
@@ -138,7 +140,8 @@ def test_limits_per_prompt(limit, value, method, tmp_path):
     by_prompt = Counter(s.prompt_id for s in samples)
     assert run.progress.state == 'finished' and run.progress.done == 3 and len(by_prompt) == 3
     assert all(n < 40 for n in by_prompt.values())
-    if limit == 'samples': assert set(by_prompt.values()) == {5}
+    assert run.progress.target == (15 if limit == 'samples' else 120)
+    if limit == 'samples': assert set(by_prompt.values()) == {5} and run.progress.projected().samples == 15
     if limit == 'money': assert all(4 <= n <= 4 + 3 for n in by_prompt.values())
     if limit == 'tokens': assert all(sum(s.completion.usage.total for s in samples if s.prompt_id == p) >= 100 for p in by_prompt)
 
@@ -184,7 +187,127 @@ def test_projected_totals_agree_with_the_end(tmp_path):
     assert (half.samples, half.tokens, half.flops) == (48, run.progress.cost.tokens, pytest.approx(run.progress.cost.flops))
 
 
+def test_the_seconds_of_a_prompt_add_up_over_sessions(tmp_path):
+    "Prompts that ran out of time stay closed, unless they are given more of it."
+    first, samples = done(tmp_path, BestOfN(n=200), [words(3)], prompts=3, budget=Budget(seconds=.01))
+    again, same = done(tmp_path, BestOfN(n=200), [words(3)], prompts=3, budget=Budget(seconds=.01))
+    assert samples == same and again.models['a'].calls == 0 and (again.progress.done, again.progress.state) == (3, 'finished')
+    assert again.progress.cost.tokens == first.progress.cost.tokens and again.progress.best == first.progress.best
+    with RunStore(tmp_path/'runs.db', 'r') as store: spent = store.notes('r', 'done')
+    more, samples = done(tmp_path, BestOfN(n=200), [words(3)], prompts=3, budget=Budget(seconds=3600))
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert all(note['seconds'] > spent[p]['seconds'] >= .01 for p, note in store.notes('r', 'done').items())
+    assert len(samples) == 600 > len(same) and more.progress.done == 3
+
+
+def test_the_projection_ends_where_the_budgets_of_the_prompts_do(tmp_path):
+    "Half of a run shows tokens, FLOPs and money of the whole of it, in its report too."
+    model = words(10)
+    model.card = dataclasses.replace(model.card, price_out=1.)
+    run, samples = done(tmp_path, BestOfN(n=40), [model], budget=Budget(tokens=150, per_run=Budget(samples=30)))
+    each = samples[0].completion.usage.total
+    p, whole = run.progress, run.progress.projected()
+    assert (p.samples, p.target, whole.tokens) == (30, 240, 6*150) and whole.samples == round(900/each)
+    assert whole.flops == pytest.approx(p.cost.flops*30/p.samples*900/(30*each)) and whole.money == pytest.approx(p.cost.money*900/(30*each))
+    assert f'in all about 900 tokens, {whole.flops:.3g} FLOPs, 0 FLOPs of rewards, {whole.money:.4g} of money' in run.report()
+
+
 # Resuming
+
+async def cut_off(tmp, method, samples, prompts=6, **settings):
+    "A run that is stopped the hard way after some samples."
+    models = [FakeModel(name, latency=.001, capacity=2, card=card('Qwen2-7B-Instruct')) for name in 'ab']
+    run = Run(tasks(prompts), method, models, Letters(), store=tmp/'runs.db', name='r', **settings).start()
+    while run.progress.samples < samples and not run.task.done(): await asyncio.sleep(0)
+    run.cancel(), run.cancel()
+    return await run
+
+
+@pytest.mark.parametrize('at', [5, 20, 50])
+def test_the_books_are_complete_before_a_call_is_paid_for(at, tmp_path):
+    "A session that does nothing at all reports what the sessions before it have stored, failures included."
+    asyncio.run(cut_off(tmp_path, TOA(n=10), at))
+    idle = asyncio.run(cut_off(tmp_path, TOA(n=10), 0)).progress
+    with RunStore(tmp_path/'runs.db', 'r') as store:
+        told = [entry[2] for p in tasks(6) for entry in store.journal('r', p.id) if entry[0] == 'tell']
+        assert idle.cost.tokens == sum(s.completion.usage.total for s in store.samples('r')) and idle.session.calls == 0
+    assert idle.samples == idle.resumed == idle.scored == len(told) >= at
+    assert idle.best == {p: max(s.value('letters') for s in told if s.prompt_id == p) for p in {s.prompt_id for s in told}}
+    end = asyncio.run(cut_off(tmp_path, TOA(n=10), 99)).progress
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert end.cost.tokens == sum(s.completion.usage.total for s in store.samples('r'))
+    assert (end.state, end.samples, end.cost.samples, end.done) == ('finished', 60, 60, 6)
+
+
+def test_an_extended_run_that_is_cut_off_keeps_its_books(tmp_path):
+    "Some prompts have gone on after their notes, some have not; each is counted once."
+    asyncio.run(cut_off(tmp_path, TOA(n=4), 24))
+    async def extended():
+        run = Run(tasks(6), TOA(n=4), [FakeModel(name, latency=.001, capacity=1, card=card('Qwen2-7B-Instruct')) for name in 'ab'], Letters(),
+                  store=tmp_path/'runs.db', name='r').extend(3).start()
+        while run.progress.samples < 27: await asyncio.sleep(0)
+        run.cancel(), run.cancel()
+        return await run
+    half = asyncio.run(extended()).progress
+    idle, end = (asyncio.run(cut_off(tmp_path, TOA(n=4), n)).progress for n in (0, 99))
+    assert half.samples <= idle.samples < 42 and (idle.session.calls, idle.target) == (0, 42)
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert end.cost.tokens == sum(s.completion.usage.total for s in store.samples('r'))
+    assert (end.samples, end.cost.samples, end.done) == (42, 42, 6)
+
+
+@pytest.mark.parametrize('limit, value', [('samples', 30), ('tokens', 900)])
+def test_a_run_that_its_budget_ended_pays_nothing_more(limit, value, tmp_path):
+    runs = [done(tmp_path, TOA(n=40), [words(3)], budget=Budget(per_run=Budget(**{limit: value}))) for _ in range(3)]
+    assert all((run.progress.state, run.progress.stopped_by) == ('stopped', limit) for run, _ in runs)
+    assert [run.models['a'].calls for run, _ in runs[1:]] == [0, 0] and runs[0][1] == runs[1][1] == runs[2][1]
+
+
+def test_asking_for_more_in_vain_and_again_asks_once(tmp_path):
+    "The wish is stored when the servers have answered their check."
+    class Down(FakeModel):
+        async def check(self): raise ServerFailed('HTTP 500: down')
+    done(tmp_path, BestOfN(n=2), [FakeModel('a')])
+    async def more(model): return await Run(tasks(6), BestOfN(n=2), [model], Letters(), store=tmp_path/'runs.db', name='r').extend(3)
+    for _ in range(2):
+        with pytest.raises(ServerFailed): asyncio.run(more(Down('a')))
+    assert asyncio.run(more(FakeModel('a'))).progress.samples == 6*5
+
+
+@pytest.mark.parametrize('change, says', [
+    (dict(reward=Regex('[b-z]', 'r')), "version of the reward 'r' was '[a-z]' and is now '[b-z]'"),
+    (dict(model=dict(temperature=0.)), "temperature of the model 'a' was 0.7 and is now 0.0"),
+    (dict(model=dict(extra={'top_k': 5})), "extra of the model 'a' was {'stop': [1, 2]} and is now {'top_k': 5}"),
+    (dict(model=dict(model='qwen')), "model of the model 'a' was 'a' and is now 'qwen'"),
+    (dict(prompts=[Prompt('p0', 'Write about the number 0.', reference='0')]), "reference of the prompt 'p0' was None and is now '0'"),
+    (dict(prompts=[Prompt('p0', 'x'*400)]), "instruction of the prompt 'p0' was 'Write about the number 0.' and is now 'xxx"),
+    (dict(model=dict(timeout=3., retries=9, concurrency=2, api_key_env='TOA_KEY', endpoints='http://127.0.0.1:8/v1'), budget=Budget(tokens=9)), None)])
+def test_a_run_goes_on_as_the_same_experiment_or_not_at_all(change, says, tmp_path):
+    "What decides what is asked, and what an answer is worth, is compared before a server is called; where and how long is not."
+    def run(prompts=None, reward=None, model=None, **settings):
+        model = ChatModel('a', **dict(endpoints='http://127.0.0.1:9/v1', extra={'stop': (1, 2)}) | (model or {}))
+        return Run(prompts or tasks(1), BestOfN(n=1), [model], reward or Regex('[a-z]', 'r'), store=tmp_path/'runs.db', name='r', **settings)
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('TOA_KEY', 'key')
+        with pytest.raises(ConnectionFailed): run().wait(show=False)
+        with pytest.raises(InputError if says else ConnectionFailed) as e: run(**change).wait(show=False)
+    if says: assert f"run 'r' in the store: {says}" in str(e.value) and len(str(e.value)) < 400 and '\n' not in str(e.value)
+
+
+def test_a_run_is_taken_up_with_the_budget_and_the_servers_of_its_last_session(tmp_path):
+    limits = [Budget(per_run=Budget(tokens=tokens)) for tokens in (100, 200)]
+    for budget in limits: done(tmp_path, BestOfN(n=40), [words(3)], budget=budget)
+    again = stored_run(tmp_path/'runs.db', models=[words(3)], rewards=[Letters()])
+    assert again.budget == limits[1] and again.wait(show=False).progress.session.calls == 0
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert [kind for kind, _ in store.events('r')].count('config') == 1
+
+
+def test_notes_of_earlier_versions_are_read(tmp_path):
+    "Without the time and the limit, a prompt that its budget ended tries again, as it did then."
+    done(tmp_path, BestOfN(n=4), [words(3)], prompts=2, budget=Budget(samples=2))
+    with contextlib.closing(sqlite3.connect(tmp_path/'runs.db')) as db, db:
+        db.execute("UPDATE event SET value = json_remove(value, '$.seconds', '$.limit') WHERE kind = 'done'")
+    for n, calls in ((2, 0), (3, 2)):
+        run, samples = done(tmp_path, BestOfN(n=4), [words(3)], prompts=2, budget=Budget(samples=n))
+        assert (run.models['a'].calls, len(samples), run.progress.samples, run.progress.done) == (calls, 2*n, 2*n, 2)
+
 
 @pytest.mark.parametrize('method', [TOA(n=6), TOA.published(n=6), PRS(n=6), MoA(n=6), SequentialRefine(n=6), ParallelEnsemble(n=6)])
 def test_extending_a_finished_run_pays_for_the_new_samples_only(method, tmp_path):
@@ -224,7 +347,6 @@ def test_failures_of_finished_prompts_are_in_the_report_of_a_later_session(tmp_p
 
 
 def test_the_kinds_of_models_and_rewards_are_saved(tmp_path):
-    from toa_nb.models import ChatModel
     run = Run(tasks(1), BestOfN(n=1), [ChatModel('q', 'http://127.0.0.1:9/v1', api_key_env='TOA_KEY')], Letters(), store=tmp_path/'runs.db')
     assert run.config()['models'] == [dict(name='q', api_key_env='TOA_KEY', model='q', endpoints=[{'url': 'http://127.0.0.1:9/v1'}])]
 

@@ -10,7 +10,7 @@ from fault_server import Fault, FaultServer
 from toa_nb import core
 from toa_nb.core import Prompt, Score
 from toa_nb.models import ChatModel, FakeModel
-from toa_nb.rewards import RewardQueue, Rule
+from toa_nb.rewards import RewardOut, RewardQueue, RewardUnreachable, Rule
 from toa_nb.run import Run
 from toa_nb.samplers import BestOfN, ParallelEnsemble
 from toa_nb.store import RunStore
@@ -103,16 +103,23 @@ def test_a_model_whose_fault_ends_in_the_middle_is_taken_back(kind, tmp_path):
     assert good(samples, 'b'), 'b works again'
 
 
-def test_an_answer_by_another_model_is_recorded(tmp_path):
-    run, samples = asyncio.run(driven(tmp_path, [Fault('other_model', model='b')], ParallelEnsemble(n=4), prompts=2))
-    assert len(good(samples)) == 8 and {s.completion.served_model for s in good(samples, 'b')} == {'another-model'}
+@pytest.mark.parametrize('share', [.1, 1.])
+def test_an_answer_by_another_model_is_recorded_and_remarked(share, tmp_path):
+    "It is no failure; the report says how often it was, in a later session too."
+    run, samples = asyncio.run(driven(tmp_path, [Fault('other_model', share, model='b')], ParallelEnsemble(n=16)))
+    others = [s for s in good(samples, 'b') if s.completion.served_model == 'another-model']
+    assert len(good(samples)) == 6*16 and len(others) > 0 and (share < 1) == (len(others) < len(good(samples, 'b')))
+    later, _ = asyncio.run(driven(tmp_path, [], ParallelEnsemble(n=16)))
+    for r in (run, later):
+        assert r.ok and r.progress.failures == {} and [(who, f.count) for (who, _), f in r.progress.remarks.items()] == [('b', len(others))]
+        assert f"b: {len(others)} x OtherModel: the server says that 'another-model' answered, not 'b'" in r.report()
 
 
 def test_everything_is_out_and_comes_back(tmp_path):
     "With no model left the run gives up, says so, and goes on when it is started again."
     run, samples = asyncio.run(driven(tmp_path, [Fault('error500')], TOA(n=4)))
     assert run.progress.state == 'finished' and (run.progress.samples, run.progress.given_up) == (0, 6)
-    assert '6 prompts given up' in run.report()
+    assert '6 prompts given up' in run.report() and not run.ok
     run, samples = asyncio.run(driven(tmp_path, [], TOA(n=4)))
     assert (run.progress.samples, run.progress.given_up, run.progress.done) == (24, 0, 6)
     assert run.progress.failures and all(model in 'ab' for model, _ in run.progress.failures), 'the old failures are not forgotten'
@@ -215,6 +222,43 @@ def test_a_reward_that_fails_always_lets_every_method_end(tmp_path):
         run, samples = rewarded(Broken(), tmp_path/str(i), method)
         assert (run.progress.samples, run.progress.scored, run.progress.best) == (18, 0, {})
         assert run.progress.failures['broken', 'RewardRaised'].count == 18
+
+
+class Server(Rule):
+    "A reward that judges `good` answers and then gives none any more, in one way or another."
+    name, version = 'letters', '1'
+    def __init__(self, good, how): self.good, self.how, self.texts = good, how, []
+
+    async def score_groups(self, groups):
+        self.texts += [r for _, responses in groups for r in responses]
+        if len(self.texts) <= self.good: return [[len(set(r))/10 for r in responses] for _, responses in groups]
+        if self.how == 'hang': await asyncio.Event().wait()
+        raise RewardUnreachable('no connection')
+
+
+@pytest.mark.parametrize('how', ['hang', 'gone'])
+@pytest.mark.parametrize('method', [ParallelEnsemble(n=30), TOA(n=30)])
+def test_a_guide_that_dies_ends_the_run_and_no_answer_is_lost(how, method, tmp_path):
+    "The run fails and says which reward, how often and why; when the reward is back, what was paid for is scored and the rest is asked for."
+    dead = RewardQueue(Server(20, how), max_batch=1, timeout=.01, retries=0, wait=0, patience=3)
+    def run(reward, models): return Run(tasks(3), method, models, reward, store=tmp_path/'runs.db', name='r')
+    first = run(dead, models := [FakeModel(name, latency=.002, capacity=2) for name in 'ab'])
+    with pytest.raises(RewardOut, match=r'letters is out: \d+ responses in a row got no answer, the last one because of Reward(Timeout|Unreachable): no'):
+        first.wait(show=False)
+    paid = sum(m.calls for m in models)
+    assert first.progress.state == 'failed' and first.progress.in_flight == 0 and 20 <= paid <= 90
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert store.count('r') == paid
+    last = run(Letters(), models).wait(show=False)
+    assert sum(m.calls for m in models) == last.progress.samples == 90 and 0 <= 90 - last.progress.scored <= 2
+    assert last.ok == (last.progress.scored == 90)
+
+
+def test_a_watching_reward_that_is_out_does_not_stop_a_run(tmp_path):
+    watch = RewardQueue(Server(5, 'gone'), retries=0, wait=0, patience=2)
+    watch.reward.name = watch.name = 'watch'
+    run = Run(tasks(3), TOA(n=6), fake_models(), Letters(), store=tmp_path/'runs.db', watch=[watch]).wait(show=False)
+    assert run.ok and (run.progress.samples, run.progress.scored) == (18, 18) and ' x RewardUnreachable: no connection' in run.report()
+    assert 'watch is out (RewardOut: watch is out: ' in run.line()
 
 
 def test_a_watching_reward_may_fail_while_the_guiding_one_works(tmp_path):

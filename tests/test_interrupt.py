@@ -187,11 +187,11 @@ def test_an_interrupt_stops_a_preflight_that_hangs(tmp_path):
     class Mute(FakeModel):
         async def check(self): await asyncio.Event().wait()
     async def check():
-        run = Run([Prompt('x', 'Say something.')], BestOfN(n=1), [Mute('a')], Length(), store=tmp_path/'runs.db').start()
+        run = Run([Prompt('x', 'Say something.')], BestOfN(n=1), [Mute('a')], Length(), store=tmp_path/'runs.db', name='r').start()
         await asyncio.sleep(.01)
-        run.cancel(), run.cancel()
+        run.cancel()
         await run
-        assert run.progress.state == 'stopped'
+        assert (run.progress.state, run.progress.stopped_by) == ('stopped', 'cancelled') and stored(tmp_path/'runs.db')[1] == 'stopped'
     asyncio.run(check())
 
 

@@ -350,6 +350,37 @@ def test_a_torn_copy_is_noticed(tmp_path):
     with pytest.raises(StoreError, match='damaged'): RunStore(tmp_path/'torn.db')
 
 
+DAMAGE = {
+    'no JSON as configuration': ("UPDATE run SET config = 'x'", lambda s: s.config('run'), 'row 1 of its table run can not be read (JSONDecodeError'),
+    'nothing as configuration': ("UPDATE run SET config = 'null'", lambda s: s.config('run'), 'row 1 of its table run can not be read (TypeError'),
+    'an empty configuration': ("UPDATE run SET config = '{}'", lambda s: s.config('run')['n'], "a run has no setting 'n'"),
+    'no JSON as prompt': ("UPDATE prompt SET json = '{' WHERE id = 2", lambda s: s.prompts('run'),
+                          'row 2 of its table prompt can not be read (JSONDecodeError'),
+    'a prompt without a text': ("UPDATE prompt SET json = '{\"id\": \"b\"}' WHERE id = 2", lambda s: s.changed('run', [Prompt('b', 'Why?')]),
+                                'row 2 of its table prompt can not be read (InputError'),
+    'a list as prompt': ("UPDATE prompt SET json = '[1]' WHERE id = 1", lambda s: s.prompts('run'), 'row 1 of its table prompt can not be read'),
+    'no JSON as event': ("UPDATE event SET value = 'x' WHERE prompt IS NULL", lambda s: s.runs(), 'row 4 of its table event can not be read (JSONDecodeError'),
+    'no JSON as note': ("UPDATE event SET value = 'x' WHERE prompt = 1", lambda s: s.notes('run', 'done'), 'row 5 of its table event can not be read'),
+    'no JSON in a journal': ("UPDATE event SET value = 'x' WHERE prompt = 1", lambda s: s.journal('run', 'a'), 'row 5 of its table event can not be read'),
+    'a text as score': ("UPDATE score SET value = 'good'", lambda s: list(s.samples('run')), 'row 1 of its table score can not be read (TypeError'),
+    'no JSON as details': ("UPDATE score SET details = 'x'", lambda s: s.unscored('run', 'a'), 'row 1 of its table score can not be read (JSONDecodeError'),
+    'texts as parents': ("UPDATE trial SET parents = 'x,y'", lambda s: s.pending('run', 'a'), 'row 1 of its table trial can not be read (ValueError'),
+}
+
+
+@pytest.mark.parametrize('name', DAMAGE)
+def test_rows_that_can_not_be_read_are_named(tmp_path, name):
+    sql, read, says = DAMAGE[name]
+    with new_store(tmp_path/'runs.db') as store:
+        asyncio.run(fill(store, [0]))
+        store.set_status('run', 'finished')
+        store.event('run', 'a', 'done', {'best': 1.})
+    with sqlite3.connect(tmp_path/'runs.db') as db: db.execute(sql)
+    db.close()
+    with RunStore(tmp_path/'runs.db', 'r') as store, pytest.raises(StoreError) as e: read(store)
+    assert f'runs.db: the store is damaged: {says}' in str(e.value) and str(e.value).endswith('Restore a copy made with `backup`.')
+
+
 def test_backup_refuses_to_overwrite(tmp_path):
     with new_store(tmp_path/'runs.db') as store:
         store.backup(tmp_path/'copy.db')
