@@ -9,7 +9,8 @@ from toa_nb.analysis import curve, frame, parting
 from toa_nb.compute import Card, reward_flops
 from toa_nb.core import Completion, InputError, Prompt, Sample, Score, StoreError, StoreLocked, Trial, Usage
 from toa_nb.models import FakeModel
-from toa_nb.rewards import Constraints, FunctionReward, GroupReward, RewardQueue
+from toa_nb.reward_models import serve_reward
+from toa_nb.rewards import Constraints, FunctionReward, GroupReward, HttpReward, RewardQueue, RewardUnreachable
 from toa_nb.run import Run, score
 from toa_nb.samplers import BestOfN
 from toa_nb.store import RunStore
@@ -383,3 +384,25 @@ def test_unknown_names_are_refused_and_unknown_costs_left_out():
     with pytest.raises(InputError, match="no scores of 'other'. There are judge"): parting(df, 'other')
     unknown = parting(df, 'judge', x='flops')
     assert unknown.empty and unknown.attrs['unknown'] == ['toa'] and not unknown['parted'].any()
+
+
+def test_the_version_of_a_reward_server_is_stored_and_known_again(tmp_path):
+    path = tmp_path/'r.db'
+
+    async def scored(version):
+        with serve_reward(FunctionReward(lambda prompt, response: len(response), version=version)) as server:
+            return await score(path, 'r', HttpReward(f'{server.url}/score', name='served'))
+
+    async def go():
+        await made(path)
+        return [await scored(version) for version in ('weights 7', 'weights 7', 'weights 8')]
+
+    assert [(done.scored, done.before) for done in asyncio.run(go())] == [(48, 0), (0, 48), (48, 0)]
+    assert {s.version for sample in stored(path) for s in sample.scores if s.reward == 'served'} == {'weights 8'}
+
+
+def test_a_reward_server_that_is_not_there_is_said_before_anything_is_stored(tmp_path):
+    path, reward = tmp_path/'r.db', HttpReward('http://127.0.0.1:9/score', name='served')
+    asyncio.run(made(path))
+    with pytest.raises(RewardUnreachable, match='Is the server running'): asyncio.run(score(path, 'r', reward))
+    with RunStore(path, 'r') as store: assert 'reward' not in [kind for kind, _ in store.events('r')]

@@ -13,10 +13,10 @@ __all__ = ['EXITS', 'EXPORTS', 'WRITERS', 'ABOUT', 'known_fields', 'fits', 'prob
            'do_serve', 'reward_to_serve', 'do_serve_reward', 'do_servers', 'add_command', 'add_running', 'add_reading',
            'add_looking', 'add_serving', 'parser', 'plain_warnings', 'main']
 
-# %% ../nbs/16_cli.ipynb #386e4d1b
+# %% ../nbs/16_cli.ipynb #62529ce6
 import argparse, asyncio, json, os, signal, sys, time, warnings
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -248,10 +248,10 @@ def run_from(
     path = check_path(source)
     return build(read_config(path), path.parent, str(source), given)
 
-# %% ../nbs/16_cli.ipynb #d54ec015
+# %% ../nbs/16_cli.ipynb #3585efba
 EXITS = '''exit codes:
   0  done
-  1  failed: a model, a reward or the store; or nothing could be scored
+  1  failed: a model, a reward or the store; prompts were given up, or answers left without a score
   2  bad input: a file, a field, an option; nothing was called
   3  stopped before the end, by a budget or an interrupt; `toa resume` goes on'''
 
@@ -278,22 +278,20 @@ def columns(rows:list[dict])->str:
     widths = [max(map(len, column)) for column in zip(*lines)]
     return '\n'.join('  '.join(v.ljust(w) for v, w in zip(line, widths)).rstrip() for line in lines)
 
-# %% ../nbs/16_cli.ipynb #7c9313a0
+# %% ../nbs/16_cli.ipynb #03da8cee
 def result(run:Run)->dict:
     "How a run ended, as data."
     p = run.progress
-    keys = ('state', 'stopped_by', 'prompts', 'done', 'target', 'samples', 'resumed', 'scored', 'mean_best', 'seconds')
+    keys = ('state', 'stopped_by', 'prompts', 'done', 'given_up', 'target', 'samples', 'resumed', 'scored', 'mean_best', 'seconds')
     whole = dict(run=run.name, store=str(getattr(run.store_at, 'path', run.store_at)), exit=exit_code(run), left_out=getattr(run, 'left_out', ()))
-    failures = [dict(who=who, kind=kind, count=f.count, first=f.first) for (who, kind), f in p.failures.items()]
-    return whole | {k: getattr(p, k) for k in keys} | dict(failures=failures, cost=asdict(p.cost))
+    rows = lambda book: [dict(who=who, kind=kind, count=f.count, first=f.first) for (who, kind), f in book.items()]
+    return whole | {k: getattr(p, k) for k in keys} | dict(
+        failures=rows(p.failures), remarks=rows(p.remarks), cost=asdict(p.cost), projected=asdict(p.projected()))
 
-# %% ../nbs/16_cli.ipynb #d797a261
+# %% ../nbs/16_cli.ipynb #51b644eb
 def exit_code(run:Run)->int:
     "The exit code of a run that has ended."
-    p = run.progress
-    if p.state == 'stopped': return 3
-    limited = replace(run.budget, per_run=None) != Budget()
-    return 0 if p.scored and (limited or p.samples >= p.target) else 1
+    return 3 if run.progress.state == 'stopped' else 0 if run.ok else 1
 
 # %% ../nbs/16_cli.ipynb #2f151adc
 def go(run:Run, args)->int:
@@ -351,12 +349,12 @@ def do_status(args)->int:
     say(args, rows, columns(rows))
     return 0
 
-# %% ../nbs/16_cli.ipynb #9a834217
+# %% ../nbs/16_cli.ipynb #0ff3e9ad
 def check_stored(run:Run):
     "Refuse another experiment under the name of a stored run, as the run itself would at its start."
     if not (place := Path(run.store_at)).exists() or not place.stat().st_size: return
     with opened(place) as store:
-        if run.name in [r['name'] for r in store.runs()]: run.check_same(store.config(run.name), {p.id for p in store.prompts(run.name)})
+        if run.name in [r['name'] for r in store.runs()]: run.check_same(store)
 
 # %% ../nbs/16_cli.ipynb #8dd2051f
 async def check_endpoint(model:ChatModel, lane, timeout:float)->dict:

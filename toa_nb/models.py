@@ -705,6 +705,13 @@ async def close(self:ChatModel):
     lanes, self.balancer = self.balancer.lanes if self.balancer else [], None
     for lane in lanes: await lane.link.close()
 
+# %% ../nbs/05_models.ipynb #aec47bcc
+@patch(as_prop=True)
+def out(self:ChatModel)->GenerationError|None:
+    "The last failure while every endpoint is left alone; None while one may be called."
+    lanes = self.balancer.lanes if self.balancer else []
+    return lanes[0].error if lanes and all(lane.breaker.out for lane in lanes) else None
+
 # %% ../nbs/05_models.ipynb #9424cac4
 @patch
 async def served(self:Link)->list[str]|None:

@@ -471,7 +471,7 @@ def call_cost(
     scores = tuple(Score(r.name, 0., tokens=read + wrote if r.card else 0) for r in judges)
     return sample_cost(Sample('', '', trial, done, scores=scores), {model.name: model.card}, {r.name: r.card for r in judges})
 
-# %% ../nbs/14_panels.ipynb #89fa9bbc
+# %% ../nbs/14_panels.ipynb #d39a50f6
 def cards_of(
     config:dict, # Configuration of a stored run
 )->dict[str,Card|None]:
@@ -483,7 +483,9 @@ def wanted(
     run:str, # Name of the run
 )->int:
     "Samples per prompt that a stored run is to have."
-    return store.config(run)['settings']['n'] + sum(value for kind, value in store.events(run) if kind == 'extend')
+    config = store.config(run)
+    n = config['settings']['n'] + sum(value for kind, value in store.events(run) if kind == 'extend')
+    return min(n, config['budget']['samples'] or n)
 
 # %% ../nbs/14_panels.ipynb #c23be9d9
 def stored_progress(

@@ -386,9 +386,9 @@ class RewardQueue:
         self.waiting:dict[bytes,tuple[Prompt,str,int]] = {} # What no worker has taken: prompt, response, attempt
         self.workers:set[asyncio.Task] = set()
 
-# %% ../nbs/07_rewards.ipynb #ff598d25
+# %% ../nbs/07_rewards.ipynb #42f79106
 @patch(as_prop=True)
-def version(self:RewardQueue): return self.reward.version
+def version(self:RewardQueue): return self.reward.version or getattr(self.reward, 'served', None) or ''
 
 @patch
 def validate(self:RewardQueue, prompt:Prompt)->None:
@@ -1171,15 +1171,15 @@ def _read(self:SglangReward, answer):
     if not isinstance(value, list) or len(value) != 1: return MalformedScores(f'{value!r:.60} is not the score of a model with one label')
     return self.scored(value[0], answer.get('meta_info'))
 
-# %% ../nbs/07_rewards.ipynb #332c5481
+# %% ../nbs/07_rewards.ipynb #f6138263
 @patch
 def hear_version(self:RemoteReward,
     told:Any, # What a server says that it scores with; None or empty if it doesn't
 ):
-    "Take over the version that the server tells, and refuse another one later."
+    "Remember the version that the server tells, and refuse another one later."
     if not told: return
-    if self.served not in (None, told): raise RewardRefused(f'{self.url} scored with version {self.served} and now does with {told}')
-    self.served, self.version = told, self.version or str(told)
+    if self.served not in (None, str(told)): raise RewardRefused(f'{self.url} scored with version {self.served} and now does with {told}')
+    self.served = str(told)
 
 # %% ../nbs/07_rewards.ipynb #4d51d88a
 @patch
@@ -1195,13 +1195,14 @@ def listed(self:RemoteReward,
         if not isinstance(b, list) or len(b) != len(scores): raise MalformedScores(f'{self.url}: a list beside the scores has another length')
     return regroup(groups, [self._entry(*row) for row in zip(scores, *beside)])
 
-# %% ../nbs/07_rewards.ipynb #466bbcd4
+# %% ../nbs/07_rewards.ipynb #5262fdca
 @patch
 def _entry(self:RemoteReward, value, tokens, details, error):
     "One score, with what stands beside it."
     cost, details = read_tokens({'prompt_tokens': tokens}), details if isinstance(details, dict) else {}
     cost['details'] = (cost['details'] or {}) | details or None
-    if value is None and error: return Score(self.name, error=f'RewardRefused: {error!s:.200}', version=self.version, **cost)
+    cost['version'] = self.version or self.served or ''
+    if value is None and error: return Score(self.name, error=f'RewardRefused: {error!s:.200}', **cost)
     return replace(score, **cost) if isinstance(score := as_score(self, value), Score) else score
 
 # %% ../nbs/07_rewards.ipynb #397bc007

@@ -249,17 +249,18 @@ def apart(
     start = max(0, len(os.path.commonprefix([a, b])) - most//4) if max(len(a), len(b)) > most else 0
     return tuple('...'*(start > 0) + text[start:start + most] + '...'*(len(text) > start + most) for text in (a, b))
 
-# %% ../nbs/10_run.ipynb #c7c8878e
+# %% ../nbs/10_run.ipynb #cf3e154e
 @patch
 def check_same(self:Run,
-    stored:dict, # Configuration of the stored run
+    store:RunStore, # Where a run of this name is stored
 ):
     "Refuse to go on with a run that was another experiment."
+    stored = store.config(self.name)
     where, fix = f'run {self.name!r} in the store', 'Give the new run a name of its own, or go on with the old settings.'
     if (old := [m['name'] for m in stored['models']]) != list(self.models): raise InputError(f'its models were {", ".join(old)}', where, fix)
-    if set(self.store.prompt_keys(self.name)) != {p.id for p in self.prompts}: raise InputError('its prompts were others', where, fix)
+    if set(store.prompt_keys(self.name)) != {p.id for p in self.prompts}: raise InputError('its prompts were others', where, fix)
     changed = differences(stored, json.loads(json.dumps(self.config())))
-    if prompts := self.store.changed(self.name, self.prompts):
+    if prompts := store.changed(self.name, self.prompts):
         changed = chain(changed, ((f'{f.name} of the prompt {prompts[0].id!r}', *(getattr(p, f.name) for p in prompts)) for f in fields(Prompt)))
     for field, *values in changed:
         if values[0] != values[1]: raise InputError('{} was {} and is now {}'.format(field, *apart(*values)), where, fix)
@@ -320,13 +321,13 @@ def follow(sampler, kind:str, value):
     if kind == 'extend': sampler.extend(value)
     elif kind == 'retry': sampler.retry()
 
-# %% ../nbs/10_run.ipynb #7c3ea865
+# %% ../nbs/10_run.ipynb #b9dcd3f5
 @patch
 def prepare(self:Run):
     "Find out what there is to do."
     known = next((r for r in self.store.runs() if r['name'] == self.name), None)
     if known is None: self.store.create_run(self.name, self.config(), self.prompts)
-    else: self.check_same(self.store.config(self.name))
+    else: self.check_same(self.store)
     self.wanted = self.method.n + self.more + sum(value for kind, value in self.store.events(self.name) if kind == 'extend')
     self.before, self.seconds_before = self.store.counts(self.name), known and known['seconds'] or 0.
 
@@ -938,18 +939,19 @@ def wants(self:Scoring,
     self.left_out, self.before = self.left_out + (not usable), self.before + bool(done)
     return bool(usable and not done)
 
-# %% ../nbs/10_run.ipynb #7647da87
-def open_scoring(
+# %% ../nbs/10_run.ipynb #ce0f7c3f
+async def open_scoring(
     store:RunStore, # Open for writing
     run:str, # Name of the run
     queue:RewardQueue, # The reward
 )->Scoring: # Nothing done yet
     "Refuse what can't work or would mislead, before anything is paid for."
-    config, now, card = store.config(run), queue.version, queue.card
+    config, now, card = store.config(run), queue.reward.version, queue.card
     if queue.name == config.get('reward') and now != (then := config.get('versions', {}).get(queue.name, now)):
         raise InputError(f'{queue.name!r} guided this run as version {then!r} and is now {now!r}', f'run {run!r}', 'Give the reward another name.')
-    for p in store.prompts(run): queue.validate(p)
-    store.event(run, None, 'reward', {'name': queue.name, 'version': now, 'card': card and asdict(card)})
+    for prompt in store.prompts(run): queue.validate(prompt)
+    await queue.check(prompt)
+    store.event(run, None, 'reward', {'name': queue.name, 'version': queue.version, 'card': card and asdict(card)})
     return Scoring(run, queue.name, store.count(run))
 
 # %% ../nbs/10_run.ipynb #f2a99495
@@ -988,7 +990,7 @@ async def some_done(tasks:set, when:str)->set:
     for task in done: task.result()
     return left
 
-# %% ../nbs/10_run.ipynb #d1519f94
+# %% ../nbs/10_run.ipynb #99c1930d
 async def score(
     store:str|Path|RunStore, # The run store: a path, or a store that is open for writing
     run:str, # Name of the run
@@ -1000,7 +1002,7 @@ async def score(
     queue = queue if isinstance(queue, RewardQueue) else RewardQueue(queue)
     opened = store if isinstance(store, RunStore) else RunStore(store)
     try:
-        scoring = open_scoring(opened, run, queue)
+        scoring = await open_scoring(opened, run, queue)
         task = asyncio.ensure_future(scoring.work(opened, queue))
         try:
             while not (await asyncio.wait([task], timeout=every or None))[0]: print(scoring, file=sys.stderr, flush=True)
