@@ -78,22 +78,22 @@ def test_capacity_that_grows_is_used(tmp_path):
 
 def test_a_slow_model_leaves_no_slot_of_the_others_empty(tmp_path):
     "While the slow model of three has work, it is full; the fast ones are done with their part in a fraction of the time."
-    models = [Watched(name, latency=.02 if name == 'c' else .002, capacity=4) for name in 'abc']
+    models = [Watched(name, latency=.1 if name == 'c' else .01, capacity=4) for name in 'abc']
     moments = Counter()
     async def watch(run):
         while not run.task.done():
             slow, fast = models[2].busy, models[0].busy + models[1].busy
-            moments['slow full' if slow == 4 else 'slow not full', run.progress.samples < 300] += 1
-            moments['fast', run.progress.samples < 180] += fast > 0
-            await asyncio.sleep(.002)
+            moments['slow full' if slow == 4 else 'slow not full', run.progress.samples < 150] += 1
+            moments['fast', run.progress.samples < 150] += fast > 0
+            await asyncio.sleep(.005)
     async def go():
         with RunStore(tmp_path/'runs.db', synchronous='NORMAL') as store:
-            run = Run(tasks(30), ParallelEnsemble(n=12), models, Letters(), store=store, name='r').start()
+            run = Run(tasks(30), ParallelEnsemble(n=6), models, Letters(), store=store, name='r').start()
             await asyncio.gather(run, watch(run))
             return run
     run = asyncio.run(go())
-    assert run.progress.samples == 360
-    assert moments['slow full', True] > 10*moments['slow not full', True]
+    assert run.progress.samples == 180
+    assert moments['slow full', True] > 5*moments['slow not full', True] and moments['fast', False] == 0
 
 
 def test_prompts_come_before_trials_of_the_same_prompt(tmp_path):
