@@ -2,6 +2,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -95,7 +96,7 @@ def test_a_complete_run_costs_nothing_and_more_goes_on(here, url, capsys):
 def test_the_store_alone_is_enough_to_go_on(here, url, capsys):
     configure(url, '[budget.per_run]\nsamples = 10\n')
     code, stopped, err = toa(capsys, 'run', 'run.toml')
-    assert code == 3 and '(samples)' in stopped and 'go on with: toa resume' in err
+    assert code == 3 and '(samples)' in stopped and err.rstrip().endswith('is reached: raise it, and run the file again')
     for name in ('run.toml', 'prompts.jsonl'): Path(name).unlink()
     code, result, _ = toa(capsys, 'resume', 'runs.db', 'toa', '--quiet', '--json')
     assert (code, result['stopped_by'], result['resumed']) == (3, 'samples', 10)  # the budget is still what it was
@@ -236,6 +237,7 @@ def test_an_interrupt_stops_with_3_and_the_run_goes_on(here, url, capsys, number
     out, err = child.communicate(timeout=60)
     result = json.loads(out)
     assert (child.returncode, result['state'], result['stopped_by']) == (3, 'stopped', 'cancelled') and 'Traceback' not in err
+    assert re.search(r'stopping: [1-4] calls in flight have up to 5 s; Ctrl-C again stops now', err)
     assert 8 <= result['samples'] < 200
     control(url, latency=0.)
     code, rest, _ = toa(capsys, 'resume', 'runs.db', '--quiet', '--json')

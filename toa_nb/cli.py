@@ -7,11 +7,11 @@ __all__ = ['EXITS', 'EXPORTS', 'WRITERS', 'ABOUT', 'known_fields', 'fits', 'prob
            'of_category', 'read_method', 'read_models', 'read_name', 'read_reward', 'read_watch', 'read_budget',
            'read_templates', 'opened', 'read_store', 'read_count', 'read_seconds', 'BadConfig', 'read_parts',
            'all_models', 'check_keys', 'FileRun', 'build', 'run_from', 'readers_may_leave', 'say', 'columns', 'result',
-           'exit_code', 'go', 'do_run', 'do_resume', 'trials_of', 'standing', 'status', 'do_status', 'check_stored',
-           'check_endpoint', 'check_reward', 'check_run', 'do_check', 'check_output', 'cards_of', 'guiding',
-           'some_runs', 'chosen_by', 'curve_of', 'do_curve', 'draw', 'do_export', 'do_prompts', 'until_stopped',
-           'do_serve', 'reward_to_serve', 'do_serve_reward', 'do_servers', 'add_command', 'add_running', 'add_reading',
-           'add_looking', 'add_serving', 'parser', 'plain_warnings', 'main']
+           'exit_code', 'going_on', 'go', 'do_run', 'do_resume', 'trials_of', 'standing', 'status', 'do_status',
+           'check_stored', 'check_endpoint', 'check_reward', 'check_run', 'do_check', 'check_output', 'cards_of',
+           'guiding', 'some_runs', 'chosen_by', 'curve_of', 'do_curve', 'draw', 'do_export', 'do_prompts',
+           'until_stopped', 'do_serve', 'reward_to_serve', 'do_serve_reward', 'do_servers', 'add_command',
+           'add_running', 'add_reading', 'add_looking', 'add_serving', 'parser', 'plain_warnings', 'main']
 
 # %% ../nbs/16_cli.ipynb #62529ce6
 import argparse, asyncio, json, os, signal, sys, time, warnings
@@ -248,12 +248,12 @@ def run_from(
     path = check_path(source)
     return build(read_config(path), path.parent, str(source), given)
 
-# %% ../nbs/16_cli.ipynb #3585efba
+# %% ../nbs/16_cli.ipynb #e0b2f914
 EXITS = '''exit codes:
   0  done
-  1  failed: a model, a reward or the store; prompts were given up, or answers left without a score
+  1  failed: a model, a reward or the store; prompts were given up, or the guiding reward was out or scored nothing
   2  bad input: a file, a field, an option; nothing was called
-  3  stopped before the end, by a budget or an interrupt; `toa resume` goes on'''
+  3  stopped before the end: by an interrupt (`toa resume` goes on) or a limit of the run (raise it, and run again)'''
 
 @contextmanager
 def readers_may_leave():
@@ -293,14 +293,21 @@ def exit_code(run:Run)->int:
     "The exit code of a run that has ended."
     return 3 if run.progress.state == 'stopped' else 0 if run.ok else 1
 
-# %% ../nbs/16_cli.ipynb #2f151adc
+# %% ../nbs/16_cli.ipynb #e3c0d387
+def going_on(run:Run)->str:
+    "What to do with a run that was stopped."
+    limit = run.progress.stopped_by
+    if limit == 'cancelled': return f'go on with: toa resume {run.store_at} {run.name}'
+    return f'the limit on {limit} of [budget.per_run], {getattr(run.budget.per_run, limit):g}, is reached: raise it, and run the file again'
+
+# %% ../nbs/16_cli.ipynb #10f5773a
 def go(run:Run, args)->int:
     "Start a run, wait for its end, and say how it was."
     if args.more is not None: run.extend(args.more)
     run.wait(show=not args.quiet)
     code = exit_code(run)
     say(args, result(run), run.report())
-    if code == 3 and not args.json: print(f'go on with: toa resume {run.store_at} {run.name}', file=sys.stderr)
+    if code == 3 and not args.json: print(going_on(run), file=sys.stderr)
     return code
 
 # %% ../nbs/16_cli.ipynb #6a8e1e3a

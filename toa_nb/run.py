@@ -9,12 +9,13 @@ __all__ = ['SAME', 'SAMPLING', 'Failures', 'kind_of', 'Progress', 'amounts', 'Ru
            'open_scoring', 'some_done', 'score', 'stopped', 'choose_run', 'find_key', 'stored_models', 'make_reward',
            'stored_rewards', 'stored_reward', 'stored_run']
 
-# %% ../nbs/10_run.ipynb #1a1e8969
+# %% ../nbs/10_run.ipynb #4d168204
 import asyncio, json, math, os, re, signal, sys, threading, time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from shutil import get_terminal_size
@@ -249,14 +250,14 @@ def apart(
     start = max(0, len(os.path.commonprefix([a, b])) - most//4) if max(len(a), len(b)) > most else 0
     return tuple('...'*(start > 0) + text[start:start + most] + '...'*(len(text) > start + most) for text in (a, b))
 
-# %% ../nbs/10_run.ipynb #cf3e154e
+# %% ../nbs/10_run.ipynb #60da0939
 @patch
 def check_same(self:Run,
     store:RunStore, # Where a run of this name is stored
 ):
     "Refuse to go on with a run that was another experiment."
     stored = store.config(self.name)
-    where, fix = f'run {self.name!r} in the store', 'Give the new run a name of its own, or go on with the old settings.'
+    where, fix = f'run {self.name!r} in the store', 'Give the new run a name of its own, or go on with the old settings; more samples are had with extend, or --more.'
     if (old := [m['name'] for m in stored['models']]) != list(self.models): raise InputError(f'its models were {", ".join(old)}', where, fix)
     if set(store.prompt_keys(self.name)) != {p.id for p in self.prompts}: raise InputError('its prompts were others', where, fix)
     changed = differences(stored, json.loads(json.dumps(self.config())))
@@ -830,14 +831,21 @@ def wait(self:Run,
     except RuntimeError: return asyncio.run(self.in_script(show))
     raise RuntimeError('an event loop is running here, as in a notebook: write `await run`')
 
-# %% ../nbs/10_run.ipynb #e70bdf2a
+# %% ../nbs/10_run.ipynb #2ec10945
+@patch
+def interrupt(self:Run, show:bool):
+    "Cancel, and say what that means."
+    self.cancel()
+    if show and not self.giving_up:
+        print(f'stopping: {self.progress.in_flight} calls in flight have up to {self.grace:g} s; Ctrl-C again stops now', file=sys.stderr, flush=True)
+
 @patch
 async def in_script(self:Run, show:bool)->Run:
     "The whole life of a run that has an event loop of its own."
     self.start()
     shown = asyncio.create_task(print_progress(self)) if show else None
     try:
-        with signals(self.cancel): return await self.finish()
+        with signals(partial(self.interrupt, show)): return await self.finish()
     finally:
         if shown: await shown
         await close_all([*self.models.values(), self.reward, *self.watch])
@@ -1053,7 +1061,7 @@ def stored_models(
         for e in getattr(m, 'endpoints', ()): find_key(e.api_key_env or m.api_key_env)
     return made
 
-# %% ../nbs/10_run.ipynb #65e3e240
+# %% ../nbs/10_run.ipynb #3c0555db
 def make_reward(
     table:str|dict, # A registered kind; or a table with the `kind`, a `name` for its scores, and what the kind wants to know
 ): # The reward
@@ -1066,8 +1074,11 @@ def make_reward(
     if 'url' in settings: check_url(settings['url'])
     if isinstance(settings.get('model'), dict): settings['model'] = read_table(settings['model'], 'model')
     if 'card' in settings: settings['card'] = as_card(settings['card'])
+    if kind in ('judge', 'win_rate') and isinstance(settings.get('model', ''), str):
+        raise InputError('a judge needs a model, as a table', 'model', 'Write model = {name = "judge", endpoints = ["http://127.0.0.1:8000/v1"]}.')
     try: made = reward_from(kind, **settings)
     except InputError as e: raise InputError(e.what, '' if e.where.startswith('reward') else e.where, e.fix) from None
+    except ModuleNotFoundError as e: raise InputError(f'the package {e.name} is not installed', '', "Run: pip install 'toa_nb[rewards]'.") from None
     except Exception as e: raise InputError(f'the reward can\'t be made ({type(e).__name__}: {e})', '', 'Correct its settings.') from None
     made.name = name or made.name
     return made
