@@ -68,7 +68,7 @@ class Progress:
     last:str='' # Who failed last, and how
     limits:dict[str,float]=field(default_factory=dict) # Tokens, FLOPs and money that the budgets of all prompts allow together
 
-# %% ../nbs/10_run.ipynb #2b90116a
+# %% ../nbs/10_run.ipynb #bf2598c9
 @patch(as_prop=True)
 def seconds(self:Progress)->float:
     "Seconds that this session has taken."
@@ -81,9 +81,9 @@ def mean_best(self:Progress)->float|None:
 
 @patch(as_prop=True)
 def seconds_left(self:Progress)->float|None:
-    "Time to the last sample at the speed so far; None before the first."
+    "Time to the last sample at the speed so far; None before as many have come as are in flight: the first wave tells little."
     new = self.samples - self.resumed
-    return self.seconds/new*max(0, self.target - self.samples) if new else None
+    return self.seconds/new*max(0, self.target - self.samples) if new > self.in_flight else None
 
 # %% ../nbs/10_run.ipynb #aa39b76e
 @patch

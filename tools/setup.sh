@@ -12,7 +12,7 @@ if .venv/bin/python -m pip --version >/dev/null 2>&1; then pip() { .venv/bin/pyt
 else pip() { "$PY" -m pip --python .venv/bin/python "$@"; }; fi
 echo "Installing toa_nb[$1] into .venv ..."
 [ "$1" != dev ] || pip install --quiet torch==2.13.0
-pip install --quiet --editable ".[$1]"
+pip install --quiet --editable ".[$1]" --config-settings editable_mode=compat # else a script beside the checkout would take its folder for the package
 if [ "$1" = dev ] && ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then  # the panels are tested in a real browser
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-liberation >/dev/null || true
     else echo "No Chromium found: tests of the panels in a browser will be skipped."; fi
