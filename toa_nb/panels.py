@@ -1104,7 +1104,7 @@ def from_toml(
     for t in tables: check_table(t)
     return tables
 
-# %% ../nbs/14_panels.ipynb #29af2b32
+# %% ../nbs/14_panels.ipynb #ce0d6ad6
 class Metered(ChatModel):
     "A `ChatModel` that remembers how much came from which endpoint lately."
     def __post_init__(self):
@@ -1125,14 +1125,17 @@ class Metered(ChatModel):
         self.got.append((time.monotonic(), done.endpoint, done.usage.completion_tokens))
         return done
 
-    def speed(self, url:str, now:float|None=None, window:float=10.)->float:
-        "Tokens per second from an endpoint, over the last seconds."
-        now = now or time.monotonic()
-        return sum(n for t, at, n in self.got if at == url and t > now - window)/window
+# %% ../nbs/14_panels.ipynb #e8192907
+@patch
+def speed(self:Metered, url:str, now:float|None=None, window:float=10.)->float:
+    "Tokens per second from an endpoint, over the last seconds."
+    now = now or time.monotonic()
+    return sum(n for t, at, n in self.got if at == url and t > now - window)/window
 
-    def lane(self, url:str):
-        "The lane to an endpoint; None before the first call."
-        return next((lane for lane in self.balancer.lanes if lane.endpoint.url == url), None) if self.balancer else None
+@patch
+def lane(self:Metered, url:str):
+    "The lane to an endpoint; None before the first call."
+    return next((lane for lane in self.balancer.lanes if lane.endpoint.url == url), None) if self.balancer else None
 
 # %% ../nbs/14_panels.ipynb #ad3fc130
 _published = dict(running=r'(?:vllm:num_requests_running|sglang:num_running_reqs|llamacpp:requests_processing)',

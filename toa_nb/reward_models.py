@@ -587,7 +587,7 @@ def __getitem__(self:Checkpoint, name:str)->Any:
         raise InputError(f'the weights have no tensor {name!r}', str(self.folder), 'Is it a reward model of the kind that its configuration says?')
     return found[name].float().to(self.device)
 
-# %% ../nbs/08_reward_models.ipynb #6d4ddcb9
+# %% ../nbs/08_reward_models.ipynb #65faf2fd
 def _line(e:Exception)->str:
     "What an exception says, in one line."
     return next(iter(str(e).splitlines()), type(e).__name__).rstrip('. ')
@@ -604,6 +604,7 @@ def _load(checkpoint, config, attention, folder, **kw):
         raise InputError(f'{len(missing)} tensors of the backbone are missing, {missing[0]!r} first', str(checkpoint.folder))
     return model.eval()
 
+# %% ../nbs/08_reward_models.ipynb #46eda876
 def _backbone(
     checkpoint:Checkpoint, # Where the weights are
     attention:str|None=None, # Implementation of attention; default: what transformers takes (for Gemma 2 the plain one, which alone is exact)

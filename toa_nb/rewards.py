@@ -1266,7 +1266,7 @@ async def close_all(
     for p in parts:
         if inspect.iscoroutinefunction(getattr(p, 'close', None)): await p.close()
 
-# %% ../nbs/07_rewards.ipynb #cb332f2e
+# %% ../nbs/07_rewards.ipynb #1bc7fb85
 @patch
 async def check(self:Combination,
     prompt:Prompt=spider, # A task like those to come
@@ -1281,6 +1281,7 @@ async def close(self:Combination)->None:
     "Close the connections of the parts."
     await close_all(self.parts)
 
+# %% ../nbs/07_rewards.ipynb #70ff4a2d
 @patch
 async def check(self:RewardQueue,
     prompt:Prompt=spider, # A task like those to come
