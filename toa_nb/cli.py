@@ -331,11 +331,11 @@ def trials_of(store:RunStore, name:str)->tuple[int,int]:
                           'WHERE p.run = (SELECT id FROM run WHERE name = ?)', (name,))
     return found
 
-# %% ../nbs/16_cli.ipynb #d76f348d
+# %% ../nbs/16_cli.ipynb #dd40b96d
 def standing(store:RunStore, run:dict)->dict:
     "How far a run is."
     name, config, notes = run['name'], store.config(run['name']), list(store.notes(run['name'], 'done').values())
-    wanted = config.get('settings', {}).get('n', 0) + sum(value for kind, value in store.events(name) if kind == 'extend')
+    wanted = config.get('settings', {}).get('n', 0) + store.extended(name)
     limited = any(limit for part, limit in config.get('budget', {}).items() if part != 'per_run')
     done, best = sum(limited or n['cost']['samples'] >= wanted for n in notes), [n['best'] for n in notes if n['best'] is not None]
     samples, failed = trials_of(store, name)

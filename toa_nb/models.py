@@ -9,7 +9,7 @@ __all__ = ['check_env_name', 'read_key', 'check_url', 'Endpoint', 'said', 'read_
            'as_endpoint', 'as_card', 'normalise', 'with_system', 'encrypted', 'trusted', 'http_client',
            'aiohttp_session', 'Link', 'remedy', 'FakeModel', 'digits', 'ReplayModel', 'read_table', 'models_from']
 
-# %% ../nbs/05_models.ipynb #61059c1f
+# %% ../nbs/05_models.ipynb #eaa1aac8
 import asyncio, hashlib, json, math, os, random, re, ssl, warnings
 from collections import deque
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from urllib.request import getproxies
 from fastcore.basics import patch
 
 from .core import (AuthFailed, CallTimeout, Completion, ConnectionFailed, EmptyAnswer, GenerationError, InputError, MalformedAnswer, Message,
-                         MissingUsage, Model, ModelOut, NoChoices, Prompt, RateLimited, RequestRefused, Sample, ServerFailed, UnknownModel, Usage, chat)
+                         MissingUsage, ModelOut, NoChoices, Prompt, RateLimited, RequestRefused, Sample, ServerFailed, UnknownModel, Usage)
 from .compute import Card, card, check_number
 from .templates import read_config
 

@@ -471,7 +471,7 @@ def call_cost(
     scores = tuple(Score(r.name, 0., tokens=read + wrote if r.card else 0) for r in judges)
     return sample_cost(Sample('', '', trial, done, scores=scores), {model.name: model.card}, {r.name: r.card for r in judges})
 
-# %% ../nbs/14_panels.ipynb #d39a50f6
+# %% ../nbs/14_panels.ipynb #c91ebce2
 def cards_of(
     config:dict, # Configuration of a stored run
 )->dict[str,Card|None]:
@@ -484,7 +484,7 @@ def wanted(
 )->int:
     "Samples per prompt that a stored run is to have."
     config = store.config(run)
-    n = config['settings']['n'] + sum(value for kind, value in store.events(run) if kind == 'extend')
+    n = config['settings']['n'] + store.extended(run)
     return min(n, config['budget']['samples'] or n)
 
 # %% ../nbs/14_panels.ipynb #c23be9d9

@@ -278,7 +278,7 @@ async def score_groups(self:FunctionReward, groups:Groups)->list[list]:
     if not inspect.iscoroutinefunction(self.fn): return await one_by_one(self.fn, groups)
     return [await asyncio.gather(*(settled(self.fn(prompt, r)) for r in responses)) for prompt, responses in groups]
 
-# %% ../nbs/07_rewards.ipynb #c92b8e95
+# %% ../nbs/07_rewards.ipynb #8c0225c1
 class Rule(GroupReward):
     "A reward that is computed response by response."
     wait = 0.
@@ -286,14 +286,10 @@ class Rule(GroupReward):
         "The score of one response."
         raise NotImplementedError
 
-    def valid(self, prompt:Prompt, response:str)->'float|Score':
-        "`judge`, for a prompt that is fit for it."
-        self.validate(prompt)
-        return self.judge(prompt, response)
-
     async def score_groups(self, groups:Groups)->list[list]:
         "Judge every response."
-        return await one_by_one(self.valid, groups)
+        for prompt, _ in groups: self.validate(prompt)
+        return await one_by_one(self.judge, groups)
 
 # %% ../nbs/07_rewards.ipynb #be9ec5af
 class Constraints(Rule):

@@ -322,14 +322,14 @@ def follow(sampler, kind:str, value):
     if kind == 'extend': sampler.extend(value)
     elif kind == 'retry': sampler.retry()
 
-# %% ../nbs/10_run.ipynb #b9dcd3f5
+# %% ../nbs/10_run.ipynb #7d04fe9d
 @patch
 def prepare(self:Run):
     "Find out what there is to do."
     known = next((r for r in self.store.runs() if r['name'] == self.name), None)
     if known is None: self.store.create_run(self.name, self.config(), self.prompts)
     else: self.check_same(self.store)
-    self.wanted = self.method.n + self.more + sum(value for kind, value in self.store.events(self.name) if kind == 'extend')
+    self.wanted = self.method.n + self.more + self.store.extended(self.name)
     self.before, self.seconds_before = self.store.counts(self.name), known and known['seconds'] or 0.
 
 # %% ../nbs/10_run.ipynb #78d4f600

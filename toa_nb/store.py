@@ -878,7 +878,7 @@ def notes(self:RunStore,
                       (*self._run(run)[:1], kind))
     return {name: self._read(json.loads, value, 'event', seq) for name, value, seq in rows}
 
-# %% ../nbs/09_store.ipynb #7857146c
+# %% ../nbs/09_store.ipynb #8bad273a
 @patch
 def events(self:RunStore,
     run:str, # Name of the run
@@ -886,6 +886,13 @@ def events(self:RunStore,
     "The events of the run as a whole."
     rows = self._rows('SELECT kind, value, seq FROM event WHERE run = ? AND prompt IS NULL ORDER BY seq', self._run(run)[:1])
     return [(kind, self._read(json.loads, value, 'event', seq)) for kind, value, seq in rows]
+
+@patch
+def extended(self:RunStore,
+    run:str, # Name of the run
+)->int: # Samples per prompt
+    "By how much the run was extended in all."
+    return sum(value for kind, value in self.events(run) if kind == 'extend')
 
 # %% ../nbs/09_store.ipynb #c696f351
 @patch
