@@ -55,7 +55,7 @@ async def main():
         model, = models_from({'models': fleet.models})
         model.max_tokens = TOKENS
         report('All well', fleet, ['healthy'] * 3, *await drive(model, CALLS))
-        watcher = serve.Watcher(fleet.servers, on_change=serve.tell_pool([model])).start(every=.2)
+        watcher = serve.Watcher(fleet.servers, on_change=serve.notify_models([model])).start(every=.2)
         end = threading.Event()
         slow = threading.Thread(target=slow_down, args=(fleet.servers[1], end))
         slow.start()

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from toa_nb import Completion, Prompt, RunStore, Usage, frame
+from toa_nb import Completion, Prompt, RunStore, Usage, to_frame
 from toa_nb.core import Score, Trial
 
 MODELS = ['Llama-3.1-8B-Instruct', 'Qwen2-7B-Instruct', 'Mistral-7B-Instruct-v0.2', 'Yi-1.5-9B-Chat-16K']
@@ -22,19 +22,19 @@ async def fill(path, prompts, samples, seed=0):
     rng = random.Random(seed)
     tasks = [Prompt(f'p{i:04}', f'Question {i}: why is the sky blue?', meta={'category': ['science', 'writing', 'coding'][i % 3]}) for i in range(prompts)]
     with RunStore(path) as store:
-        store.create_run('toa', dict(method='toa', reward='rm', watch=['judge'], models=[dict(name=m) for m in MODELS]), tasks)
+        store.create_run('toa', dict(method='toa', reward='rm', held_out=['gold'], models=[dict(name=m) for m in MODELS]), tasks)
 
         async def search(p):
             for n in range(samples):
                 above = rng.randrange(n) if n > 3 and rng.random() < .8 else None
                 kind, parents = ('fresh', ()) if above is None else ('refine', (above,))
-                store.asked('toa', p.id, Trial(n, rng.choice(MODELS), (), parents, kind, tree_parent=above, seed=n))
-                if rng.random() < .01: await store.finished('toa', p.id, n, error='CallTimeout: no answer within 60 s')
+                store.add_trial('toa', p.id, Trial(n, rng.choice(MODELS), (), parents, kind, tree_parent=above, seed=n))
+                if rng.random() < .01: await store.finish('toa', p.id, n, error='CallTimeout: no answer within 60 s')
                 else:
                     usage = Usage(rng.randrange(50, 500), rng.randrange(50, 900), rng.randrange(50))
-                    scores = [Score('rm', rng.gauss(n / 400, .1), tokens=600), Score('judge', rng.random())]
-                    await store.finished('toa', p.id, n, Completion(' '.join(rng.choices(WORDS, k=160)), usage, latency=2.), scores=scores)
-                store.told('toa', p.id, n)
+                    scores = [Score('rm', rng.gauss(n / 400, .1), tokens=600), Score('gold', rng.random())]
+                    await store.finish('toa', p.id, n, Completion(' '.join(rng.choices(WORDS, k=160)), usage, latency=2.), scores=scores)
+                store.mark_told('toa', p.id, n)
             store.event('toa', p.id, 'done', dict(cost=dict(samples=samples), scored=samples, best=.5))
 
         for start in range(0, prompts, 100): await asyncio.gather(*map(search, tasks[start:start + 100]))
@@ -53,10 +53,10 @@ def measure(path):
     "Open each panel and use it."
     from toa_nb.panels import CurvePanel, SampleBrowser, TreePanel
     print('| | seconds |\n|---|---|')
-    with RunStore(path, 'r') as store: timed('`frame` alone', lambda: frame(store))
+    with RunStore(path, 'r') as store: timed('`frame` alone', lambda: to_frame(store))
     curves = timed('CurvePanel: open', lambda: CurvePanel(path))
     timed('CurvePanel: another statistic', lambda: curves.set(y='top'))
-    timed('CurvePanel: three categories, held-out reward', lambda: curves.set(facets=True, judge='judge'))
+    timed('CurvePanel: three categories, held-out reward', lambda: curves.set(facets=True, held_out='gold'))
     tree = timed('TreePanel: open', lambda: TreePanel(path))
     timed('TreePanel: next prompt', lambda: tree.next_prompt(1))
     timed('TreePanel: another node', lambda: tree.select(5))

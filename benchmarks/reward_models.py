@@ -82,7 +82,7 @@ def main():
         return out
 
     head = LinearHead(model.score.weight.detach().float())
-    def ours(pairs): return [s.value for s in TextScorer(model.model, ChatTemplate(tok), head).judge(pairs)]
+    def ours(pairs): return [s.value for s in TextScorer(model.model, ChatTemplate(tok), head).score_pairs(pairs)]
 
     ways = {'one at a time': lambda pairs: batches(pairs, 1), 'batches of 8': lambda pairs: batches(pairs, 8), 'toa_nb': ours}
     for way in ways.values(): way(pairs[:2])

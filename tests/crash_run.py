@@ -7,18 +7,18 @@ import sys
 from pathlib import Path
 
 from toa_nb.core import Prompt, ToaError
-from toa_nb.models import ChatModel, Endpoint, Link
+from toa_nb.models import ChatModel, Endpoint, Connection
 from toa_nb.rewards import Rule
 from toa_nb.run import Run
 from toa_nb.tree import TOA
 
-Link(Endpoint('http://127.0.0.1/v1'))  # imports all that a first call needs, once for all lives
+Connection(Endpoint('http://127.0.0.1/v1'))  # imports all that a first call needs, once for all lives
 
 
 class Letters(Rule):
     "A deterministic reward: how many different letters a text has, and a little for its length."
     name, version = 'letters', '1'
-    def judge(self, prompt, response): return len(set(response)) + len(response)/1000
+    def score_one(self, prompt, response): return len(set(response)) + len(response)/1000
 
 
 def run(url, store, prompts=4, n=30, parallel=1):

@@ -22,11 +22,11 @@ def test_curves(lab):
     stored(lab, 'curves.db')
     lab.notebook('from toa_nb.panels import CurvePanel', "CurvePanel('curves.db', x='tokens')")
     picture = lab.page.locator('.toa-CurvePanel .toa-picture')
-    lab.see('.toa-CurvePanel .toa-code', "curve(df, x='tokens', y='best')")
+    lab.see('.toa-CurvePanel .toa-code', "reward_curve(df, x='tokens', y='best')")
     before = picture.get_attribute('src')
     lab.page.get_by_label('upwards').select_option('mean of all so far')
     lab.page.get_by_label('log scale').check()
-    lab.see('.toa-CurvePanel .toa-code', "curve(df, x='tokens', y='mean'), log=True)")
+    lab.see('.toa-CurvePanel .toa-code', "reward_curve(df, x='tokens', y='mean'), log=True)")
     lab.until(f'() => document.querySelector(".toa-CurvePanel .toa-picture").src !== {json.dumps(before)}', 'the picture does not change')
     assert picture.evaluate('e => e.naturalWidth') > 400
     for name in 'curve.svg', 'curve.csv':
@@ -35,7 +35,7 @@ def test_curves(lab):
         lab.see('.toa-CurvePanel .toa-say', f'Written: {name}')
     assert '<svg' in (lab.notebooks/'curve.svg').read_text() and 'mean,low,high' in (lab.notebooks/'curve.csv').read_text()
     lab.restart()
-    lab.see('.toa-CurvePanel .toa-code', "curve(df, x='tokens', y='best')")
+    lab.see('.toa-CurvePanel .toa-code', "reward_curve(df, x='tokens', y='best')")
     lab.until('() => document.querySelector(".toa-CurvePanel .toa-picture")?.naturalWidth > 400', 'the curve is not drawn again')
 
 

@@ -19,7 +19,7 @@ from toa_nb.cli import main, run_from
 from toa_nb.core import InputError, Prompt
 from toa_nb.models import FakeModel
 from toa_nb.rewards import FunctionReward, HttpReward
-from toa_nb.run import Run, stored_run
+from toa_nb.run import Run
 from toa_nb.samplers import BestOfN
 from toa_nb.store import RunStore
 
@@ -43,7 +43,7 @@ def here(tmp_path, monkeypatch):
 
 
 def configure(url, more='', models='ab', n=6, name='run.toml', above=''):
-    tables = '\n'.join(f'[[models]]\nname = "{m}"\nendpoints = ["{url}"]\nretries = 0\ncard = "smollm2-135m-instruct"' for m in models)
+    tables = '\n'.join(f'[[models]]\nname = "{m}"\nendpoints = ["{url}"]\nretries = 0\nspec = "smollm2-135m-instruct"' for m in models)
     top = f'prompts = "prompts.jsonl"\nreward = "constraints"\nstore = "runs.db"\nmethod = {{name = "toa", n = {n}}}'
     Path(name).write_text('\n'.join([above, top, tables, more]))
 
@@ -100,7 +100,7 @@ def test_the_store_alone_is_enough_to_go_on(here, url, capsys):
     for name in ('run.toml', 'prompts.jsonl'): Path(name).unlink()
     code, result, _ = toa(capsys, 'resume', 'runs.db', 'toa', '--quiet', '--json')
     assert (code, result['stopped_by'], result['resumed']) == (3, 'samples', 10)  # the budget is still what it was
-    run = stored_run('runs.db', budget=None)
+    run = Run.from_store('runs.db', budget=None)
     asyncio.run(run.finish())
     assert (run.progress.state, run.progress.samples) == ('finished', 24)
 
@@ -251,10 +251,10 @@ def test_a_run_made_in_python_goes_on_in_python(here, capsys):
     code, _, err = toa(capsys, 'resume', 'runs.db')
     assert code == 2 and err.startswith("runs.db (run 'best_of_n'): models: the store does not know how to reach the model 'a'. It was made in Python")
     assert len(err.splitlines()) == 1
-    again = stored_run('runs.db', models=[FakeModel('a')], rewards=[reward]).extend(1)
+    again = Run.from_store('runs.db', models=[FakeModel('a')], rewards=[reward]).extend(1)
     asyncio.run(again.finish())
     assert (again.progress.resumed, again.progress.samples) == (8, 12)
-    with pytest.raises(InputError, match="there is no run 'x'"): stored_run('runs.db', 'x')
+    with pytest.raises(InputError, match="there is no run 'x'"): Run.from_store('runs.db', 'x')
 
 
 def test_prompts_check(here, capsys):
@@ -374,13 +374,13 @@ def test_a_reward_model_in_a_folder_is_served(reward_server, tmp_path):
     pytest.importorskip('torch')
     from rm_oracles import build
 
-    from toa_nb.reward_models import reward_model
+    from toa_nb.reward_models import load_reward_model
     build('linear', tmp_path/'tiny')
     prompt, answers = Prompt('sky', 'Why is the sky blue?'), ['Air scatters blue light.', 'x']
     served = reward_server(tmp_path/'tiny', '--device', 'cpu', '--dtype', 'float32')
-    here = reward_model(str(tmp_path/'tiny'), device='cpu')
+    here = load_reward_model(str(tmp_path/'tiny'), device='cpu')
     assert (served['reward'], served['version']) == (here.name, here.version)
-    assert scored(served['url'], prompt, answers) == pytest.approx([s.value for s in here.judge([(prompt, a) for a in answers])], abs=1e-4)
+    assert scored(served['url'], prompt, answers) == pytest.approx([s.value for s in here.score_pairs([(prompt, a) for a in answers])], abs=1e-4)
 
 
 def test_what_can_not_be_served_is_said_in_a_line(here, capsys, url):

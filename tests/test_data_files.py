@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from toa_nb.core import Prompt
-from toa_nb.rewards import Constraints, check, describe, parse_constraint
+from toa_nb.rewards import Constraints, obeys_constraint, constraint_text, parse_constraint
 
 DATA = Path(__file__).parents[1] / 'data'
 NUMBERS = dict(enumerate('zero one two three four five six seven eight nine ten'.split()))
@@ -55,13 +55,13 @@ def satisfy(constraints):
         text = ('<<So>>\n' if 'title' in of else '') + gap.join(parts) + ('\nP.S. so' if 'postscript' in of else '')
         text = text.lower() if 'lower' in of else text.upper() if 'upper' in of else text
         text = f'"{text}"' if 'quoted' in of else text
-        if all(check(c, text) for c in constraints): return text
+        if all(obeys_constraint(c, text) for c in constraints): return text
 
 
 @by_id
 def test_constraints_can_be_obeyed_together(record):
     answer = satisfy(record['constraints'])
-    assert answer is not None and all(check(c, answer) for c in record['constraints'])
+    assert answer is not None and all(obeys_constraint(c, answer) for c in record['constraints'])
     assert len(answer.split()) < 80
 
 
@@ -81,23 +81,23 @@ STATED = dict(
 @by_id
 def test_every_constraint_is_stated_in_the_instruction(record):
     text, constraints = record['instruction'], record['constraints']
-    assert 3 <= len(constraints) <= 4 and len({describe(c) for c in constraints}) == len(constraints)
+    assert 3 <= len(constraints) <= 4 and len({constraint_text(c) for c in constraints}) == len(constraints)
     for c in constraints:
         kind, params = c['kind'], parse_constraint(c)[1]
         hints = STATED[kind] if isinstance(STATED[kind], tuple) else (STATED[kind],)
-        assert any(h in text for h in hints), describe(c)
+        assert any(h in text for h in hints), constraint_text(c)
         values = [v for p in params.values() for v in (p if isinstance(p, list) else [p]) if v not in ('exactly', 'at least', 'at most')]
         for value in values:
-            if value == 0: assert re.search(r'\bno\b', text), describe(c)
-            else: assert re.search(rf'(?<!\w){re.escape(str(value))}(?!\w)|\b{NUMBERS.get(value, "-")}\b', text), describe(c)
+            if value == 0: assert re.search(r'\bno\b', text), constraint_text(c)
+            else: assert re.search(rf'(?<!\w){re.escape(str(value))}(?!\w)|\b{NUMBERS.get(value, "-")}\b', text), constraint_text(c)
         if params.get('count'):
             says = {'exactly': 'exactly', 'at least': 'at least|At least', 'at most': 'at most|no more than|within'}[params['relation']]
-            assert any(s in text for s in says.split('|')), describe(c)
+            assert any(s in text for s in says.split('|')), constraint_text(c)
 
 
 @by_id
 def test_no_instruction_obeys_its_own_constraints(record):
-    assert not all(check(c, record['instruction']) for c in record['constraints'])
+    assert not all(obeys_constraint(c, record['instruction']) for c in record['constraints'])
 
 
 def test_the_constraints_are_varied():

@@ -8,12 +8,12 @@ from collections import Counter
 
 import pytest
 
-from toa_nb.analysis import frame
-from toa_nb.compute import Budget, card
+from toa_nb.analysis import to_frame
+from toa_nb.compute import Budget, get_spec
 from toa_nb.core import ConnectionFailed, InputError, Prompt, ReplayError, ServerFailed
 from toa_nb.models import ChatModel, FakeModel
 from toa_nb.rewards import HttpReward, Regex, RewardQueue, RewardUnreachable, Rule
-from toa_nb.run import Run, stored_run
+from toa_nb.run import Run
 from toa_nb.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
 from toa_nb.store import RunStore
 from toa_nb.tree import TOA
@@ -22,7 +22,7 @@ from toa_nb.tree import TOA
 class Letters(Rule):
     "A deterministic reward."
     name, version = 'letters', ''
-    def judge(self, prompt, response): return len(set(response))/10
+    def score_one(self, prompt, response): return len(set(response))/10
 
 
 def tasks(n): return [Prompt(f'p{i}', f'Write about the number {i}.') for i in range(n)]
@@ -112,9 +112,9 @@ def test_long_prompts_do_not_delay_the_rest(tmp_path):
             self.latency = .2 if 'number 0.' in messages[-1].content else .005
             return await super().generate(messages, seed=seed)
     class Timed(Letters):
-        def judge(self, prompt, response):
+        def score_one(self, prompt, response):
             ends[prompt.id] = time.monotonic()
-            return super().judge(prompt, response)
+            return super().score_one(prompt, response)
     async def go():
         with RunStore(tmp_path/'runs.db', synchronous='NORMAL') as store:
             await Run(tasks(20), TOA(n=16), [Long('a', capacity=4)], RewardQueue(Timed(), wait=0), store=store, name='r')
@@ -127,34 +127,34 @@ def test_long_prompts_do_not_delay_the_rest(tmp_path):
 
 # Budgets
 
-def words(k): return FakeModel('a', lambda messages, seed: ' '.join(['word']*k), latency=.001, card=card('Qwen2-7B-Instruct'), capacity=4)
+def words(k): return FakeModel('a', lambda messages, seed: ' '.join(['word']*k), latency=.001, spec=get_spec('Qwen2-7B-Instruct'), capacity=4)
 
 
-@pytest.mark.parametrize('limit, value', [('samples', 5), ('tokens', 100), ('flops', 1.5e12), ('seconds', .004), ('money', 40e-6)])
+@pytest.mark.parametrize('limit, value', [('samples', 5), ('tokens', 100), ('flops', 1.5e12), ('seconds', .004), ('cost', 40e-6)])
 @pytest.mark.parametrize('method', [BestOfN(n=40), TOA(n=40)])
 def test_limits_per_prompt(limit, value, method, tmp_path):
     "A prompt ends at its limit, overshot by no more than the trials that were out; the run goes on to the last prompt."
     model = words(10)
-    model.card = dataclasses.replace(model.card, price_in=0., price_out=1.)
+    model.spec = dataclasses.replace(model.spec, price_in=0., price_out=1.)
     run, samples = done(tmp_path, method, [model], prompts=3, budget=Budget(**{limit: value}))
     by_prompt = Counter(s.prompt_id for s in samples)
     assert run.progress.state == 'finished' and run.progress.done == 3 and len(by_prompt) == 3
     assert all(n < 40 for n in by_prompt.values())
     assert run.progress.target == (15 if limit == 'samples' else 120)
     if limit == 'samples': assert set(by_prompt.values()) == {5} and run.progress.projected().samples == 15
-    if limit == 'money': assert all(4 <= n <= 4 + 3 for n in by_prompt.values())
+    if limit == 'cost': assert all(4 <= n <= 4 + 3 for n in by_prompt.values())
     if limit == 'tokens': assert all(sum(s.completion.usage.total for s in samples if s.prompt_id == p) >= 100 for p in by_prompt)
 
 
-@pytest.mark.parametrize('limit, value', [('samples', 30), ('tokens', 600), ('flops', 9e12), ('seconds', .02), ('money', 300e-6)])
+@pytest.mark.parametrize('limit, value', [('samples', 30), ('tokens', 600), ('flops', 9e12), ('seconds', .02), ('cost', 300e-6)])
 def test_limits_per_run(limit, value, tmp_path):
     "The run stops at the first limit to be reached, says which, and overshoots by no more than what was in flight."
     model = words(10)
-    model.card = dataclasses.replace(model.card, price_in=0., price_out=1.)
+    model.spec = dataclasses.replace(model.spec, price_in=0., price_out=1.)
     run, samples = done(tmp_path, BestOfN(n=40), [model], prompts=50, budget=Budget(per_run=Budget(**{limit: value})))
     p = run.progress
     assert (p.state, p.stopped_by) == ('stopped', limit) and 0 < p.samples < 400 and f'({limit})' in run.report()
-    spent = dict(samples=p.samples, tokens=p.cost.tokens, flops=p.cost.flops, money=p.cost.money, seconds=p.seconds)[limit]
+    spent = dict(samples=p.samples, tokens=p.spent.tokens, flops=p.spent.flops, cost=p.spent.cost, seconds=p.seconds)[limit]
     assert spent >= value
     if limit == 'samples': assert spent == value
     if limit != 'seconds': assert spent <= value + 4*spent/p.samples
@@ -162,7 +162,7 @@ def test_limits_per_run(limit, value, tmp_path):
 
 def test_a_limit_on_what_is_unknown_is_refused_before_a_call(tmp_path):
     model = FakeModel('a')
-    with pytest.raises(Exception, match='Give every model a card'): done(tmp_path, BestOfN(n=4), [model], budget=Budget(flops=1e12))
+    with pytest.raises(Exception, match='Give every model a spec'): done(tmp_path, BestOfN(n=4), [model], budget=Budget(flops=1e12))
     assert model.calls == 0
 
 
@@ -176,7 +176,7 @@ def test_parked_trials_of_a_prompt_without_budget_are_not_called(tmp_path):
 def test_a_budget_that_is_raised_lets_a_run_go_on(tmp_path):
     for tokens, state in ((100, 'stopped'), (200, 'stopped'), (10**6, 'finished')):
         run, samples = done(tmp_path, BestOfN(n=8), [words(3)], prompts=6, budget=Budget(per_run=Budget(tokens=tokens)))
-        assert run.progress.state == state and run.progress.cost.tokens >= min(tokens, 384)
+        assert run.progress.state == state and run.progress.spent.tokens >= min(tokens, 384)
     assert len(samples) == 48 and run.progress.session.samples < 48
 
 
@@ -184,7 +184,7 @@ def test_projected_totals_agree_with_the_end(tmp_path):
     run, _ = done(tmp_path, BestOfN(n=8), [words(3)], budget=Budget(per_run=Budget(samples=12)))
     half = run.progress.projected()
     run, _ = done(tmp_path, BestOfN(n=8), [words(3)])
-    assert (half.samples, half.tokens, half.flops) == (48, run.progress.cost.tokens, pytest.approx(run.progress.cost.flops))
+    assert (half.samples, half.tokens, half.flops) == (48, run.progress.spent.tokens, pytest.approx(run.progress.spent.flops))
 
 
 def test_the_seconds_of_a_prompt_add_up_over_sessions(tmp_path):
@@ -192,30 +192,30 @@ def test_the_seconds_of_a_prompt_add_up_over_sessions(tmp_path):
     first, samples = done(tmp_path, BestOfN(n=200), [words(3)], prompts=3, budget=Budget(seconds=.01))
     again, same = done(tmp_path, BestOfN(n=200), [words(3)], prompts=3, budget=Budget(seconds=.01))
     assert samples == same and again.models['a'].calls == 0 and (again.progress.done, again.progress.state) == (3, 'finished')
-    assert again.progress.cost.tokens == first.progress.cost.tokens and again.progress.best == first.progress.best
-    with RunStore(tmp_path/'runs.db', 'r') as store: spent = store.notes('r', 'done')
+    assert again.progress.spent.tokens == first.progress.spent.tokens and again.progress.best == first.progress.best
+    with RunStore(tmp_path/'runs.db', 'r') as store: spent = store.last_events('r', 'done')
     more, samples = done(tmp_path, BestOfN(n=200), [words(3)], prompts=3, budget=Budget(seconds=3600))
-    with RunStore(tmp_path/'runs.db', 'r') as store: assert all(note['seconds'] > spent[p]['seconds'] >= .01 for p, note in store.notes('r', 'done').items())
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert all(note['seconds'] > spent[p]['seconds'] >= .01 for p, note in store.last_events('r', 'done').items())
     assert len(samples) == 600 > len(same) and more.progress.done == 3
 
 
 def test_the_projection_ends_where_the_budgets_of_the_prompts_do(tmp_path):
-    "Half of a run shows tokens, FLOPs and money of the whole of it, in its report too."
+    "Half of a run shows tokens, FLOPs and cost of the whole of it, in its report too."
     model = words(10)
-    model.card = dataclasses.replace(model.card, price_out=1.)
+    model.spec = dataclasses.replace(model.spec, price_out=1.)
     run, samples = done(tmp_path, BestOfN(n=40), [model], budget=Budget(tokens=150, per_run=Budget(samples=30)))
     each = samples[0].completion.usage.total
     p, whole = run.progress, run.progress.projected()
     assert (p.samples, p.target, whole.tokens) == (30, 240, 6*150) and whole.samples == round(900/each)
-    assert whole.flops == pytest.approx(p.cost.flops*30/p.samples*900/(30*each)) and whole.money == pytest.approx(p.cost.money*900/(30*each))
-    assert f'in all about 900 tokens, {whole.flops:.3g} FLOPs, 0 FLOPs of rewards, {whole.money:.4g} of money' in run.report()
+    assert whole.flops == pytest.approx(p.spent.flops*30/p.samples*900/(30*each)) and whole.cost == pytest.approx(p.spent.cost*900/(30*each))
+    assert f'in all about 900 tokens, {whole.flops:.3g} FLOPs, 0 FLOPs of rewards, cost {whole.cost:.4g}' in run.report()
 
 
 # Resuming
 
 async def cut_off(tmp, method, samples, prompts=6, **settings):
     "A run that is stopped the hard way after some samples."
-    models = [FakeModel(name, latency=.001, capacity=2, card=card('Qwen2-7B-Instruct')) for name in 'ab']
+    models = [FakeModel(name, latency=.001, capacity=2, spec=get_spec('Qwen2-7B-Instruct')) for name in 'ab']
     run = Run(tasks(prompts), method, models, Letters(), store=tmp/'runs.db', name='r', **settings).start()
     while run.progress.samples < samples and not run.task.done(): await asyncio.sleep(0)
     run.cancel(), run.cancel()
@@ -229,19 +229,19 @@ def test_the_books_are_complete_before_a_call_is_paid_for(at, tmp_path):
     idle = asyncio.run(cut_off(tmp_path, TOA(n=10), 0)).progress
     with RunStore(tmp_path/'runs.db', 'r') as store:
         told = [entry[2] for p in tasks(6) for entry in store.journal('r', p.id) if entry[0] == 'tell']
-        assert idle.cost.tokens == sum(s.completion.usage.total for s in store.samples('r')) and idle.session.calls == 0
+        assert idle.spent.tokens == sum(s.completion.usage.total for s in store.samples('r')) and idle.session.calls == 0
     assert idle.samples == idle.resumed == idle.scored == len(told) >= at
     assert idle.best == {p: max(s.value('letters') for s in told if s.prompt_id == p) for p in {s.prompt_id for s in told}}
     end = asyncio.run(cut_off(tmp_path, TOA(n=10), 99)).progress
-    with RunStore(tmp_path/'runs.db', 'r') as store: assert end.cost.tokens == sum(s.completion.usage.total for s in store.samples('r'))
-    assert (end.state, end.samples, end.cost.samples, end.done) == ('finished', 60, 60, 6)
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert end.spent.tokens == sum(s.completion.usage.total for s in store.samples('r'))
+    assert (end.state, end.samples, end.spent.samples, end.done) == ('finished', 60, 60, 6)
 
 
 def test_an_extended_run_that_is_cut_off_keeps_its_books(tmp_path):
     "Some prompts have gone on after their notes, some have not; each is counted once."
     asyncio.run(cut_off(tmp_path, TOA(n=4), 24))
     async def extended():
-        run = Run(tasks(6), TOA(n=4), [FakeModel(name, latency=.001, capacity=1, card=card('Qwen2-7B-Instruct')) for name in 'ab'], Letters(),
+        run = Run(tasks(6), TOA(n=4), [FakeModel(name, latency=.001, capacity=1, spec=get_spec('Qwen2-7B-Instruct')) for name in 'ab'], Letters(),
                   store=tmp_path/'runs.db', name='r').extend(3).start()
         while run.progress.samples < 27: await asyncio.sleep(0)
         run.cancel(), run.cancel()
@@ -249,8 +249,8 @@ def test_an_extended_run_that_is_cut_off_keeps_its_books(tmp_path):
     half = asyncio.run(extended()).progress
     idle, end = (asyncio.run(cut_off(tmp_path, TOA(n=4), n)).progress for n in (0, 99))
     assert half.samples <= idle.samples < 42 and (idle.session.calls, idle.target) == (0, 42)
-    with RunStore(tmp_path/'runs.db', 'r') as store: assert end.cost.tokens == sum(s.completion.usage.total for s in store.samples('r'))
-    assert (end.samples, end.cost.samples, end.done) == (42, 42, 6)
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert end.spent.tokens == sum(s.completion.usage.total for s in store.samples('r'))
+    assert (end.samples, end.spent.samples, end.done) == (42, 42, 6)
 
 
 @pytest.mark.parametrize('limit, value', [('samples', 30), ('tokens', 900)])
@@ -294,7 +294,7 @@ def test_a_run_goes_on_as_the_same_experiment_or_not_at_all(change, says, tmp_pa
 def test_a_run_is_taken_up_with_the_budget_and_the_servers_of_its_last_session(tmp_path):
     limits = [Budget(per_run=Budget(tokens=tokens)) for tokens in (100, 200)]
     for budget in limits: done(tmp_path, BestOfN(n=40), [words(3)], budget=budget)
-    again = stored_run(tmp_path/'runs.db', models=[words(3)], rewards=[Letters()])
+    again = Run.from_store(tmp_path/'runs.db', models=[words(3)], rewards=[Letters()])
     assert again.budget == limits[1] and again.wait(show=False).progress.session.calls == 0
     with RunStore(tmp_path/'runs.db', 'r') as store: assert [kind for kind, _ in store.events('r')].count('config') == 1
 
@@ -312,16 +312,16 @@ def test_notes_of_earlier_versions_are_read(tmp_path):
 @pytest.mark.parametrize('method', [TOA(n=6), TOA.published(n=6), PRS(n=6), MoA(n=6), SequentialRefine(n=6), ParallelEnsemble(n=6)])
 def test_extending_a_finished_run_pays_for_the_new_samples_only(method, tmp_path):
     async def go():
-        models = [FakeModel(name, card=card('Qwen2-7B-Instruct')) for name in 'ab']
+        models = [FakeModel(name, spec=get_spec('Qwen2-7B-Instruct')) for name in 'ab']
         run = await Run(tasks(4), method, models, Letters(), store=tmp_path/'runs.db', name='r')
-        first = run.progress.cost
+        first = run.progress.spent
         await run.extend(3)
         await run.extend(2)
         calls = sum(m.calls for m in models)
         again = await Run(tasks(4), method, models, Letters(), store=tmp_path/'runs.db', name='r')
         assert calls == sum(m.calls for m in models) == 4*11
         assert again.progress.samples == again.progress.resumed == 44 and again.progress.state == 'finished'
-        assert first.samples == 24 and again.progress.cost.tokens == run.progress.cost.tokens and again.progress.best == run.progress.best
+        assert first.samples == 24 and again.progress.spent.tokens == run.progress.spent.tokens and again.progress.best == run.progress.best
     asyncio.run(go())
 
 
@@ -356,12 +356,12 @@ def test_a_failure_counts_every_call_that_it_cost(tmp_path):
     def fail(number): return ServerFailed('HTTP 500', attempts=5) if number == 1 else None
     def run(): return Run(tasks(1), BestOfN(n=3), [FakeModel('a', fail=fail)], Letters(), store=tmp_path/'runs.db', name='r')
     first = run().wait(show=False)
-    assert (first.progress.samples, first.progress.cost.calls) == (3, 8)
+    assert (first.progress.samples, first.progress.spent.calls) == (3, 8)
     again = run().wait(show=False)
-    assert (again.progress.cost.calls, again.progress.session.calls) == (8, 0)
+    assert (again.progress.spent.calls, again.progress.session.calls) == (8, 0)
     with RunStore(tmp_path/'runs.db', 'r') as store:
         assert sorted(s.attempts for s in store.samples('r')) == [1, 1, 1, 5]
-        assert frame(store)['calls'].sum() == 8
+        assert to_frame(store)['calls'].sum() == 8
 
 
 def test_cancelling_twice_at_once_puts_the_store_away(tmp_path):

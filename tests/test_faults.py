@@ -33,7 +33,7 @@ FAULTS = PASSING | LASTING
 class Letters(Rule):
     "A deterministic reward."
     name, version = 'letters', '1'
-    def judge(self, prompt, response): return len(set(response))/10
+    def score_one(self, prompt, response): return len(set(response))/10
 
 
 def tasks(n): return [Prompt(f'p{i}', f'Write about the number {i}.') for i in range(n)]
@@ -41,9 +41,9 @@ def tasks(n): return [Prompt(f'p{i}', f'Write about the number {i}.') for i in r
 
 def chat_model(name, url):
     "A model with the patience of a test."
-    m = ChatModel(name, url, timeout=.3, retries=2, patience=.1)
+    m = ChatModel(name, url, timeout=.3, retries=2, outage_timeout=.1)
     m.sleep = lambda seconds: asyncio.sleep(seconds/100)
-    for lane in m.ready().lanes: lane.breaker.pause, lane.breaker.longest = .02, .1
+    for lane in m.ready().lanes: lane.breaker.pause, lane.breaker.max_pause = .02, .1
     return m
 
 
@@ -77,7 +77,7 @@ def test_a_fault_in_a_tenth_of_the_calls_costs_no_sample(kind, tmp_path):
     run, samples = asyncio.run(driven(tmp_path, [fault], ParallelEnsemble(n=16)))
     assert run.progress.state == 'finished' and len(good(samples)) == run.progress.samples == 6*16
     if kind in LASTING: assert run.progress.failures and all(k == FAULTS[kind][0] for _, k in run.progress.failures)
-    else: assert run.progress.cost.calls > 6*16, 'attempts that failed are counted'
+    else: assert run.progress.spent.calls > 6*16, 'attempts that failed are counted'
 
 
 @pytest.mark.parametrize('kind', FAULTS)
@@ -218,7 +218,7 @@ def test_a_failure_of_the_reward_that_passes_costs_nothing(tmp_path):
 def test_a_reward_that_fails_always_lets_every_method_end(tmp_path):
     class Broken(Rule):
         name, version = 'broken', ''
-        def judge(self, prompt, response): raise OSError('no such weights')
+        def score_one(self, prompt, response): raise OSError('no such weights')
     for i, method in enumerate([BestOfN(n=6), TOA(n=6), TOA.published(n=6)]):
         (tmp_path/str(i)).mkdir()
         run, samples = rewarded(Broken(), tmp_path/str(i), method)
@@ -242,7 +242,7 @@ class Server(Rule):
 @pytest.mark.parametrize('method', [ParallelEnsemble(n=30), TOA(n=30)])
 def test_a_guide_that_dies_ends_the_run_and_no_answer_is_lost(how, method, tmp_path):
     "The run fails and says which reward, how often and why; when the reward is back, what was paid for is scored and the rest is asked for."
-    dead = RewardQueue(Server(20, how), max_batch=1, timeout=.01, retries=0, wait=0, patience=3)
+    dead = RewardQueue(Server(20, how), max_batch=1, timeout=.01, retries=0, wait=0, max_lost=3)
     def run(reward, models): return Run(tasks(3), method, models, reward, store=tmp_path/'runs.db', name='r')
     first = run(dead, models := [FakeModel(name, latency=.002, capacity=2) for name in 'ab'])
     with pytest.raises(RewardOut, match=r'letters is out: \d+ responses in a row got no answer, the last one because of Reward(Timeout|Unreachable): no'):
@@ -256,9 +256,9 @@ def test_a_guide_that_dies_ends_the_run_and_no_answer_is_lost(how, method, tmp_p
 
 
 def test_a_watching_reward_that_is_out_does_not_stop_a_run(tmp_path):
-    watch = RewardQueue(Server(5, 'gone'), retries=0, wait=0, patience=2)
+    watch = RewardQueue(Server(5, 'gone'), retries=0, wait=0, max_lost=2)
     watch.reward.name = watch.name = 'watch'
-    run = Run(tasks(3), TOA(n=6), fake_models(), Letters(), store=tmp_path/'runs.db', watch=[watch]).wait(show=False)
+    run = Run(tasks(3), TOA(n=6), fake_models(), Letters(), store=tmp_path/'runs.db', held_out=[watch]).wait(show=False)
     assert run.ok and (run.progress.samples, run.progress.scored) == (18, 18) and ' x RewardUnreachable: no connection' in run.report()
     assert 'watch is out (RewardOut: watch is out: ' in run.line()
 
@@ -268,7 +268,7 @@ def test_a_watching_reward_may_fail_while_the_guiding_one_works(tmp_path):
     assert (run.progress.samples, run.progress.scored) == (18, 18) and ('bad', 'ScoreNotFinite') in run.progress.failures
 
 
-async def watched(tmp): return await Run(tasks(3), TOA(n=6), fake_models(), Letters(), store=tmp/'runs.db', watch=[Bad('nan')])
+async def watched(tmp): return await Run(tasks(3), TOA(n=6), fake_models(), Letters(), store=tmp/'runs.db', held_out=[Bad('nan')])
 
 
 def test_unknown_rewards_and_prompts_that_a_reward_can_not_judge_are_refused_at_start(tmp_path):
@@ -281,7 +281,7 @@ def test_unknown_rewards_and_prompts_that_a_reward_can_not_judge_are_refused_at_
 def test_details_and_versions_of_scores_are_stored(tmp_path):
     class Detailed(Rule):
         name, version = 'detailed', '7'
-        def judge(self, prompt, response): return Score('detailed', 1., tokens=3, details={'length': len(response)})
+        def score_one(self, prompt, response): return Score('detailed', 1., tokens=3, details={'length': len(response)})
     run, samples = rewarded(Detailed(), tmp_path)
-    assert run.progress.cost.reward_tokens == 54
+    assert run.progress.spent.reward_tokens == 54
     assert {(s.scores[0].version, s.scores[0].details['length']) for s in samples} == {('7', len(s.completion.text)) for s in samples}

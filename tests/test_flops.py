@@ -5,7 +5,7 @@ torch = pytest.importorskip('torch')
 tf = pytest.importorskip('transformers')
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from toa_nb.compute import call_flops, card_from_config, reward_flops  # noqa: E402
+from toa_nb.compute import call_flops, spec_from_config, reward_flops  # noqa: E402
 
 SHAPE = dict(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96, vocab_size=128,
     bos_token_id=1, eos_token_id=2, pad_token_id=0)
@@ -29,12 +29,12 @@ MODELS = {
 
 
 def build(name):
-    "A tiny model with eager attention, and the card of its configuration."
+    "A tiny model with eager attention, and the spec of its configuration."
     kind, shape = MODELS[name]
     config = getattr(tf, kind)(**shape)
     if 'num_experts_per_tok' in shape: config._experts_implementation = 'eager'
     torch.manual_seed(0)
-    return tf.AutoModelForCausalLM.from_config(config, attn_implementation='eager').eval(), card_from_config(config.to_dict(), name)
+    return tf.AutoModelForCausalLM.from_config(config, attn_implementation='eager').eval(), spec_from_config(config.to_dict(), name)
 
 
 def count(model, ids, cache=None):
@@ -43,16 +43,16 @@ def count(model, ids, cache=None):
     return counter.get_total_flops(), out.past_key_values
 
 
-def masked(card, start, end):
+def masked(spec, start, end):
     "FLOPs of the pairs that an eager kernel computes and then masks, counted pair by pair: keys after the query, or before its window."
     def pairs(window): return sum(j > i or i - j >= window for i in range(start, end) for j in range(end))
-    full, local = pairs(end), pairs(card.window or end)
-    return 4 * card.heads * card.head_dim * ((card.layers - card.window_layers) * full + card.window_layers * local)
+    full, local = pairs(end), pairs(spec.window or end)
+    return 4 * spec.heads * spec.head_dim * ((spec.layers - spec.window_layers) * full + spec.window_layers * local)
 
 
 @pytest.mark.parametrize('name', MODELS)
 def test_prefill_and_decode_are_exact(name):
-    model, card = build(name)
+    model, spec = build(name)
     p, q = 24, 4
     ids = torch.randint(0, 128, (1, p + q))
     prefill, cache = count(model, ids[:, :p])
@@ -60,35 +60,35 @@ def test_prefill_and_decode_are_exact(name):
     for i in range(q - 1):
         step, cache = count(model, ids[:, p + i:p + i + 1], cache)
         decode += step
-    flops = call_flops(card, p, q)
-    assert prefill == flops.prefill + masked(card, 0, p)
+    flops = call_flops(spec, p, q)
+    assert prefill == flops.prefill + masked(spec, 0, p)
     assert decode == flops.decode
 
 
 @pytest.mark.parametrize('name', ['llama', 'qwen3-wide-heads', 'phi', 'mixtral'])
 def test_a_cached_prefix_is_exact(name):
-    model, card = build(name)
+    model, spec = build(name)
     ids = torch.randint(0, 128, (1, 24))
     _, cache = count(model, ids[:, :16])
     prefill, _ = count(model, ids[:, 16:], cache)
-    assert prefill == call_flops(card, 24, 1, cached_tokens=16).prefill + masked(card, 16, 24)
+    assert prefill == call_flops(spec, 24, 1, cached_tokens=16).prefill + masked(spec, 16, 24)
 
 
 @pytest.mark.parametrize('name', MODELS)
 def test_parameters_are_those_of_the_weight_matrices(name):
-    model, card = build(name)
+    model, spec = build(name)
     positions = {id(m.weight) for n, m in model.named_modules() if n.endswith('wpe')}
-    assert card.params == sum(w.numel() for w in model.parameters() if w.dim() > 1 and id(w) not in positions)
+    assert spec.params == sum(w.numel() for w in model.parameters() if w.dim() > 1 and id(w) not in positions)
 
 
 def test_a_reward_model_has_no_head():
     config = tf.LlamaConfig(**SHAPE, num_labels=1, architectures=['LlamaForSequenceClassification'])
-    card = card_from_config(config.to_dict(), 'reward')
+    spec = spec_from_config(config.to_dict(), 'reward')
     model = tf.LlamaModel._from_config(config, attn_implementation='eager').eval()
     ids = torch.randint(0, 128, (1, 24))
     with torch.no_grad(), FlopCounterMode(display=False) as counter: model(ids)
-    assert card.head_rows == 0
-    assert counter.get_total_flops() == reward_flops(card, 24) + masked(card, 0, 24)
+    assert spec.head_rows == 0
+    assert counter.get_total_flops() == reward_flops(spec, 24) + masked(spec, 0, 24)
 
 
 def test_the_numbers_in_the_notebook():
@@ -101,4 +101,4 @@ def test_the_numbers_in_the_notebook():
 @pytest.mark.parametrize('kind', ['DeepseekV3Config', 'BertConfig', 'T5Config', 'MambaConfig', 'Qwen3NextConfig', 'JambaConfig', 'Llama4TextConfig',
     'FalconConfig', 'BartConfig', 'XLMRobertaConfig', 'DbrxConfig', 'ModernBertConfig'])
 def test_other_architectures_are_refused(kind):
-    with pytest.raises(ValueError, match='does not cover|is missing'): card_from_config(getattr(tf, kind)().to_dict())
+    with pytest.raises(ValueError, match='does not cover|is missing'): spec_from_config(getattr(tf, kind)().to_dict())

@@ -7,7 +7,7 @@ import golden_adapter
 import pytest
 
 from toa_nb.core import Outcome, Prompt
-from toa_nb.tree import TOA, squash, tree_text
+from toa_nb.tree import TOA, sigmoid, tree_text
 
 golden = Path(__file__).parent/'golden'
 traces = {p.stem: json.loads(p.read_text()) for p in sorted(golden.glob('*.json'))}
@@ -47,7 +47,7 @@ def test_tree(name):
         assert got == want, f"play {play['play']}"
         raw = reward(play['model'], [p for p in [got['prompt_parent']] if p >= 0])
         assert raw == play['raw']
-        assert squash(raw, s['tau']) == pytest.approx(play['tree'], abs=1e-15)
+        assert sigmoid(raw, s['tau']) == pytest.approx(play['tree'], abs=1e-15)
         search.feedback(raw)
     assert search.sampler.best == (trace['best']['index'], trace['best']['reward'])
     assert tree_text(search.sampler) == trace['tree_info']

@@ -15,7 +15,7 @@ pytest.importorskip('transformers')
 from rm_oracles import build  # noqa: E402
 
 from toa_nb.core import Prompt  # noqa: E402
-from toa_nb.reward_models import reward_model  # noqa: E402
+from toa_nb.reward_models import load_reward_model  # noqa: E402
 
 COMMIT = '0123456789abcdef0123456789abcdef01234567'
 CODE = '''
@@ -81,9 +81,9 @@ def fetched(hub, home, name, revision):
 @pytest.mark.parametrize('revision', ['main', COMMIT])
 def test_weights_come_from_the_hub_with_their_commit(hub, tmp_path, revision):
     name, version, value = fetched(hub, tmp_path, 'lab/tiny', revision)
-    here = reward_model(str(hub.folder), family='linear', device='cpu')
+    here = load_reward_model(str(hub.folder), family='linear', device='cpu')
     assert name == 'tiny' and version.startswith(f'lab/tiny@{COMMIT[:12]} float32')
-    assert value == pytest.approx(here.judge([(Prompt('sky', 'Why is the sky blue?'), 'Air scatters blue light.')])[0].value, abs=1e-5)
+    assert value == pytest.approx(here.score_pairs([(Prompt('sky', 'Why is the sky blue?'), 'Air scatters blue light.')])[0].value, abs=1e-5)
     assert 'model-00001-of-00002.safetensors' in hub.fetched and 'evil.py' not in hub.fetched
 
 

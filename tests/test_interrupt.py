@@ -40,7 +40,7 @@ run = Run([Prompt(str(i), 'Say something.') for i in range(50)], BestOfN(n=4), [
 
 class Length(Rule):
     name, version = 'length', ''
-    def judge(self, prompt, response): return float(len(response))
+    def score_one(self, prompt, response): return float(len(response))
 
 
 def script(latency, grace, store, env=None):

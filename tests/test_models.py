@@ -219,20 +219,20 @@ def test_an_endpoint_comes_back():
             breaker = model.ready().lanes[0].breaker
             breaker.pause = .05
             calls = [asyncio.ensure_future(model.generate(ASK, seed=n)) for n in range(10)]
-            while not breaker.out: await asyncio.sleep(.005)
+            while not breaker.is_open: await asyncio.sleep(.005)
             seen = s.calls
             s.change(faults=[])
             got = await asyncio.gather(*calls)
             await model.close()
             return seen, got, breaker
     seen, got, breaker = asyncio.run(run())
-    assert seen <= 30 and len(got) == 10 and not breaker.out
+    assert seen <= 30 and len(got) == 10 and not breaker.is_open
 
 
 def test_a_model_that_stays_out_fails_fast_and_says_why():
     async def run():
         async with FaultServer(faults=[Fault('error500')]) as s:
-            model = model_for(s.url, retries=3, patience=.15)
+            model = model_for(s.url, retries=3, outage_timeout=.15)
             failures = await asyncio.gather(*(model.generate(ASK, seed=n) for n in range(30)), return_exceptions=True)
             started, before = time.monotonic(), s.calls
             late = await asyncio.gather(*(model.generate(ASK, seed=n) for n in range(50)), return_exceptions=True)
@@ -268,7 +268,7 @@ def test_a_cancelled_probe_lets_the_next_one_through():
         async with FaultServer(faults=[Fault('hang')]) as s:
             model = model_for(s.url)
             breaker = model.ready().lanes[0].breaker
-            breaker.failures = breaker.trip
+            breaker.failures = breaker.threshold
             probe = asyncio.ensure_future(model.generate(ASK, seed=3))
             while not s.calls: await asyncio.sleep(.005)
             assert breaker.probing
@@ -309,7 +309,7 @@ def test_certificates_are_read_only_where_they_are_needed(monkeypatch):
     assert [models.encrypted(url) for url in ('http://a/v1', 'https://a/v1')] == [False, True]
     asked, context = [], models.trusted(False)
     monkeypatch.setattr(models, 'trusted', lambda secure: asked.append(secure) or context)
-    for url in ('http://a/v1', 'https://a/v1'): models.Link(Endpoint(url))
+    for url in ('http://a/v1', 'https://a/v1'): models.Connection(Endpoint(url))
     assert asked == [False, True]
     monkeypatch.setenv('HTTP_PROXY', 'https://proxy:3128')
     assert models.encrypted('http://a/v1')
@@ -356,7 +356,7 @@ def test_one_replica_in_order_is_enough_and_the_other_is_taken_back():
             model = model_for(good.url, bad.url, concurrency=8)
             with pytest.warns(UserWarning, match=f'a: {bad.url}: HTTP 401.* takes it back when it answers'): [c] = await model.check(timeout=2.)
             breaker = model.balancer.lanes[1].breaker
-            assert c.endpoint == good.url and breaker.out
+            assert c.endpoint == good.url and breaker.is_open
             bad.change(faults=[], reset=True)
             breaker.until = 0
             got = await asyncio.gather(*(model.generate(ASK, seed=n) for n in range(40)))
@@ -446,10 +446,10 @@ BAD_FIELDS = [
     ({'endpoints': ['http://a/v1?api_key=x']}, 'credentials or a query'), ({'endpoints': [7]}, 'url: this is not the address'),
     ({'temperature': 'hot'}, 'temperature'), ({'temperature': -1}, 'temperature'), ({'temperature': float('nan')}, 'temperature'), ({'top_p': 2}, 'top_p'),
     ({'max_tokens': 0}, 'max_tokens'), ({'max_tokens': 1.5}, 'max_tokens'), ({'retries': -1}, 'retries'), ({'retries': True}, 'retries'),
-    ({'timeout': 0}, 'timeout'), ({'patience': -1}, 'patience'), ({'concurrency': 0}, 'concurrency'), ({'stop': [1]}, 'stop'), ({'stop': 3}, 'stop'),
+    ({'timeout': 0}, 'timeout'), ({'outage_timeout': -1}, 'outage_timeout'), ({'concurrency': 0}, 'concurrency'), ({'stop': [1]}, 'stop'), ({'stop': 3}, 'stop'),
     ({'system': 3}, 'system'), ({'extra': []}, 'extra'), ({'extra': {'stream': True}}, 'stream'), ({'api_key_env': 'sk-1234'}, 'api_key_env'),
-    ({'api_key': 'x'}, 'environment variable'), ({'temprature': 1}, 'Known fields'), ({'card': 'no-such-card'}, 'card'),
-    ({'card': {'layers': 3}}, "card: the field 'name'"),
+    ({'api_key': 'x'}, 'environment variable'), ({'temprature': 1}, 'Known fields'), ({'spec': 'no-such-spec'}, 'spec'),
+    ({'spec': {'layers': 3}}, "spec: the field 'name'"),
 ]
 
 
@@ -459,10 +459,10 @@ def test_a_bad_configuration_is_refused_in_one_line(config, words):
     assert words in str(e.value) and '\n' not in str(e.value)
 
 
-def test_a_card_comes_by_name_and_goes_into_the_settings():
-    [m] = models.models_from({'models': [GOOD | {'card': 'Qwen2-7B-Instruct'}]})
-    assert m.card.layers == 28
-    assert models.models_from({'models': [m.settings()]})[0].card == m.card
+def test_a_spec_comes_by_name_and_goes_into_the_settings():
+    [m] = models.models_from({'models': [GOOD | {'spec': 'Qwen2-7B-Instruct'}]})
+    assert m.spec.layers == 28
+    assert models.models_from({'models': [m.settings()]})[0].spec == m.spec
 
 
 BROKEN = [('a.json', '{"models": [}', 'a.json:1: this is not valid JSON'), ('a.toml', '[[models]]\nname', 'a.toml:2: this is not'),

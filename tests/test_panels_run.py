@@ -8,10 +8,10 @@ import toa_nb.tree  # noqa: F401
 from toa_nb.cli import run_from
 from toa_nb.core import CallTimeout, InputError, Prompt
 from toa_nb.models import FakeModel
-from toa_nb.panels import Look, RunPanel, ServerPanel, from_toml, safe, to_toml
+from toa_nb.panels import LiveRun, RunPanel, ServerPanel, from_toml, safe, to_toml
 from toa_nb.rewards import FunctionReward
-from toa_nb.run import Run, stored_run
-from toa_nb.samplers import BestOfN, methods
+from toa_nb.run import Run
+from toa_nb.samplers import BestOfN, METHODS
 from toa_nb.store import RunStore
 
 tasks = [Prompt(f'p{i}', f'What is {i} + {i}?') for i in range(4)]
@@ -36,22 +36,22 @@ async def ended(p):
     await p.following
 
 
-@pytest.mark.parametrize('method', methods)
+@pytest.mark.parametrize('method', METHODS)
 def test_every_method_runs_from_its_form(method):
     async def main():
-        p = panel().set(method=method, n=6, take=2, reward='length', watch=('short',))
+        p = panel().set(method=method, n=6, take=2, reward='length', held_out=('short',))
         p.buttons['Start'].click()
         await ended(p)
-        assert p.run.progress.samples == 12 and f'{methods[method].__name__}(n=6)' in p.code_line.value
+        assert p.run.progress.samples == 12 and f'{METHODS[method].__name__}(n=6)' in p.code_line.value
     asyncio.run(main())
 
 
 def test_the_line_of_code_makes_the_same_run():
-    p = panel().set(n=4, take=2, reward='length', watch=('short',), budget=dict(samples=3, tokens='1e4'), per_run=dict(samples=20), seed=7, concurrency=3)
+    p = panel().set(n=4, take=2, reward='length', held_out=('short',), budget=dict(samples=3, tokens='1e4'), per_run=dict(samples=20), seed=7, concurrency=3)
     run = p.build()
     import toa_nb
-    from toa_nb.panels import spread
-    given = dict(spread=spread, prompts=tasks, models=pair(), reward=length, rewards=dict(short=short))
+    from toa_nb.panels import evenly
+    given = dict(evenly=evenly, prompts=tasks, models=pair(), reward=length, rewards=dict(short=short))
     again = eval(p.code(run), {n: getattr(toa_nb, n) for n in toa_nb.__all__} | given)
     assert again.config() == run.config() and again.concurrency == run.concurrency == 3
     assert [q.id for q in again.prompts] == [q.id for q in run.prompts] == ['p0', 'p2']
@@ -60,7 +60,7 @@ def test_the_line_of_code_makes_the_same_run():
 @pytest.mark.parametrize('values, said', [
     (dict(take='few'), "'few' is not a whole number"), (dict(take='0'), 'Take at least 1'), (dict(prompts='missing.jsonl'), 'there is no such file'),
     (dict(models=()), 'there are no models'), (dict(tau='-1'), 'TOA.tau'), (dict(budget=dict(tokens='0')), 'is no limit'),
-    (dict(reward='length', watch=('length',)), "two rewards are called 'length'"), (dict(models_file='missing.toml'), "can't be read")])
+    (dict(reward='length', held_out=('length',)), "two rewards are called 'length'"), (dict(models_file='missing.toml'), "can't be read")])
 def test_what_is_wrong_is_said_and_nothing_starts(values, said):
     async def main():
         p = panel()
@@ -158,16 +158,16 @@ def test_hostile_names_and_answers_stay_text():
 def test_a_large_run_is_drawn_from_some_prompts():
     many = [Prompt(f'p{i}', 'Say something.') for i in range(50)]
     asyncio.run(Run(many, BestOfN(n=4), pair(), length, store='runs.db').finish())
-    look = Look('runs.db', 'best_of_n', most=40)
+    look = LiveRun('runs.db', 'best_of_n', most=40)
     look.update()
     assert len(look.known) == 10 and '10 of 50 prompts' in look.figure().get_suptitle()
     look.close()
 
 
 def test_stored_run_keeps_every_setting():
-    run = Run(tasks, methods['moa'](n=6, n_iter=2), pair(), length, store='runs.db', watch=[short], seed=3)
+    run = Run(tasks, METHODS['moa'](n=6, n_iter=2), pair(), length, store='runs.db', held_out=[short], seed=3)
     asyncio.run(run.finish())
-    assert stored_run('runs.db', models=pair(), rewards=[length, short]).config() == run.config()
+    assert Run.from_store('runs.db', models=pair(), rewards=[length, short]).config() == run.config()
 
 
 def test_the_panel_goes_on_with_a_run_of_the_command_line():
@@ -179,7 +179,7 @@ def test_the_panel_goes_on_with_a_run_of_the_command_line():
         await p.following
         run = await p.extend(1)
         assert (run.progress.resumed, run.progress.samples, run.reward.name, run.reward.pattern.pattern) == (8, 12, 'digit', '[02468]')
-        assert "stored_run('runs.db', 'best_of_n', models).extend(1)" in unescape(p.code_line.value)
+        assert "Run.from_store('runs.db', 'best_of_n', models).extend(1)" in unescape(p.code_line.value)
         await p.following
     asyncio.run(main())
 
@@ -203,7 +203,7 @@ def test_a_key_is_in_no_widget():
 
 def test_file_round_trip_keeps_everything(tmp_path):
     tables = [dict(engine='hosted', name='a b"c', url='http://127.0.0.1:1/v1', stop=['</s>', 'né\n'], temperature=.2, system='Be "brief"\x7f'),
-              dict(engine='llama_cpp', name='local', threads=2, keep=True, max_tokens=64, card='SmolLM2-135M-Instruct')]
+              dict(engine='llama_cpp', name='local', threads=2, detach=True, max_tokens=64, spec='SmolLM2-135M-Instruct')]
     (tmp_path/'servers.toml').write_text(to_toml(tables), encoding='utf-8')
     assert from_toml(tmp_path/'servers.toml') == tables
     p = ServerPanel(tmp_path/'servers.toml')

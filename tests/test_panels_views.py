@@ -13,16 +13,16 @@ from toa_nb.store import RunStore
 async def fill(path, run='toa', prompts=('sky', 'sea'), samples=6, text='text {n}'):
     "A chain of samples per prompt, the last of which failed."
     with RunStore(path, synchronous='NORMAL') as store:
-        store.create_run(run, dict(method='toa', reward='rm', watch=['judge'], models=[dict(name='a'), dict(name='b')]),
+        store.create_run(run, dict(method='toa', reward='rm', held_out=['gold'], models=[dict(name='a'), dict(name='b')]),
                          [Prompt(p, f'Why is the {p} blue?', meta={'category': 'nature'}) for p in prompts])
         for p in prompts:
             for n in range(samples):
-                store.asked(run, p, Trial(n, 'ab'[n % 2], (), (n - 1,) if n else (), 'refine' if n else 'fresh', tree_parent=n - 1 if n else None))
-                if n == samples - 1: await store.finished(run, p, n, error='CallTimeout: no <answer>')
+                store.add_trial(run, p, Trial(n, 'ab'[n % 2], (), (n - 1,) if n else (), 'refine' if n else 'fresh', tree_parent=n - 1 if n else None))
+                if n == samples - 1: await store.finish(run, p, n, error='CallTimeout: no <answer>')
                 else:
                     answer = Completion(text.format(n=n), Usage(10, 5 + n), latency=1.)
-                    await store.finished(run, p, n, answer, scores=[Score('rm', n / 10), Score('judge', -n / 10)])
-                store.told(run, p, n)
+                    await store.finish(run, p, n, answer, scores=[Score('rm', n / 10), Score('gold', -n / 10)])
+                store.mark_told(run, p, n)
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def db(tmp_path):
 
 
 def test_a_curve_panel_is_made_again_by_its_settings(db):
-    one = CurvePanel(db, x='tokens', y='top', k=2, judge='judge', log=True)
-    two = CurvePanel(RunStore(db, 'r'), ['toa'], x='tokens', y='top', k=2, judge='judge', log=True)
+    one = CurvePanel(db, x='tokens', y='top', k=2, held_out='gold', log=True)
+    two = CurvePanel(RunStore(db, 'r'), ['toa'], x='tokens', y='top', k=2, held_out='gold', log=True)
     assert [w.value for w in one.pictures_box.children] == [w.value for w in two.pictures_box.children] != []
-    assert "curve(df, x='tokens', y='top', k=2), curve(df, x='tokens', y='top', k=2, judge='judge'), log=True)" in one.code
+    assert "reward_curve(df, x='tokens', y='top', k=2), reward_curve(df, x='tokens', y='top', k=2, held_out='gold'), log=True)" in one.code
 
 
 def test_an_error_of_the_curve_is_said_and_the_panel_goes_on(db, tmp_path):
@@ -177,8 +177,8 @@ def test_a_panel_reads_beside_a_run_that_is_being_written(tmp_path):
         await fill(tmp_path/'runs.db')
         with RunStore(tmp_path/'runs.db') as store:
             panel = TreePanel(tmp_path/'runs.db', selected=0)
-            store.asked('toa', 'sky', Trial(6, 'a', (), (4,), 'refine', tree_parent=4))
-            await store.finished('toa', 'sky', 6, Completion('new', Usage(1, 1)), scores=[Score('rm', .9)])
+            store.add_trial('toa', 'sky', Trial(6, 'a', (), (4,), 'refine', tree_parent=4))
+            await store.finish('toa', 'sky', 6, Completion('new', Usage(1, 1)), scores=[Score('rm', .9)])
             panel.reread()
             return panel
     panel = asyncio.run(both())

@@ -13,7 +13,7 @@ from rm_oracles import CHAT, COMET, SCHEMES, build, sentencepiece, tokenizer  # 
 from transformers import AutoTokenizer  # noqa: E402
 
 from toa_nb import reward_models as rm  # noqa: E402
-from toa_nb.core import InputError, Message, Prompt, ResponseTooLong, RewardError, Score, chat  # noqa: E402
+from toa_nb.core import InputError, Message, Prompt, ResponseTooLong, RewardError, Score, messages_of  # noqa: E402
 from toa_nb.rewards import Exact, FunctionReward, HttpReward  # noqa: E402
 
 KINDS = ['linear', 'qwen3', 'gemma2', 'armo', 'ultra', 'internlm2', 'qwen_rm', 'qwen_prm', 'shepherd']
@@ -33,7 +33,7 @@ def model(request, tmp_path_factory):
 def published_ids(kind, tok, prompt, response):
     "Token ids as the authors of each model make them: text first, then the tokenizer, which parses special tokens wherever they are."
     def ids(text): return tok(text, add_special_tokens=False)['input_ids']
-    turns = [dict(role=m.role, content=m.content) for m in chat(prompt)]
+    turns = [dict(role=m.role, content=m.content) for m in messages_of(prompt)]
     if kind in ('ultra', 'shepherd'):
         contents = [t['content'] for t in turns]
         if kind == 'ultra': return ids('\n'.join(f'Human: {q}\nAssistant: {a}' for q, a in zip(contents[::2], [*contents[1::2], response])))
@@ -47,7 +47,7 @@ def published_ids(kind, tok, prompt, response):
 
 def scorer(model, **kw):
     kind, folder, *_ = model
-    return rm.reward_model(str(folder), family='shepherd' if kind == 'shepherd' else None, device='cpu', name=kind, **kw)
+    return rm.load_reward_model(str(folder), family='shepherd' if kind == 'shepherd' else None, device='cpu', name=kind, **kw)
 
 
 def expected(model, pairs):
@@ -70,15 +70,15 @@ def test_single_batch_order_and_shared_prefix_agree_with_the_reference_in_float3
     want = torch.stack([value for value, _ in expected(model, PAIRS)])
     assert want.std() > 1e-3
     s = scorer(model)
-    single = torch.cat([values(scorer(model, prefix_tokens=0).judge([pair])) for pair in PAIRS[:4]])
+    single = torch.cat([values(scorer(model, prefix_tokens=0).score_pairs([pair])) for pair in PAIRS[:4]])
     torch.testing.assert_close(single, want[:4], atol=2e-4, rtol=1e-4)
-    torch.testing.assert_close(values(s.judge(PAIRS)), want, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(values(s.score_pairs(PAIRS)), want, atol=2e-4, rtol=1e-4)
     for seed in (1, 2):
         order = random.Random(seed).sample(range(len(PAIRS)), len(PAIRS))
         again = scorer(model, batch_tokens=random.Random(seed).choice([1, 150, 700]))
-        torch.testing.assert_close(values(again.judge([PAIRS[i] for i in order])), want[order], atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(values(again.score_pairs([PAIRS[i] for i in order])), want[order], atol=2e-4, rtol=1e-4)
     one_by_one = scorer(model)
-    torch.testing.assert_close(torch.cat([values(one_by_one.judge([pair])) for pair in PAIRS]), want, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(torch.cat([values(one_by_one.score_pairs([pair])) for pair in PAIRS]), want, atol=2e-4, rtol=1e-4)
     assert sum(x is not None for x in one_by_one.prefixes.values()) >= 3
 
 
@@ -87,7 +87,7 @@ def test_batches_and_shared_prefixes_in_bfloat16(model):
     responses (seen: .06), and both stay within .3 of the float32 reference (seen: .16)."""
     want = torch.stack([value for value, _ in expected(model, PAIRS)])
     shared, apart = scorer(model, dtype='bfloat16'), scorer(model, dtype='bfloat16', prefix_tokens=0)
-    single, together = torch.cat([values(apart.judge([pair])) for pair in PAIRS]), values(shared.judge(PAIRS))
+    single, together = torch.cat([values(apart.score_pairs([pair])) for pair in PAIRS]), values(shared.score_pairs(PAIRS))
     assert shared.backbone.dtype == torch.bfloat16 and 'bfloat16' in shared.version
     assert (single - together).abs().max() < .1*want.std()
     assert (together - want).abs().max() < .3*want.std()
@@ -96,14 +96,14 @@ def test_batches_and_shared_prefixes_in_bfloat16(model):
 
 def test_objectives_and_steps_are_details(model):
     kind = model[0]
-    found, references = scorer(model).judge(PAIRS), [details for _, details in expected(model, PAIRS)]
+    found, references = scorer(model).score_pairs(PAIRS), [details for _, details in expected(model, PAIRS)]
     if kind == 'armo':
         assert [list(s.details)[:19] for s in found] == [rm.objectives]*len(PAIRS)
         got, want = [[s.details[o] for o in rm.objectives] for s in found], torch.stack(references)
         torch.testing.assert_close(torch.tensor(got), want, atol=2e-4, rtol=1e-4)
     elif references[0] is not None:
         for s, want in zip(found, references): torch.testing.assert_close(torch.tensor(s.details['steps']), want, atol=2e-4, rtol=1e-4)
-        last = scorer(model, steps=dict(aggregate='last', split=None)).judge(PAIRS)
+        last = scorer(model, steps=dict(aggregate='last', split=None)).score_pairs(PAIRS)
         assert all(len(s.details['steps']) == 1 and s.value == s.details['steps'][0] for s in last)
     else: assert all(set(s.details) <= {'cached_tokens'} for s in found if s.details)
 
@@ -161,16 +161,16 @@ def test_one_start_token_at_most(model):
 
 def test_the_end_of_a_response_is_never_cut(model):
     s, long = scorer(model, limit=150), 'It is, because it is. '*60
-    good, bad = s.judge([(SUM, 'five'), (SUM, long)])
+    good, bad = s.score_pairs([(SUM, 'five'), (SUM, long)])
     assert isinstance(good, Score) and isinstance(bad, ResponseTooLong) and 'the model reads 150' in str(bad)
     book = Prompt('book', 'Begin. ' + 'blah '*200 + 'End.')
-    assert isinstance(s.judge([(book, 'five')])[0], ResponseTooLong)
+    assert isinstance(s.score_pairs([(book, 'five')])[0], ResponseTooLong)
     cutting = scorer(model, limit=150, cut=True)
-    (score,), item = cutting.judge([(book, 'five')]), cutting._item(book, 'five')
+    (score,), item = cutting.score_pairs([(book, 'five')]), cutting._item(book, 'five')
     assert len(item.ids) == 150 and score.details['cut'] == item.cut > 0 and score.tokens == 150
     whole = cutting.template.encode(book, 'five')
     assert item.ids[item.start:] == whole.ids[whole.start:] and item.ids[:3] == whole.ids[:3]
-    assert isinstance(cutting.judge([(book, long)])[0], ResponseTooLong)
+    assert isinstance(cutting.score_pairs([(book, long)])[0], ResponseTooLong)
     assert scorer(model).version != cutting.version
 
 
@@ -180,24 +180,24 @@ def test_end_token_as_padding_does_not_move_the_reading_point(tmp_path):
     want = torch.stack([value for value, _ in expected(model, PAIRS)])
     s = scorer(model)
     assert s.template.tokenizer.pad_token_id == s.template.encode(SUM, 'x').ids[-1]
-    torch.testing.assert_close(values(s.judge(PAIRS)), want, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(values(s.score_pairs(PAIRS)), want, atol=2e-4, rtol=1e-4)
 
 
 def test_no_code_of_a_checkpoint_runs(model):
     _, folder, *_ = model
     for name in ('configuration_custom', 'modeling_custom', 'tokenization_custom'): (folder/f'{name}.py').write_text('raise SystemExit("ran")')
-    assert isinstance(scorer(model).judge([(SUM, 'x')])[0], Score)
+    assert isinstance(scorer(model).score_pairs([(SUM, 'x')])[0], Score)
 
 
 def test_tokens_add_up_and_a_cached_score_costs_none(model):
     s = scorer(model)
     backbone, seen = s.backbone, []
     backbone.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs['input_ids'].numel()), with_kwargs=True)
-    found = s.judge([*PAIRS, *PAIRS])
+    found = s.score_pairs([*PAIRS, *PAIRS])
     assert sum(x.tokens for x in found[:len(PAIRS)]) <= sum(seen)
     assert [x.value for x in found[len(PAIRS):]] == [x.value for x in found[:len(PAIRS)]]
     seen.clear()
-    again = s.judge(PAIRS)
+    again = s.score_pairs(PAIRS)
     assert not seen and [x.tokens for x in again] == [0]*len(PAIRS) and [x.value for x in again] == [x.value for x in found[:len(PAIRS)]]
 
 
@@ -209,7 +209,7 @@ def test_exactly_the_tokens_of_prefix_and_responses_are_computed(linear):
     s = scorer(linear, batch_tokens=1)
     seen = []
     s.backbone.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs['input_ids'].numel()), with_kwargs=True)
-    found = s.judge([(SKY, a) for a in ANSWERS[:4]])
+    found = s.score_pairs([(SKY, a) for a in ANSWERS[:4]])
     items = [s.template.encode(SKY, a) for a in ANSWERS[:4]]
     assert sum(seen) == sum(x.tokens for x in found) == items[0].start + sum(len(i.ids) - i.start for i in items)
 
@@ -219,7 +219,7 @@ def test_kept_prefixes_are_bounded(linear):
     want = torch.stack([value for value, _ in expected(linear, PAIRS)])
     for _ in range(2):
         s.cache.clear()
-        torch.testing.assert_close(torch.cat([values(s.judge([pair])) for pair in PAIRS]), want, atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(torch.cat([values(s.score_pairs([pair])) for pair in PAIRS]), want, atol=2e-4, rtol=1e-4)
         assert sum(len(k) if v else 1 for k, v in s.prefixes.items()) <= 100
 
 
@@ -231,7 +231,7 @@ def test_a_value_that_is_no_number_is_an_error_of_its_own(linear):
         def __call__(self, rows, items): return [(float('nan'), {}) if len(item.ids) == longest else found for item, found in zip(items, head(rows, items))]
     longest = max(len(s.template.encode(*pair).ids) for pair in PAIRS)
     s.head = Broken()
-    found = s.judge(PAIRS)
+    found = s.score_pairs(PAIRS)
     assert sum(isinstance(x, RewardError) for x in found) == 1
     assert len(s.cache) == len(PAIRS) - 1
 
@@ -244,10 +244,10 @@ def test_smaller_batches_when_memory_runs_out(linear):
         if sizes[-1] > memory: raise torch.cuda.OutOfMemoryError
     s.backbone.register_forward_pre_hook(full, with_kwargs=True)
     memory = longest
-    torch.testing.assert_close(values(s.judge(pairs)), torch.stack([value for value, _ in expected(linear, pairs)]), atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(values(s.score_pairs(pairs)), torch.stack([value for value, _ in expected(linear, pairs)]), atol=2e-4, rtol=1e-4)
     assert s.batch_tokens < 4096 and max(sizes) > longest
     memory = 5
-    with pytest.raises(torch.cuda.OutOfMemoryError): s.judge([(SUM, 'something new')])
+    with pytest.raises(torch.cuda.OutOfMemoryError): s.score_pairs([(SUM, 'something new')])
 
 
 def test_weights_that_are_missing_are_found(tmp_path):
@@ -260,9 +260,9 @@ def test_weights_that_are_missing_are_found(tmp_path):
     for part in folder.glob('*.safetensors'): part.unlink()
     save_file(one, folder/'model.safetensors', metadata={'format': 'pt'})
     with pytest.raises(InputError, match="1 tensors of the backbone are missing, 'layers.1.mlp.up_proj.weight' first"):
-        rm.reward_model(str(folder), device='cpu')
+        rm.load_reward_model(str(folder), device='cpu')
     folder, *_ = build('ultra', tmp_path/'b')
-    with pytest.raises(InputError, match="no tensor 'score.weight'"): rm.reward_model(str(folder), family='linear', device='cpu')
+    with pytest.raises(InputError, match="no tensor 'score.weight'"): rm.load_reward_model(str(folder), family='linear', device='cpu')
 
 
 @pytest.mark.parametrize('archive', [True, False])
@@ -273,7 +273,7 @@ def test_weights_in_torch_files(linear, tmp_path, archive):
     weights = {k: v for part in folder.glob('*.safetensors') for k, v in load_file(part).items()}
     for part in (tmp_path/'bin').glob('model*'): part.unlink()
     torch.save(weights, tmp_path/'bin'/'pytorch_model.bin', _use_new_zipfile_serialization=archive)
-    found = scorer((kind, tmp_path/'bin', oracle, tok)).judge(PAIRS)
+    found = scorer((kind, tmp_path/'bin', oracle, tok)).score_pairs(PAIRS)
     torch.testing.assert_close(values(found), torch.stack([value for value, _ in expected(linear, PAIRS)]), atol=2e-4, rtol=1e-4)
 
 
@@ -285,8 +285,8 @@ def test_a_template_with_the_date_gives_the_same_text_every_day(linear):
 
 def test_many_prompts_at_once_share_the_worker(linear):
     s = scorer(linear)
-    calls, judge = [], s.judge
-    s.judge = lambda pairs: calls.append(len(pairs)) or judge(pairs)
+    calls, judge = [], s.score_pairs
+    s.score_pairs = lambda pairs: calls.append(len(pairs)) or judge(pairs)
     async def main(): return await asyncio.gather(*(s.score(p, [a]) for p, a in PAIRS))
     found = asyncio.run(main())
     s.close()
@@ -310,28 +310,28 @@ def test_scores_kept_on_disk_belong_to_their_weights(tmp_path, linear):
     one = shutil.copytree(linear[1], tmp_path/'v1'/'rm')
     two = build('linear', tmp_path/'v2'/'rm', seed=1)[0]
     with shelve.open(str(tmp_path/'scores')) as cache:
-        found = [rm.reward_model(str(folder), device='cpu', cache=cache).judge([(SUM, 'five')])[0] for folder in (linear[1], one, two)]
+        found = [rm.load_reward_model(str(folder), device='cpu', cache=cache).score_pairs([(SUM, 'five')])[0] for folder in (linear[1], one, two)]
     assert found[0].value == found[1].value != found[2].value
     assert found[0].version.partition('@')[2] == found[1].version.partition('@')[2] != found[2].version.partition('@')[2]
     assert (found[1].tokens, found[2].tokens) == (found[0].tokens, found[0].tokens)
-    assert rm.reward_model(str(one), device='cpu', revision='mine').version.startswith('rm@mine float32 ')
+    assert rm.load_reward_model(str(one), device='cpu', revision='mine').version.startswith('rm@mine float32 ')
 
 
 def test_unknown_names_and_families_list_the_known(tmp_path):
-    for call in (lambda: rm.reward_model('NoSuchRM'), lambda: rm.reward_model('someone/some-model')):
+    for call in (lambda: rm.load_reward_model('NoSuchRM'), lambda: rm.load_reward_model('someone/some-model')):
         with pytest.raises(InputError, match='Known are: armorm, .*, math-shepherd, .*XCOMET-XXL'): call()
     folder, *_ = build('linear', tmp_path)
-    with pytest.raises(InputError, match="no family 'nonsense'. Known are: linear, armo"): rm.reward_model(str(folder), family='nonsense')
+    with pytest.raises(InputError, match="no family 'nonsense'. Known are: linear, armo"): rm.load_reward_model(str(folder), family='nonsense')
     config = json.loads((folder/'config.json').read_text()) | dict(architectures=['LlamaForCausalLM'])
     (folder/'config.json').write_text(json.dumps(config))
-    with pytest.raises(InputError, match='Say which `family`'): rm.reward_model(str(folder))
+    with pytest.raises(InputError, match='Say which `family`'): rm.load_reward_model(str(folder))
 
 
 @pytest.mark.parametrize('kind, settings, says', [
     ('linear', dict(dtype='foo'), "unknown dtype 'foo'. Known are: float32, float16, bfloat16."),
     ('linear', dict(device='cudda'), "device 'cudda' can't be used"),
     ('linear', dict(attention='nope'), 'transformers does not load it .*"nope"'),
-    ('linear', dict(batch_token=4), "unknown setting 'batch_token'. Known are: limit, cut, batch_tokens, prefix_tokens, cache, card."),
+    ('linear', dict(batch_token=4), "unknown setting 'batch_token'. Known are: limit, cut, batch_tokens, prefix_tokens, cache, spec."),
     ('linear', dict(limit=-1), 'limit is -1'),
     ('linear', dict(steps=dict(aggregate='min')), "steps of linear: unknown setting 'aggregate'. Known are: none."),
     ('qwen_prm', dict(steps=dict(aggregate='median')), "unknown aggregate 'median'. Known are: last, min, mean, product."),
@@ -342,9 +342,9 @@ def test_unknown_names_and_families_list_the_known(tmp_path):
 def test_wrong_settings_are_said_in_a_line(kind, settings, says, tmp_path):
     folder = build(kind, tmp_path)[0]
     with pytest.raises(InputError, match=says) as e:
-        rm.reward_model(str(folder), family='shepherd' if kind == 'shepherd' else None, **dict(device='cpu') | settings)
+        rm.load_reward_model(str(folder), family='shepherd' if kind == 'shepherd' else None, **dict(device='cpu') | settings)
     assert '\n' not in str(e.value)
-    with pytest.raises(InputError, match="unknown setting 'gpu'. Known are: package, gpus"): rm.reward_model('XCOMET', gpu=1)
+    with pytest.raises(InputError, match="unknown setting 'gpu'. Known are: package, gpus"): rm.load_reward_model('XCOMET', gpu=1)
 
 
 @pytest.mark.parametrize('kind, file, content, says', [
@@ -360,13 +360,13 @@ def test_what_is_wrong_with_a_folder_is_said_in_a_line(kind, file, content, says
         if isinstance(content, dict): path.write_text(json.dumps(json.loads(path.read_text()) | content))
         elif content: path.write_text(content)
         else: path.unlink()
-    with pytest.raises(InputError, match=says) as e: rm.reward_model(str(folder), device='cpu')
+    with pytest.raises(InputError, match=says) as e: rm.load_reward_model(str(folder), device='cpu')
     assert '\n' not in str(e.value)
 
 
 def test_where_a_model_runs_is_told_once(linear, capsys):
     s = scorer(linear, dtype=torch.bfloat16)
-    s.judge(PAIRS[:2])
+    s.score_pairs(PAIRS[:2])
     assert capsys.readouterr().err.count('linear: linear in bfloat16 on cpu\n') == 1
 
 
@@ -452,7 +452,7 @@ def test_comet_itself_with_tiny_random_weights(tmp_path):
     want = [float(x) for x in made.stdout.split('scores')[-1].split()]
     comet = rm.CometReward(str(tmp_path/'checkpoints'/'model.ckpt'), name='tiny', home=os.environ.get('TOA_COMET_HOME'))
     source = Prompt('t', 'Translate: Guten Tag', source='Guten Tag')
-    good, bad, long = comet.judge([(source, 'Good day'), (source, 'Bad'), (source, 'l'*70)])
+    good, bad, long = comet.score_pairs([(source, 'Good day'), (source, 'Bad'), (source, 'l'*70)])
     comet.close()
     assert [good.value, bad.value] == pytest.approx(want, abs=1e-6) and want[0] != want[1]
     assert isinstance(long, ResponseTooLong) and good.version.endswith('unbabel-comet==2.2.7')

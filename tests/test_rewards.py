@@ -14,18 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toa_nb import rewards as R
-from toa_nb.analysis import frame
-from toa_nb.compute import Card, call_flops, reward_flops, scoring_cost
+from toa_nb.analysis import to_frame
+from toa_nb.compute import ModelSpec, call_flops, reward_flops, scoring_spent
 from toa_nb.core import Completion, GenerationError, InputError, Prompt, ResponseTooLong, RewardError, Score, Usage
 from toa_nb.models import ChatModel, FakeModel
 from toa_nb.reward_models import serve_reward
-from toa_nb.run import Run, score
+from toa_nb.run import Run, rescore
 from toa_nb.samplers import BestOfN
 from toa_nb.store import RunStore
 
 SKY = Prompt('sky', 'Why is the sky blue?')
-SMALL = Card('small', 1_000, 1_000, 1, 8, 1, 1, 8, 16, 32, head_rows=32, source='test')
-LARGE = Card('large', 9_000, 9_000, 3, 16, 2, 2, 8, 32, 32, head_rows=0, source='test')
+SMALL = ModelSpec('small', 1_000, 1_000, 1, 8, 1, 1, 8, 16, 32, head_rows=32, source='test')
+LARGE = ModelSpec('large', 9_000, 9_000, 3, 16, 2, 2, 8, 32, 32, head_rows=0, source='test')
 HALF = Prompt('half', 'What is half of one?', reference='1/2')
 
 
@@ -61,18 +61,18 @@ HALF = Prompt('half', 'What is half of one?', reference='1/2')
     ({'kind': 'no_digits'}, 'four', '4'),
 ], ids=lambda v: v['kind'] if isinstance(v, dict) else '')
 def test_constraint(constraint, yes, no):
-    assert R.check(constraint, yes) and not R.check(constraint, no)
-    assert R.describe(constraint) and '{' not in R.describe(constraint)
+    assert R.obeys_constraint(constraint, yes) and not R.obeys_constraint(constraint, no)
+    assert R.constraint_text(constraint) and '{' not in R.constraint_text(constraint)
 
 
 EXAMPLES = {'words': ['a'], 'options': ['a'], 'keys': ['a'], 'word': 'a', 'letter': 'a', 'phrase': 'a', 'relation': 'at most', 'count': 9}
 
 
-@pytest.mark.parametrize('name', sorted(R.kinds))
+@pytest.mark.parametrize('name', sorted(R.CONSTRAINTS))
 def test_every_kind_refuses_silence_and_unknown_parameters(name):
-    constraint = {'kind': name} | {p: EXAMPLES[p] for p in list(inspect.signature(R.kinds[name].obeys).parameters)[1:]}
-    assert not R.check(constraint, ' \n')
-    with pytest.raises(InputError, match="parameter 'colour' is unknown"): R.check(constraint | {'colour': 'red'}, 'text')
+    constraint = {'kind': name} | {p: EXAMPLES[p] for p in list(inspect.signature(R.CONSTRAINTS[name].obeys).parameters)[1:]}
+    assert not R.obeys_constraint(constraint, ' \n')
+    with pytest.raises(InputError, match="parameter 'colour' is unknown"): R.obeys_constraint(constraint | {'colour': 'red'}, 'text')
 
 
 @pytest.mark.parametrize('constraint, says', [
@@ -84,7 +84,7 @@ def test_every_kind_refuses_silence_and_unknown_parameters(name):
     ('words', 'it is no dict'),
 ])
 def test_bad_constraint(constraint, says):
-    with pytest.raises(InputError, match=says): R.check(constraint, 'text')
+    with pytest.raises(InputError, match=says): R.obeys_constraint(constraint, 'text')
 
 
 # --- the queue ---
@@ -146,7 +146,7 @@ def test_while_a_batch_is_scored_the_next_one_gathers():
 
 def test_a_queue_speaks_for_its_reward():
     queue = R.RewardQueue(R.Exact())
-    assert (queue.name, queue.version, queue.card) == ('exact', '2', None)
+    assert (queue.name, queue.version, queue.spec) == ('exact', '2', None)
     queue.validate(HALF)
     with pytest.raises(InputError, match='has no reference'): queue.validate(SKY)
 
@@ -191,7 +191,7 @@ def test_a_function_that_blocks_for_ever_delays_neither_the_others_nor_the_exit(
 
 def test_a_reward_that_ignores_being_cancelled_is_given_up():
     class Stubborn:
-        name, version, card = 'stubborn', '', None
+        name, version, spec = 'stubborn', '', None
         async def score(self, prompt, responses):
             try: await asyncio.sleep(10)
             except asyncio.CancelledError: await release.wait()
@@ -210,7 +210,7 @@ def test_a_reward_that_ignores_being_cancelled_is_given_up():
        st.integers(1, 5), st.integers(0, 2))
 def test_every_caller_gets_the_score_or_the_failure_of_its_own_response(asked, max_batch, retries):
     class Mixed:
-        name, version, card = 'mixed', '', None
+        name, version, spec = 'mixed', '', None
         async def score(self, prompt, responses):
             if 'raise' in responses: raise OSError('raise')
             if 'fatal' in responses: raise R.RewardRefused('fatal')
@@ -265,7 +265,7 @@ def test_an_answer_that_takes_for_ever_fails_alone():
 def test_many_endless_checks_fail_alone_and_cost_nobody_else_its_score():
     reward = R.Regex('^(a+)+$', timeout=.2)
     async def scores():
-        queue = R.RewardQueue(reward, pause=.001, patience=1)
+        queue = R.RewardQueue(reward, pause=.001, max_lost=1)
         return await asyncio.gather(*(queue.score(SKY, r) for i in range(8) for r in ('a'*(i + 1), f'{"a"*40}{i}!'))), queue.out
     got, queue_out = asyncio.run(scores())
     reward.close()
@@ -438,7 +438,7 @@ def test_a_remote_reward_works_in_one_loop_after_another():
 # --- judges ---
 
 class Fixed:
-    name, card, capacity = 'fixed', None, 1
+    name, spec, capacity = 'fixed', None, 1
     def __init__(self, reply): self.reply, self.asked = reply, []
     async def generate(self, messages, *, seed):
         self.asked.append((messages[0].content, seed))
@@ -480,10 +480,10 @@ def completion(text, *places, cached=0):
 
 
 @contextmanager
-def judging(answer, card=None):
+def judging(answer, spec=None):
     "A judge behind a server that answers chat completions."
     def route(path, asked): return (200, {'object': 'list', 'data': [{'id': 'judge'}]}) if path.endswith('/models') else answer(asked)
-    with serving(route) as server: yield server, ChatModel('judge', server.url + '/v1', temperature=0., retries=0, patience=0., card=card)
+    with serving(route) as server: yield server, ChatModel('judge', server.url + '/v1', temperature=0., retries=0, outage_timeout=0., spec=spec)
 
 
 def judge_all(judge, *responses, prompt=SKY):
@@ -538,9 +538,9 @@ def test_what_goes_wrong_with_a_judge_is_told_in_the_words_of_rewards(status, bo
 def test_what_a_judge_cost_is_in_the_books_of_a_run_and_in_its_table(tmp_path):
     reply = completion('7', {'7': 1.}, cached=64)
     async def main(judge, model):
-        run = await Run([SKY], BestOfN(n=3), [FakeModel('a', card=SMALL)], judge, store=tmp_path/'r.db', name='r')
+        run = await Run([SKY], BestOfN(n=3), [FakeModel('a', spec=SMALL)], judge, store=tmp_path/'r.db', name='r')
         await model.close()
-        with RunStore(tmp_path/'r.db', 'r') as store: return run.progress.cost.reward_flops, frame(store)
+        with RunStore(tmp_path/'r.db', 'r') as store: return run.progress.spent.reward_flops, to_frame(store)
     with judging(lambda asked: (200, reply), SMALL) as (_, model): spent, df = asyncio.run(main(R.Judge(model), model))
     assert df['reward'].tolist() == [7.] * 3
     assert spent == df['guide_flops'].sum() == 3. * call_flops(SMALL, 90, 2, 64).total
@@ -561,7 +561,7 @@ def test_a_judge_is_checked_through_its_model():
 
 class Reading(R.GroupReward):
     "Reads a number of tokens per response, some of them cached; fails for some responses."
-    def __init__(self, name, tokens, cached=0, card=None, fail=()): self.name, self.tokens, self.cached, self.card, self.fail = name, tokens, cached, card, fail
+    def __init__(self, name, tokens, cached=0, spec=None, fail=()): self.name, self.tokens, self.cached, self.spec, self.fail = name, tokens, cached, spec, fail
     async def score_groups(self, groups):
         score = Score('', 1., tokens=self.tokens, details={'cached_tokens': self.cached} if self.cached else None)
         return [[ResponseTooLong('too long') if r in self.fail else score for r in rs] for _, rs in groups]
@@ -580,33 +580,33 @@ def parts(**kw): return Reading('first', 8, 16, SMALL), Reading('second', 30, 0,
     (lambda a, b: R.Gate(a, b, rejected=0., at_least=2.), 8, FIRST),
     (lambda a, b: R.Minimum([R.Weighted([(a, 1.), (R.FunctionReward(lambda p, r: 1., 'one'), 1.)], name='inner'), b]), 38, FIRST + SECOND),
     (lambda a, b: R.Minimum([a, b, Reading('third', 5)]), 43, None),
-], ids=['weighted', 'minimum', 'passed', 'rejected', 'nested', 'uncarded'])
+], ids=['weighted', 'minimum', 'passed', 'rejected', 'nested', 'plain'])
 def test_a_combination_costs_what_its_parts_cost(made, tokens, flops):
     [[score]] = asyncio.run(R.evaluate(made(*parts()), [(SKY, ['Air.'])]))
     assert (score.tokens, score.details['flops'], score.details['tokens']['first' if 'first' in score.details else 'inner']) == (tokens, flops, 8)
-    assert scoring_cost([score], {}).reward_flops == flops
+    assert scoring_spent([score], {}).reward_flops == flops
 
 
 def test_a_final_failure_keeps_what_the_other_parts_cost():
     queue = R.RewardQueue(R.Minimum(parts(fail=['x'])), wait=0.)
     score = asyncio.run(queue.score(SKY, 'x'))
-    assert (score.error, score.tokens, scoring_cost([score], {}).reward_flops) == ('ResponseTooLong: too long', 8, FIRST)
+    assert (score.error, score.tokens, scoring_spent([score], {}).reward_flops) == ('ResponseTooLong: too long', 8, FIRST)
 
 
 def test_a_score_that_is_remembered_costs_nothing():
     queue = R.RewardQueue(R.Minimum(parts()), wait=0.)
     async def main(): return [await queue.score(SKY, 'x') for _ in range(2)]
-    assert [scoring_cost([s], {}).reward_flops for s in asyncio.run(main())] == [FIRST + SECOND, 0.]
+    assert [scoring_spent([s], {}).reward_flops for s in asyncio.run(main())] == [FIRST + SECOND, 0.]
 
 
 def test_a_reward_that_is_added_later_does_not_move_the_curve(tmp_path):
     path = tmp_path/'r.db'
     async def main():
-        await Run([SKY], BestOfN(n=2), [FakeModel('a', card=SMALL)], R.Weighted(list(zip(parts(), (1., 2.))), 'guide'), store=path, name='r',
-                  watch=[Reading('watch', 30, 0, LARGE)])
-        await score(path, 'r', Reading('held', 30, 0, LARGE), every=0)
-        with RunStore(path, 'r') as store: return frame(store), frame(list(store.samples('r')), cards={'a': SMALL}, reward='guide', reward_cards={
-            'watch': LARGE, 'held': LARGE})
+        await Run([SKY], BestOfN(n=2), [FakeModel('a', spec=SMALL)], R.Weighted(list(zip(parts(), (1., 2.))), 'guide'), store=path, name='r',
+                  held_out=[Reading('held_out', 30, 0, LARGE)])
+        await rescore(path, 'r', Reading('held', 30, 0, LARGE), every=0)
+        with RunStore(path, 'r') as store: return to_frame(store), to_frame(list(store.samples('r')), specs={'a': SMALL}, reward='guide', reward_specs={
+            'held_out': LARGE, 'held': LARGE})
     for df in asyncio.run(main()):
         assert df['guide_flops'].tolist() == [FIRST + SECOND] * 2
         assert df['reward_flops'].tolist() == [FIRST + 3 * SECOND] * 2
@@ -639,7 +639,7 @@ def test_what_a_served_reward_knows_about_its_scores_comes_through_http():
 def test_a_server_that_dies_is_out_until_it_answers_again():
     def answer(path, asked): return 200, {'scores': [1.] * len(asked['items']), 'tokens': [0] * len(asked['items'])}
     async def main(server):
-        queue = R.RewardQueue(R.HttpReward(server.url, name='rm'), wait=0., retries=0, patience=3, cache=False)
+        queue = R.RewardQueue(R.HttpReward(server.url, name='rm'), wait=0., retries=0, max_lost=3, cache=False)
         outs = []
         for status in (200, 503, 503, 503, 200):
             server.answer = answer if status == 200 else lambda path, asked: (503, {})
@@ -653,7 +653,7 @@ def test_a_server_that_dies_is_out_until_it_answers_again():
 
 
 def test_a_response_that_is_at_fault_itself_says_nothing_about_the_server():
-    queue = R.RewardQueue(Reading('rm', 1, fail='abc'), wait=0., patience=2)
+    queue = R.RewardQueue(Reading('rm', 1, fail='abc'), wait=0., max_lost=2)
     async def main(): return [await queue.score(SKY, r) for r in 'abc']
     assert all(s.error for s in asyncio.run(main())) and queue.out is None
 
@@ -678,6 +678,6 @@ def test_judge_templates_are_checked():
 
 def test_registry():
     assert {'constraints', 'exact', 'regex', 'json_schema', 'math_verify', 'vllm', 'sglang', 'http', 'metric_server', 'judge', 'win_rate'} <= set(R.rewards)
-    with pytest.raises(InputError, match='It takes: .url'): R.reward('http', adress='x')
-    assert R.reward('HTTP', url='http://x').name == 'http'
-    assert R.reward('HTTP', url='http://x', name='mine').name == 'mine'
+    with pytest.raises(InputError, match='It takes: .url'): R.get_reward('http', adress='x')
+    assert R.get_reward('HTTP', url='http://x').name == 'http'
+    assert R.get_reward('HTTP', url='http://x', name='mine').name == 'mine'

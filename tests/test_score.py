@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from toa_nb.analysis import curve, frame, parting
-from toa_nb.compute import Card, reward_flops
+from toa_nb.analysis import reward_curve, to_frame, overoptimization
+from toa_nb.compute import ModelSpec, reward_flops
 from toa_nb.core import Completion, InputError, Prompt, Sample, Score, StoreError, StoreLocked, Trial, Usage
 from toa_nb.models import FakeModel
 from toa_nb.reward_models import serve_reward
 from toa_nb.rewards import Constraints, FunctionReward, GroupReward, HttpReward, RewardQueue, RewardUnreachable
-from toa_nb.run import Run, score
+from toa_nb.run import Run, rescore
 from toa_nb.samplers import BestOfN
 from toa_nb.store import RunStore
 from toa_nb.tree import TOA
@@ -55,7 +55,7 @@ def test_scores_are_stored_whole_and_nothing_else_changes(tmp_path):
     async def go():
         await made(path)
         before = stored(path)
-        done = await score(path, 'r', quick(reward))
+        done = await rescore(path, 'r', quick(reward))
         return before, done
 
     before, done = asyncio.run(go())
@@ -73,7 +73,7 @@ def test_batches_hold_several_prompts_in_prompt_order_and_each_prompt_once(tmp_p
 
     async def go():
         await made(path)
-        await score(path, 'r', quick(reward, max_batch=16))
+        await rescore(path, 'r', quick(reward, max_batch=16))
 
     asyncio.run(go())
     order = [name for call in reward.calls for name, _ in call]
@@ -98,7 +98,7 @@ def test_only_two_batches_are_out_at_a_time(tmp_path):
             finally: out -= 1
 
         queue.score = counted
-        return await score(path, 'r', queue)
+        return await rescore(path, 'r', queue)
 
     assert asyncio.run(go()).scored == 48
     assert max(most) == 8
@@ -110,17 +110,17 @@ def test_cut_off_in_the_middle_it_goes_on_where_it_was(tmp_path):
     async def go():
         await made(path)
         first = Counting(block=asyncio.Event())
-        task = asyncio.ensure_future(score(path, 'r', quick(first, max_batch=8)))
+        task = asyncio.ensure_future(rescore(path, 'r', quick(first, max_batch=8)))
         while len(first.calls) < 2: await asyncio.sleep(0)
         with RunStore(path, 'r') as store:
             while sum(s.value('vowels') is not None for s in store.samples('r')) < 8: await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError): await task
         await asyncio.sleep(0)
-        assert not [t for t in asyncio.all_tasks() if t.get_coro().__qualname__.endswith('judge')]
+        assert not [t for t in asyncio.all_tasks() if t.get_coro().__qualname__.endswith('gold')]
         kept = [s.completion.text for s in stored(path) if s.value('vowels') is not None]
         second = Counting()
-        done = await score(path, 'r', quick(second))
+        done = await rescore(path, 'r', quick(second))
         return kept, second, done
 
     kept, second, done = asyncio.run(go())
@@ -137,11 +137,11 @@ def test_failures_are_stored_reported_and_tried_again(tmp_path):
         await made(path)
         texts = [s.completion.text for s in stored(path)]
         reward = Counting(fail=texts[:3])
-        first = await score(path, 'r', quick(reward))
+        first = await rescore(path, 'r', quick(reward))
         states = [s.scores[1].error for s in stored(path)[:4]]
         reward.fail = {texts[0]}
         reward.calls.clear()
-        return texts, reward, first, states, await score(path, 'r', quick(reward))
+        return texts, reward, first, states, await rescore(path, 'r', quick(reward))
 
     texts, reward, first, states, second = asyncio.run(go())
     assert (first.scored, first.failed) == (45, 3)
@@ -158,7 +158,7 @@ def test_going_back_to_an_older_version_scores_again(tmp_path):
     async def go():
         await made(path, n=1)
         for reward.version in ('1', '2', '1', '1'):
-            done = await score(path, 'r', quick(reward))
+            done = await rescore(path, 'r', quick(reward))
         return done
 
     done = asyncio.run(go())
@@ -173,13 +173,13 @@ def test_what_the_search_has_not_heard_and_what_has_no_answer_is_left_alone(tmp_
     async def go():
         with RunStore(path) as store:
             store.create_run('r', {'reward': 'length'}, prompts[:1])
-            for n in range(5): store.asked('r', 'p0', ask(n))
-            await store.finished('r', 'p0', 0, Completion('told and scored', usage), scores=[Score('length', 1.)])
-            await store.finished('r', 'p0', 1, Completion('cut', usage), error='EmptyAnswer: no')
-            await store.finished('r', 'p0', 2, error='CallTimeout: 60 s')
-            await store.completed('r', 'p0', 3, Completion('not told', usage))
+            for n in range(5): store.add_trial('r', 'p0', ask(n))
+            await store.finish('r', 'p0', 0, Completion('told and scored', usage), scores=[Score('length', 1.)])
+            await store.finish('r', 'p0', 1, Completion('cut', usage), error='EmptyAnswer: no')
+            await store.finish('r', 'p0', 2, error='CallTimeout: 60 s')
+            await store.add_completion('r', 'p0', 3, Completion('not told', usage))
             reward = Counting()
-            done = await score(store, 'r', quick(reward))
+            done = await rescore(store, 'r', quick(reward))
             left = [s.trial.number for s in store.unscored('r', 'p0')], [t.trial.number for t in store.pending('r', 'p0')]
             return done, reward.texts, left, store.closed
 
@@ -203,9 +203,9 @@ def test_a_run_that_was_cut_off_is_scored_and_reaches_the_tree_that_it_would_hav
         cut.cancel()
         cut.cancel()
         await cut
-        middle = await score(path, 'cut', quick(Counting()))
+        middle = await rescore(path, 'cut', quick(Counting()))
         await search('cut')
-        end = await score(path, 'cut', quick(Counting()))
+        end = await rescore(path, 'cut', quick(Counting()))
         return middle, end
 
     middle, end = asyncio.run(go())
@@ -221,16 +221,16 @@ def test_what_cannot_work_is_refused_before_the_reward_is_asked(tmp_path, wrong)
     async def go():
         await made(path, n=1)
         if wrong == 'no run':
-            with pytest.raises(StoreError, match="no run 'other'"): await score(path, 'other', reward)
+            with pytest.raises(StoreError, match="no run 'other'"): await rescore(path, 'other', reward)
         elif wrong == 'no constraints':
-            with pytest.raises(InputError, match='no constraints to check'): await score(path, 'r', Constraints())
+            with pytest.raises(InputError, match='no constraints to check'): await rescore(path, 'r', Constraints())
         elif wrong == 'read-only':
-            with RunStore(path, 'r') as store, pytest.raises(StoreError, match='open for reading only'): await score(store, 'r', reward)
+            with RunStore(path, 'r') as store, pytest.raises(StoreError, match='open for reading only'): await rescore(store, 'r', reward)
         elif wrong == 'held by another':
-            with RunStore(path), pytest.raises(StoreLocked): await score(path, 'r', reward)
+            with RunStore(path), pytest.raises(StoreLocked): await rescore(path, 'r', reward)
         else:
             reward.name, reward.version = 'length', '2'
-            with pytest.raises(InputError, match="guided this run as version '1' and is now '2'"): await score(path, 'r', reward)
+            with pytest.raises(InputError, match="guided this run as version '1' and is now '2'"): await rescore(path, 'r', reward)
 
     asyncio.run(go())
     assert reward.calls == []
@@ -245,44 +245,44 @@ def test_a_store_that_fails_ends_it_with_that_error(tmp_path):
         await made(path)
         with RunStore(path) as store:
             def full(*args): raise StoreError('the disk is full')
-            store.scored = full
-            with pytest.raises(StoreError, match='the disk is full'): await score(store, 'r', quick(Counting()))
+            store.add_scores = full
+            with pytest.raises(StoreError, match='the disk is full'): await rescore(store, 'r', quick(Counting()))
         return len(asyncio.all_tasks())
 
     assert asyncio.run(go()) <= 2                                                 # this one, and at most the queue's worker at its end
 
 
-def test_the_card_of_the_reward_is_on_record(tmp_path):
-    path, card = tmp_path/'r.db', Card('rm', 1_000, 1_000, 1, 8, 1, 1, 8, 16, 32, head_rows=0, source='test')
+def test_the_spec_of_the_reward_is_on_record(tmp_path):
+    path, spec = tmp_path/'r.db', ModelSpec('rm', 1_000, 1_000, 1, 8, 1, 1, 8, 16, 32, head_rows=0, source='test')
     reward = Counting()
-    reward.card = card
+    reward.spec = spec
 
     async def go():
         await made(path, n=1)
-        await score(path, 'r', quick(reward))
+        await rescore(path, 'r', quick(reward))
 
     asyncio.run(go())
     with RunStore(path, 'r') as store:
         value, = [value for kind, value in store.events('r') if kind == 'reward']
-    assert (value['name'], value['version'], Card(**value['card'])) == ('vowels', '1', card)
+    assert (value['name'], value['version'], ModelSpec(**value['spec'])) == ('vowels', '1', spec)
 
 
 def test_what_scoring_costs_is_known_from_the_store_prefixes_included(tmp_path):
-    path, card = tmp_path/'r.db', Card('rm', 1_000, 1_000, 1, 8, 1, 1, 8, 16, 32, head_rows=0, source='test')
+    path, spec = tmp_path/'r.db', ModelSpec('rm', 1_000, 1_000, 1, 8, 1, 1, 8, 16, 32, head_rows=0, source='test')
 
     class Model(Counting):
         async def score_groups(self, groups): return [[Score('', 1., tokens=4, details={'cached_tokens': 20}) for _ in responses] for _, responses in groups]
 
     reward, other = Model(), Model()
-    reward.card, other.name = card, 'uncarded'
+    reward.spec, other.name = spec, 'plain'
 
     async def go(reward):
-        await score(path, 'r', quick(reward))
-        with RunStore(path, 'r') as store: return frame(store, cards={})['reward_flops'].tolist(), frame(list(store.samples('r')), reward='length', cards={},
-                                                                                                      reward_cards={'vowels': card})['reward_flops'].tolist()
+        await rescore(path, 'r', quick(reward))
+        with RunStore(path, 'r') as store: return to_frame(store, specs={})['reward_flops'].tolist(), to_frame(list(store.samples('r')), reward='length', specs={},
+                                                                                                      reward_specs={'vowels': spec})['reward_flops'].tolist()
 
     asyncio.run(made(path, n=1))
-    one = float(reward_flops(card, 24) - reward_flops(card, 20))
+    one = float(reward_flops(spec, 24) - reward_flops(spec, 20))
     assert asyncio.run(go(reward)) == ([one] * 6, [one] * 6)
     assert all(np.isnan(v) for v in asyncio.run(go(other))[0])                    # it reads tokens and nobody knows its size
 
@@ -296,9 +296,9 @@ def test_progress_is_told_while_it_lasts(tmp_path, capsys):
 
     async def go():
         await made(path, n=1)
-        await score(path, 'r', quick(FunctionReward(slow), max_batch=1), every=.01)
+        await rescore(path, 'r', quick(FunctionReward(slow), max_batch=1), every=.01)
         said = capsys.readouterr().err
-        await score(path, 'r', quick(Counting()), every=0)
+        await rescore(path, 'r', quick(Counting()), every=0)
         return said, capsys.readouterr().err
 
     said, silent = asyncio.run(go())
@@ -308,57 +308,57 @@ def test_progress_is_told_while_it_lasts(tmp_path, capsys):
 
 # --- where two rewards part
 
-none = dict(cards={}, reward_cards={'rm': None, 'judge': None}, reward='rm')
+none = dict(specs={}, reward_specs={'rm': None, 'gold': None}, reward='rm')
 
 
-def search(prompt, guide, judge, run='toa', model='a'):
-    scores = lambda g, j: (Score('rm', float(g)),) + (() if j is None else (Score('judge', float(j)),))
+def search(prompt, guide, gold, run='toa', model='a'):
+    scores = lambda g, j: (Score('rm', float(g)),) + (() if j is None else (Score('gold', float(j)),))
     answer = lambda i: (run, prompt, Trial(i, model, ()), Completion('text', Usage(5, 5), latency=1.), None)
-    return [Sample(*answer(i), scores(g, j)) for i, (g, j) in enumerate(zip(guide, judge))]
+    return [Sample(*answer(i), scores(g, j)) for i, (g, j) in enumerate(zip(guide, gold))]
 
 
-def many(judge, n=12, guide=None, seed=0, noise=.05, **kw):
+def many(gold, n=12, guide=None, seed=0, noise=.05, **kw):
     rng = np.random.default_rng(seed)
-    return [s for p in range(n) for s in search(f'p{p:02}', guide or range(len(judge)), judge + p * .1 + noise * rng.normal(size=len(judge)), **kw)]
+    return [s for p in range(n) for s in search(f'p{p:02}', guide or range(len(gold)), gold + p * .1 + noise * rng.normal(size=len(gold)), **kw)]
 
 
-def row(samples, **kw): return parting(frame(samples, **none), 'judge', x='samples', **kw).iloc[0]
+def row(samples, **kw): return overoptimization(to_frame(samples, **none), 'gold', x='samples', **kw).iloc[0]
 
 
 def test_the_peak_lies_on_the_curve_and_its_interval_around_it():
     samples = many(np.array([0, .3, .5, .6, .4, .2, 0]))
-    found, held = row(samples), curve(frame(samples, **none), x='samples', judge='judge')
+    found, held = row(samples), reward_curve(to_frame(samples, **none), x='samples', held_out='gold')
     assert found['at'] == found['peak'] == held.loc[held['mean'].idxmax(), 'x'] == 4
     assert found['low'] <= found['peak'] <= found['high'] <= found['end'] == 7
     assert found['guide_low'] <= found['guide'] <= found['guide_high']
-    assert found['judge_low'] <= found['judge'] <= found['judge_high'] < 0
-    assert abs(found['judge'] + .6) < .1
+    assert found['held_out_low'] <= found['held_out'] <= found['held_out_high'] < 0
+    assert abs(found['held_out'] + .6) < .1
 
 
-@pytest.mark.parametrize('judge', [[0, .1, .2, .3, .4], [.3, .3, .3, .3, .3], [.3, .4, .39, .4, .4]])
-def test_no_fall_no_parting(judge):
-    found = row(many(np.array(judge), noise=.1))
-    assert not found['parted'] and np.isnan(found['at'])
+@pytest.mark.parametrize('values', [[0, .1, .2, .3, .4], [.3, .3, .3, .3, .3], [.3, .4, .39, .4, .4]])
+def test_no_fall_no_overoptimization(values):
+    found = row(many(np.array(values), noise=.1))
+    assert not found['overoptimized'] and np.isnan(found['at'])
 
 
 def test_a_guide_that_stands_still_has_not_parted():
     falling, still = many(np.array([.6, .4, .2, 0])), many(np.array([.6, .4, .2, 0]), guide=[3, 2, 1, 0])
-    assert row(falling)['parted'] and row(falling)['at'] == 1
+    assert row(falling)['overoptimized'] and row(falling)['at'] == 1
     found = row(still)                                                            # the first answer stays the chosen one
-    assert not found['parted'] and found['guide'] == 0
+    assert not found['overoptimized'] and found['guide'] == 0
     found = row(still, y='mean')                                                  # both fall
-    assert not found['parted'] and found['guide_high'] < 0 and found['judge_high'] < 0
+    assert not found['overoptimized'] and found['guide_high'] < 0 and found['held_out_high'] < 0
 
 
-@pytest.mark.parametrize('n, parted', [(1, False), (5, False), (6, True)])
-def test_few_prompts_prove_nothing(n, parted):
-    assert row(many(np.array([.2, .6, .1, 0]), n=n))['parted'] == parted
+@pytest.mark.parametrize('n, overoptimized', [(1, False), (5, False), (6, True)])
+def test_few_prompts_prove_nothing(n, overoptimized):
+    assert row(many(np.array([.2, .6, .1, 0]), n=n))['overoptimized'] == overoptimized
 
 
 def test_it_is_the_same_twice_and_in_any_order_of_methods():
     one, other = many(np.array([0, .4, .2, 0.])), many(np.array([0, .2, .4, .1]), run='prs', seed=1)
-    both = parting(frame(one + other, **none), 'judge', x='samples').set_index('method')
-    swapped = parting(frame(other + one, **none), 'judge', x='samples').set_index('method')
+    both = overoptimization(to_frame(one + other, **none), 'gold', x='samples').set_index('method')
+    swapped = overoptimization(to_frame(other + one, **none), 'gold', x='samples').set_index('method')
     assert both.sort_index().equals(swapped.sort_index())
     assert both['at'].tolist() == [2, 3]
 
@@ -367,23 +367,23 @@ def test_answers_that_only_one_of_the_two_has_scored_take_no_part():
     samples = many(np.array([0, .4, .2, 0.]), noise=0)
     unjudged = [s for p in range(12) for s in search(f'p{p:02}', [99], [None])]
     late = [replace(s, trial=replace(s.trial, number=4)) for s in unjudged]
-    failed = [replace(s, trial=replace(s.trial, number=5), scores=(Score('rm', error='RewardTimeout: 60 s'), Score('judge', 50.))) for s in unjudged]
+    failed = [replace(s, trial=replace(s.trial, number=5), scores=(Score('rm', error='RewardTimeout: 60 s'), Score('gold', 50.))) for s in unjudged]
     found = row(samples + late + failed)
     assert (found['at'], found['end']) == (2, 6)
-    assert abs(found['judge'] + .4) < 1e-9 and abs(found['guide'] - 2) < 1e-9
+    assert abs(found['held_out'] + .4) < 1e-9 and abs(found['guide'] - 2) < 1e-9
 
 
 def test_two_searches_of_a_prompt_are_one_prompt():
     samples = many(np.array([0, .4, .2, 0.])) + many(np.array([0, .4, .2, 0.]), run='again', seed=1)
-    found = parting(frame(samples, **none, labels={'toa': 'm', 'again': 'm'}), 'judge', x='samples')
-    assert found['n'].tolist() == [12] and found['parted'].tolist() == [True]
+    found = overoptimization(to_frame(samples, **none, labels={'toa': 'm', 'again': 'm'}), 'gold', x='samples')
+    assert found['n'].tolist() == [12] and found['overoptimized'].tolist() == [True]
 
 
 def test_unknown_names_are_refused_and_unknown_costs_left_out():
-    df = frame(many(np.array([0, .4, .2, 0.])), **none)
-    with pytest.raises(InputError, match="no scores of 'other'. There are judge"): parting(df, 'other')
-    unknown = parting(df, 'judge', x='flops')
-    assert unknown.empty and unknown.attrs['unknown'] == ['toa'] and not unknown['parted'].any()
+    df = to_frame(many(np.array([0, .4, .2, 0.])), **none)
+    with pytest.raises(InputError, match="no scores of 'other'. There are gold"): overoptimization(df, 'other')
+    unknown = overoptimization(df, 'gold', x='flops')
+    assert unknown.empty and unknown.attrs['unknown'] == ['toa'] and not unknown['overoptimized'].any()
 
 
 def test_the_version_of_a_reward_server_is_stored_and_known_again(tmp_path):
@@ -391,7 +391,7 @@ def test_the_version_of_a_reward_server_is_stored_and_known_again(tmp_path):
 
     async def scored(version):
         with serve_reward(FunctionReward(lambda prompt, response: len(response), version=version)) as server:
-            return await score(path, 'r', HttpReward(f'{server.url}/score', name='served'))
+            return await rescore(path, 'r', HttpReward(f'{server.url}/score', name='served'))
 
     async def go():
         await made(path)
@@ -404,5 +404,5 @@ def test_the_version_of_a_reward_server_is_stored_and_known_again(tmp_path):
 def test_a_reward_server_that_is_not_there_is_said_before_anything_is_stored(tmp_path):
     path, reward = tmp_path/'r.db', HttpReward('http://127.0.0.1:9/score', name='served')
     asyncio.run(made(path))
-    with pytest.raises(RewardUnreachable, match='Is the server running'): asyncio.run(score(path, 'r', reward))
+    with pytest.raises(RewardUnreachable, match='Is the server running'): asyncio.run(rescore(path, 'r', reward))
     with RunStore(path, 'r') as store: assert 'reward' not in [kind for kind, _ in store.events('r')]

@@ -16,7 +16,8 @@ import pytest
 from fault_server import running
 from nbclient import NotebookClient
 
-from toa_nb.cli import check_run, main, run_from, stored_run
+from toa_nb.cli import check_run, main, run_from
+from toa_nb.run import Run
 from toa_nb.core import InputError, Prompt, ToaError
 from toa_nb.store import RunStore
 
@@ -149,8 +150,8 @@ def test_rewards_that_echo_the_key(closed, capfd, caplog, table):
 
 
 def test_a_judge_with_a_key(url, closed, capfd):
-    judge = {'name': 'j', 'model': 'a', 'endpoints': [closed], 'api_key_env': 'TOA_PLANTED', 'retries': 0, 'patience': .1}
-    configure(url, reward={'kind': 'judge', 'model': judge}, watch=['constraints'], prompts={'file': 'prompts.jsonl', 'limit': 1})
+    judge = {'name': 'j', 'model': 'a', 'endpoints': [closed], 'api_key_env': 'TOA_PLANTED', 'retries': 0, 'outage_timeout': .1}
+    configure(url, reward={'kind': 'judge', 'model': judge}, held_out=['constraints'], prompts={'file': 'prompts.jsonl', 'limit': 1})
     assert main(['run', 'run.json', '--json']) == 1
     with RunStore('runs.db', 'r') as store: clean(store.config('toa'), *store.samples('toa'), *capfd.readouterr())
 
@@ -181,7 +182,7 @@ def test_a_stored_run_needs_the_variable_again(url, monkeypatch, capfd):
     out, err = capfd.readouterr()
     assert 'models[0].api_key_env: the environment variable TOA_PLANTED is not set' in err
     monkeypatch.setenv('TOA_PLANTED', KEY)
-    (run := stored_run('runs.db', budget=None)).wait(show=False)
+    (run := Run.from_store('runs.db', budget=None)).wait(show=False)
     assert run.progress.samples == 32
     clean(out, err, *capfd.readouterr())
 

@@ -26,7 +26,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 '''
 
 
-def fake(**kw): return serve.Launch('fake', 'fake', (sys.executable, '-c', FAKE, '{port}'), key_variable='FAKE_KEY', grace=.2, **kw)
+def fake(**kw): return serve.ServerSpec('fake', 'fake', (sys.executable, '-c', FAKE, '{port}'), key_variable='FAKE_KEY', grace=.2, **kw)
 
 
 def until(condition, seconds=15.):
@@ -69,7 +69,7 @@ from test_serve import *
 server = serve.start(fake(KEEP), say=None)
 print(server.pid, server.process.pid, server.log.read_text().split()[1], flush=True)
 {code}
-'''.replace('KEEP', 'keep=True' if 'keep' in code else '')
+'''.replace('KEEP', 'detach=True' if 'keep' in code else '')
     p = subprocess.Popen([sys.executable, '-c', script], stdout=subprocess.PIPE, text=True, env=os.environ | {'TOA_STATE': str(state.parent)})
     return p, [int(n) for n in p.stdout.readline().split()]
 
@@ -136,7 +136,7 @@ def test_a_killed_keeper_takes_its_server_along(state):
 
 
 def test_a_server_that_stays_is_found_and_stopped_from_elsewhere(state):
-    p, (pid, keeper, child) = parent('# keep', state)
+    p, (pid, supervisor, child) = parent('# keep', state)
     p.wait()
     found, = serve.servers()
     assert found.pid == pid and found.state == 'ready' and found.process is None
@@ -145,7 +145,7 @@ def test_a_server_that_stays_is_found_and_stopped_from_elsewhere(state):
     assert found.api_key_env == f'TOA_KEY_FAKE_{found.launch.port}' and found.state == 'ready'
     code = f"from toa_nb import serve; print([s.name for s in serve.stop({found.launch.port})])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == "['fake']\n"
-    assert gone(pid) and gone(keeper) and gone(child) and serve.servers() == []
+    assert gone(pid) and gone(supervisor) and gone(child) and serve.servers() == []
 
 
 def test_a_stale_entry_harms_nobody(state):
@@ -153,7 +153,7 @@ def test_a_stale_entry_harms_nobody(state):
     (folder := serve.state_folder()/'old').mkdir()
     serve.write_private(folder/'launch.json', serve.asdict(fake(port=1)))
     serve.write_private(folder/'key.yaml', {'api-key': 'x'})
-    serve.write_private(folder/'server.json', {p: {'pid': innocent.pid, 'started': '1'} for p in ('keeper', 'server')})
+    serve.write_private(folder/'server.json', {p: {'pid': innocent.pid, 'started': '1'} for p in ('supervisor', 'server')})
     assert serve.servers() == []
     serve.Server(fake(port=1), folder).stop()
     assert innocent.poll() is None
@@ -197,13 +197,13 @@ def test_a_machine_without_a_gpu_gets_a_clear_word(monkeypatch):
 
 
 def test_servers_on_one_gpu_start_one_after_the_other(node):
-    plan = [fake(gpus=(0,), memory=.3), fake(gpus=(0,), memory=.3)]
+    plan = [fake(gpus=(0,), gpu_memory_utilization=.3), fake(gpus=(0,), gpu_memory_utilization=.3)]
     with serve.start_all(plan, say=None) as fleet:
         assert [row['state'] for row in fleet.table()] == ['ready', 'ready']
         first, second = ((s.folder/name).stat().st_mtime_ns for s, name in zip(sorted(fleet.servers, key=lambda s: s.folder.stat().st_ctime_ns),
                                                                               ('server.json', 'launch.json')))
         assert first <= second
-    with pytest.raises(InputError, match='120% of GPU 0'): serve.start_all([fake(gpus=(0,), memory=.6)] * 2)
+    with pytest.raises(InputError, match='120% of GPU 0'): serve.start_all([fake(gpus=(0,), gpu_memory_utilization=.6)] * 2)
 
 
 def test_an_interrupted_start_of_many_leaves_nothing(monkeypatch):
@@ -234,7 +234,7 @@ def test_a_run_survives_the_death_of_a_server(gguf, tmp_path):
         launch = serve.llama_cpp_launch(gguf, 'smollm2-135m', parallel=4)
         with serve.start_all([launch, launch], say=None) as fleet:
             model, = models_from({'models': fleet.models})
-            watcher = serve.Watcher(fleet.servers, on_change=serve.tell_pool([model]), say=None, backoff=.05).start(every=.05)
+            watcher = serve.Watcher(fleet.servers, on_change=serve.notify_models([model]), say=None, backoff=.05).start(every=.05)
             model.max_tokens = 8
             prompts = [Prompt(str(i), f'Name a thing. {i}') for i in range(4)]
             run = Run(prompts, BestOfN(n=6), [model], FunctionReward(lambda p, r: len(r), name='length'), store=tmp_path/'runs.db').start()
@@ -260,7 +260,7 @@ def test_a_start_that_is_interrupted_leaves_nothing(monkeypatch):
 
 
 def test_a_server_that_never_answers_is_given_up():
-    silent = serve.Launch('silent', 'fake', (sys.executable, '-c', 'import time; print("CUDA out of memory", flush=True); time.sleep(600)'),
+    silent = serve.ServerSpec('silent', 'fake', (sys.executable, '-c', 'import time; print("CUDA out of memory", flush=True); time.sleep(600)'),
                           timeout=.5, grace=.2)
     with pytest.raises(serve.ServeError, match=r'was not ready after \d s:\nCUDA out of memory\nThe model does not fit'): serve.start(silent, say=None)
     assert not children()

@@ -76,7 +76,7 @@ def state(tmp_path, monkeypatch): monkeypatch.setenv('TOA_STATE', str(tmp_path))
 
 def cpu(python):
     env = {'HF_HUB_OFFLINE': '1', 'VLLM_NO_USAGE_STATS': '1', 'DO_NOT_TRACK': '1', 'VLLM_CPU_KVCACHE_SPACE': '1', 'OMP_NUM_THREADS': '1'}
-    return dict(python=python, memory=0, max_len=2048, env=env, timeout=300, grace=20)
+    return dict(python=python, gpu_memory_utilization=0, max_model_len=2048, env=env, timeout=300, grace=20)
 
 
 def tree(server): return [server.process.pid, *serve.descendants(server.process.pid)]
@@ -102,7 +102,7 @@ def test_vllm_generates_and_leaves_nothing(python, models):
         shown = server.log.read_text() + subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True, text=True).stdout
         assert os.environ[server.api_key_env] not in shown
         pids, port = tree(server), server.launch.port
-        assert len(pids) >= 3, 'keeper, API server, engine'
+        assert len(pids) >= 3, 'supervisor, API server, engine'
     assert all_gone(pids) and serve.take_port(port) == port
     assert said[-1].startswith('smollm2-135m: ready after ')
 
@@ -154,7 +154,7 @@ def sglang_path():
 
 def test_sglang_reads_our_command_line(sglang_path, tmp_path):
     serve.write_private(tmp_path/'key.yaml', {'api-key': 'a-key'})
-    w = serve.Weights('org/rm', 'rm', gpus=(0, 1, 2, 3), data_parallel=2, max_len=16384, memory=.8, chat_template='t.jinja', reward=True, revision='abc',
+    w = serve.EngineArgs('org/rm', 'rm', gpus=(0, 1, 2, 3), data_parallel=2, max_model_len=16384, gpu_memory_utilization=.8, chat_template='t.jinja', reward=True, revision='abc',
                       trust_remote_code=True, extra=('--log-level', 'warning'))
     fill = {'{port}': '8123', '{key_file}': str(tmp_path/'key.yaml')}
     argv = [fill.get(word, word) for word in serve.sglang_argv(w, '0.0.0.0')[3:]]

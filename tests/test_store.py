@@ -24,8 +24,8 @@ from toa_nb.core import *
 from toa_nb.store import *
 path, ask = sys.argv[1], (Message('user', 'Why?'),)
 async def one(store, n, prompt='a', size=10):
-    store.asked('run', prompt, Trial(n, 'model', ask, seed=n))
-    await store.finished('run', prompt, n, Completion('x' * size, Usage(1, 2)), scores=[Score('length', float(n))])
+    store.add_trial('run', prompt, Trial(n, 'model', ask, seed=n))
+    await store.finish('run', prompt, n, Completion('x' * size, Usage(1, 2)), scores=[Score('length', float(n))])
 '''
 
 
@@ -55,8 +55,8 @@ def no_gaps(path):
 
 async def fill(store, numbers, prompt='a', text='x' * 10):
     for n in numbers:
-        store.asked('run', prompt, trial(n))
-        await store.finished('run', prompt, n, Completion(text, Usage(1, 2)), scores=[Score('length', float(n))])
+        store.add_trial('run', prompt, trial(n))
+        await store.finish('run', prompt, n, Completion(text, Usage(1, 2)), scores=[Score('length', float(n))])
     await store.flush()
 
 
@@ -191,7 +191,7 @@ def test_readers_see_what_is_committed_and_write_nothing(tmp_path):
     with new_store(tmp_path/'runs.db') as store, RunStore(tmp_path/'runs.db', 'r') as reader:
         asyncio.run(fill(store, range(3)))
         assert [s.trial.number for s in reader.samples('run', 'a')] == [0, 1, 2]
-        with pytest.raises(StoreError, match='open for reading only'): reader.asked('run', 'a', trial(9))
+        with pytest.raises(StoreError, match='open for reading only'): reader.add_trial('run', 'a', trial(9))
         with pytest.raises(StoreError, match='open for reading only'): reader.set_status('run', 'done')
 
 
@@ -228,7 +228,7 @@ def test_a_store_that_is_forgotten_is_committed_when_python_ends(tmp_path):
     c = child('''
         store = RunStore(path)
         store.create_run('run', {}, [Prompt('a', 'Why?')])
-        store.asked('run', 'a', Trial(0, 'model', ask))''', tmp_path/'runs.db')
+        store.add_trial('run', 'a', Trial(0, 'model', ask))''', tmp_path/'runs.db')
     assert c.communicate(timeout=60) == ('', '') and c.returncode == 0
     with RunStore(tmp_path/'runs.db', 'r') as store: assert store.counts('run') == {'a': (1, 0)}
     assert [p.name for p in tmp_path.iterdir()] == ['runs.db']
@@ -236,8 +236,8 @@ def test_a_store_that_is_forgotten_is_committed_when_python_ends(tmp_path):
 
 def test_a_cancelled_wait_loses_nothing(tmp_path):
     async def main(store):
-        store.asked('run', 'a', trial(0))
-        task = asyncio.ensure_future(store.completed('run', 'a', 0, Completion('paid', Usage(1, 1))))
+        store.add_trial('run', 'a', trial(0))
+        task = asyncio.ensure_future(store.add_completion('run', 'a', 0, Completion('paid', Usage(1, 1))))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError): await task
@@ -250,8 +250,8 @@ def test_a_loop_that_ended_does_not_stop_the_writer(tmp_path):
     store = new_store(tmp_path/'runs.db')
     for n in range(20):
         loop = asyncio.new_event_loop()
-        store.asked('run', 'a', trial(n))
-        loop.create_task(store.finished('run', 'a', n, error='CallTimeout: 1 s')).cancel()
+        store.add_trial('run', 'a', trial(n))
+        loop.create_task(store.finish('run', 'a', n, error='CallTimeout: 1 s')).cancel()
         loop.call_soon(loop.stop); loop.run_forever(); loop.close()
     asyncio.run(fill(store, [100]))
     store.close()
@@ -266,7 +266,7 @@ def test_disk_full(tmp_path):
         store._writer.db.execute('PRAGMA max_page_count = 60')
         with pytest.raises(StoreError, match='the disk is full. Everything committed is safe') as first:
             for n in range(1000): await fill(store, [n], text='x' * 2000); kept.append(n)
-        with pytest.raises(StoreError) as again: store.asked('run', 'b', trial(0))
+        with pytest.raises(StoreError) as again: store.add_trial('run', 'b', trial(0))
         assert str(again.value) == str(first.value)
         with pytest.raises(StoreError) as again: await store.flush()
         assert str(again.value) == str(first.value)
@@ -360,7 +360,7 @@ DAMAGE = {
                                 'row 2 of its table prompt can not be read (InputError'),
     'a list as prompt': ("UPDATE prompt SET json = '[1]' WHERE id = 1", lambda s: s.prompts('run'), 'row 1 of its table prompt can not be read'),
     'no JSON as event': ("UPDATE event SET value = 'x' WHERE prompt IS NULL", lambda s: s.runs(), 'row 4 of its table event can not be read (JSONDecodeError'),
-    'no JSON as note': ("UPDATE event SET value = 'x' WHERE prompt = 1", lambda s: s.notes('run', 'done'), 'row 5 of its table event can not be read'),
+    'no JSON as note': ("UPDATE event SET value = 'x' WHERE prompt = 1", lambda s: s.last_events('run', 'done'), 'row 5 of its table event can not be read'),
     'no JSON in a journal': ("UPDATE event SET value = 'x' WHERE prompt = 1", lambda s: s.journal('run', 'a'), 'row 5 of its table event can not be read'),
     'a text as score': ("UPDATE score SET value = 'good'", lambda s: list(s.samples('run')), 'row 1 of its table score can not be read (TypeError'),
     'no JSON as details': ("UPDATE score SET details = 'x'", lambda s: s.unscored('run', 'a'), 'row 1 of its table score can not be read (JSONDecodeError'),
@@ -396,8 +396,8 @@ def test_one_wake_up_per_group(tmp_path):
         call, write = loop.call_soon_threadsafe, store._writer.write
         loop.call_soon_threadsafe = lambda f, *a: (wakes.append(len(a[0])), call(f, *a))
         store._writer.write = lambda ops: (groups.append(len(ops)), write(ops))[1]
-        for n in range(300): store.asked('run', 'a', trial(n))
-        await asyncio.gather(*[store.completed('run', 'a', n, Completion('x', Usage(1, 1))) for n in range(300)])
+        for n in range(300): store.add_trial('run', 'a', trial(n))
+        await asyncio.gather(*[store.add_completion('run', 'a', n, Completion('x', Usage(1, 1))) for n in range(300)])
         assert sum(wakes) == 300 and len(wakes) <= len(groups) < 300
     with new_store(tmp_path/'runs.db') as store: asyncio.run(main(store))
 
@@ -405,7 +405,7 @@ def test_one_wake_up_per_group(tmp_path):
 def test_asks_from_many_threads(tmp_path):
     with new_store(tmp_path/'runs.db', [f't{i}' for i in range(8)]) as store:
         def work(p):
-            for n in range(100): store.asked('run', p, trial(n))
+            for n in range(100): store.add_trial('run', p, trial(n))
         threads = [threading.Thread(target=work, args=(f't{i}',)) for i in range(8)]
         for t in threads: t.start()
         for t in threads: t.join()
@@ -418,28 +418,28 @@ def test_asks_from_many_threads(tmp_path):
 
 def test_mistakes_hurt_only_their_sender(tmp_path):
     async def main(store):
-        store.asked('run', 'a', trial(0))
+        store.add_trial('run', 'a', trial(0))
         good, bad = Completion('x', Usage(1, 1)), Completion('x', Usage(1 << 70, 1))
-        with pytest.raises(StoreError, match='was asked before'): store.asked('run', 'a', trial(0))
-        with pytest.raises(StoreError, match='was never asked'): await store.completed('run', 'a', 7, good)
-        with pytest.raises(StoreError, match='neither a completion nor an error'): await store.completed('run', 'a', 0)
-        with pytest.raises(StoreError, match='no answer to score'): await store.scored('run', 'a', 0, [Score('r', 1.)])
-        with pytest.raises(StoreError, match='no answer to tell'): store.told('run', 'a', 0)
-        with pytest.raises(StoreError, match="no run 'walk'. It holds: run"): store.asked('walk', 'a', trial(0))
-        with pytest.raises(StoreError, match="no prompt 'z'"): store.asked('run', 'z', trial(0))
-        store.asked('run', 'a', trial(1)), store.asked('run', 'a', trial(2))
-        results = await asyncio.gather(store.completed('run', 'a', 0, good), store.completed('run', 'a', 1, bad), store.completed('run', 'a', 2, good),
+        with pytest.raises(StoreError, match='was asked before'): store.add_trial('run', 'a', trial(0))
+        with pytest.raises(StoreError, match='was never asked'): await store.add_completion('run', 'a', 7, good)
+        with pytest.raises(StoreError, match='neither a completion nor an error'): await store.add_completion('run', 'a', 0)
+        with pytest.raises(StoreError, match='no answer to score'): await store.add_scores('run', 'a', 0, [Score('r', 1.)])
+        with pytest.raises(StoreError, match='no answer to tell'): store.mark_told('run', 'a', 0)
+        with pytest.raises(StoreError, match="no run 'walk'. It holds: run"): store.add_trial('walk', 'a', trial(0))
+        with pytest.raises(StoreError, match="no prompt 'z'"): store.add_trial('run', 'z', trial(0))
+        store.add_trial('run', 'a', trial(1)), store.add_trial('run', 'a', trial(2))
+        results = await asyncio.gather(store.add_completion('run', 'a', 0, good), store.add_completion('run', 'a', 1, bad), store.add_completion('run', 'a', 2, good),
                                        return_exceptions=True)
         assert [type(r) for r in results] == [type(None), StoreError, type(None)]
-        with pytest.raises(StoreError, match='was answered before'): await store.completed('run', 'a', 0, good)
+        with pytest.raises(StoreError, match='was answered before'): await store.add_completion('run', 'a', 0, good)
         assert [s.trial.number for s in store.samples('run')] == [0, 2]
-        store.told('run', 'a', 0)
+        store.mark_told('run', 'a', 0)
         await store.flush()
-        store.told('run', 'a', 0)
+        store.mark_told('run', 'a', 0)
         await store.flush()
         assert store.counts('run')['a'] == (3, 1)
     with new_store(tmp_path/'runs.db') as store: asyncio.run(main(store))
-    with pytest.raises(StoreError, match='the store is closed. Open it again.'): store.asked('run', 'a', trial(3))
+    with pytest.raises(StoreError, match='the store is closed. Open it again.'): store.add_trial('run', 'a', trial(3))
     with pytest.raises(StoreError, match='the store is closed'): store.runs()
     store.close()
 
@@ -447,7 +447,7 @@ def test_mistakes_hurt_only_their_sender(tmp_path):
 def test_a_queued_row_that_can_not_be_stored_stops_the_store(tmp_path):
     async def main(store):
         await fill(store, [0])
-        store.asked('run', 'a', trial(0))
+        store.add_trial('run', 'a', trial(0))
         with pytest.raises(StoreError, match='UNIQUE'): await store.flush()
     with new_store(tmp_path/'runs.db') as store: asyncio.run(main(store))
     assert no_gaps(tmp_path/'runs.db') == 3
@@ -472,10 +472,10 @@ ODD = ['', '\0', 'a\0b', '\ud83d', '\ud83d\ude00', '😀', 'né', '\x1f\n\r', "'
 def test_any_text_survives(tmp_path, text):
     async def main(store):
         t = Trial(0, f'm{text}', (Message('user', text),), action=text)
-        store.asked(f'run{text}', f'p{text}', t)
+        store.add_trial(f'run{text}', f'p{text}', t)
         completion = Completion(text, Usage(1, 2), text, 1.5, text, text, 1, 2, -0.5)
         scores = [Score(f'r{text}', .1, version=text, details={text: [text]}), Score('e', error=f'e{text}')]
-        await store.finished(f'run{text}', f'p{text}', 0, completion, None, scores)
+        await store.finish(f'run{text}', f'p{text}', 0, completion, None, scores)
         store.event(f'run{text}', f'p{text}', f'k{text}', {text: text})
         await store.flush()
         return t, completion
@@ -496,9 +496,9 @@ def test_details_of_any_kind_do_not_cost_the_score(tmp_path):
     np = pytest.importorskip('numpy')
 
     async def main(store):
-        store.asked('run', 'a', trial(0))
+        store.add_trial('run', 'a', trial(0))
         score = Score('r', 1., details={'n': np.float32(.5), 'v': np.arange(2), 'p': Path('x')})
-        await store.finished('run', 'a', 0, Completion('x', Usage(1, 1)), scores=[score])
+        await store.finish('run', 'a', 0, Completion('x', Usage(1, 1)), scores=[score])
     with new_store(tmp_path/'runs.db') as store:
         asyncio.run(main(store))
         assert next(store.samples('run')).scores[0].details == {'n': .5, 'v': [0, 1], 'p': 'x'}
@@ -533,23 +533,23 @@ operations = st.lists(st.one_of(
 
 class Model:
     "What a store should hold, as plain lists and dicts."
-    def __init__(self): self.trials, self.back, self.scores, self.told, self.log = {}, {}, {}, {}, {p: [] for p in 'abc'}
+    def __init__(self): self.trials, self.back, self.scores, self.mark_told, self.log = {}, {}, {}, {}, {p: [] for p in 'abc'}
     def keys(self, p): return [k for k in self.trials if k[0] == p]
     def waiting(self, p): return [k for k in self.keys(p) if k not in self.back]
     def answered(self, p): return [k for k in self.keys(p) if k in self.back]
-    def open(self, p): return [k for k in self.answered(p) if k not in self.told]
+    def open(self, p): return [k for k in self.answered(p) if k not in self.mark_told]
 
     def sample(self, k, scores):
         completion, error = self.back[k]
         return Sample('run', k[0], self.trials[k].trial, completion, error, tuple({s.reward: s for s in scores}.values()))
 
     def tell(self, k):
-        self.told[k] = list(self.scores[k])
-        self.log[k[0]].append(('tell', k[1], self.sample(k, self.told[k])))
+        self.mark_told[k] = list(self.scores[k])
+        self.log[k[0]].append(('tell', k[1], self.sample(k, self.mark_told[k])))
 
     def check(self, store):
         assert list(store.samples('run')) == [self.sample(k, self.scores[k]) for p in 'abc' for k in self.answered(p)]
-        assert store.counts('run') == {p: (len(self.keys(p)), len([k for k in self.keys(p) if k in self.told])) for p in 'abc'}
+        assert store.counts('run') == {p: (len(self.keys(p)), len([k for k in self.keys(p) if k in self.mark_told])) for p in 'abc'}
         for p in 'abc':
             assert store.journal('run', p) == self.log[p]
             assert store.pending('run', p) == [self.trials[k] for k in self.waiting(p)]
@@ -563,7 +563,7 @@ async def apply(store, model, op, *args):
     if op == 'ask':
         n = len(model.keys(p))
         t = Trial(n, args[1][0], ASK, *args[1][1:])
-        store.asked('run', p, t)
+        store.add_trial('run', p, t)
         model.trials[p, n] = TrialRow(Trial(n, args[1][0], (), *args[1][1:]), digest(ASK))
         model.log[p].append(('ask', model.trials[p, n]))
     elif op == 'event':
@@ -572,13 +572,13 @@ async def apply(store, model, op, *args):
     elif op in ('complete', 'fail', 'finish') and (k := pick(model.waiting(p))):
         error = 'EmptyAnswer: no text' if op == 'fail' else None
         model.back[k], model.scores[k] = (args[1], error), args[2] if op == 'finish' else []
-        if op == 'finish': await store.finished('run', *k, args[1], None, args[2]); model.tell(k)
-        else: await store.completed('run', *k, args[1], error)
+        if op == 'finish': await store.finish('run', *k, args[1], None, args[2]); model.tell(k)
+        else: await store.add_completion('run', *k, args[1], error)
     elif op == 'score' and (k := pick(model.answered(p))):
-        await store.scored('run', *k, args[1])
+        await store.add_scores('run', *k, args[1])
         model.scores[k] = model.scores[k] + args[1]
     elif op == 'tell' and (k := pick(model.open(p))):
-        store.told('run', *k)
+        store.mark_told('run', *k)
         model.tell(k)
 
 
@@ -602,7 +602,7 @@ def test_several_runs_do_not_mix(tmp_path):
     with new_store(tmp_path/'runs.db') as store:
         store.create_run('other', {}, [Prompt('a', 'How?')])
         asyncio.run(fill(store, range(3)))
-        store.asked('other', 'a', trial(0))
+        store.add_trial('other', 'a', trial(0))
         store.event('other', None, 'budget', 'samples')
         store.set_status('other', 'done', 1.5)
         assert (store.count('run'), store.count('other')) == (3, 0) and store.counts('other') == {'a': (1, 0)}

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['EXITS', 'EXPORTS', 'WRITERS', 'ABOUT', 'known_fields', 'fits', 'problems', 'check_fields', 'read_prompts',
-           'of_category', 'read_method', 'read_models', 'read_name', 'read_reward', 'read_watch', 'read_budget',
-           'read_templates', 'opened', 'read_store', 'read_count', 'read_seconds', 'BadConfig', 'read_parts',
-           'all_models', 'check_keys', 'FileRun', 'build', 'run_from', 'readers_may_leave', 'say', 'columns', 'result',
-           'exit_code', 'going_on', 'go', 'do_run', 'do_resume', 'trials_of', 'standing', 'status', 'do_status',
-           'check_stored', 'check_endpoint', 'check_reward', 'check_run', 'do_check', 'check_output', 'cards_of',
-           'guiding', 'some_runs', 'chosen_by', 'curve_of', 'do_curve', 'draw', 'do_export', 'do_prompts',
-           'until_stopped', 'do_serve', 'reward_to_serve', 'do_serve_reward', 'do_servers', 'add_command',
-           'add_running', 'add_reading', 'add_looking', 'add_serving', 'parser', 'plain_warnings', 'main']
+           'of_category', 'read_method', 'read_models', 'read_name', 'read_held_out', 'read_budget', 'read_templates',
+           'opened', 'read_store', 'read_count', 'read_seconds', 'BadConfig', 'read_parts', 'all_models', 'check_keys',
+           'FileRun', 'build', 'run_from', 'readers_may_leave', 'say', 'columns', 'result', 'exit_code', 'going_on',
+           'go', 'do_run', 'do_resume', 'trials_of', 'standing', 'status', 'do_status', 'check_stored',
+           'check_endpoint', 'check_reward', 'check_run', 'do_check', 'check_output', 'specs_of', 'guiding',
+           'some_runs', 'chosen_by', 'curve_of', 'do_curve', 'draw', 'do_export', 'do_prompts', 'until_stopped',
+           'do_serve', 'do_serve_reward', 'do_servers', 'add_command', 'add_running', 'add_reading', 'add_looking',
+           'add_serving', 'parser', 'plain_warnings', 'main']
 
 # %% ../nbs/16_cli.ipynb #62529ce6
 import argparse, asyncio, json, os, signal, sys, time, warnings
@@ -20,14 +20,14 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from .core import InputError, Prompt, StoreError, ToaError
-from .compute import Budget, Card, check_number
+from .core import InputError, Prompt, StoreError, ToaError, check_renamed
+from .compute import Budget, ModelSpec, check_number
 from .templates import Templates, check_path
-from .samplers import Method, method_from, methods
-from .models import ChatModel, as_card, models_from, read_config, read_key
-from .rewards import check_score
+from .samplers import Method, method_from, METHODS
+from .models import ChatModel, as_spec, models_from, read_config, read_key
+from .rewards import check_score, get_reward
 from .store import RunStore
-from .run import Run, at, choose_run, find_key, make_reward, stored_run, within
+from .run import Run, error_context, field_path, find_key, pick_run
 
 # %% ../nbs/16_cli.ipynb #c42a4f98
 def known_fields(cls)->dict[str,Any]:
@@ -51,10 +51,14 @@ def problems(
 ):
     "An `InputError` for each field that is unknown, or has a value of the wrong type."
     for name, value in table.items():
+        try: check_renamed([name], known, where)
+        except InputError as e:
+            yield e
+            continue
         if name not in known: yield InputError(f'unknown field {name!r}', where, f'Known here: {", ".join(known)}.')
         elif not fits(value, known[name]):
             wanted = ' or '.join(_words[k] for k in get_args(known[name]) or (known[name],) if k in _words)
-            yield InputError(f'{_words.get(type(value), "something else")} in place of {wanted}', at(where, name), 'Correct the value.')
+            yield InputError(f'{_words.get(type(value), "something else")} in place of {wanted}', field_path(where, name), 'Correct the value.')
 
 # %% ../nbs/16_cli.ipynb #700e3472
 def check_fields(table, known:dict[str,Any], where:str):
@@ -69,11 +73,11 @@ def read_prompts(value:str|dict, folder:Path, where:str)->list[Prompt]:
     from toa_nb.data import BadPrompts, Prompts, load_prompts
     table = {'file': value} if isinstance(value, str) else value
     check_fields(table, dict(file=str, limit=int, category=str|list, skip_bad=bool, id_prefix=str), where)
-    if not table.get('file'): raise InputError('the field is missing', at(where, 'file'), 'Name a file of prompts.')
-    if 'limit' in table: check_number(table['limit'], at(where, 'limit'), 1, whole=True)
-    found = load_prompts(check_path(table['file'], folder, at(where, 'file')), table.get('skip_bad', False), table.get('id_prefix', ''))
+    if not table.get('file'): raise InputError('the field is missing', field_path(where, 'file'), 'Name a file of prompts.')
+    if 'limit' in table: check_number(table['limit'], field_path(where, 'limit'), 1, whole=True)
+    found = load_prompts(check_path(table['file'], folder, field_path(where, 'file')), table.get('skip_bad', False), table.get('id_prefix', ''))
     if found.bad: warnings.warn(f'{len(found.bad)} reports on lines that are left out:\n{BadPrompts(found.bad)}', stacklevel=2)
-    return Prompts(of_category(found, table.get('category'), at(where, 'category'))[:table.get('limit')], found.bad)
+    return Prompts(of_category(found, table.get('category'), field_path(where, 'category'))[:table.get('limit')], found.bad)
 
 # %% ../nbs/16_cli.ipynb #44234400
 def of_category(prompts, wanted, where):
@@ -91,13 +95,13 @@ def read_method(value:str|dict, folder:Path, where:str)->Method:
     settings = {'name': value} if isinstance(value, str) else dict(value)
     name = settings.pop('name', 'toa')
     check_fields({'name': name}, {'name': str}, where)
-    if name in methods: check_fields(settings, known_fields(methods[name]), where)
-    with within(where): return method_from(name, settings, '')
+    if name in METHODS: check_fields(settings, known_fields(METHODS[name]), where)
+    with error_context(where): return method_from(name, settings, '')
 
 # %% ../nbs/16_cli.ipynb #51ca1b14
 def read_models(value:list, folder:Path, where:str)->list[ChatModel]:
     "The models."
-    with within(where.partition(': ')[0]): return models_from({'models': value})
+    with error_context(where.partition(': ')[0]): return models_from({'models': value})
 
 # %% ../nbs/16_cli.ipynb #731cd723
 def read_name(value:str, folder:Path, where:str)->str:
@@ -106,19 +110,19 @@ def read_name(value:str, folder:Path, where:str)->str:
     return value
 
 # %% ../nbs/16_cli.ipynb #74bf775b
-def read_reward(value:str|dict, folder:Path, where:str):
+def _read_reward(value:str|dict, folder:Path, where:str):
     "A reward with its settings."
     table = {'kind': value} if isinstance(value, str) else value
     if not isinstance(table, dict): check_fields(table, {'kind': str}, where)
     named = {k: table[k] for k in ('kind', 'name') if k in table}
-    if not named: raise InputError('the reward has no kind', at(where, 'kind'), 'Name it, such as kind = "constraints".')
+    if not named: raise InputError('the reward has no kind', field_path(where, 'kind'), 'Name it, such as kind = "constraints".')
     check_fields(named, {'kind': str, 'name': str}, where)
-    for field, name in named.items(): read_name(name, folder, at(where, field))
-    with within(where): return make_reward(table)
+    for field, name in named.items(): read_name(name, folder, field_path(where, field))
+    with error_context(where): return get_reward(table)
 
-def read_watch(value:list, folder:Path, where:str)->list:
-    "The rewards that only watch."
-    return [read_reward(v, folder, f'{where}[{i}]') for i, v in enumerate(value)]
+def read_held_out(value:list, folder:Path, where:str)->list:
+    "The rewards that are held out."
+    return [_read_reward(v, folder, f'{where}[{i}]') for i, v in enumerate(value)]
 
 # %% ../nbs/16_cli.ipynb #54314223
 def read_budget(value:dict, folder:Path, where:str)->Budget:
@@ -126,16 +130,16 @@ def read_budget(value:dict, folder:Path, where:str)->Budget:
     known = known_fields(Budget)
     per_run = value.get('per_run')
     check_fields(value, known | {'per_run': dict}, where)
-    if per_run is not None: check_fields(per_run, {k: v for k, v in known.items() if k != 'per_run'}, at(where, 'per_run'))
-    with within(at(where, 'per_run')): total = Budget(**per_run) if per_run else None
-    with within(where): return Budget(**value | {'per_run': total})
+    if per_run is not None: check_fields(per_run, {k: v for k, v in known.items() if k != 'per_run'}, field_path(where, 'per_run'))
+    with error_context(field_path(where, 'per_run')): total = Budget(**per_run) if per_run else None
+    with error_context(where): return Budget(**value | {'per_run': total})
 
 # %% ../nbs/16_cli.ipynb #51b8769d
 def read_templates(value:str|dict, folder:Path, where:str)->Templates:
     "The wording of refinement and aggregation."
     if isinstance(value, str): return Templates.load(check_path(value, folder, where))
     check_fields(value, known_fields(Templates), where)
-    with within(where): return Templates(**value)
+    with error_context(where): return Templates(**value)
 
 # %% ../nbs/16_cli.ipynb #99fdbefc
 def opened(path:str|Path)->RunStore:
@@ -146,7 +150,7 @@ def opened(path:str|Path)->RunStore:
 def read_store(value:str, folder:Path, where:str)->Path:
     "The place of the store, looked at."
     path = check_path(value, folder, where)
-    with within(where):
+    with error_context(where):
         if not path.parent.is_dir(): raise InputError(f'there is no folder {path.parent}', '', 'Create it first, or correct the path.')
         if path.exists() and (path.is_dir() or path.stat().st_size): opened(path).close()
     return path
@@ -174,9 +178,9 @@ class BadConfig(InputError):
     def __str__(self): return '\n'.join(map(str, self.errors))
 
 # %% ../nbs/16_cli.ipynb #8c7569e2
-_types = dict(name=str, prompts=str|dict, method=str|dict, models=list, reward=str|dict, watch=list, budget=dict, templates=str|dict, store=str,
+_types = dict(name=str, prompts=str|dict, method=str|dict, models=list, reward=str|dict, held_out=list, budget=dict, templates=str|dict, store=str,
               seed=int, concurrency=int, grace=float)
-_readers = dict(name=read_name, prompts=read_prompts, method=read_method, models=read_models, reward=read_reward, watch=read_watch, budget=read_budget,
+_readers = dict(name=read_name, prompts=read_prompts, method=read_method, models=read_models, reward=_read_reward, held_out=read_held_out, budget=read_budget,
                 templates=read_templates, store=read_store, concurrency=read_count, grace=read_seconds)
 _needed = dict(prompts='Name a file of prompts.', models='Add a [[models]] table for each.', reward='Name one, such as reward = "constraints".')
 
@@ -189,10 +193,10 @@ def read_parts(
     "The parts of a run."
     parts, bad = {}, []
     bad += problems({k: v for k, v in data.items() if k not in given}, _types, where)
-    bad += [InputError('the field is missing', at(where, k), fix) for k, fix in _needed.items() if k not in data and k not in given]
+    bad += [InputError('the field is missing', field_path(where, k), fix) for k, fix in _needed.items() if k not in data and k not in given]
     for name, value in ({'method': 'toa', 'store': 'runs.db'} | data).items():
         if name in given or name not in _types or not fits(value, _types[name]): continue
-        try: parts[name] = _readers[name](value, folder, at(where, name)) if name in _readers else value
+        try: parts[name] = _readers[name](value, folder, field_path(where, name)) if name in _readers else value
         except InputError as e: bad += getattr(e, 'errors', [e])
     if bad: raise bad[0] if len(bad) == 1 else BadConfig(bad)
     return parts | given
@@ -201,15 +205,15 @@ def read_parts(
 def all_models(run:Run)->list[tuple[str,ChatModel]]:
     "Each model with its place, those of judges included."
     found = [(f'models[{i}]', m) for i, m in enumerate(run.models.values())]
-    judges = [('reward', run.reward), *((f'watch[{i}]', r) for i, r in enumerate(run.watch))]
-    return [(place, m) for place, m in found + [(f'{place}.model', getattr(r, 'model', None)) for place, r in judges] if isinstance(m, ChatModel)]
+    rewards = [('reward', run.reward), *((f'held_out[{i}]', r) for i, r in enumerate(run.held_out))]
+    return [(place, m) for place, m in found + [(f'{place}.model', getattr(r, 'model', None)) for place, r in rewards] if isinstance(m, ChatModel)]
 
 def check_keys(run:Run, where:str):
     "Every key that an endpoint wants must be in the environment; those of our own running servers are put there."
     for place, model in all_models(run):
         for env in {e.api_key_env or model.api_key_env for e in model.endpoints}:
             find_key(env)
-            read_key(env, at(where, f'{place}.api_key_env'))
+            read_key(env, field_path(where, f'{place}.api_key_env'))
 
 # %% ../nbs/16_cli.ipynb #51d890d4
 class FileRun(Run):
@@ -230,7 +234,7 @@ def build(
 )->FileRun:
     "The run that a configuration describes."
     parts = read_parts(data, folder, where, given)
-    with within(where): run = FileRun(**parts)
+    with error_context(where): run = FileRun(**parts)
     check_keys(run, where)
     run.recipe = {k: v for k, v in data.items() if k not in given and k != 'store'}
     run.left_out = tuple(map(str, getattr(parts['prompts'], 'bad', ())))
@@ -286,7 +290,7 @@ def result(run:Run)->dict:
     whole = dict(run=run.name, store=str(getattr(run.store_at, 'path', run.store_at)), exit=exit_code(run), left_out=getattr(run, 'left_out', ()))
     rows = lambda book: [dict(who=who, kind=kind, count=f.count, first=f.first) for (who, kind), f in book.items()]
     return whole | {k: getattr(p, k) for k in keys} | dict(
-        failures=rows(p.failures), remarks=rows(p.remarks), cost=asdict(p.cost), projected=asdict(p.projected()))
+        failures=rows(p.failures), remarks=rows(p.remarks), cost=asdict(p.spent), projected=asdict(p.projected()))
 
 # %% ../nbs/16_cli.ipynb #51b644eb
 def exit_code(run:Run)->int:
@@ -318,9 +322,9 @@ def do_run(args)->int:
 
 def do_resume(args)->int:
     "toa resume"
-    with opened(args.store) as store: name = choose_run(store, args.run)
+    with opened(args.store) as store: name = pick_run(store, args.run)
     where = f'{args.store} (run {name!r})'
-    with within(where): run = stored_run(args.store, name)
+    with error_context(where): run = Run.from_store(args.store, name)
     check_keys(run, where)
     return go(run, args)
 
@@ -334,7 +338,7 @@ def trials_of(store:RunStore, name:str)->tuple[int,int]:
 # %% ../nbs/16_cli.ipynb #dd40b96d
 def standing(store:RunStore, run:dict)->dict:
     "How far a run is."
-    name, config, notes = run['name'], store.config(run['name']), list(store.notes(run['name'], 'done').values())
+    name, config, notes = run['name'], store.config(run['name']), list(store.last_events(run['name'], 'done').values())
     wanted = config.get('settings', {}).get('n', 0) + store.extended(name)
     limited = any(limit for part, limit in config.get('budget', {}).items() if part != 'per_run')
     done, best = sum(limited or n['cost']['samples'] >= wanted for n in notes), [n['best'] for n in notes if n['best'] is not None]
@@ -386,7 +390,7 @@ async def check_run(
     timeout:float=20., # Seconds for each endpoint and reward
 )->list[dict]: # One row per endpoint and reward: what, ok, says
     "Call every endpoint and every reward of a run once."
-    rewards = [run.reward, *run.watch]
+    rewards = [run.reward, *run.held_out]
     models = [m for _, m in all_models(run)]
     calls = [check_endpoint(m, lane, timeout) for m in models for lane in m.ready().lanes] + [check_reward(r, run.prompts[0], timeout) for r in rewards]
     try: return await asyncio.gather(*calls)
@@ -417,11 +421,11 @@ def check_output(
     if not place.parent.is_dir(): raise InputError(f'there is no folder {place.parent}', '--output', 'Create it first, or correct the path.')
 
 # %% ../nbs/16_cli.ipynb #8df3b09f
-def cards_of(store:RunStore, runs:list[str])->dict[str,Card|None]:
-    "The card of each model of some runs, from their configurations or by the model's name."
+def specs_of(store:RunStore, runs:list[str])->dict[str,ModelSpec|None]:
+    "The spec of each model of some runs, from their configurations or by the model's name."
     found = {}
     for m in [m for c in map(store.config, runs) for m in c.get('file', {}).get('models') or c['models']]:
-        try: found[m['name']] = as_card(m.get('card') or m['name'])
+        try: found[m['name']] = as_spec(m.get('spec') or m['name'])
         except InputError: found.setdefault(m['name'], None)
     return found
 
@@ -435,7 +439,7 @@ def guiding(store:RunStore, runs:list[str])->str:
 def some_runs(store:RunStore, wanted:list[str]|None)->list[str]:
     "The runs to read; all if none is named."
     there = [r['name'] for r in store.runs()]
-    return [choose_run(store, r) for r in wanted] if wanted else there
+    return [pick_run(store, r) for r in wanted] if wanted else there
 
 # %% ../nbs/16_cli.ipynb #4b072956
 def chosen_by(store:RunStore, runs:list[str], wanted:str)->str:
@@ -449,13 +453,13 @@ def chosen_by(store:RunStore, runs:list[str], wanted:str)->str:
 # %% ../nbs/16_cli.ipynb #5e4a34d5
 def curve_of(args):
     "The curve of a store, as a DataFrame."
-    from toa_nb.analysis import curve, frame
+    from toa_nb.analysis import reward_curve, to_frame
     with opened(args.store) as store:
         runs = some_runs(store, args.run)
-        df = frame(store, run=runs, cards=cards_of(store, runs), reward=chosen_by(store, runs, args.reward))
-    found = curve(df, x=args.x, y=args.y, k=args.k, judge=args.judge, align=args.align)
+        df = to_frame(store, run=runs, specs=specs_of(store, runs), reward=chosen_by(store, runs, args.reward))
+    found = reward_curve(df, x=args.x, y=args.y, k=args.k, held_out=args.held_out, align=args.align)
     if not len(found) and found.attrs['unknown']:
-        raise InputError(f'the {args.x} of {", ".join(df.attrs["unknown"])} are unknown', '--x', 'Give the models a card, or use --x tokens.')
+        raise InputError(f'the {args.x} of {", ".join(df.attrs["unknown"])} are unknown', '--x', 'Give the models a spec, or use --x tokens.')
     return found
 
 # %% ../nbs/16_cli.ipynb #7cc89b0d
@@ -499,9 +503,9 @@ def do_prompts(args)->int:
     "toa prompts check"
     from toa_nb.data import BadPrompts, load_prompts
     prompts = load_prompts(args.file, args.skip_bad, args.id_prefix)
-    judge = read_reward(args.reward, Path(), '--reward') if args.reward else None
-    with within(args.file):
-        for p in prompts if hasattr(judge, 'validate') else (): judge.validate(p)
+    reward = _read_reward(args.reward, Path(), '--reward') if args.reward else None
+    with error_context(args.file):
+        for p in prompts if hasattr(reward, 'validate') else (): reward.validate(p)
     categories = {c: sum(p.meta.get('category') == c for p in prompts) for c in sorted({p.meta.get('category') for p in prompts} - {None})}
     text = f'{args.file}: {len(prompts)} prompts' + (f' ({", ".join(f"{n} {c}" for c, n in categories.items())})' if categories else '')
     if prompts.bad: text += f'; {len(prompts.bad)} reports on lines that are left out:\n{BadPrompts(prompts.bad)}'
@@ -532,7 +536,7 @@ def do_serve(args)->int:
     return 0
 
 # %% ../nbs/16_cli.ipynb #1f734a50
-def reward_to_serve(
+def _reward_to_serve(
     what:str, # A registered reward, a known reward model, a folder, a hub id with `family`, or a configuration
     **settings, # For reward models: `family`, `revision`, `dtype`, `device`
 ): # The reward
@@ -540,15 +544,15 @@ def reward_to_serve(
     path = Path(what).expanduser()
     if path.suffix in ('.toml', '.json') and not path.is_dir():
         if settings: raise InputError(f'{what} has settings of its own', f'--{next(iter(settings))}', 'Leave the option out, or change the file.')
-        if 'reward' not in (data := read_config(path)): raise InputError('the field is missing', at(what, 'reward'), _needed['reward'])
-        return read_reward(data['reward'], path.parent, at(what, 'reward'))
-    with within(what): return make_reward({'kind': 'reward_model', 'source': what} | settings if path.is_dir() or 'family' in settings else {'kind': what} | settings)
+        if 'reward' not in (data := read_config(path)): raise InputError('the field is missing', field_path(what, 'reward'), _needed['reward'])
+        return _read_reward(data['reward'], path.parent, field_path(what, 'reward'))
+    with error_context(what): return get_reward({'kind': 'reward_model', 'source': what} | settings if path.is_dir() or 'family' in settings else {'kind': what} | settings)
 
 # %% ../nbs/16_cli.ipynb #97489081
 def do_serve_reward(args)->int:
     "toa serve-reward"
     from toa_nb.reward_models import serve_reward
-    made = reward_to_serve(args.what, **{k: v for k in ('family', 'revision', 'dtype', 'device') if (v := getattr(args, k))})
+    made = _reward_to_serve(args.what, **{k: v for k in ('family', 'revision', 'dtype', 'device') if (v := getattr(args, k))})
     try: server = serve_reward(made, args.host, args.port)
     except OSError as e: raise InputError(f'{args.host}:{args.port} can\'t be used ({e.strerror})', '--port', 'Choose another one; 0 takes a free one.') from None
     with until_stopped(), server:
@@ -615,10 +619,10 @@ def add_reading(commands):
     curve = add_command(commands, 'curve', do_curve, 'Draw reward against compute. Prints where each method ends.',
                         'examples:\n  toa curve runs.db -o curve.png\n  toa curve runs.db --x tokens --y top --k 3 -o curve.csv')
     curve.add_argument('-o', '--output', metavar='FILE', help='.png, .svg or .pdf for the figure, .csv or .json for its numbers')
-    curve.add_argument('--x', default='flops', help='flops (default), tokens, samples, seconds, money, flops_with_reward, flops_published, ...')
+    curve.add_argument('--x', default='flops', help='flops (default), tokens, samples, seconds, cost, flops_with_reward, flops_published, ...')
     curve.add_argument('--y', default='best', help='best (default), top (mean of the k best) or mean')
     curve.add_argument('--k', type=int, default=10, help='answers of `top` (default: 10)')
-    curve.add_argument('--judge', default='', metavar='REWARD', help='value the chosen answers by this reward, which did not guide')
+    curve.add_argument('--held-out', default='', metavar='REWARD', help='value the chosen answers by this reward, which did not guide')
     curve.add_argument('--align', default='cost', help='average prompts at equal `cost` (default) or equal number of `samples`')
     curve.add_argument('--log', action='store_true', help='logarithmic axis of compute')
     export = add_command(commands, 'export', do_export, 'Write files to train on or to evaluate.',

@@ -18,7 +18,7 @@ from typing import Any
 
 from fastcore.meta import delegates
 
-from .core import Completion, InputError, Message, Prompt, Sample, Score, Trial, Usage, chat
+from .core import Completion, InputError, Message, Prompt, Sample, Score, Trial, Usage, messages_of
 from .templates import Templates, check_path, no_twins
 
 # %% ../nbs/11_data.ipynb #2427c04b
@@ -752,7 +752,7 @@ def to_arena_hard(
         if not answers: rows.dropped['no scored answer'] += 1; continue
         text = answers[0].completion.text
         rows.append(dict(uid=p.id, ans_id=hashlib.sha256(f'{model}\n{p.id}\n{text}'.encode('utf-8', 'replace')).hexdigest()[:22], model=model,
-                         messages=_turns(chat(p)) + [{'role': 'assistant', 'content': {'answer': text}}], tstamp=time.time() if tstamp is None else tstamp,
+                         messages=_turns(messages_of(p)) + [{'role': 'assistant', 'content': {'answer': text}}], tstamp=time.time() if tstamp is None else tstamp,
                          metadata=dict(token_len=int(tokens(text))) | _markdown_counts(text)))
     return rows
 

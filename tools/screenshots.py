@@ -24,7 +24,7 @@ class Slow(ReplayModel):
         await asyncio.sleep(.3 + seed % 100/200)
         return await super().generate(messages, seed=seed)
 import asyncio
-models = [Slow(n, samples, prompts, card=card('SmolLM2-135M-Instruct')) for n in ('plain', 'bold', 'careful')]
+models = [Slow(n, samples, prompts, spec=spec('SmolLM2-135M-Instruct')) for n in ('plain', 'bold', 'careful')]
 '''
 
 
@@ -54,7 +54,7 @@ def run_stored(lab, out):
 def servers(lab, out):
     "The server panel with a real local server, a test prompt, and an endpoint that has no key."
     lab.notebook('from toa_nb.panels import *', """panel = ServerPanel([
-    dict(engine='llama_cpp', name='smollm2-135m', parallel=4, card='SmolLM2-135M-Instruct', max_tokens=112),
+    dict(engine='llama_cpp', name='smollm2-135m', parallel=4, spec='SmolLM2-135M-Instruct', max_tokens=112),
     dict(name='gpt-4o-mini', url='https://api.openai.com/v1', api_key_env='OPENAI_API_KEY')])
 panel.folds.selected_index = 1
 panel""")
