@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from toa_nb.core import Prompt, ToaError
-from toa_nb.models import ChatModel, Endpoint, Connection
+from toa_nb.models import ChatModel, Connection, Endpoint
 from toa_nb.rewards import Rule
 from toa_nb.run import Run
 from toa_nb.tree import TOA

@@ -171,9 +171,12 @@ FIELDS = {
     'reward that these prompts have nothing for': (('reward', 'exact'), 'reward', "prompt 'p'", ''),
     'table as held_out': (('held_out', {'kind': 'constraints'}), 'held_out', 'a table in place of a list', 'Correct'),
     'unknown held_out': (('held_out', ['goodness']), 'held_out[0]', "unknown reward 'goodness'", 'Known are'),
-    'held_out under the name of the guide': (('held_out', ['constraints']), 'held_out', "two rewards are called 'constraints'", 'Give every reward a name of its own'),
+    'held_out under the name of the guide': (('held_out', ['constraints']), 'held_out', "two rewards are called 'constraints'",
+                                             'Give every reward a name of its own'),
     # budgets
     'no budget': (budget(samples=0), 'budget.samples', '0 is no limit', 'Give a number above 0'),
+    'old name of a limit': (budget(money=5), 'budget', '`money` is now `cost`', 'Write the new name'),
+    'old name of a held-out reward': (('watch', ['constraints']), '', '`watch` is now `held_out`', 'Write the new name'),
     'negative budget': (budget(cost=-5), 'budget.cost', '-5 is no limit', 'Give a number above 0'),
     'text as budget': (budget(tokens='many'), 'budget.tokens', 'a text in place of a whole number', 'Correct'),
     'unknown limit': (budget(hours=2), 'budget', "unknown field 'hours'", 'Known here: samples, tokens'),

@@ -195,7 +195,8 @@ def test_the_seconds_of_a_prompt_add_up_over_sessions(tmp_path):
     assert again.progress.spent.tokens == first.progress.spent.tokens and again.progress.best == first.progress.best
     with RunStore(tmp_path/'runs.db', 'r') as store: spent = store.last_events('r', 'done')
     more, samples = done(tmp_path, BestOfN(n=200), [words(3)], prompts=3, budget=Budget(seconds=3600))
-    with RunStore(tmp_path/'runs.db', 'r') as store: assert all(note['seconds'] > spent[p]['seconds'] >= .01 for p, note in store.last_events('r', 'done').items())
+    with RunStore(tmp_path/'runs.db', 'r') as store:
+        assert all(note['seconds'] > spent[p]['seconds'] >= .01 for p, note in store.last_events('r', 'done').items())
     assert len(samples) == 600 > len(same) and more.progress.done == 3
 
 

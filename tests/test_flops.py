@@ -5,7 +5,7 @@ torch = pytest.importorskip('torch')
 tf = pytest.importorskip('transformers')
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from toa_nb.compute import call_flops, spec_from_config, reward_flops  # noqa: E402
+from toa_nb.compute import call_flops, reward_flops, spec_from_config  # noqa: E402
 
 SHAPE = dict(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96, vocab_size=128,
     bos_token_id=1, eos_token_id=2, pad_token_id=0)

@@ -21,10 +21,10 @@ COMMIT = '0123456789abcdef0123456789abcdef01234567'
 CODE = '''
 import json, sys
 from toa_nb.core import InputError, Prompt
-from toa_nb.reward_models import reward_model
+from toa_nb.reward_models import load_reward_model
 try:
-    scorer = reward_model(sys.argv[1], family='linear', revision=sys.argv[2], device='cpu')
-    print(json.dumps([scorer.name, scorer.version, scorer.judge([(Prompt('sky', 'Why is the sky blue?'), 'Air scatters blue light.')])[0].value]))
+    scorer = load_reward_model(sys.argv[1], family='linear', revision=sys.argv[2], device='cpu')
+    print(json.dumps([scorer.name, scorer.version, scorer.score_pairs([(Prompt('sky', 'Why is the sky blue?'), 'Air scatters blue light.')])[0].value]))
 except InputError as e: print(json.dumps(str(e)))
 '''
 

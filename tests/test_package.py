@@ -35,3 +35,8 @@ def test_wheel_in_an_empty_environment(tmp_path):
     assert python(code, exe, tmp_path) == '0.1.0 True'
     listed = subprocess.run([exe, '-m', 'zipfile', '-l', wheel], check=True, capture_output=True, text=True).stdout
     assert 'tests/' not in listed and 'nbs/' not in listed
+
+
+def test_an_old_name_is_refused_with_the_new_one():
+    code = 'try:\n    from toa_nb import reward\nexcept ImportError as e: print(e)'
+    assert python(code) == '`reward` is now `get_reward`'

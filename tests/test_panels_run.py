@@ -11,7 +11,7 @@ from toa_nb.models import FakeModel
 from toa_nb.panels import LiveRun, RunPanel, ServerPanel, from_toml, safe, to_toml
 from toa_nb.rewards import FunctionReward
 from toa_nb.run import Run
-from toa_nb.samplers import BestOfN, METHODS
+from toa_nb.samplers import METHODS, BestOfN
 from toa_nb.store import RunStore
 
 tasks = [Prompt(f'p{i}', f'What is {i} + {i}?') for i in range(4)]

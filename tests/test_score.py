@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from toa_nb.analysis import reward_curve, to_frame, overoptimization
+from toa_nb.analysis import overoptimization, reward_curve, to_frame
 from toa_nb.compute import ModelSpec, reward_flops
 from toa_nb.core import Completion, InputError, Prompt, Sample, Score, StoreError, StoreLocked, Trial, Usage
 from toa_nb.models import FakeModel
@@ -278,7 +278,8 @@ def test_what_scoring_costs_is_known_from_the_store_prefixes_included(tmp_path):
 
     async def go(reward):
         await rescore(path, 'r', quick(reward))
-        with RunStore(path, 'r') as store: return to_frame(store, specs={})['reward_flops'].tolist(), to_frame(list(store.samples('r')), reward='length', specs={},
+        with RunStore(path, 'r') as store:
+            return to_frame(store, specs={})['reward_flops'].tolist(), to_frame(list(store.samples('r')), reward='length', specs={},
                                                                                                       reward_specs={'vowels': spec})['reward_flops'].tolist()
 
     asyncio.run(made(path, n=1))

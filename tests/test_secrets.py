@@ -17,8 +17,8 @@ from fault_server import running
 from nbclient import NotebookClient
 
 from toa_nb.cli import check_run, main, run_from
-from toa_nb.run import Run
 from toa_nb.core import InputError, Prompt, ToaError
+from toa_nb.run import Run
 from toa_nb.store import RunStore
 
 root = Path(__file__).parent.parent

@@ -154,7 +154,8 @@ def sglang_path():
 
 def test_sglang_reads_our_command_line(sglang_path, tmp_path):
     serve.write_private(tmp_path/'key.yaml', {'api-key': 'a-key'})
-    w = serve.EngineArgs('org/rm', 'rm', gpus=(0, 1, 2, 3), data_parallel=2, max_model_len=16384, gpu_memory_utilization=.8, chat_template='t.jinja', reward=True, revision='abc',
+    w = serve.EngineArgs('org/rm', 'rm', gpus=(0, 1, 2, 3), data_parallel=2, max_model_len=16384,
+                         gpu_memory_utilization=.8, chat_template='t.jinja', reward=True, revision='abc',
                       trust_remote_code=True, extra=('--log-level', 'warning'))
     fill = {'{port}': '8123', '{key_file}': str(tmp_path/'key.yaml')}
     argv = [fill.get(word, word) for word in serve.sglang_argv(w, '0.0.0.0')[3:]]

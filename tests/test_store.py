@@ -428,7 +428,8 @@ def test_mistakes_hurt_only_their_sender(tmp_path):
         with pytest.raises(StoreError, match="no run 'walk'. It holds: run"): store.add_trial('walk', 'a', trial(0))
         with pytest.raises(StoreError, match="no prompt 'z'"): store.add_trial('run', 'z', trial(0))
         store.add_trial('run', 'a', trial(1)), store.add_trial('run', 'a', trial(2))
-        results = await asyncio.gather(store.add_completion('run', 'a', 0, good), store.add_completion('run', 'a', 1, bad), store.add_completion('run', 'a', 2, good),
+        results = await asyncio.gather(store.add_completion('run', 'a', 0, good),
+                                       store.add_completion('run', 'a', 1, bad), store.add_completion('run', 'a', 2, good),
                                        return_exceptions=True)
         assert [type(r) for r in results] == [type(None), StoreError, type(None)]
         with pytest.raises(StoreError, match='was answered before'): await store.add_completion('run', 'a', 0, good)
