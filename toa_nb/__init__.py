@@ -1,8 +1,10 @@
+"Search over several language models at inference time, guided by a reward."
 __version__ = "0.1.0"
 
-from importlib import import_module as _import_module
+from .public import offer as _offer
 
-_names = dict(
+__all__, __getattr__, __dir__ = _offer(
+    __name__,
     core='Completion InputError Message Outcome Prompt Sample Score ToaError Trial Usage',
     compute='Budget Card Cost call_flops card card_from_config card_from_params cards published_flops',
     templates='Templates',
@@ -19,15 +21,3 @@ _names = dict(
     panels='CurvePanel RunPanel SampleBrowser ServerPanel TreePanel',
     cli='run_from',
 )
-_where = {name: module for module, names in _names.items() for name in names.split()}
-__all__ = sorted(_where)
-
-
-def __getattr__(name):
-    "Public names are imported on first use, so that `import toa_nb` stays quick and needs no optional package."
-    if name not in _where: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    value = globals()[name] = getattr(_import_module(f'.{_where[name]}', __name__), name)
-    return value
-
-
-def __dir__(): return sorted([*globals(), *__all__])

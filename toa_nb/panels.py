@@ -33,6 +33,7 @@ from fastcore.docments import docments
 
 # %% ../nbs/14_panels.ipynb #b81a76d6
 from .core import Completion, GenerationError, InputError, Prompt, Sample, Score, StoreError, ToaError, Trial, Usage, chat
+from .public import docstring
 from .compute import Budget, Card, Cost, cards, sample_cost
 from .samplers import BestOfN, methods
 from .models import ChatModel, check_env_name, check_url, models_from, read_config
@@ -653,7 +654,7 @@ def show_method(self:RunPanel):
     self.params, help = {f.name: setting(f, self.fields['models'].value) for f in fields(cls)}, help_of(cls)
     for name, w in self.params.items():
         if name in old and (name != 'model' or old[name] in self.fields['models'].value): w.value = old[name]
-    self.method_box.children = [form((self.fields['method'], cls.__doc__), *((w, help.get(name, '')) for name, w in self.params.items()))]
+    self.method_box.children = [form((self.fields['method'], docstring(cls)), *((w, help.get(name, '')) for name, w in self.params.items()))]
 
 # %% ../nbs/14_panels.ipynb #542f2285
 @patch
