@@ -238,13 +238,14 @@ def help_text(
         text += f'\n\n{heading}:\n' + '\n'.join('  ' + line for line in table(rows, 98, heads))
     return text
 
-# %% ../nbs/00_public.ipynb #19d6e6ab
+# %% ../nbs/00_public.ipynb #42d9912e
 def public_methods(
     cls:type, # Any class
 )->dict[str, object]: # Functions and properties by name
     "The public methods and properties that a class itself defines."
     found = {}
-    for name, value in vars(cls).items():
+    for name in vars(cls):
+        value = getattr(cls, name, None)
         value = getattr(value, '__func__', value)
         if not name.startswith('_') and (inspect.isfunction(value) or isinstance(value, property)): found[name] = value
     return found
