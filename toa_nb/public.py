@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ERROR', 'ADDED', 'WIDTHS', 'MEMBER', 'definitions', 'beside', 'field_comments', 'function_comments', 'own_comments',
-           'comments', 'type_text', 'default_text', 'Row', 'signature_of', 'default_of', 'parameters', 'members',
+           'comments', 'type_text', 'default_text', 'signature_of', 'default_of', 'Row', 'parameters', 'members',
            'returned', 'docstring', 'sections', 'wrapped', 'table', 'help_text', 'public_methods', 'add_help',
            'Catalog', 'where_each', 'offer']
 
@@ -87,7 +87,7 @@ def function_comments(
     if node.returns: names[node.returns.end_lineno] = 'return'
     return texts | beside(lines, names, node.lineno, node.body[0].lineno - 1)
 
-# %% ../nbs/00_public.ipynb #096bda33
+# %% ../nbs/00_public.ipynb #13ea4278
 def own_comments(
     cls:type, # Any class
 )->dict[str, str]: # By parameter or member
@@ -97,6 +97,7 @@ def own_comments(
     if fields: return field_comments(cls)
     return function_comments(init) if inspect.isfunction(init) else {}
 
+# %% ../nbs/00_public.ipynb #1e7ed2b6
 def comments(
     obj, # A function or a class
 )->dict[str, str]: # By parameter; `return` for what is returned
@@ -106,7 +107,7 @@ def comments(
     for cls in reversed(obj.__mro__): found |= own_comments(cls)
     return found
 
-# %% ../nbs/00_public.ipynb #f829e260
+# %% ../nbs/00_public.ipynb #62c1d69f
 def type_text(
     annotation, # As `inspect.signature` gives it
 )->str: # Empty where there is none
@@ -115,6 +116,7 @@ def type_text(
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     return re.sub(r"(?<![\w'.])(?:[a-z_]\w*\.)+(?=\w)", '', text).replace(' | ', '|')
 
+# %% ../nbs/00_public.ipynb #2977be51
 def default_text(
     value, # A default
 )->str: # At most 40 characters
@@ -124,14 +126,7 @@ def default_text(
     text = getattr(value, '__name__', None) or repr(value)
     return '...' if ' at 0x' in text else textwrap.shorten(text, 40, placeholder=' ...')
 
-# %% ../nbs/00_public.ipynb #65a2ed0f
-class Row(NamedTuple):
-    "A line of a help table."
-    name:str # Of the parameter, the member or the error
-    type:str # Empty where none is given
-    default:str # Empty where none is given
-    meaning:str # The comment; empty where there is none
-
+# %% ../nbs/00_public.ipynb #b2983b2c
 def signature_of(
     obj, # A function or a class
 )->inspect.Signature|None: # None where nothing useful can be passed
@@ -142,7 +137,7 @@ def signature_of(
     if inspect.isclass(obj) and issubclass(obj, Enum): return None
     return inspect.signature(obj)
 
-# %% ../nbs/00_public.ipynb #6cf3561d
+# %% ../nbs/00_public.ipynb #ef4a61de
 def default_of(
     obj, # A function or a class
     param:inspect.Parameter, # One of its parameters
@@ -153,6 +148,14 @@ def default_of(
     factory = made.default_factory
     if factory in (dict, list, set, tuple): return repr(factory())
     return '...' if factory.__name__ == '<lambda>' else f'{factory.__name__}()'
+
+# %% ../nbs/00_public.ipynb #304b77de
+class Row(NamedTuple):
+    "A line of a help table."
+    name:str # Of the parameter, the member or the error
+    type:str # Empty where none is given
+    default:str # Empty where none is given
+    meaning:str # The comment; empty where there is none
 
 def parameters(
     obj, # A function or a class
@@ -166,7 +169,7 @@ def parameters(
         rows.append(Row(stars + name, type_text(p.annotation), default_of(obj, p), meanings.get(name, '')))
     return rows
 
-# %% ../nbs/00_public.ipynb #26128450
+# %% ../nbs/00_public.ipynb #bfd673ea
 def members(
     obj, # An enum; anything else has no members
 )->list[Row]: # Name, value and meaning of each
@@ -175,6 +178,7 @@ def members(
     meanings = comments(obj)
     return [Row(m.name, '', default_text(m.value), meanings.get(m.name, '')) for m in obj]
 
+# %% ../nbs/00_public.ipynb #1ed3ae6d
 def returned(
     obj, # A function; a class returns nothing of its own
 )->list[Row]: # One row, or none
@@ -182,7 +186,7 @@ def returned(
     meaning = '' if inspect.isclass(obj) else comments(obj).get('return', '')
     return [Row('', type_text(inspect.signature(obj).return_annotation), '', meaning)] if meaning else []
 
-# %% ../nbs/00_public.ipynb #a361007f
+# %% ../nbs/00_public.ipynb #15b229d3
 ERROR = re.compile(r'^Raises `?(\w+)`?:? +(.+)$', re.M)
 ADDED = re.compile(r'\n\n(Members|Parameters|Returns|Raises):\n.*', re.S)
 
@@ -192,6 +196,7 @@ def docstring(
     "The docstring as it is in the source, without the tables of its help."
     return ADDED.sub('', inspect.cleandoc(obj.__doc__ or ''))
 
+# %% ../nbs/00_public.ipynb #a0b49849
 def sections(
     obj, # A function or a class
 )->dict[str, list[Row]]: # By heading; without empty ones
@@ -200,10 +205,7 @@ def sections(
     found = dict(Members=members(obj), Parameters=parameters(obj), Returns=returned(obj), Raises=raised)
     return {heading: rows for heading, rows in found.items() if rows}
 
-# %% ../nbs/00_public.ipynb #cf3835a3
-WIDTHS = (20, 24, 16, 100) # Most characters of name, type, default and meaning
-MEMBER = ('name', 'type', 'value', 'meaning')
-
+# %% ../nbs/00_public.ipynb #d59900ba
 def wrapped(
     row:tuple[str, ...], # The cells of one line
     widths:list[int], # Characters per column
@@ -212,6 +214,10 @@ def wrapped(
     cells = [textwrap.wrap(cell, width) or [''] for cell, width in zip(row, widths)]
     lines = zip_longest(*cells, fillvalue='')
     return ['  '.join(part.ljust(width) for part, width in zip(line, widths)).rstrip() for line in lines]
+
+# %% ../nbs/00_public.ipynb #0b24de15
+WIDTHS = (20, 24, 16, 100) # Most characters of name, type, default and meaning
+MEMBER = ('name', 'type', 'value', 'meaning')
 
 def table(
     rows:list[Row], # At least one
@@ -227,7 +233,7 @@ def table(
     rule = tuple('-'*width for width in widths)
     return [line for row in (grid[0], rule, *grid[1:]) for line in wrapped(row, widths)]
 
-# %% ../nbs/00_public.ipynb #61fba65a
+# %% ../nbs/00_public.ipynb #5b19400c
 def help_text(
     obj, # A function or a class
 )->str: # For `__doc__`
@@ -238,7 +244,7 @@ def help_text(
         text += f'\n\n{heading}:\n' + '\n'.join('  ' + line for line in table(rows, 98, heads))
     return text
 
-# %% ../nbs/00_public.ipynb #42d9912e
+# %% ../nbs/00_public.ipynb #1a86b001
 def public_methods(
     cls:type, # Any class
 )->dict[str, object]: # Functions and properties by name
@@ -250,6 +256,7 @@ def public_methods(
         if not name.startswith('_') and (inspect.isfunction(value) or isinstance(value, property)): found[name] = value
     return found
 
+# %% ../nbs/00_public.ipynb #73d74858
 def add_help(
     obj, # A function or a class; anything else is left alone
 ):
@@ -262,7 +269,7 @@ def add_help(
         for method in public_methods(obj).values(): add_help(method)
     if obj.__doc__: obj.__doc__ = help_text(obj)
 
-# %% ../nbs/00_public.ipynb #cbc57e01
+# %% ../nbs/00_public.ipynb #5e691c69
 class Catalog(dict):
     "A dict with a docstring of its own."
     def __init__(self,
@@ -272,7 +279,7 @@ class Catalog(dict):
         super().__init__(*args, **kwargs)
         self.__doc__ = doc
 
-# %% ../nbs/00_public.ipynb #e3ee009c
+# %% ../nbs/00_public.ipynb #b6de677b
 def where_each(
     rooms:dict[str, str], # Names by room, separated by blanks
 )->dict[str, str]: # The room by name
@@ -285,7 +292,7 @@ def where_each(
             found[name] = room
     return found
 
-# %% ../nbs/00_public.ipynb #42d224d8
+# %% ../nbs/00_public.ipynb #7607124e
 def offer(
     package:str, # `__name__` of the package
     *,
