@@ -1,4 +1,4 @@
-# make test | test-all | demo | lab. Each does its own set-up in .venv; PY=python3.12 chooses another interpreter.
+# make test | test-all | demo | lab | docs. Each does its own set-up in .venv; PY=python3.12 chooses another interpreter.
 PY ?= python3
 BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE ?= 1
@@ -8,6 +8,7 @@ help:
 	@echo 'make lab        open JupyterLab on the first tutorial'
 	@echo 'make test       everything that CI runs'
 	@echo 'make test-all   the slow tests too'
+	@echo 'make docs       the documentation site, into _docs'
 	@echo 'make export     notebooks -> toa_nb/*.py and README.md;  make bench  the benchmarks;  make clean  remove .venv'
 
 .venv/.%: pyproject.toml tools/setup.sh
@@ -29,10 +30,13 @@ test-all: .venv/.dev
 export: .venv/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" python tools/sync.py --write
 
+docs: .venv/.docs
+	$(BIN)/python tools/docs.py
+
 bench: .venv/.dev
 	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
 
 clean:
 	rm -rf .venv
 
-.PHONY: help demo lab test test-all export bench clean
+.PHONY: help demo lab test test-all export docs bench clean

@@ -10,9 +10,11 @@ import threading
 import time
 from collections import Counter
 
-from toa_nb import serve
 from toa_nb.core import GenerationError, Message
-from toa_nb.models import models_from
+from toa_nb.models.client import models_from
+from toa_nb.servers.engines import llama_cpp_launch
+from toa_nb.servers.fleet import start_all
+from toa_nb.servers.watcher import Watcher, notify_models
 
 CALLS, TOKENS, IN_FLIGHT = int(sys.argv[1]) if len(sys.argv) > 1 else 120, 24, 24
 
@@ -50,12 +52,12 @@ def report(title, fleet, roles, done, failed, seconds):
 
 
 async def main():
-    launch = serve.llama_cpp_launch('local', 'smollm2-135m', parallel=8)
-    with serve.start_all([launch] * 3) as fleet:
+    launch = llama_cpp_launch('local', 'smollm2-135m', parallel=8)
+    with start_all([launch] * 3) as fleet:
         model, = models_from({'models': fleet.models})
         model.max_tokens = TOKENS
         report('All well', fleet, ['healthy'] * 3, *await drive(model, CALLS))
-        watcher = serve.Watcher(fleet.servers, on_change=serve.notify_models([model])).start(every=.2)
+        watcher = Watcher(fleet.servers, on_change=notify_models([model])).start(every=.2)
         end = threading.Event()
         slow = threading.Thread(target=slow_down, args=(fleet.servers[1], end))
         slow.start()

@@ -51,7 +51,9 @@ def timed(what, act):
 
 def measure(path):
     "Open each panel and use it."
-    from toa_nb.panels import CurvePanel, SampleBrowser, TreePanel
+    from toa_nb.panels.curves import CurvePanel
+    from toa_nb.panels.samples import SampleBrowser
+    from toa_nb.panels.trees import TreePanel
     print('| | seconds |\n|---|---|')
     with RunStore(path, 'r') as store: timed('`frame` alone', lambda: to_frame(store))
     curves = timed('CurvePanel: open', lambda: CurvePanel(path))

@@ -6,7 +6,7 @@ from random import Random
 from time import perf_counter
 
 from toa_nb.core import Outcome, Prompt
-from toa_nb.tree import TOA, TreeSampler
+from toa_nb.search.tree import TOA, TreeSampler
 
 
 class WalkedLayers(dict):

@@ -16,8 +16,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from toa_nb.core import Prompt
-from toa_nb.data import load_samples
-from toa_nb.reward_models import ChatTemplate, LinearHead, TextScorer
+from toa_nb.data.exports import load_samples
+from toa_nb.reward_models.heads import LinearHead
+from toa_nb.reward_models.scorers import TextScorer
+from toa_nb.reward_models.tokens import ChatTemplate
 
 SHAPES = {'100m': dict(hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12, num_key_value_heads=12, vocab_size=32000),
           '1b': dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8, vocab_size=128256),

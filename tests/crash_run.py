@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 from toa_nb.core import Prompt, ToaError
-from toa_nb.models import ChatModel, Connection, Endpoint
-from toa_nb.rewards import Rule
-from toa_nb.run import Run
-from toa_nb.tree import TOA
+from toa_nb.models.client import ChatModel, Connection
+from toa_nb.models.endpoints import Endpoint
+from toa_nb.rewards.base import Rule
+from toa_nb.run.run import Run
+from toa_nb.search.tree import TOA
 
 Connection(Endpoint('http://127.0.0.1/v1'))  # imports all that a first call needs, once for all lives
 

@@ -3,9 +3,9 @@
 A method is driven one call at a time: ask, generate, score, tell. `TOA` is driven by its user, play by play.
 """
 from toa_nb.core import Outcome, Prompt
-from toa_nb.samplers import PRS, MoA, ParallelEnsemble, SequentialRefine
+from toa_nb.search.samplers import PRS, MoA, ParallelEnsemble, SequentialRefine
+from toa_nb.search.tree import TOA as Tree
 from toa_nb.templates import Templates
-from toa_nb.tree import TOA as Tree
 
 
 class TOA:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from toa_nb.cli import main, run_from
+from toa_nb.cli.commands import main
+from toa_nb.cli.config import run_from
 from toa_nb.core import InputError, Prompt
-from toa_nb.store import RunStore
+from toa_nb.store.journal import RunStore
 
 TASK = {'id': 'p', 'instruction': 'Name a prime.', 'category': 'sums', 'constraints': [{'kind': 'no_commas'}]}
 LINE = re.compile(r'\S.*: .+\. [A-Z`].*[.?)]')                                   # place: what is wrong. Remedy.

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from toa_nb.core import InputError
-from toa_nb.data import BadPrompts, load_prompts, prompts_from
+from toa_nb.data.prompts import BadPrompts, load_prompts, prompts_from
 
 GOOD = b'{"id": "good", "instruction": "Name a prime."}\n'
 TASK = b'"instruction": "Name a prime."'

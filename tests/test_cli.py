@@ -14,14 +14,15 @@ from urllib.request import Request, urlopen
 import pytest
 from fault_server import running
 
-from toa_nb import serve
-from toa_nb.cli import main, run_from
+from toa_nb.cli.commands import main
+from toa_nb.cli.config import run_from
 from toa_nb.core import InputError, Prompt
-from toa_nb.models import FakeModel
-from toa_nb.rewards import FunctionReward, HttpReward
-from toa_nb.run import Run
-from toa_nb.samplers import BestOfN
-from toa_nb.store import RunStore
+from toa_nb.models.fakes import FakeModel
+from toa_nb.rewards.base import FunctionReward
+from toa_nb.rewards.remote import HttpReward
+from toa_nb.run.run import Run
+from toa_nb.search.samplers import BestOfN
+from toa_nb.store.journal import RunStore
 
 root = Path(__file__).parent.parent
 LETTERS = [{'kind': 'letter', 'letter': letter, 'relation': 'at least', 'count': 5} for letter in 'aeiou']
@@ -327,9 +328,9 @@ class Served:
 def test_serve_stays_until_an_interrupt_and_stops_its_server(here, capsys, monkeypatch):
     def interrupt(seconds): raise KeyboardInterrupt
     asked = []
-    monkeypatch.setattr(serve, 'local_model', lambda **options: Path('model.gguf'))
-    monkeypatch.setattr(serve, 'llama_cpp', lambda *args, **options: asked.append((args, options['port'])) or Served())
-    monkeypatch.setattr('toa_nb.cli.time.sleep', interrupt)
+    monkeypatch.setattr('toa_nb.servers.local.local_model', lambda **options: Path('model.gguf'))
+    monkeypatch.setattr('toa_nb.servers.engines.llama_cpp', lambda *args, **options: asked.append((args, options['port'])) or Served())
+    monkeypatch.setattr('toa_nb.cli.commands.time.sleep', interrupt)
     code, rows, _ = toa(capsys, 'serve', '--name', 'small', '--port', '8011', '--json')
     assert (code, rows[0]['url'], asked, Served.stopped) == (0, Served.url, [((Path('model.gguf'), 'small'), 8011)], 1)
 
@@ -374,7 +375,7 @@ def test_a_reward_model_in_a_folder_is_served(reward_server, tmp_path):
     pytest.importorskip('torch')
     from rm_oracles import build
 
-    from toa_nb.reward_models import load_reward_model
+    from toa_nb.reward_models.load import load_reward_model
     build('linear', tmp_path/'tiny')
     prompt, answers = Prompt('sky', 'Why is the sky blue?'), ['Air scatters blue light.', 'x']
     served = reward_server(tmp_path/'tiny', '--device', 'cpu', '--dtype', 'float32')

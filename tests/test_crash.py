@@ -16,8 +16,8 @@ import pytest
 from fault_server import running
 
 from toa_nb.core import StoreError
-from toa_nb.run import replay
-from toa_nb.store import RunStore
+from toa_nb.run.run import replay
+from toa_nb.store.journal import RunStore
 
 
 @pytest.fixture(scope='module')

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from toa_nb.core import Prompt
-from toa_nb.rewards import Constraints, constraint_text, obeys_constraint, parse_constraint
+from toa_nb.rewards.constraints import Constraints, constraint_text, obeys_constraint, parse_constraint
 
 DATA = Path(__file__).parents[1] / 'data'
 NUMBERS = dict(enumerate('zero one two three four five six seven eight nine ten'.split()))

@@ -8,15 +8,19 @@ from collections import Counter
 
 import pytest
 
-from toa_nb.analysis import to_frame
+from toa_nb.analysis.tables import to_frame
 from toa_nb.compute import Budget, get_spec
 from toa_nb.core import ConnectionFailed, InputError, Prompt, ReplayError, ServerFailed
-from toa_nb.models import ChatModel, FakeModel
-from toa_nb.rewards import HttpReward, Regex, RewardQueue, RewardUnreachable, Rule
-from toa_nb.run import Run
-from toa_nb.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
-from toa_nb.store import RunStore
-from toa_nb.tree import TOA
+from toa_nb.models.client import ChatModel
+from toa_nb.models.fakes import FakeModel
+from toa_nb.rewards.base import RewardUnreachable, Rule
+from toa_nb.rewards.queue import RewardQueue
+from toa_nb.rewards.remote import HttpReward
+from toa_nb.rewards.verifiers import Regex
+from toa_nb.run.run import Run
+from toa_nb.search.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
+from toa_nb.search.tree import TOA
+from toa_nb.store.journal import RunStore
 
 
 class Letters(Rule):

@@ -9,12 +9,14 @@ from fault_server import Fault, FaultServer
 
 from toa_nb import core
 from toa_nb.core import Prompt, Score
-from toa_nb.models import ChatModel, FakeModel
-from toa_nb.rewards import RewardOut, RewardQueue, RewardUnreachable, Rule
-from toa_nb.run import Run
-from toa_nb.samplers import BestOfN, ParallelEnsemble
-from toa_nb.store import RunStore
-from toa_nb.tree import TOA
+from toa_nb.models.client import ChatModel
+from toa_nb.models.fakes import FakeModel
+from toa_nb.rewards.base import RewardUnreachable, Rule
+from toa_nb.rewards.queue import RewardOut, RewardQueue
+from toa_nb.run.run import Run
+from toa_nb.search.samplers import BestOfN, ParallelEnsemble
+from toa_nb.search.tree import TOA
+from toa_nb.store.journal import RunStore
 
 PASSING = dict(
     error500=('ServerFailed', 'HTTP 500: internal error'), error503=('ServerFailed', 'HTTP 503: overloaded'),

@@ -7,7 +7,7 @@ import golden_adapter
 import pytest
 
 from toa_nb.core import Outcome, Prompt
-from toa_nb.tree import TOA, sigmoid, tree_text
+from toa_nb.search.tree import TOA, sigmoid, tree_text
 
 golden = Path(__file__).parent/'golden'
 traces = {p.stem: json.loads(p.read_text()) for p in sorted(golden.glob('*.json'))}

@@ -15,7 +15,7 @@ pytest.importorskip('transformers')
 from rm_oracles import build  # noqa: E402
 
 from toa_nb.core import Prompt  # noqa: E402
-from toa_nb.reward_models import load_reward_model  # noqa: E402
+from toa_nb.reward_models.load import load_reward_model  # noqa: E402
 
 COMMIT = '0123456789abcdef0123456789abcdef01234567'
 CODE = '''

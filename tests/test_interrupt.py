@@ -11,12 +11,12 @@ import pytest
 from jupyter_client.manager import KernelManager
 
 from toa_nb.core import Prompt, StoreLocked
-from toa_nb.models import FakeModel
-from toa_nb.rewards import Rule
-from toa_nb.run import Run
-from toa_nb.samplers import BestOfN
-from toa_nb.store import RunStore
-from toa_nb.tree import TOA
+from toa_nb.models.fakes import FakeModel
+from toa_nb.rewards.base import Rule
+from toa_nb.run.run import Run
+from toa_nb.search.samplers import BestOfN
+from toa_nb.search.tree import TOA
+from toa_nb.store.journal import RunStore
 
 SCRIPT = '''
 import sys
@@ -24,7 +24,7 @@ from toa_nb.core import Prompt
 from toa_nb.models import FakeModel
 from toa_nb.rewards import FunctionReward
 from toa_nb.run import Run
-from toa_nb.samplers import BestOfN
+from toa_nb.search import BestOfN
 
 latency, grace, store = float(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 length = FunctionReward(lambda prompt, response: float(len(response)), name='length')

@@ -8,9 +8,10 @@ import traceback
 import pytest
 from fault_server import Fault, FaultServer, digest, text_of
 
-from toa_nb import core, models
+from toa_nb import core
 from toa_nb.core import Message
-from toa_nb.models import ChatModel, Endpoint
+from toa_nb.models.client import ChatModel, Connection, encrypted, models_from, trusted
+from toa_nb.models.endpoints import Endpoint
 
 ASK = (Message('user', 'Why is the sky blue?'),)
 TEXT = text_of(digest('a', [{'role': 'user', 'content': 'Why is the sky blue?'}], 3), 12)
@@ -306,13 +307,13 @@ def test_it_works_without_the_aiohttp_transport(monkeypatch):
 
 def test_certificates_are_read_only_where_they_are_needed(monkeypatch):
     for name in ('http_proxy', 'https_proxy', 'all_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY'): monkeypatch.delenv(name, raising=False)
-    assert [models.encrypted(url) for url in ('http://a/v1', 'https://a/v1')] == [False, True]
-    asked, context = [], models.trusted(False)
-    monkeypatch.setattr(models, 'trusted', lambda secure: asked.append(secure) or context)
-    for url in ('http://a/v1', 'https://a/v1'): models.Connection(Endpoint(url))
+    assert [encrypted(url) for url in ('http://a/v1', 'https://a/v1')] == [False, True]
+    asked, context = [], trusted(False)
+    monkeypatch.setattr('toa_nb.models.client.trusted', lambda secure: asked.append(secure) or context)
+    for url in ('http://a/v1', 'https://a/v1'): Connection(Endpoint(url))
     assert asked == [False, True]
     monkeypatch.setenv('HTTP_PROXY', 'https://proxy:3128')
-    assert models.encrypted('http://a/v1')
+    assert encrypted('http://a/v1')
 
 
 # The check before a run
@@ -456,14 +457,14 @@ BAD_FIELDS = [
 
 @pytest.mark.parametrize('config, words', BAD + [({'models': [GOOD | f]}, w) for f, w in BAD_FIELDS])
 def test_a_bad_configuration_is_refused_in_one_line(config, words):
-    with pytest.raises(core.InputError) as e: models.models_from(config)
+    with pytest.raises(core.InputError) as e: models_from(config)
     assert words in str(e.value) and '\n' not in str(e.value)
 
 
 def test_a_spec_comes_by_name_and_goes_into_the_settings():
-    [m] = models.models_from({'models': [GOOD | {'spec': 'Qwen2-7B-Instruct'}]})
+    [m] = models_from({'models': [GOOD | {'spec': 'Qwen2-7B-Instruct'}]})
     assert m.spec.layers == 28
-    assert models.models_from({'models': [m.settings()]})[0].spec == m.spec
+    assert models_from({'models': [m.settings()]})[0].spec == m.spec
 
 
 BROKEN = [('a.json', '{"models": [}', 'a.json:1: this is not valid JSON'), ('a.toml', '[[models]]\nname', 'a.toml:2: this is not'),
@@ -473,9 +474,9 @@ BROKEN = [('a.json', '{"models": [}', 'a.json:1: this is not valid JSON'), ('a.t
 @pytest.mark.parametrize('name, text, words', BROKEN)
 def test_a_broken_file_is_named_with_its_line(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
-    with pytest.raises(core.InputError) as e: models.models_from(tmp_path / name)
+    with pytest.raises(core.InputError) as e: models_from(tmp_path / name)
     assert words in str(e.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(core.InputError, match='no.toml: the file can.t be read'): models.models_from(tmp_path / 'no.toml')
+    with pytest.raises(core.InputError, match='no.toml: the file can.t be read'): models_from(tmp_path / 'no.toml')

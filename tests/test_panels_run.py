@@ -4,15 +4,17 @@ from html import unescape
 
 import pytest
 
-import toa_nb.tree  # noqa: F401
-from toa_nb.cli import run_from
+from toa_nb.cli.config import run_from
 from toa_nb.core import CallTimeout, InputError, Prompt
-from toa_nb.models import FakeModel
-from toa_nb.panels import LiveRun, RunPanel, ServerPanel, from_toml, safe, to_toml
-from toa_nb.rewards import FunctionReward
-from toa_nb.run import Run
-from toa_nb.samplers import METHODS, BestOfN
-from toa_nb.store import RunStore
+from toa_nb.models.fakes import FakeModel
+from toa_nb.panels.base import safe
+from toa_nb.panels.runs import LiveRun, RunPanel
+from toa_nb.panels.servers import ServerPanel, from_toml, to_toml
+from toa_nb.rewards.base import FunctionReward
+from toa_nb.run.run import Run
+from toa_nb.search.methods import METHODS
+from toa_nb.search.samplers import BestOfN
+from toa_nb.store.journal import RunStore
 
 tasks = [Prompt(f'p{i}', f'What is {i} + {i}?') for i in range(4)]
 length = FunctionReward(lambda prompt, response: len(response)/100, name='length')
@@ -50,7 +52,7 @@ def test_the_line_of_code_makes_the_same_run():
     p = panel().set(n=4, take=2, reward='length', held_out=('short',), budget=dict(samples=3, tokens='1e4'), per_run=dict(samples=20), seed=7, concurrency=3)
     run = p.build()
     import toa_nb
-    from toa_nb.panels import evenly
+    from toa_nb.panels.base import evenly
     given = dict(evenly=evenly, prompts=tasks, models=pair(), reward=length, rewards=dict(short=short))
     again = eval(p.code(run), {n: getattr(toa_nb, n) for n in toa_nb.__all__} | given)
     assert again.config() == run.config() and again.concurrency == run.concurrency == 3

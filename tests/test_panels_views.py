@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from toa_nb import panels
 from toa_nb.core import Completion, InputError, Prompt, Score, Trial, Usage
-from toa_nb.panels import ROOT, CurvePanel, SampleBrowser, TreePanel, difference, places, tree_nodes
-from toa_nb.store import RunStore
+from toa_nb.panels.curves import CurvePanel
+from toa_nb.panels.samples import SampleBrowser
+from toa_nb.panels.trees import ROOT, TreePanel, difference, places, tree_nodes
+from toa_nb.store.journal import RunStore
 
 
 async def fill(path, run='toa', prompts=('sky', 'sea'), samples=6, text='text {n}'):
@@ -83,7 +84,7 @@ def test_tree_follows_click_step_and_prompt(db):
 
 
 def test_tree_without_anywidget_is_a_picture(db, monkeypatch):
-    monkeypatch.setattr(panels, 'AnyWidget', None)
+    monkeypatch.setattr('toa_nb.panels.trees.AnyWidget', None)
     panel = TreePanel(db, step=6)
     assert panel.tree.value[:4] == b'\x89PNG'
     whole = panel.tree.value

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toa_nb.core import Outcome, Prompt
-from toa_nb.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
-from toa_nb.tree import TOA
+from toa_nb.search.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
+from toa_nb.search.tree import TOA
 
 settings.register_profile('toa_nb', deadline=None, derandomize=True)
 settings.load_profile('toa_nb')

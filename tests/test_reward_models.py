@@ -12,9 +12,16 @@ pytest.importorskip('transformers')
 from rm_oracles import CHAT, COMET, SCHEMES, build, sentencepiece, tokenizer  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
-from toa_nb import reward_models as rm  # noqa: E402
-from toa_nb.core import InputError, Message, Prompt, ResponseTooLong, RewardError, Score, messages_of  # noqa: E402
-from toa_nb.rewards import Exact, FunctionReward, HttpReward  # noqa: E402
+from toa_nb.core import InputError, Message, Prompt, ResponseTooLong, RewardError, RewardRaised, Score, messages_of  # noqa: E402
+from toa_nb.reward_models.checkpoints import _device, _word, families, find, known  # noqa: E402
+from toa_nb.reward_models.comet import CometReward, comet_python  # noqa: E402
+from toa_nb.reward_models.heads import objectives  # noqa: E402
+from toa_nb.reward_models.load import load_reward_model  # noqa: E402
+from toa_nb.reward_models.server import serve_reward  # noqa: E402
+from toa_nb.reward_models.tokens import ChatTemplate, Steps, TextTemplate  # noqa: E402
+from toa_nb.rewards.base import FunctionReward  # noqa: E402
+from toa_nb.rewards.remote import HttpReward  # noqa: E402
+from toa_nb.rewards.verifiers import Exact  # noqa: E402
 
 KINDS = ['linear', 'qwen3', 'gemma2', 'armo', 'ultra', 'internlm2', 'qwen_rm', 'qwen_prm', 'shepherd']
 SKY = Prompt('sky', 'Why is the sky blue? Give the reason in one sentence, and then an example from daily life.')
@@ -47,7 +54,7 @@ def published_ids(kind, tok, prompt, response):
 
 def scorer(model, **kw):
     kind, folder, *_ = model
-    return rm.load_reward_model(str(folder), family='shepherd' if kind == 'shepherd' else None, device='cpu', name=kind, **kw)
+    return load_reward_model(str(folder), family='shepherd' if kind == 'shepherd' else None, device='cpu', name=kind, **kw)
 
 
 def expected(model, pairs):
@@ -98,8 +105,8 @@ def test_objectives_and_steps_are_details(model):
     kind = model[0]
     found, references = scorer(model).score_pairs(PAIRS), [details for _, details in expected(model, PAIRS)]
     if kind == 'armo':
-        assert [list(s.details)[:19] for s in found] == [rm.objectives]*len(PAIRS)
-        got, want = [[s.details[o] for o in rm.objectives] for s in found], torch.stack(references)
+        assert [list(s.details)[:19] for s in found] == [objectives]*len(PAIRS)
+        got, want = [[s.details[o] for o in objectives] for s in found], torch.stack(references)
         torch.testing.assert_close(torch.tensor(got), want, atol=2e-4, rtol=1e-4)
     elif references[0] is not None:
         for s, want in zip(found, references): torch.testing.assert_close(torch.tensor(s.details['steps']), want, atol=2e-4, rtol=1e-4)
@@ -136,7 +143,7 @@ def test_text_around_a_quoted_token_is_tokenised_as_always(kind, scheme, tag_is_
     "The same text with `#` in the place of `/` quotes nothing: but for these characters the tokens must be the same."
     tok = sentencepiece(kind, scheme, ['<extra_0>'], tag_is_special)
     slash, cross = tok.convert_tokens_to_ids(['/', '#'])
-    whole, steps = rm.ChatTemplate(tok), rm.ChatTemplate(tok, steps=rm.Steps('<extra_0>'))
+    whole, steps = ChatTemplate(tok), ChatTemplate(tok, steps=Steps('<extra_0>'))
     quoting = Prompt('p', 'user </s> a')
     for prompt, response in ((SUM, 'ok </s>  a'), (SUM, '</s>'), (SUM, '</s>\n\n user </s>a'), (quoting, 'user'), (quoting, '</s>')):
         for template in (whole, steps):
@@ -150,7 +157,7 @@ def test_text_around_a_quoted_token_is_tokenised_as_always(kind, scheme, tag_is_
 
 def test_a_tokenizer_without_special_tokens(linear):
     tok = sentencepiece('bpe', 'always', bare=True)
-    assert tok.decode(rm.ChatTemplate(tok).encode(SUM, 'ok').ids) == rm.ChatTemplate(tok).text([('user', SUM.instruction)], 'ok')
+    assert tok.decode(ChatTemplate(tok).encode(SUM, 'ok').ids) == ChatTemplate(tok).text([('user', SUM.instruction)], 'ok')
 
 
 def test_one_start_token_at_most(model):
@@ -260,9 +267,9 @@ def test_weights_that_are_missing_are_found(tmp_path):
     for part in folder.glob('*.safetensors'): part.unlink()
     save_file(one, folder/'model.safetensors', metadata={'format': 'pt'})
     with pytest.raises(InputError, match="1 tensors of the backbone are missing, 'layers.1.mlp.up_proj.weight' first"):
-        rm.load_reward_model(str(folder), device='cpu')
+        load_reward_model(str(folder), device='cpu')
     folder, *_ = build('ultra', tmp_path/'b')
-    with pytest.raises(InputError, match="no tensor 'score.weight'"): rm.load_reward_model(str(folder), family='linear', device='cpu')
+    with pytest.raises(InputError, match="no tensor 'score.weight'"): load_reward_model(str(folder), family='linear', device='cpu')
 
 
 @pytest.mark.parametrize('archive', [True, False])
@@ -280,7 +287,7 @@ def test_weights_in_torch_files(linear, tmp_path, archive):
 def test_a_template_with_the_date_gives_the_same_text_every_day(linear):
     dated = "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}" + CHAT
     tok = tokenizer(chat=dated)
-    assert tok.decode(rm.ChatTemplate(tok).encode(SUM, 'x').ids).startswith('26 Jul 2024')
+    assert tok.decode(ChatTemplate(tok).encode(SUM, 'x').ids).startswith('26 Jul 2024')
 
 
 def test_many_prompts_at_once_share_the_worker(linear):
@@ -299,7 +306,7 @@ def test_many_prompts_at_once_share_the_worker(linear):
 def test_an_exception_in_the_worker_reaches_the_caller_and_not_the_next(linear):
     s = scorer(linear)
     values_of, s._values = s._values, lambda items: 1/0
-    with pytest.raises(rm.RewardRaised, match='ZeroDivisionError'): asyncio.run(s.score(SUM, ['x']))
+    with pytest.raises(RewardRaised, match='ZeroDivisionError'): asyncio.run(s.score(SUM, ['x']))
     s._values = values_of
     assert isinstance(asyncio.run(s.score(SUM, ['x']))[0], Score)
     s.close()
@@ -310,21 +317,21 @@ def test_scores_kept_on_disk_belong_to_their_weights(tmp_path, linear):
     one = shutil.copytree(linear[1], tmp_path/'v1'/'rm')
     two = build('linear', tmp_path/'v2'/'rm', seed=1)[0]
     with shelve.open(str(tmp_path/'scores')) as cache:
-        found = [rm.load_reward_model(str(folder), device='cpu', cache=cache).score_pairs([(SUM, 'five')])[0] for folder in (linear[1], one, two)]
+        found = [load_reward_model(str(folder), device='cpu', cache=cache).score_pairs([(SUM, 'five')])[0] for folder in (linear[1], one, two)]
     assert found[0].value == found[1].value != found[2].value
     assert found[0].version.partition('@')[2] == found[1].version.partition('@')[2] != found[2].version.partition('@')[2]
     assert (found[1].tokens, found[2].tokens) == (found[0].tokens, found[0].tokens)
-    assert rm.load_reward_model(str(one), device='cpu', revision='mine').version.startswith('rm@mine float32 ')
+    assert load_reward_model(str(one), device='cpu', revision='mine').version.startswith('rm@mine float32 ')
 
 
 def test_unknown_names_and_families_list_the_known(tmp_path):
-    for call in (lambda: rm.load_reward_model('NoSuchRM'), lambda: rm.load_reward_model('someone/some-model')):
+    for call in (lambda: load_reward_model('NoSuchRM'), lambda: load_reward_model('someone/some-model')):
         with pytest.raises(InputError, match='Known are: armorm, .*, math-shepherd, .*XCOMET-XXL'): call()
     folder, *_ = build('linear', tmp_path)
-    with pytest.raises(InputError, match="no family 'nonsense'. Known are: linear, armo"): rm.load_reward_model(str(folder), family='nonsense')
+    with pytest.raises(InputError, match="no family 'nonsense'. Known are: linear, armo"): load_reward_model(str(folder), family='nonsense')
     config = json.loads((folder/'config.json').read_text()) | dict(architectures=['LlamaForCausalLM'])
     (folder/'config.json').write_text(json.dumps(config))
-    with pytest.raises(InputError, match='Say which `family`'): rm.load_reward_model(str(folder))
+    with pytest.raises(InputError, match='Say which `family`'): load_reward_model(str(folder))
 
 
 @pytest.mark.parametrize('kind, settings, says', [
@@ -342,9 +349,9 @@ def test_unknown_names_and_families_list_the_known(tmp_path):
 def test_wrong_settings_are_said_in_a_line(kind, settings, says, tmp_path):
     folder = build(kind, tmp_path)[0]
     with pytest.raises(InputError, match=says) as e:
-        rm.load_reward_model(str(folder), family='shepherd' if kind == 'shepherd' else None, **dict(device='cpu') | settings)
+        load_reward_model(str(folder), family='shepherd' if kind == 'shepherd' else None, **dict(device='cpu') | settings)
     assert '\n' not in str(e.value)
-    with pytest.raises(InputError, match="unknown setting 'gpu'. Known are: package, gpus"): rm.load_reward_model('XCOMET', gpu=1)
+    with pytest.raises(InputError, match="unknown setting 'gpu'. Known are: package, gpus"): load_reward_model('XCOMET', gpu=1)
 
 
 @pytest.mark.parametrize('kind, file, content, says', [
@@ -360,7 +367,7 @@ def test_what_is_wrong_with_a_folder_is_said_in_a_line(kind, file, content, says
         if isinstance(content, dict): path.write_text(json.dumps(json.loads(path.read_text()) | content))
         elif content: path.write_text(content)
         else: path.unlink()
-    with pytest.raises(InputError, match=says) as e: rm.load_reward_model(str(folder), device='cpu')
+    with pytest.raises(InputError, match=says) as e: load_reward_model(str(folder), device='cpu')
     assert '\n' not in str(e.value)
 
 
@@ -375,7 +382,7 @@ def test_the_best_device_there_is(cuda, mps, chosen, monkeypatch):
     monkeypatch.setattr(torch, 'empty', lambda *args, device: None)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: mps)
-    assert rm._device(None) == chosen
+    assert _device(None) == chosen
 
 
 @pytest.mark.parametrize('scheme', SCHEMES)
@@ -383,22 +390,22 @@ def test_the_best_device_there_is(cuda, mps, chosen, monkeypatch):
 def test_math_shepherd_is_read_at_the_published_ids(kind, scheme):
     "As the model's card has them: 648 and 387 for the good and the bad word, 12902 for the tag."
     tok = sentencepiece(kind, scheme, places={'▁+': 648, '▁-': 387, '▁ки': 12902})
-    assert [rm._word(tok, word) for word in ('+', '-', 'ки')] == [648, 387, 12902]
-    item = rm.TextTemplate(tok, '{question} {answer}', bos=True, steps=rm.Steps(' ки', '\n', '\n')).encode(SUM, 'a ки\nuser')
+    assert [_word(tok, word) for word in ('+', '-', 'ки')] == [648, 387, 12902]
+    item = TextTemplate(tok, '{question} {answer}', bos=True, steps=Steps(' ки', '\n', '\n')).encode(SUM, 'a ки\nuser')
     assert [item.ids[i] for i in item.marks] == [12902, 12902] and item.ids.count(12902) == 3
 
 
 def test_published_names():
     published = dict(UltraRM='ultrarm-13b', ArmoRM='armorm', Shepherd_MATH_PRM='math-shepherd', InternRM='internlm2-20b-reward',
                      Qwen25_Math_RM='qwen2.5-math-rm-72b', SkyworkRM='skywork-llama-3.1-8b')
-    assert {name: rm.find(name)[0] for name in published} == published
-    assert all(model.family in [*rm.families, 'comet'] for model in rm.known.values())
+    assert {name: find(name)[0] for name in published} == published
+    assert all(model.family in [*families, 'comet'] for model in known.values())
 
 
 def test_the_server_says_what_is_wrong(linear):
     from urllib.error import HTTPError
     from urllib.request import urlopen
-    with rm.serve_reward(scorer(linear)) as server:
+    with serve_reward(scorer(linear)) as server:
         assert json.loads(urlopen(server.url + '/health').read())['reward'] == 'linear'
         for path, body, status in (('/predict/', b'{"inputs": {}}', 400), ('/predict/', b'no json', 400),
                                    ('/score', b'{"items": [{"prompt": "", "response": ""}]}', 400),
@@ -412,7 +419,7 @@ def test_the_server_says_what_is_wrong(linear):
 @pytest.mark.parametrize('length', ['abc', '-5', ''])
 def test_a_request_without_a_length_is_refused_and_the_connection_closed(length):
     from http.client import HTTPConnection
-    with rm.serve_reward(FunctionReward(len)) as server:
+    with serve_reward(FunctionReward(len)) as server:
         client = HTTPConnection(*server.server_address, timeout=20)
         client.putrequest('POST', '/score')
         if length: client.putheader('Content-Length', length)
@@ -426,7 +433,7 @@ def test_a_request_without_a_length_is_refused_and_the_connection_closed(length)
 def test_a_server_that_was_stopped_takes_nothing_more():
     from http.client import HTTPConnection
     body = json.dumps(dict(items=[dict(prompt='a', response='b')]))
-    with rm.serve_reward(FunctionReward(lambda prompt, response: 1.)) as server:
+    with serve_reward(FunctionReward(lambda prompt, response: 1.)) as server:
         client = HTTPConnection(*server.server_address, timeout=20)
         client.request('POST', '/score', body)
         assert json.loads(client.getresponse().read())['scores'] == [1.]
@@ -437,7 +444,7 @@ def test_a_server_that_was_stopped_takes_nothing_more():
 
 
 def test_one_bad_prompt_spoils_nothing_for_the_others_of_a_request():
-    with rm.serve_reward(Exact()) as server:
+    with serve_reward(Exact()) as server:
         ask = asyncio.run(HttpReward(server.url + '/score').score_groups([(Prompt('a', 'q', reference='5'), ['5']), (Prompt('b', 'q'), ['5'])]))
     assert ask[0][0].value == 1. and "InputError: prompt 'b': it has no reference" in ask[1][0].error
 
@@ -446,11 +453,11 @@ def test_one_bad_prompt_spoils_nothing_for_the_others_of_a_request():
 def test_comet_itself_with_tiny_random_weights(tmp_path):
     import os
     import subprocess
-    python = rm.comet_python('2.2.7', os.environ.get('TOA_COMET_HOME'))
+    python = comet_python('2.2.7', os.environ.get('TOA_COMET_HOME'))
     made = subprocess.run([python, '-c', COMET, tmp_path], capture_output=True, text=True, env=os.environ | {'HF_HUB_OFFLINE': '1'})
     assert made.returncode == 0, made.stderr[-2000:]
     want = [float(x) for x in made.stdout.split('scores')[-1].split()]
-    comet = rm.CometReward(str(tmp_path/'checkpoints'/'model.ckpt'), name='tiny', home=os.environ.get('TOA_COMET_HOME'))
+    comet = CometReward(str(tmp_path/'checkpoints'/'model.ckpt'), name='tiny', home=os.environ.get('TOA_COMET_HOME'))
     source = Prompt('t', 'Translate: Guten Tag', source='Guten Tag')
     good, bad, long = comet.score_pairs([(source, 'Good day'), (source, 'Bad'), (source, 'l'*70)])
     comet.close()

@@ -13,15 +13,38 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toa_nb import rewards as R
-from toa_nb.analysis import to_frame
+from toa_nb.analysis.tables import to_frame
 from toa_nb.compute import ModelSpec, call_flops, reward_flops, scoring_spent
-from toa_nb.core import Completion, GenerationError, InputError, Prompt, ResponseTooLong, RewardError, Score, Usage
-from toa_nb.models import ChatModel, FakeModel
-from toa_nb.reward_models import serve_reward
-from toa_nb.run import Run, rescore
-from toa_nb.samplers import BestOfN
-from toa_nb.store import RunStore
+from toa_nb.core import (
+    Completion,
+    GenerationError,
+    InputError,
+    Prompt,
+    ResponseTooLong,
+    RewardError,
+    RewardRaised,
+    RewardTimeout,
+    Score,
+    ScoreNotFinite,
+    Usage,
+    WrongScoreCount,
+)
+from toa_nb.models.client import ChatModel
+from toa_nb.models.fakes import FakeModel
+from toa_nb.reward_models.registry import REWARDS as rewards
+from toa_nb.reward_models.registry import get_reward
+from toa_nb.reward_models.server import serve_reward
+from toa_nb.rewards.base import FunctionReward, GroupReward, RewardUnreachable, as_score, evaluate
+from toa_nb.rewards.combinations import Gate, Minimum, Weighted
+from toa_nb.rewards.constraints import CONSTRAINTS, constraint_text, obeys_constraint
+from toa_nb.rewards.judges import Judge, PairJudge
+from toa_nb.rewards.queue import RewardOut, RewardQueue
+from toa_nb.rewards.remote import ControlToken, HttpReward, MalformedScores, MetricServerReward, RewardRefused, ScoresSquashed, SglangReward, VllmReward
+from toa_nb.rewards.verifiers import Exact, JsonSchema, MathVerify, Regex, math_equal
+from toa_nb.run.rescoring import rescore
+from toa_nb.run.run import Run
+from toa_nb.search.samplers import BestOfN
+from toa_nb.store.journal import RunStore
 
 SKY = Prompt('sky', 'Why is the sky blue?')
 SMALL = ModelSpec('small', 1_000, 1_000, 1, 8, 1, 1, 8, 16, 32, head_rows=32, source='test')
@@ -61,18 +84,18 @@ HALF = Prompt('half', 'What is half of one?', reference='1/2')
     ({'kind': 'no_digits'}, 'four', '4'),
 ], ids=lambda v: v['kind'] if isinstance(v, dict) else '')
 def test_constraint(constraint, yes, no):
-    assert R.obeys_constraint(constraint, yes) and not R.obeys_constraint(constraint, no)
-    assert R.constraint_text(constraint) and '{' not in R.constraint_text(constraint)
+    assert obeys_constraint(constraint, yes) and not obeys_constraint(constraint, no)
+    assert constraint_text(constraint) and '{' not in constraint_text(constraint)
 
 
 EXAMPLES = {'words': ['a'], 'options': ['a'], 'keys': ['a'], 'word': 'a', 'letter': 'a', 'phrase': 'a', 'relation': 'at most', 'count': 9}
 
 
-@pytest.mark.parametrize('name', sorted(R.CONSTRAINTS))
+@pytest.mark.parametrize('name', sorted(CONSTRAINTS))
 def test_every_kind_refuses_silence_and_unknown_parameters(name):
-    constraint = {'kind': name} | {p: EXAMPLES[p] for p in list(inspect.signature(R.CONSTRAINTS[name].obeys).parameters)[1:]}
-    assert not R.obeys_constraint(constraint, ' \n')
-    with pytest.raises(InputError, match="parameter 'colour' is unknown"): R.obeys_constraint(constraint | {'colour': 'red'}, 'text')
+    constraint = {'kind': name} | {p: EXAMPLES[p] for p in list(inspect.signature(CONSTRAINTS[name].obeys).parameters)[1:]}
+    assert not obeys_constraint(constraint, ' \n')
+    with pytest.raises(InputError, match="parameter 'colour' is unknown"): obeys_constraint(constraint | {'colour': 'red'}, 'text')
 
 
 @pytest.mark.parametrize('constraint, says', [
@@ -84,12 +107,12 @@ def test_every_kind_refuses_silence_and_unknown_parameters(name):
     ('words', 'it is no dict'),
 ])
 def test_bad_constraint(constraint, says):
-    with pytest.raises(InputError, match=says): R.obeys_constraint(constraint, 'text')
+    with pytest.raises(InputError, match=says): obeys_constraint(constraint, 'text')
 
 
 # --- the queue ---
 
-class Lengths(R.GroupReward):
+class Lengths(GroupReward):
     name, version = 'length', '1'
     def __init__(self, delay=0.): self.calls, self.delay = [], delay
     async def score_groups(self, groups):
@@ -100,7 +123,7 @@ class Lengths(R.GroupReward):
 
 def test_a_cancelled_caller_takes_no_one_with_it():
     async def main():
-        queue = R.RewardQueue(Lengths(), wait=.001)
+        queue = RewardQueue(Lengths(), wait=.001)
         one, two = (asyncio.ensure_future(queue.score(SKY, 'air')) for _ in range(2))
         await asyncio.sleep(0)
         one.cancel()
@@ -110,7 +133,7 @@ def test_a_cancelled_caller_takes_no_one_with_it():
 
 @pytest.mark.parametrize('pause', [0., .01])
 def test_a_queue_outlives_a_loop_that_was_stopped_in_the_middle(pause):
-    queue = R.RewardQueue(reward := Lengths(delay=10.), wait=.001)
+    queue = RewardQueue(reward := Lengths(delay=10.), wait=.001)
     async def cut_short():
         asyncio.ensure_future(queue.score(SKY, 'air'))
         await asyncio.sleep(pause)
@@ -126,7 +149,7 @@ def test_a_retry_that_a_loop_did_not_live_to_see_is_no_obstacle():
     def fn(prompt, response):
         if isinstance(mood := next(moods), Exception): raise mood
         return mood
-    queue = R.RewardQueue(R.FunctionReward(fn), wait=0., pause=10.)
+    queue = RewardQueue(FunctionReward(fn), wait=0., pause=10.)
     async def cut_short():
         asyncio.ensure_future(queue.score(SKY, 'air'))
         await asyncio.sleep(.02)
@@ -136,7 +159,7 @@ def test_a_retry_that_a_loop_did_not_live_to_see_is_no_obstacle():
 
 def test_while_a_batch_is_scored_the_next_one_gathers():
     async def main():
-        queue = R.RewardQueue(reward := Lengths(delay=.01), wait=0.)
+        queue = RewardQueue(reward := Lengths(delay=.01), wait=0.)
         first = asyncio.ensure_future(queue.score(SKY, 'a'))
         while not reward.calls: await asyncio.sleep(0)
         await asyncio.gather(first, *(queue.score(SKY, 'b' * n) for n in range(2, 12)))
@@ -145,21 +168,21 @@ def test_while_a_batch_is_scored_the_next_one_gathers():
 
 
 def test_a_queue_speaks_for_its_reward():
-    queue = R.RewardQueue(R.Exact())
+    queue = RewardQueue(Exact())
     assert (queue.name, queue.version, queue.spec) == ('exact', '2', None)
     queue.validate(HALF)
     with pytest.raises(InputError, match='has no reference'): queue.validate(SKY)
 
 
 def test_how_long_a_batch_may_take_depends_on_the_reward():
-    remote, judge = R.HttpReward('http://x', timeout=30.), R.Judge(Fixed('5'))
-    assert [R.RewardQueue(r).timeout for r in (R.Exact(), remote, judge, R.Gate(remote, judge, rejected=0.))] == [60., 120., 600., 720.]
-    assert R.RewardQueue(judge, timeout=5.).timeout == 5.
+    remote, judge = HttpReward('http://x', timeout=30.), Judge(Fixed('5'))
+    assert [RewardQueue(r).timeout for r in (Exact(), remote, judge, Gate(remote, judge, rejected=0.))] == [60., 120., 600., 720.]
+    assert RewardQueue(judge, timeout=5.).timeout == 5.
 
 
 def test_memory_is_bounded():
     async def main():
-        queue = R.RewardQueue(reward := Lengths(), wait=0., cache=3)
+        queue = RewardQueue(reward := Lengths(), wait=0., cache=3)
         for n in (1, 2, 3, 1, 4): await queue.score(SKY, 'x' * n)
         assert len(queue.known) == 3 and len(reward.calls) == 4
         await queue.score(SKY, 'x')
@@ -172,7 +195,7 @@ def test_memory_is_bounded():
 def test_prompts_that_differ_in_anything_do_not_share_scores():
     def fn(prompt, response): return float(prompt.meta['x'])
     async def main():
-        queue = R.RewardQueue(R.FunctionReward(fn), wait=0.)
+        queue = RewardQueue(FunctionReward(fn), wait=0.)
         return [(await queue.score(Prompt('p', 'i', meta={'x': x}), 'same')).value for x in (1, 2)]
     assert asyncio.run(main()) == [1., 2.]
 
@@ -181,7 +204,7 @@ def test_a_function_that_blocks_for_ever_delays_neither_the_others_nor_the_exit(
     stuck = threading.Event()
     def fn(prompt, response): return stuck.wait() if response == 'hang' else len(response)
     async def main():
-        queue = R.RewardQueue(R.FunctionReward(fn), wait=.001, timeout=.05)
+        queue = RewardQueue(FunctionReward(fn), wait=.001, timeout=.05)
         return await asyncio.gather(*(queue.score(SKY, r) for r in ('hang', 'air', 'light')))
     hang, air, light = asyncio.run(main())
     assert hang.error.startswith('RewardTimeout') and (air.value, light.value) == (3., 5.)
@@ -199,7 +222,7 @@ def test_a_reward_that_ignores_being_cancelled_is_given_up():
     async def main():
         global release
         release = asyncio.Event()
-        score = await R.RewardQueue(Stubborn(), wait=0., timeout=.01).score(SKY, 'x')
+        score = await RewardQueue(Stubborn(), wait=0., timeout=.01).score(SKY, 'x')
         release.set()
         return score
     assert asyncio.run(main()).error == 'RewardTimeout: no score within 0.01 s'
@@ -213,11 +236,11 @@ def test_every_caller_gets_the_score_or_the_failure_of_its_own_response(asked, m
         name, version, spec = 'mixed', '', None
         async def score(self, prompt, responses):
             if 'raise' in responses: raise OSError('raise')
-            if 'fatal' in responses: raise R.RewardRefused('fatal')
+            if 'fatal' in responses: raise RewardRefused('fatal')
             if 'lose' in responses: return [1.] * (len(responses) + 1)
             return [{'nan': math.nan, 'text': '7'}.get(r, len(r) + 100. * (prompt.id == 'b')) for r in responses]
     async def main():
-        queue = R.RewardQueue(Mixed(), max_batch=max_batch, wait=0., retries=retries, pause=0.)
+        queue = RewardQueue(Mixed(), max_batch=max_batch, wait=0., retries=retries, pause=0.)
         scores = await asyncio.gather(*(queue.score(Prompt(p, 'i'), r) for p, r in asked))
         assert (queue.waiting, queue.promised) == ({}, {})
         return scores
@@ -231,8 +254,8 @@ def test_numpy_and_torch_numbers_are_numbers():
     import numpy as np
     torch = pytest.importorskip('torch')
     reward = Lengths()
-    assert [R.as_score(reward, v).value for v in (np.float32(.5), np.int64(2), torch.tensor(.25), True)] == [.5, 2., .25, 1.]
-    assert all(isinstance(R.as_score(reward, v), R.ScoreNotFinite) for v in (np.array([1., 2.]), 1j, {}, Exception('x')))
+    assert [as_score(reward, v).value for v in (np.float32(.5), np.int64(2), torch.tensor(.25), True)] == [.5, 2., .25, 1.]
+    assert all(isinstance(as_score(reward, v), ScoreNotFinite) for v in (np.array([1., 2.]), 1j, {}, Exception('x')))
 
 
 # --- verifiers ---
@@ -251,11 +274,11 @@ def test_numpy_and_torch_numbers_are_numbers():
     ('7', '#### Solution\nIt is 8', False),
     ('7', 'Seventy: 70', False),
 ])
-def test_math_answers(reference, response, right): assert R.math_equal(reference, response) is right
+def test_math_answers(reference, response, right): assert math_equal(reference, response) is right
 
 
 def test_an_answer_that_takes_for_ever_fails_alone():
-    verifier = R.MathVerify(timeout=1.)
+    verifier = MathVerify(timeout=1.)
     got = asyncio.run(verifier.score(HALF, ['\\boxed{0.5}', '\\boxed{9^{9^{9^{9}}}}', '\\boxed{.5}', '2']))
     verifier.close()
     assert (got[0], got[2], got[3]) == (1., 1., 0.)
@@ -263,9 +286,9 @@ def test_an_answer_that_takes_for_ever_fails_alone():
 
 
 def test_many_endless_checks_fail_alone_and_cost_nobody_else_its_score():
-    reward = R.Regex('^(a+)+$', timeout=.2)
+    reward = Regex('^(a+)+$', timeout=.2)
     async def scores():
-        queue = R.RewardQueue(reward, pause=.001, max_lost=1)
+        queue = RewardQueue(reward, pause=.001, max_lost=1)
         return await asyncio.gather(*(queue.score(SKY, r) for i in range(8) for r in ('a'*(i + 1), f'{"a"*40}{i}!'))), queue.out
     got, queue_out = asyncio.run(scores())
     reward.close()
@@ -274,7 +297,7 @@ def test_many_endless_checks_fail_alone_and_cost_nobody_else_its_score():
 
 
 def test_a_reference_without_an_answer_is_a_failure():
-    verifier = R.MathVerify()
+    verifier = MathVerify()
     got, = asyncio.run(verifier.score(Prompt('p', 'i', reference='}'), ['7']))
     verifier.close()
     assert isinstance(got, RewardError) and 'no answer can be read from the reference' in str(got)
@@ -282,17 +305,17 @@ def test_a_reference_without_an_answer_is_a_failure():
 
 def test_a_schema_is_never_fetched():
     schema = {'$id': 'http://127.0.0.1:9/', '$ref': 'schema.json'}
-    reward = R.JsonSchema(schema)
-    got, = asyncio.run(R.evaluate(reward, [(SKY, ['{}'])]))
+    reward = JsonSchema(schema)
+    got, = asyncio.run(evaluate(reward, [(SKY, ['{}'])]))
     reward.close()
-    assert isinstance(got[0], R.RewardRaised) and 'Unresolvable' in str(got[0])
+    assert isinstance(got[0], RewardRaised) and 'Unresolvable' in str(got[0])
 
 
 def test_gate_keeps_failures_apart():
     def verdict(prompt, response): return {'yes': 1, 'no': 0}[response]
     def fails(prompt, response): raise OSError('no memory')
-    gate = R.Gate(R.FunctionReward(verdict), R.FunctionReward(fails), rejected=-1)
-    got, = asyncio.run(R.evaluate(gate, [(SKY, ['no', 'yes', 'maybe'])]))
+    gate = Gate(FunctionReward(verdict), FunctionReward(fails), rejected=-1)
+    got, = asyncio.run(evaluate(gate, [(SKY, ['no', 'yes', 'maybe'])]))
     assert got[0].value == -1. and [str(g) for g in got[1:]] == ['OSError: no memory', "KeyError: 'maybe'"]
 
 
@@ -326,7 +349,7 @@ def serving(answer):
 
 def ask(reward, *responses, prompt=SKY):
     async def main():
-        try: return (await R.evaluate(reward, [(prompt, list(responses))]))[0]
+        try: return (await evaluate(reward, [(prompt, list(responses))]))[0]
         finally: await reward.close()
     return asyncio.run(main())
 
@@ -338,7 +361,7 @@ def vllm(value):
 
 def test_vllm_is_asked_for_raw_scores_of_the_whole_conversation():
     with serving(lambda path, asked: (200, vllm(-6.0791))) as server:
-        reward = R.VllmReward(server.url + '/v1', 'rm')
+        reward = VllmReward(server.url + '/v1', 'rm')
         assert ask(reward, 'Air.') == [Score('rm', -6.0791, version='vllm classify rm', tokens=25)]
     assert len(server.asked) == 3
     assert server.asked[-1][:2] == ('/classify', {'model': 'rm', 'use_activation': False, 'chat_template_kwargs': {'date_string': '26 Jul 2024'}, 'messages': [
@@ -347,66 +370,66 @@ def test_vllm_is_asked_for_raw_scores_of_the_whole_conversation():
 
 def test_squashed_scores_are_refused_once_and_for_all_unless_they_are_meant():
     with serving(lambda path, asked: (200, vllm(.00229))) as server:
-        reward = R.VllmReward(server.url, 'rm')
+        reward = VllmReward(server.url, 'rm')
         got = ask(reward, 'Air.', 'Light.')
-        assert {type(g) for g in got} == {R.ScoresSquashed} and not got[0].retryable
+        assert {type(g) for g in got} == {ScoresSquashed} and not got[0].retryable
         assert len(server.asked) == 2
-        assert ask(R.VllmReward(server.url, 'rm', unit_scores=True), 'Air.')[0].value == .00229
+        assert ask(VllmReward(server.url, 'rm', unit_scores=True), 'Air.')[0].value == .00229
 
 
 FAULTS = [
-    (500, {'error': 'x'}, R.RewardRaised, True), (503, b'<html>busy</html>', R.RewardUnreachable, True), (429, {}, R.RewardUnreachable, True),
-    (401, {'error': 'bad key'}, R.RewardRefused, False), (404, {'error': 'no such model'}, R.RewardRefused, False),
-    (400, {'message': "This model's maximum context length is 16384 tokens"}, R.RewardRefused, False),
-    (200, b'<html>hello</html>', R.MalformedScores, True), (200, b'{"data": [', R.MalformedScores, True), (200, {'data': []}, R.MalformedScores, True),
-    (200, [], R.MalformedScores, True), (200, None, R.MalformedScores, True), (200, vllm(None), R.ScoreNotFinite, False),
-    (200, vllm('7'), R.ScoreNotFinite, False),
-    (200, vllm(math.nan), R.ScoreNotFinite, False), (200, {'data': [{'probs': [.1, .9]}]}, R.MalformedScores, True),
+    (500, {'error': 'x'}, RewardRaised, True), (503, b'<html>busy</html>', RewardUnreachable, True), (429, {}, RewardUnreachable, True),
+    (401, {'error': 'bad key'}, RewardRefused, False), (404, {'error': 'no such model'}, RewardRefused, False),
+    (400, {'message': "This model's maximum context length is 16384 tokens"}, RewardRefused, False),
+    (200, b'<html>hello</html>', MalformedScores, True), (200, b'{"data": [', MalformedScores, True), (200, {'data': []}, MalformedScores, True),
+    (200, [], MalformedScores, True), (200, None, MalformedScores, True), (200, vllm(None), ScoreNotFinite, False),
+    (200, vllm('7'), ScoreNotFinite, False),
+    (200, vllm(math.nan), ScoreNotFinite, False), (200, {'data': [{'probs': [.1, .9]}]}, MalformedScores, True),
 ]
 
 
 @pytest.mark.parametrize('status, body, kind, retryable', FAULTS)
 def test_faults_of_a_server_have_types(status, body, kind, retryable):
     with serving(lambda path, asked: (status, body)) as server:
-        got, = ask(R.VllmReward(server.url, 'rm', unit_scores=True), 'Air.')
+        got, = ask(VllmReward(server.url, 'rm', unit_scores=True), 'Air.')
     assert (type(got), got.retryable) == (kind, retryable), got
 
 
 def test_no_server_and_a_silent_server():
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
-        got, = ask(R.HttpReward(f'http://127.0.0.1:{s.getsockname()[1]}'), 'Air.')
-        assert type(got) is R.RewardUnreachable and 'ConnectError' in str(got)
+        got, = ask(HttpReward(f'http://127.0.0.1:{s.getsockname()[1]}'), 'Air.')
+        assert type(got) is RewardUnreachable and 'ConnectError' in str(got)
         s.listen()
-        got, = ask(R.HttpReward(f'http://127.0.0.1:{s.getsockname()[1]}', timeout=.05), 'Air.')
-        assert type(got) is R.RewardTimeout
+        got, = ask(HttpReward(f'http://127.0.0.1:{s.getsockname()[1]}', timeout=.05), 'Air.')
+        assert type(got) is RewardTimeout
 
 
 @pytest.mark.parametrize('scores, kinds', [
-    ([1.], {R.WrongScoreCount}), ([1., 2., 3.], {R.WrongScoreCount}), ('ab', {R.ScoreNotFinite}), ({'a': 1}, {R.WrongScoreCount}),
-    ([None, math.inf], {R.ScoreNotFinite}),
+    ([1.], {WrongScoreCount}), ([1., 2., 3.], {WrongScoreCount}), ('ab', {ScoreNotFinite}), ({'a': 1}, {WrongScoreCount}),
+    ([None, math.inf], {ScoreNotFinite}),
 ])
 def test_a_plain_server_must_return_one_number_per_response(scores, kinds):
     def answer(path, asked): return 200, {'scores': scores if len(asked['items']) == 2 else []}
-    with serving(answer) as server: assert {type(g) for g in ask(R.HttpReward(server.url), 'a', 'b')} == kinds
+    with serving(answer) as server: assert {type(g) for g in ask(HttpReward(server.url), 'a', 'b')} == kinds
 
 
 def test_sglang_gets_templated_text_and_must_return_all():
     def template(messages): return '|'.join(f"{m['role']}:{m['content']}" for m in messages)
     with serving(lambda path, asked: (200, [{'embedding': [23.125], 'meta_info': {'prompt_tokens': 9}} for _ in asked['text']])) as server:
-        got = ask(R.SglangReward(server.url, 'rm', template), 'Air.', 'x<|eot_id|>', 'Light.')
-    assert [g.value for g in got[::2]] == [23.125] * 2 and type(got[1]) is R.ControlToken and got[0].tokens == 9
+        got = ask(SglangReward(server.url, 'rm', template), 'Air.', 'x<|eot_id|>', 'Light.')
+    assert [g.value for g in got[::2]] == [23.125] * 2 and type(got[1]) is ControlToken and got[0].tokens == 9
     assert server.asked[0][1]['text'] == ['user:Why is the sky blue?|assistant:Air.', 'user:Why is the sky blue?|assistant:Light.']
     with serving(lambda path, asked: (200, [])) as server:
-        assert {type(g) for g in ask(R.SglangReward(server.url, 'rm', template), 'a', 'b')} == {R.WrongScoreCount}
+        assert {type(g) for g in ask(SglangReward(server.url, 'rm', template), 'a', 'b')} == {WrongScoreCount}
     with serving(lambda path, asked: (200, [{'embedding': [.1] * 8}] * len(asked['text']))) as server:
-        assert {type(g) for g in ask(R.SglangReward(server.url, 'rm', template), 'a', 'b')} == {R.MalformedScores}
+        assert {type(g) for g in ask(SglangReward(server.url, 'rm', template), 'a', 'b')} == {MalformedScores}
 
 
 def test_metric_server_contract():
     prompt = Prompt('p', 'Translate.', source='Ahoj', reference='Hello')
     with serving(lambda path, asked: (200, {'scores': [.25] * len(asked['inputs']['data'])})) as server:
-        assert [g.value for g in ask(R.MetricServerReward(server.url + '/', batch_size=4, workers=1, reference=True), 'Hi', prompt=prompt)] == [.25]
+        assert [g.value for g in ask(MetricServerReward(server.url + '/', batch_size=4, workers=1, reference=True), 'Hi', prompt=prompt)] == [.25]
     assert server.asked == [('/predict/', {'inputs': {'batch_size': 4, 'workers': 1, 'data': [{'src': 'Ahoj', 'mt': 'Hi', 'ref': 'Hello'}]}}, None)]
 
 
@@ -414,23 +437,23 @@ def test_a_key_is_sent_and_shown_nowhere(monkeypatch):
     monkeypatch.setenv('RM_KEY', 'sk-planted-secret')
     def answer(path, asked): return 401, {'error': 'Incorrect API key provided: sk-planted-secret'}
     with serving(answer) as server:
-        reward = R.HttpReward(server.url, api_key_env='RM_KEY')
+        reward = HttpReward(server.url, api_key_env='RM_KEY')
         got, = ask(reward, 'Air.')
-        score = asyncio.run(R.RewardQueue(reward, wait=0.).score(SKY, 'Air.'))
+        score = asyncio.run(RewardQueue(reward, wait=0.).score(SKY, 'Air.'))
     assert server.asked[0][2] == 'Bearer sk-planted-secret'
     assert 'sk-planted' not in f'{got} {got!r} {score} {reward!r} {vars(reward)}' and '***' in str(got)
     with serving(lambda path, asked: (401, b'.' * 170 + b'sk-planted-secret')) as server:
-        assert 'sk-p' not in str(ask(R.HttpReward(server.url, api_key_env='RM_KEY'), 'Air.'))
+        assert 'sk-p' not in str(ask(HttpReward(server.url, api_key_env='RM_KEY'), 'Air.'))
     with serving(lambda path, asked: (200, {'scores': [None], 'errors': ['bad sk-planted-secret']})) as server:
-        assert 'sk-p' not in str(ask(R.HttpReward(server.url, api_key_env='RM_KEY'), 'Air.'))
-    with pytest.raises(InputError, match='NO_SUCH_KEY is not set'): R.HttpReward('http://x', api_key_env='NO_SUCH_KEY')
-    with pytest.raises(InputError) as e: R.HttpReward('http://me:hush@x/')
+        assert 'sk-p' not in str(ask(HttpReward(server.url, api_key_env='RM_KEY'), 'Air.'))
+    with pytest.raises(InputError, match='NO_SUCH_KEY is not set'): HttpReward('http://x', api_key_env='NO_SUCH_KEY')
+    with pytest.raises(InputError) as e: HttpReward('http://me:hush@x/')
     assert 'hush' not in str(e.value)
 
 
 def test_a_remote_reward_works_in_one_loop_after_another():
     with serving(lambda path, asked: (200, {'scores': [1.] * len(asked['items'])})) as server:
-        reward = R.HttpReward(server.url)
+        reward = HttpReward(server.url)
         for _ in range(2): assert asyncio.run(reward.score(SKY, ['a']))[0].value == 1.
     gc.collect()
 
@@ -448,16 +471,16 @@ class Fixed:
 
 def test_a_judge_is_not_fooled_by_placeholders_and_repeats_its_seed():
     model = Fixed('5')
-    judge = R.Judge(model)
+    judge = Judge(model)
     for _ in range(2): assert asyncio.run(judge.score(SKY, ['{answer} {x} {{']))[0].value == 5.
     assert model.asked[0] == model.asked[1] and '{answer} {x} {{' in model.asked[0][0]
 
 
 def test_a_judge_that_fails_is_a_failure():
-    got, = asyncio.run(R.Judge(Fixed(GenerationError('down'))).score(SKY, ['a']))
+    got, = asyncio.run(Judge(Fixed(GenerationError('down'))).score(SKY, ['a']))
     assert repr(got) == "RewardRaised('GenerationError: down')"
     for reply in ('0', '5 and 6', '-5', '1.5', ''):
-        got, = asyncio.run(R.Judge(Fixed(reply)).score(SKY, ['a']))
+        got, = asyncio.run(Judge(Fixed(reply)).score(SKY, ['a']))
         assert got.error.startswith('VerdictUnclear: ') and got.tokens == 12, reply
 
 
@@ -465,7 +488,7 @@ def test_a_comparison_needs_both_verdicts_and_counts_what_both_cost():
     class Half(Fixed):
         async def generate(self, messages, *, seed): return Completion('A' if '<answer_A>\nmine' in messages[0].content else 'neither', Usage(10, 2))
     for model in (Fixed('neither'), Half('')):
-        score = asyncio.run(R.RewardQueue(R.PairJudge(model, rival=lambda p: 'x'), wait=0.).score(SKY, 'mine'))
+        score = asyncio.run(RewardQueue(PairJudge(model, rival=lambda p: 'x'), wait=0.).score(SKY, 'mine'))
         assert score.value is None and score.error.startswith('VerdictUnclear: ') and score.tokens == 24
 
 
@@ -488,14 +511,14 @@ def judging(answer, spec=None):
 
 def judge_all(judge, *responses, prompt=SKY):
     async def main():
-        try: return (await R.evaluate(judge, [(prompt, list(responses))]))[0]
+        try: return (await evaluate(judge, [(prompt, list(responses))]))[0]
         finally: await judge.model.close()
     return asyncio.run(main())
 
 
 def test_a_judge_weighs_the_probabilities_that_a_server_gives():
     reply = completion('Rating: 7', {'Rating': 1.}, {':': .9, '7': .1}, {' 7': .6, ' 3': .2, ' well': .2}, cached=64)
-    with judging(lambda asked: (200, reply), SMALL) as (server, model): score, = judge_all(R.Judge(model), 'Air.')
+    with judging(lambda asked: (200, reply), SMALL) as (server, model): score, = judge_all(Judge(model), 'Air.')
     assert (server.asked[0][1]['logprobs'], server.asked[0][1]['top_logprobs']) == (True, 5)
     assert (score.value, score.details['mass'], score.tokens) == (pytest.approx(.75 * 7 + .25 * 3), pytest.approx(.8), 28)
     assert (score.details['cached_tokens'], score.details['flops']) == (64, call_flops(SMALL, 90, 2, 64).total)
@@ -503,18 +526,18 @@ def test_a_judge_weighs_the_probabilities_that_a_server_gives():
 
 def test_digits_of_a_judge_that_thinks_aloud_are_no_ratings():
     reply = completion('It has 7 flaws.\nRating:7', {'It has ': 1.}, {'7': 1.}, {' flaws.\n': 1.}, {'Rating': 1.}, {':7': .5, ':3': .5})
-    with judging(lambda asked: (200, reply)) as (_, model): score, = judge_all(R.Judge(model), 'Air.')
+    with judging(lambda asked: (200, reply)) as (_, model): score, = judge_all(Judge(model), 'Air.')
     assert (score.value, score.details) == (7., {})
 
 
 def test_a_judge_reads_the_text_of_a_server_without_probabilities():
-    with judging(lambda asked: (200, completion('Rating: 7'))) as (_, model): score, = judge_all(R.Judge(model), 'Air.')
+    with judging(lambda asked: (200, completion('Rating: 7'))) as (_, model): score, = judge_all(Judge(model), 'Air.')
     assert (score.value, score.tokens, score.details) == (7., 92, {})
 
 
 def test_a_rating_that_is_hardly_one_is_unclear_and_paid_for():
     reply = completion('7', {'7': .1, 'I': .5, 'No': .4})
-    with judging(lambda asked: (200, reply)) as (_, model): score, = judge_all(R.Judge(model), 'Air.')
+    with judging(lambda asked: (200, reply)) as (_, model): score, = judge_all(Judge(model), 'Air.')
     assert (score.error, score.tokens) == ('VerdictUnclear: only 10% of the probability is on verdicts', 92)
 
 
@@ -522,7 +545,7 @@ def test_a_comparison_weighs_both_places():
     def answer(asked):
         mine_first = '<answer_A>\nmine' in asked['messages'][0]['content']
         return 200, completion('A', {'A': .8, 'B': .2} if mine_first else {'A': .5, 'B': .4})
-    with judging(answer, SMALL) as (_, model): score, = judge_all(R.PairJudge(model, rival=lambda p: 'x'), 'mine')
+    with judging(answer, SMALL) as (_, model): score, = judge_all(PairJudge(model, rival=lambda p: 'x'), 'mine')
     assert (score.value, score.tokens) == (pytest.approx((.8 + 4 / 9) / 2), 184)
     assert score.details == pytest.approx({'first': .8, 'second': 4 / 9, 'mass': .9, 'flops': 2. * call_flops(SMALL, 90, 2).total})
 
@@ -531,7 +554,7 @@ def test_a_comparison_weighs_both_places():
     (401, {'error': {'message': 'no'}}, 'RewardRefused: AuthFailed'), (503, {}, 'RewardUnreachable: ServerFailed'),
     (200, {'choices': []}, 'RewardRaised: NoChoices'), (200, completion(' '), 'VerdictUnclear: EmptyAnswer')])
 def test_what_goes_wrong_with_a_judge_is_told_in_the_words_of_rewards(status, body, says):
-    with judging(lambda asked: (status, body)) as (_, model): got, = judge_all(R.Judge(model), 'Air.')
+    with judging(lambda asked: (status, body)) as (_, model): got, = judge_all(Judge(model), 'Air.')
     assert (got.error if isinstance(got, Score) else f'{type(got).__name__}: {got}').startswith(says)
 
 
@@ -541,7 +564,7 @@ def test_what_a_judge_cost_is_in_the_books_of_a_run_and_in_its_table(tmp_path):
         run = await Run([SKY], BestOfN(n=3), [FakeModel('a', spec=SMALL)], judge, store=tmp_path/'r.db', name='r')
         await model.close()
         with RunStore(tmp_path/'r.db', 'r') as store: return run.progress.spent.reward_flops, to_frame(store)
-    with judging(lambda asked: (200, reply), SMALL) as (_, model): spent, df = asyncio.run(main(R.Judge(model), model))
+    with judging(lambda asked: (200, reply), SMALL) as (_, model): spent, df = asyncio.run(main(Judge(model), model))
     assert df['reward'].tolist() == [7.] * 3
     assert spent == df['guide_flops'].sum() == 3. * call_flops(SMALL, 90, 2, 64).total
 
@@ -552,14 +575,14 @@ def test_a_judge_is_checked_through_its_model():
         except RewardError as e: return f'{type(e).__name__}: {e}'
         finally: await judge.model.close()
     with judging(lambda asked: (200, completion('7'))) as (server, model):
-        assert asyncio.run(checked(R.Judge(model))) is None
+        assert asyncio.run(checked(Judge(model))) is None
         other = ChatModel('other', server.url + '/v1')
-        assert asyncio.run(checked(R.Judge(other))).startswith(f'RewardRefused: UnknownModel: other: {server.url}/v1: there is no model')
+        assert asyncio.run(checked(Judge(other))).startswith(f'RewardRefused: UnknownModel: other: {server.url}/v1: there is no model')
 
 
 # --- what scores cost ---
 
-class Reading(R.GroupReward):
+class Reading(GroupReward):
     "Reads a number of tokens per response, some of them cached; fails for some responses."
     def __init__(self, name, tokens, cached=0, spec=None, fail=()): self.name, self.tokens, self.cached, self.spec, self.fail = name, tokens, cached, spec, fail
     async def score_groups(self, groups):
@@ -574,27 +597,27 @@ def parts(**kw): return Reading('first', 8, 16, SMALL), Reading('second', 30, 0,
 
 
 @pytest.mark.parametrize('made, tokens, flops', [
-    (lambda a, b: R.Weighted([(a, 1.), (b, 2.)]), 38, FIRST + SECOND),
-    (lambda a, b: R.Minimum([a, b]), 38, FIRST + SECOND),
-    (lambda a, b: R.Gate(a, b, rejected=0., at_least=1.), 38, FIRST + SECOND),
-    (lambda a, b: R.Gate(a, b, rejected=0., at_least=2.), 8, FIRST),
-    (lambda a, b: R.Minimum([R.Weighted([(a, 1.), (R.FunctionReward(lambda p, r: 1., 'one'), 1.)], name='inner'), b]), 38, FIRST + SECOND),
-    (lambda a, b: R.Minimum([a, b, Reading('third', 5)]), 43, None),
+    (lambda a, b: Weighted([(a, 1.), (b, 2.)]), 38, FIRST + SECOND),
+    (lambda a, b: Minimum([a, b]), 38, FIRST + SECOND),
+    (lambda a, b: Gate(a, b, rejected=0., at_least=1.), 38, FIRST + SECOND),
+    (lambda a, b: Gate(a, b, rejected=0., at_least=2.), 8, FIRST),
+    (lambda a, b: Minimum([Weighted([(a, 1.), (FunctionReward(lambda p, r: 1., 'one'), 1.)], name='inner'), b]), 38, FIRST + SECOND),
+    (lambda a, b: Minimum([a, b, Reading('third', 5)]), 43, None),
 ], ids=['weighted', 'minimum', 'passed', 'rejected', 'nested', 'plain'])
 def test_a_combination_costs_what_its_parts_cost(made, tokens, flops):
-    [[score]] = asyncio.run(R.evaluate(made(*parts()), [(SKY, ['Air.'])]))
+    [[score]] = asyncio.run(evaluate(made(*parts()), [(SKY, ['Air.'])]))
     assert (score.tokens, score.details['flops'], score.details['tokens']['first' if 'first' in score.details else 'inner']) == (tokens, flops, 8)
     assert scoring_spent([score], {}).reward_flops == flops
 
 
 def test_a_final_failure_keeps_what_the_other_parts_cost():
-    queue = R.RewardQueue(R.Minimum(parts(fail=['x'])), wait=0.)
+    queue = RewardQueue(Minimum(parts(fail=['x'])), wait=0.)
     score = asyncio.run(queue.score(SKY, 'x'))
     assert (score.error, score.tokens, scoring_spent([score], {}).reward_flops) == ('ResponseTooLong: too long', 8, FIRST)
 
 
 def test_a_score_that_is_remembered_costs_nothing():
-    queue = R.RewardQueue(R.Minimum(parts()), wait=0.)
+    queue = RewardQueue(Minimum(parts()), wait=0.)
     async def main(): return [await queue.score(SKY, 'x') for _ in range(2)]
     assert [scoring_spent([s], {}).reward_flops for s in asyncio.run(main())] == [FIRST + SECOND, 0.]
 
@@ -602,7 +625,7 @@ def test_a_score_that_is_remembered_costs_nothing():
 def test_a_reward_that_is_added_later_does_not_move_the_curve(tmp_path):
     path = tmp_path/'r.db'
     async def main():
-        await Run([SKY], BestOfN(n=2), [FakeModel('a', spec=SMALL)], R.Weighted(list(zip(parts(), (1., 2.))), 'guide'), store=path, name='r',
+        await Run([SKY], BestOfN(n=2), [FakeModel('a', spec=SMALL)], Weighted(list(zip(parts(), (1., 2.))), 'guide'), store=path, name='r',
                   held_out=[Reading('held_out', 30, 0, LARGE)])
         await rescore(path, 'r', Reading('held', 30, 0, LARGE), every=0)
         with RunStore(path, 'r') as store: return to_frame(store), to_frame(list(store.samples('r')), specs={'a': SMALL}, reward='guide', reward_specs={
@@ -614,23 +637,23 @@ def test_a_reward_that_is_added_later_does_not_move_the_curve(tmp_path):
 
 
 def test_names_that_mean_something_in_the_details_are_no_names_of_parts():
-    with pytest.raises(InputError, match='other than cached_tokens, flops, tokens'): R.Minimum([Reading('flops', 1)])
+    with pytest.raises(InputError, match='other than cached_tokens, flops, tokens'): Minimum([Reading('flops', 1)])
 
 
 def test_tokens_that_a_server_had_cached_are_no_work():
     cached = vllm(1.) | {'usage': {'prompt_tokens': 25, 'prompt_tokens_details': {'cached_tokens': 16}}}
-    with serving(lambda path, asked: (200, cached)) as server: score, = ask(R.VllmReward(server.url, 'rm', unit_scores=True), 'Air.')
+    with serving(lambda path, asked: (200, cached)) as server: score, = ask(VllmReward(server.url, 'rm', unit_scores=True), 'Air.')
     assert (score.tokens, score.details) == (9, {'cached_tokens': 16})
     with serving(lambda path, asked: (200, [{'embedding': [1.], 'meta_info': {'prompt_tokens': 25, 'cached_tokens': 16}}])) as server:
-        score, = ask(R.SglangReward(server.url, 'rm', lambda messages: 'x'), 'Air.')
+        score, = ask(SglangReward(server.url, 'rm', lambda messages: 'x'), 'Air.')
     assert (score.tokens, score.details) == (9, {'cached_tokens': 16})
 
 
 def test_what_a_served_reward_knows_about_its_scores_comes_through_http():
-    with serve_reward(R.Minimum(parts())) as server: score, = ask(R.HttpReward(server.url + '/score', name='far', version='1'), 'Air.')
+    with serve_reward(Minimum(parts())) as server: score, = ask(HttpReward(server.url + '/score', name='far', version='1'), 'Air.')
     details = {'first': 1., 'second': 1., 'tokens': {'first': 8, 'second': 30}, 'flops': FIRST + SECOND}
     assert score == Score('far', 1., version='1', tokens=38, details=details)
-    with serve_reward(Reading('rm', 3, fail='x')) as server: score, = ask(R.HttpReward(server.url + '/score', name='far'), 'x')
+    with serve_reward(Reading('rm', 3, fail='x')) as server: score, = ask(HttpReward(server.url + '/score', name='far'), 'x')
     assert score == Score('far', error='RewardRefused: ResponseTooLong: too long')
 
 
@@ -639,7 +662,7 @@ def test_what_a_served_reward_knows_about_its_scores_comes_through_http():
 def test_a_server_that_dies_is_out_until_it_answers_again():
     def answer(path, asked): return 200, {'scores': [1.] * len(asked['items']), 'tokens': [0] * len(asked['items'])}
     async def main(server):
-        queue = R.RewardQueue(R.HttpReward(server.url, name='rm'), wait=0., retries=0, max_lost=3, cache=False)
+        queue = RewardQueue(HttpReward(server.url, name='rm'), wait=0., retries=0, max_lost=3, cache=False)
         outs = []
         for status in (200, 503, 503, 503, 200):
             server.answer = answer if status == 200 else lambda path, asked: (503, {})
@@ -648,36 +671,36 @@ def test_a_server_that_dies_is_out_until_it_answers_again():
         await queue.reward.close()
         return outs
     with serving(answer) as server: outs = asyncio.run(main(server))
-    assert [type(o) for o in outs] == [type(None)] * 3 + [R.RewardOut, type(None)]
+    assert [type(o) for o in outs] == [type(None)] * 3 + [RewardOut, type(None)]
     assert str(outs[3]).startswith('rm is out: 3 responses in a row got no answer, the last one because of RewardUnreachable: http')
 
 
 def test_a_response_that_is_at_fault_itself_says_nothing_about_the_server():
-    queue = R.RewardQueue(Reading('rm', 1, fail='abc'), wait=0., max_lost=2)
+    queue = RewardQueue(Reading('rm', 1, fail='abc'), wait=0., max_lost=2)
     async def main(): return [await queue.score(SKY, r) for r in 'abc']
     assert all(s.error for s in asyncio.run(main())) and queue.out is None
 
 
 def test_an_overloaded_server_is_not_asked_about_every_response_by_itself():
     with serving(lambda path, asked: (429, {})) as server:
-        assert {type(g) for g in ask(R.HttpReward(server.url), 'a', 'b', 'c')} == {R.RewardUnreachable}
+        assert {type(g) for g in ask(HttpReward(server.url), 'a', 'b', 'c')} == {RewardUnreachable}
     assert len(server.asked) == 1
 
 
 def test_a_failed_whole_call_is_repeated_response_by_response():
     def answer(path, asked): return (500, {}) if any(i['response'] == 'bad' for i in asked['items']) else (200, {'scores': [1.] * len(asked['items'])})
-    with serving(answer) as server: got = ask(R.HttpReward(server.url), 'a', 'bad', 'c')
-    assert [getattr(g, 'value', type(g)) for g in got] == [1., R.RewardRaised, 1.] and len(server.asked) == 4
+    with serving(answer) as server: got = ask(HttpReward(server.url), 'a', 'bad', 'c')
+    assert [getattr(g, 'value', type(g)) for g in got] == [1., RewardRaised, 1.] and len(server.asked) == 4
 
 
 def test_judge_templates_are_checked():
-    with pytest.raises(InputError, match='the placeholder {answer} is missing'): R.Judge(Fixed('5'), template='Rate {question}')
+    with pytest.raises(InputError, match='the placeholder {answer} is missing'): Judge(Fixed('5'), template='Rate {question}')
 
 
 # --- names ---
 
 def test_registry():
-    assert {'constraints', 'exact', 'regex', 'json_schema', 'math_verify', 'vllm', 'sglang', 'http', 'metric_server', 'judge', 'win_rate'} <= set(R.rewards)
-    with pytest.raises(InputError, match='It takes: .url'): R.get_reward('http', adress='x')
-    assert R.get_reward('HTTP', url='http://x').name == 'http'
-    assert R.get_reward('HTTP', url='http://x', name='mine').name == 'mine'
+    assert {'constraints', 'exact', 'regex', 'json_schema', 'math_verify', 'vllm', 'sglang', 'http', 'metric_server', 'judge', 'win_rate'} <= set(rewards)
+    with pytest.raises(InputError, match='It takes: .url'): get_reward('http', adress='x')
+    assert get_reward('HTTP', url='http://x').name == 'http'
+    assert get_reward('HTTP', url='http://x', name='mine').name == 'mine'

@@ -5,16 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from toa_nb.analysis import overoptimization, reward_curve, to_frame
+from toa_nb.analysis.curves import reward_curve
+from toa_nb.analysis.held_out import overoptimization
+from toa_nb.analysis.tables import to_frame
 from toa_nb.compute import ModelSpec, reward_flops
 from toa_nb.core import Completion, InputError, Prompt, Sample, Score, StoreError, StoreLocked, Trial, Usage
-from toa_nb.models import FakeModel
-from toa_nb.reward_models import serve_reward
-from toa_nb.rewards import Constraints, FunctionReward, GroupReward, HttpReward, RewardQueue, RewardUnreachable
-from toa_nb.run import Run, rescore
-from toa_nb.samplers import BestOfN
-from toa_nb.store import RunStore
-from toa_nb.tree import TOA
+from toa_nb.models.fakes import FakeModel
+from toa_nb.reward_models.server import serve_reward
+from toa_nb.rewards.base import FunctionReward, GroupReward, RewardUnreachable
+from toa_nb.rewards.constraints import Constraints
+from toa_nb.rewards.queue import RewardQueue
+from toa_nb.rewards.remote import HttpReward
+from toa_nb.run.rescoring import rescore
+from toa_nb.run.run import Run
+from toa_nb.search.samplers import BestOfN
+from toa_nb.search.tree import TOA
+from toa_nb.store.journal import RunStore
 
 prompts = [Prompt(f'p{i}', f'Question {i}?') for i in range(6)]
 length = FunctionReward(lambda prompt, response: len(response), name='length', version='1')

@@ -16,10 +16,11 @@ import pytest
 from fault_server import running
 from nbclient import NotebookClient
 
-from toa_nb.cli import check_run, main, run_from
+from toa_nb.cli.commands import check_run, main
+from toa_nb.cli.config import run_from
 from toa_nb.core import InputError, Prompt, ToaError
-from toa_nb.run import Run
-from toa_nb.store import RunStore
+from toa_nb.run.run import Run
+from toa_nb.store.journal import RunStore
 
 root = Path(__file__).parent.parent
 KEY = 'sk-planted-Qq7Zr4Wx9Lm2'
@@ -136,7 +137,7 @@ def test_a_server_that_echoes_the_key_with_any_status(url, capfd, caplog, fault,
 
 def short(lines):
     "Without the locals of the frames that hold the key because they use it."
-    return [line for line in lines if not line.lstrip().startswith(('key = ', "self = <toa_nb.models.Link", 'headers = '))]
+    return [line for line in lines if not line.lstrip().startswith(('key = ', "self = <toa_nb.models.client.Connection", 'headers = '))]
 
 
 @pytest.mark.parametrize('table', [{'kind': 'http', 'name': 'remote'}, {'kind': 'http'}], ids=['named', 'plain'])
@@ -189,14 +190,15 @@ def test_a_stored_run_needs_the_variable_again(url, monkeypatch, capfd):
 
 def test_the_output_of_a_process(closed):
     configure(closed)
-    code = 'import logging, sys; logging.basicConfig(level=logging.DEBUG); from toa_nb.cli import main; sys.exit(main(["run", "run.json"]))'
+    code = 'import logging, sys; logging.basicConfig(level=logging.DEBUG); from toa_nb.cli.commands import main; sys.exit(main(["run", "run.json"]))'
     env = os.environ | {'PYTHONPATH': str(root), 'OPENAI_LOG': 'debug'}
     ran = subprocess.run([sys.executable, '-X', 'dev', '-c', code], capture_output=True, text=True, env=env)
     assert ran.returncode == 1 and 'AuthFailed' in ran.stderr
     clean(ran.stdout, ran.stderr)
 
 
-CELLS = ['from toa_nb.cli import run_from, check_run\nrun = run_from("run.json")\nrun', 'run.models["a"]', 'run.config()', 'await check_run(run)',
+CELLS = ['from toa_nb.cli.config import run_from\nfrom toa_nb.cli.commands import check_run\nrun = run_from("run.json")\nrun',
+         'run.models["a"]', 'run.config()', 'await check_run(run)',
          'await run', 'run.progress', 'vars(run)', 'run.models["a"].balancer', 'run_from("run.json", store="other.db").models["a"].ready().lanes[0].link',
          'await run_from("run.json", name="second")']
 

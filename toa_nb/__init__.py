@@ -1,39 +1,28 @@
+"Search over several language models at inference time, guided by a reward."
 __version__ = "0.1.0"
 
-from importlib import import_module as _import_module
+from .public import offer as _offer
 
-_names = dict(
+__all__, __getattr__, __dir__ = _offer(
+    __name__,
     core='Completion InputError Message Outcome Prompt Sample Score ToaError Trial Usage',
     compute='Budget ModelSpec SPECS Spent call_flops get_spec published_flops spec_from_config spec_from_params',
     templates='Templates',
-    samplers='BestOfN METHODS MoA ParallelEnsemble PRS SequentialRefine method_from',
-    tree='TOA',
+    search='BestOfN METHODS MoA ParallelEnsemble PRS SequentialRefine TOA method_from',
     models='ChatModel Endpoint FakeModel ReplayModel models_from',
-    serve='Server llama_cpp local_model',
-    rewards='Constraints FunctionReward get_reward',
+    servers='Server llama_cpp local_model sglang start_all vllm',
+    rewards='Constraints Exact FunctionReward Gate HttpReward Judge MathVerify MetricServerReward Minimum PairJudge Regex RewardQueue '
+        'SglangReward VllmReward Weighted',
+    reward_models='get_reward load_reward_model register',
     store='RunStore',
     run='Run rescore',
-    data='load_prompts load_samples prompts_from save_samples to_dpo to_published to_sft write_jsonl',
-    analysis='compare_methods overoptimization reward_curve summarize to_frame',
-    plot='plot_curve plot_models plot_tree',
+    data='load_prompts load_samples prompts_from save_samples to_alpaca_eval to_arena_hard to_axolotl to_dpo to_llama_factory to_published '
+        'to_sft to_ultrafeedback write_json write_jsonl write_parquet',
+    analysis='compare_methods overoptimization plot_curve plot_models plot_tree reward_curve summarize to_frame',
     panels='CurvePanel RunPanel SampleBrowser ServerPanel TreePanel',
     cli='run_from',
+    renamed=dict(
+        Card='ModelSpec', Cost='Spent', card='get_spec', card_from_config='spec_from_config', card_from_params='spec_from_params',
+        cards='SPECS', compare='compare_methods', curve='reward_curve', frame='to_frame', methods='METHODS', parting='overoptimization',
+        reward='get_reward', score='rescore', stored_run='Run.from_store', summary='summarize'),
 )
-_renamed = dict(
-    Card='ModelSpec', Cost='Spent', card='get_spec', card_from_config='spec_from_config', card_from_params='spec_from_params', cards='SPECS',
-    compare='compare_methods', curve='reward_curve', frame='to_frame', methods='METHODS', parting='overoptimization', reward='get_reward',
-    score='rescore', stored_run='Run.from_store', summary='summarize',
-)
-_where = {name: module for module, names in _names.items() for name in names.split()}
-__all__ = sorted(_where)
-
-
-def __getattr__(name):
-    "Public names are imported on first use, so that `import toa_nb` stays quick and needs no optional package."
-    if name in _renamed: raise ImportError(f'`{name}` is now `{_renamed[name]}`')
-    if name not in _where: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    value = globals()[name] = getattr(_import_module(f'.{_where[name]}', __name__), name)
-    return value
-
-
-def __dir__(): return sorted([*globals(), *__all__])

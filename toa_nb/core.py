@@ -10,9 +10,9 @@ __all__ = ['ToaError', 'InputError', 'check_renamed', 'GenerationError', 'Connec
            'messages_of', 'Trial', 'Usage', 'Completion', 'Score', 'Sample', 'Outcome', 'outcome', 'Model', 'Reward',
            'derive_seed']
 
-# %% ../nbs/00_core.ipynb #4c6e1a88
+# %% ../nbs/00_core.ipynb #9f34dfc4
 import hashlib, math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 # %% ../nbs/00_core.ipynb #693002e5

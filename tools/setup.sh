@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv and installs the package with one extra: setup.sh demo|lab|dev. Needs Python 3.10 or newer with pip, and nothing else:
+# Makes .venv and installs the package with one extra: setup.sh demo|lab|docs|dev. Needs Python 3.10 or newer with pip, and nothing else:
 # Debian leaves ensurepip out of python3, so the environment is made without pip where there is none, and filled by the pip outside.
 set -eu
 cd "$(dirname "$0")/.."

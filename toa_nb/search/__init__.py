@@ -1,0 +1,11 @@
+"Methods: which model is asked next, and with what."
+
+from ..public import offer as _offer
+
+__all__, __getattr__, __dir__ = _offer(
+    __name__,
+    samplers='aggregate bare BestOfN Cooldown Cooldowns Method MoA one_model ParallelEnsemble Proposal PRS refine '
+        'Sampler SequentialRefine Stage StagedSampler',
+    tree='Arm describe Node path Response RunningStd sigmoid TOA tree_text TreeSampler ucb',
+    methods='method_from METHODS',
+)
