@@ -264,8 +264,9 @@ class Outcome:
     reward:float|None=None # The guiding reward, finite; None if the scoring failed
 
     def __post_init__(self):
-        if self.reward is not None and not math.isfinite(self.reward): raise ScoreNotFinite(f'a reward of {self.reward!r}')
-        if self.reward is not None and self.text is None: raise ValueError('a reward without a text')
+        if self.reward is None: return
+        if not math.isfinite(self.reward): raise ScoreNotFinite(f'a reward of {self.reward!r}')
+        if self.text is None: raise ValueError('a reward without a text')
 
 # %% ../nbs/00_core.ipynb #d2defa37
 def outcome(
