@@ -39,7 +39,8 @@ def check_template(
     optional:tuple[str,...]=(), # Placeholders that can occur
 ):
     "Raise an `InputError` unless `text` is a template with these placeholders."
-    if not isinstance(text, str) or not text.strip(): raise InputError(f'the template is {text!r}', where, 'Write its text.')
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f'the template is {text!r}', where, 'Write its text.')
     found = {m[2] for m in _placeholder.finditer(text) if m[2]}
     for name in required:
         if name not in found:
@@ -148,7 +149,7 @@ class Templates:
     refine:str=REFINE # Improves one answer; has {question} and {answer}
     aggregator:str=AGGREGATOR # System text before several answers; has no placeholder
     translate:str=TRANSLATE # Translates; has {source}, and can have {source_language} and {target_language}
-    translate_refine:str=TRANSLATE_REFINE # Improves a translation; has {source} and {answer}, and can have the languages
+    translate_refine:str=TRANSLATE_REFINE # Improves a translation; has {source} and {answer}, can have the languages
 
     def __post_init__(self):
         for name, (required, optional) in _placeholders.items():
