@@ -91,7 +91,7 @@ def test_a_fault_that_passes_costs_one_more_attempt(kind):
 LASTING = {
     'error500': (core.ServerFailed, 'HTTP 500: internal error', 3), 'error503': (core.ServerFailed, 'HTTP 503: overloaded', 3),
     'rate_limit': (core.RateLimited, 'HTTP 429', 3), 'auth': (core.AuthFailed, 'HTTP 401', 1), 'unknown_model': (core.UnknownModel, 'does not exist', 1),
-    'too_long': (core.RequestRefused, 'HTTP 400: the prompt is longer', 1), 'hang': (core.CallTimeout, 'no whole answer within 0.1 s', 3),
+    'too_long': (core.ContextOverflow, 'HTTP 400: the prompt is longer', 1), 'hang': (core.CallTimeout, 'no whole answer within 0.1 s', 3),
     'trickle': (core.CallTimeout, 'no whole answer within 0.1 s', 3), 'reset': (core.ConnectionFailed, '', 3), 'cut': (core.ConnectionFailed, '', 3),
     'none_content': (core.EmptyAnswer, 'missing', 1), 'empty_text': (core.EmptyAnswer, 'blank', 1), 'no_choices': (core.NoChoices, 'empty', 3),
     'no_usage': (core.MissingUsage, 'no token counts', 1), 'truncated': (core.MalformedAnswer, 'not JSON', 3), 'html': (core.MalformedAnswer, '<html>', 3),
