@@ -97,7 +97,8 @@ async def _settled(awaitable):
     try: return await awaitable
     except Exception as e: return as_reward_error(e)
 
-def _is_async(fn)->bool: return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, '__call__', None))
+def _is_async(fn)->bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, '__call__', None))
 
 @patch
 async def score_groups(self:FunctionReward, groups:Groups)->list[list]:
@@ -174,7 +175,8 @@ def as_score(
     try:
         number = float(value) if hasattr(value, '__float__') else math.nan
         return Score(reward.name, number, version=reward.version)
-    except (ScoreNotFinite, TypeError, ValueError): return ScoreNotFinite(f'reward {reward.name!r} returned {value!r:.80}')
+    except (ScoreNotFinite, TypeError, ValueError):
+        return ScoreNotFinite(f'reward {reward.name!r} returned {value!r:.80}')
 
 # %% ../../nbs/25_rewards/01_base.ipynb #a0cf8bb1
 async def _within(awaitable, timeout):

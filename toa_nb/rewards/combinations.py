@@ -61,7 +61,7 @@ class Combination(GroupReward):
         self.pure = all(getattr(p, 'pure', True) for p in parts)
         self.parallel = max(getattr(p, 'parallel', 1) for p in parts)
         self.call_timeout = sum(getattr(p, 'call_timeout', 60.) for p in parts) # a gate asks one after the other
-        self.outage_timeout = min((p.outage_timeout for p in parts if hasattr(p, 'outage_timeout')), default=60.)
+        self.outage_timeout = max(getattr(p, 'outage_timeout', 60.) for p in parts)
         self.version = f"{version}({', '.join(f'{p.name} {p.version}'.strip() for p in parts)})"
 
 # %% ../../nbs/25_rewards/05_combinations.ipynb #96d5ec10
@@ -117,7 +117,8 @@ class Weighted(Combination):
         name:str='weighted', # Name of the scores
     ):
         self.weights = [weight for _, weight in parts]
-        for weight in self.weights: check_number(weight, f'reward {name!r}: weight', -sys.float_info.max, sys.float_info.max)
+        for weight in self.weights:
+            check_number(weight, f'reward {name!r}: weight', -sys.float_info.max, sys.float_info.max)
         super().__init__(name, [reward for reward, _ in parts], f'sum of {self.weights} ')
 
     def combine(self, *values:float)->float:
@@ -171,8 +172,8 @@ def combine(self:Gate, verdict, score)->'Score|RewardError':
 async def score_groups(self:Gate, groups:Groups)->list[list]:
     "Ask the verifier, then the reward about what passed."
     verdicts = await evaluate(self.parts[0], groups)
-    kept = [(prompt, [r for r, v in zip(responses, row) if self.passes(v)]) for (prompt, responses), row in zip(groups, verdicts)]
-    kept = [(prompt, responses) for prompt, responses in kept if responses]
+    passed = [[r for r, v in zip(responses, row) if self.passes(v)] for (_, responses), row in zip(groups, verdicts)]
+    kept = [(prompt, responses) for (prompt, _), responses in zip(groups, passed) if responses]
     scores = chain(*(await evaluate(self.parts[1], kept) if kept else []))
     return [[self.combine(v, next(scores) if self.passes(v) else None) for v in row] for row in verdicts]
 

@@ -138,7 +138,8 @@ _types = {int: 'a whole number', str: 'a text', list: 'a list'}
 
 def _check_value(name:str, value, wanted:type, where:str)->None:
     "Raise an `InputError` unless a parameter has its type; a list holds texts."
-    if type(value) is not wanted: raise InputError(f'parameter {name!r} is not {_types.get(wanted, wanted.__name__)}', where)
+    if type(value) is not wanted:
+        raise InputError(f'parameter {name!r} is not {_types.get(wanted, wanted.__name__)}', where)
     if wanted is list and not all(isinstance(v, str) for v in value):
         raise InputError(f'parameter {name!r} holds something that is not a text', where)
 
@@ -163,7 +164,8 @@ def parse_constraint(
 )->tuple[ConstraintKind,dict]: # The kind and its parameters
     "Take a constraint apart; an `InputError` says what is wrong with it."
     where = f'constraint {constraint!r}'
-    if not isinstance(constraint, dict): raise InputError('it is not a dict', where, "Write {'kind': ..., parameter: value}.")
+    if not isinstance(constraint, dict):
+        raise InputError('it is not a dict', where, "Write {'kind': ..., parameter: value}.")
     name, params = constraint.get('kind'), {k: v for k, v in constraint.items() if k != 'kind'}
     if not isinstance(name, str) or name not in CONSTRAINTS:
         raise InputError(f'unknown kind {name!r}', where, f"Known are: {', '.join(sorted(CONSTRAINTS))}.")
@@ -201,7 +203,8 @@ def validate(self:Constraints, prompt:Prompt)->None:
     "Every constraint of the prompt must be one that can be checked."
     where, constraints = f'prompt {prompt.id!r}', prompt.meta.get('constraints')
     if not constraints:
-        raise InputError('it has no constraints to check', where, "Give it a list under 'constraints', or choose another reward.")
+        raise InputError('it has no constraints to check', where,
+                         "Give it a list under 'constraints', or choose another reward.")
     for c in constraints:
         try: parse_constraint(c)
         except InputError as e: raise InputError(e.what, f'{where}: {e.where}', e.fix) from None

@@ -21,14 +21,26 @@ from toa_nb.core import (
 from ..inputs import check_number
 from ..compute import call_flops, ModelSpec
 from ..templates import as_text, check_template, COMPARE, fill, JUDGE
-from .base import as_reward_error, close_all, GroupReward, Groups, RewardUnreachable
+from .base import as_reward_error, close_all, GroupReward, Groups, RewardUnreachable, scored_messages
 from .verifiers import need_reference, short_digest
 from .combinations import combined_spent
-from .remote import RewardRefused, scored_messages, split_by_group
+from .remote import RewardRefused, split_by_group
 
 # %% ../../nbs/25_rewards/10_judges.ipynb #b1a8a156
 class VerdictUnclear(RewardError):
     "The judge replied, but gave no verdict that can be read."
+
+_joined = r'\w/.+~–—−-' # Characters that join an answer to what stands beside it
+
+def _verdicts(
+    line:str, # The last line of a reply
+    values:dict[str,float], # What each answer is worth
+)->list[str]:
+    "The answers that stand alone in a line."
+    best = max(values, key=values.get)
+    line = re.sub(rf'(?<=\d)\s*(?:/|out of)\s*{best}(?![\w/]|\.\d)', '', line)
+    answers = '|'.join(map(re.escape, values))
+    return re.findall(rf'(?<![{_joined}])(?:{answers})(?![\w/+~–—−-]|\.+\d|\s*%)', line)
 
 def parse_verdict(
     text:str, # The reply
@@ -36,9 +48,9 @@ def parse_verdict(
 )->float: # What the answer in the reply is worth
     "The verdict in the last line of the reply, or a `VerdictUnclear`."
     last = (text.strip().splitlines() or [''])[-1]
-    last = re.sub(rf'(?<=\d)\s*/\s*{max(values, key=values.get)}(?![\w/]|\.\d)', '', last) # 7/9 is a 7
-    answers = re.findall(rf'(?<![\w./-])(?:{"|".join(map(re.escape, values))})(?![\w/]|\.\d)', last)
-    if len(answers) != 1: raise VerdictUnclear(f'the last line of the reply, {last!r:.80}, holds {len(answers)} verdicts')
+    answers = _verdicts(last, values)
+    if len(answers) != 1:
+        raise VerdictUnclear(f'the last line of the reply, {last!r:.80}, holds {len(answers)} verdicts')
     return values[answers[0]]
 
 # %% ../../nbs/25_rewards/10_judges.ipynb #1cd328e8
@@ -47,9 +59,10 @@ def verdict_from_logprobs(
     values:dict[str,float], # What each answer is worth
 )->tuple[float,float]: # Mean worth by probability, and the probability that it is an answer at all
     "The verdict in the probabilities of one token."
-    chances = [(values[token.strip()], math.exp(logprob)) for token, logprob in top_logprobs.items() if token.strip() in values]
-    mass = math.fsum(p for _, p in chances)
-    return (math.fsum(value * p for value, p in chances) / mass if mass else math.nan), min(mass, 1.)
+    found = {token: math.exp(logprob) for token, logprob in top_logprobs.items() if token.strip() in values}
+    mass = math.fsum(found.values())
+    if not mass: return math.nan, 0.
+    return math.fsum(values[token.strip()] * p for token, p in found.items()) / mass, min(mass, 1.)
 
 # %% ../../nbs/25_rewards/10_judges.ipynb #7f16da77
 def last_line_tokens(
@@ -66,55 +79,68 @@ def expected_rating(
     values:dict[str,float], # What each answer is worth
     said:float, # What the answer in the text is worth
 )->tuple[float,float]|None: # Mean worth and mass of the token that gives the verdict; None if there is no such token
-    "The verdict in the probabilities, or a `VerdictUnclear` if it is more likely none."
-    places = [verdict_from_logprobs(options, values) for options in last_line_tokens(tokens) if values.get(next(iter(options), '').strip()) == said]
-    likely = [place for place in places if place[1] >= .5]
-    if places and not likely: raise VerdictUnclear(f'only {max(mass for _, mass in places):.0%} of the probability is on verdicts')
+    "The verdict in the probabilities, or a `VerdictUnclear` if another token was more likely."
+    def agrees(options): return values.get(next(iter(options), '').strip()) == said
+    places = [verdict_from_logprobs(options, values) for options in last_line_tokens(tokens) if agrees(options)]
+    likely = [(mean, mass) for mean, mass in places if mass >= .5]
+    if places and not likely:
+        raise VerdictUnclear(f'only {max(mass for _, mass in places):.0%} of the probability is on verdicts')
     return likely[-1] if likely else None
 
 # %% ../../nbs/25_rewards/10_judges.ipynb #7d8918b2
 def judged_cost(
-    usage:Usage|None, # Tokens of the call, if the server told them
+    usage:Usage|None, # Tokens of the call, if the server reported them
     spec:ModelSpec|None, # Spec of the judge; None: its FLOPs are unknown
 )->dict: # Fields of `Score`
     "What a language model spent on a verdict."
     if usage is None: return dict(details={'flops': None})
     read, written, cached = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
-    details = ({'cached_tokens': cached} if cached else {}) | ({'flops': float(call_flops(spec, read, written, cached).total)} if spec else {})
+    details = {'cached_tokens': cached} if cached else {}
+    if spec: details['flops'] = float(call_flops(spec, read, written, cached).total)
     return dict(tokens=usage.total - cached, details=details)
 
 # %% ../../nbs/25_rewards/10_judges.ipynb #aaabd207
 def judge_failure(
     e:GenerationError, # Why the judge gave no answer
-)->RewardError: # The same in the words of rewards
+)->RewardError:
     "A failed generation as a failure of the reward."
-    kinds = {RewardUnreachable: (ConnectionFailed, ModelOut, RateLimited, ServerFailed), RewardRefused: (AuthFailed, UnknownModel, RequestRefused),
-             RewardTimeout: CallTimeout}
-    return next((kind for kind, of in kinds.items() if isinstance(e, of)), RewardRaised)(f'{type(e).__name__}: {e}')
+    text = f'{type(e).__name__}: {e}'
+    if isinstance(e, (ConnectionFailed, ModelOut, RateLimited, ServerFailed)): return RewardUnreachable(text)
+    if isinstance(e, (AuthFailed, UnknownModel, RequestRefused)): return RewardRefused(text)
+    if isinstance(e, CallTimeout): return RewardTimeout(text)
+    return RewardRaised(text)
 
 # %% ../../nbs/25_rewards/10_judges.ipynb #2475dcef
 class ModelJudge(GroupReward):
     "What judges made of a language model have in common."
-    parallel, call_timeout = 4, 600. # a batch takes turns at the model, which has a time limit of its own for each call
-    def __init__(self, model:Model, name:str, template:str, values:dict[str,float], seed:int):
+    parallel = 4 # Batches at the same time: the model itself limits how many calls it makes
+    call_timeout = 600. # Seconds for a batch, which takes turns at the model; each call has a limit of its own
+    outage_timeout = 0. # Seconds to wait for a server that is out: the model has waited already
+    def __init__(self,
+        model:Model, # The judge
+        name:str, # Name of the scores
+        template:str, # The question
+        values:dict[str,float], # What each answer is worth
+        seed:int, # Sampling seed
+    ):
         store_attr()
         self.spec, self.version = model.spec, f'{model.name}, wording {short_digest([template, values])}'
-        self.one_token = all(len(answer) == 1 for answer in values)
+        one_token = all(len(answer) == 1 for answer in values)
+        self.with_logprobs = one_token and hasattr(model, 'generate_logprobs')
 
-    async def ask(self, messages:tuple[Message,...], seed:int)->tuple:
-        "The reply, and the log-probabilities of its tokens where they are to be had."
-        if self.one_token and hasattr(self.model, 'generate_logprobs'): return await self.model.generate_logprobs(messages, seed=seed)
-        return await self.model.generate(messages, seed=seed), []
-
-# %% ../../nbs/25_rewards/10_judges.ipynb #ede39372
+# %% ../../nbs/25_rewards/10_judges.ipynb #044e85a6
 @patch
-async def score_groups(self:ModelJudge, groups:Groups)->list[list]:
-    "Judge all responses at once: the model itself limits how many calls it makes."
-    for prompt, _ in groups: self.validate(prompt)
-    async def settled(prompt, response):
-        try: return await self.score_one(prompt, response)
-        except Exception as e: return as_reward_error(e)
-    return split_by_group(groups, await asyncio.gather(*(settled(prompt, r) for prompt, responses in groups for r in responses)))
+async def ask(self:ModelJudge,
+    messages:tuple[Message,...], # The turns to send
+    seed:int, # Sampling seed
+)->tuple: # The reply, and the log-probabilities of its tokens; an empty list where the server gives none
+    "Ask the model once; without log-probabilities if it refuses them."
+    if self.with_logprobs:
+        try: return await self.model.generate_logprobs(messages, seed=seed)
+        except (AuthFailed, RequestRefused): pass
+    completion = await self.model.generate(messages, seed=seed)
+    self.with_logprobs = False
+    return completion, []
 
 # %% ../../nbs/25_rewards/10_judges.ipynb #f83ef191
 @patch
@@ -145,6 +171,47 @@ async def verdict(self:ModelJudge,
     except VerdictUnclear as e: return score(error=f'VerdictUnclear: {e}', **cost)
     return score(value, **cost | dict(details=mass | cost['details']))
 
+# %% ../../nbs/25_rewards/10_judges.ipynb #ede39372
+@patch
+async def score_groups(self:ModelJudge, groups:Groups)->list[list]:
+    "Judge all responses at once: the model itself limits how many calls it makes."
+    for prompt, _ in groups: self.validate(prompt)
+    async def settled(prompt, response):
+        try: return await self.score_one(prompt, response)
+        except Exception as e: return as_reward_error(e)
+    calls = [settled(prompt, r) for prompt, responses in groups for r in responses]
+    return split_by_group(groups, await asyncio.gather(*calls))
+
+# %% ../../nbs/25_rewards/10_judges.ipynb #d68b12ed
+class Judge(ModelJudge):
+    "A language model that rates each response."
+    def __init__(self,
+        model:Model, # The judge; a temperature of 0 makes it repeatable
+        *, name:str='judge', # Name of the scores
+        template:str=JUDGE, # With {question} and {answer}; its last line asks for a number within the scale
+        scale:tuple[int,int]=(1, 9), # Lowest and highest rating; more than one digit each is read from the text, not from probabilities
+        seed:int=0, # Sampling seed, where the judge samples
+    ):
+        check_template(template, ('question', 'answer'), f'reward {name!r}: template')
+        self.low, self.high = scale
+        check_number(self.high, f'reward {name!r}: scale', self.low + 1, whole=True)
+        super().__init__(model, name, template, {str(n): float(n) for n in range(self.low, self.high + 1)}, seed)
+
+# %% ../../nbs/25_rewards/10_judges.ipynb #994bdc55
+@patch
+async def score_one(self:Judge,
+    prompt:Prompt, # The task
+    response:str, # The response to rate
+)->Score:
+    "One call, one rating."
+    return await self.verdict(prompt, answer=response)
+
+@patch
+def explain(self:Judge, score:Score)->str:
+    "The rating and its scale, unless it is the highest."
+    if score.value >= self.high: return ''
+    return f'A judge rates it {score.value:.3g} on a scale from {self.low} to {self.high}.'
+
 # %% ../../nbs/25_rewards/10_judges.ipynb #5e9d08fb
 @patch
 async def check(self:ModelJudge,
@@ -160,42 +227,22 @@ async def close(self:ModelJudge)->None:
     "Close the connections of the model."
     await close_all([self.model])
 
-# %% ../../nbs/25_rewards/10_judges.ipynb #d68b12ed
-class Judge(ModelJudge):
-    "A language model that rates each response."
-    def __init__(self,
-        model:Model, # The judge; a temperature of 0 makes it repeatable
-        *, name:str='judge', # Name of the scores
-        template:str=JUDGE, # With {question} and {answer}; its last line asks for a number within the scale
-        scale:tuple[int,int]=(1, 9), # Lowest and highest rating; more than one digit each is read from the text, not from probabilities
-        seed:int=0, # Sampling seed, where the judge samples
-    ):
-        check_template(template, ('question', 'answer'), f'reward {name!r}: template')
-        low, high = scale
-        check_number(high, f'reward {name!r}: scale', low + 1, whole=True)
-        super().__init__(model, name, template, {str(n): float(n) for n in range(low, high + 1)}, seed)
-
-# %% ../../nbs/25_rewards/10_judges.ipynb #994bdc55
-@patch
-async def score_one(self:Judge, prompt:Prompt, response:str)->Score:
-    "One call, one rating."
-    return await self.verdict(prompt, answer=response)
-
 # %% ../../nbs/25_rewards/10_judges.ipynb #3f224b09
 class PairJudge(ModelJudge):
     "The share of comparisons with a rival that a response wins, asked in both orders."
     def __init__(self,
         model:Model, # The judge; a temperature of 0 makes it repeatable
         *, name:str='win_rate', # Name of the scores
-        rival:Callable[[Prompt],str]|None=None, # The answer to compare with; by default the prompt's reference
-        version:str='', # Tells rivals apart: stored with each score, so change it when the rival changes
+        rival:Callable[[Prompt],str]|None=None, # The answer to compare with; default: the prompt's reference
+        version:str='', # Stored with each score: change it when the rival changes
         template:str=COMPARE, # With {question}, {first} and {second}; asks for A or B
         seed:int=0, # Sampling seed, where the judge samples
     ):
         check_template(template, ('question', 'first', 'second'), f'reward {name!r}: template')
         super().__init__(model, name, template, {'A': 1., 'B': 0.}, seed)
         self.rival = rival or (lambda prompt: prompt.reference)
-        self.version += f", against {version or getattr(rival, '__name__', 'rival') if rival else 'the reference'}"
+        against = version or getattr(rival, '__name__', 'rival') if rival else 'the reference'
+        self.version += f', against {against}'
 
 # %% ../../nbs/25_rewards/10_judges.ipynb #20bfef4b
 @patch
@@ -203,13 +250,7 @@ def validate(self:PairJudge, prompt:Prompt)->None:
     "There must be a rival."
     if not self.rival(prompt): need_reference(prompt, self.name)
 
-# %% ../../nbs/25_rewards/10_judges.ipynb #59f6a7b8
-@patch
-async def score_one(self:PairJudge, prompt:Prompt, response:str)->Score:
-    "Two calls: the response in the first place, then in the second."
-    return await self.compare(prompt, response, self.rival(prompt))
-
-# %% ../../nbs/25_rewards/10_judges.ipynb #40612d6b
+# %% ../../nbs/25_rewards/10_judges.ipynb #47d40612
 @patch
 async def compare(self:PairJudge,
     prompt:Prompt, # The task
@@ -217,10 +258,26 @@ async def compare(self:PairJudge,
     other:str, # Another answer
 )->Score: # 1 if `one` wins in both places, 0 if it loses in both
     "How often the judge prefers `one`."
-    first, second = await asyncio.gather(self.verdict(prompt, first=one, second=other), self.verdict(prompt, first=other, second=one))
+    first, second = await asyncio.gather(self.verdict(prompt, first=one, second=other),
+                                         self.verdict(prompt, first=other, second=one))
     cost = combined_spent([(self.spec, first), (self.spec, second)])
     if error := first.error or second.error: return Score(self.name, error=error, version=self.version, **cost)
     won = {'first': first.value, 'second': 1 - second.value}
     masses = [v.details['mass'] for v in (first, second) if 'mass' in v.details]
     details = won | ({'mass': min(masses)} if masses else {}) | cost['details']
     return Score(self.name, math.fsum(won.values()) / 2, version=self.version, tokens=cost['tokens'], details=details)
+
+# %% ../../nbs/25_rewards/10_judges.ipynb #59f6a7b8
+@patch
+async def score_one(self:PairJudge,
+    prompt:Prompt, # The task
+    response:str, # The response to compare with the rival
+)->Score:
+    "Two calls: the response in the first place, then in the second."
+    return await self.compare(prompt, response, self.rival(prompt))
+
+@patch
+def explain(self:PairJudge, score:Score)->str:
+    "Whether the judge prefers the rival."
+    if score.value > .5: return ''
+    return 'A judge prefers another answer.' if score.value < .5 else 'A judge finds another answer as good.'

@@ -162,7 +162,8 @@ def _answer(self:RewardQueue, key, score):
     "Answer those who wait for `key`, and remember the score if there is one."
     no_answer = isinstance(score, RewardUnreachable|RewardTimeout)
     self.lost, self.last = (self.lost + 1, score) if no_answer else (0, None)
-    if isinstance(score, RewardError): score = Score(self.name, error=f'{type(score).__name__}: {score}', version=self.version)
+    if isinstance(score, RewardError):
+        score = Score(self.name, error=f'{type(score).__name__}: {score}', version=self.version)
     if score.value is not None and self.remember:
         self.known[key] = score
         if len(self.known) > self.remember: self.known.popitem(last=False)

@@ -94,8 +94,8 @@ def score_one(self:Regex, prompt:Prompt, response:str)->float:
 @patch
 def explain(self:Regex, score:Score)->str:
     "Whether the pattern was not found, or the answer in it is wrong."
-    pattern = f'the form {self.pattern.pattern!r}'
-    return _wrong(score, f'The response does not give the right answer in {pattern}.' if self.answers else f'The response does not have {pattern}.')
+    problem = 'does not give the right answer in' if self.answers else 'does not have'
+    return _wrong(score, f'The response {problem} the form {self.pattern.pattern!r}.')
 
 # %% ../../nbs/25_rewards/04_verifiers.ipynb #e3663d1b
 def short_digest(
@@ -112,7 +112,8 @@ def need_package(
     "The version of a package, or an `InputError` that says how to install it."
     try: return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        raise InputError(f'the package {package} is not installed', f'reward {reward!r}', f'Run: pip install {package}.') from None
+        raise InputError(f'the package {package} is not installed', f'reward {reward!r}',
+                         f'Run: pip install {package}.') from None
 
 # %% ../../nbs/25_rewards/04_verifiers.ipynb #9f81e021
 def json_validator(
@@ -167,7 +168,8 @@ def check_schema(
     except (jsonschema.SchemaError, TypeError) as e:
         raise InputError(f'this is not a JSON schema: {getattr(e, "message", e)}', where) from None
     broken = _broken_ref(schema)
-    if broken is not None: raise InputError(f'its reference {broken!r} leads nowhere', where, 'Put that part into the schema.')
+    if broken is not None:
+        raise InputError(f'its reference {broken!r} leads nowhere', where, 'Put that part into the schema.')
 
 # %% ../../nbs/25_rewards/04_verifiers.ipynb #bdd611cc
 class JsonSchema(Checked):
@@ -199,7 +201,8 @@ def score_one(self:JsonSchema, prompt:Prompt, response:str)->Score:
 @patch
 def explain(self:JsonSchema, score:Score)->str:
     "The first problem of the response."
-    return _wrong(score, f"The response does not fit the schema ({(score.details or {}).get('problem', 'it is not such JSON')}).")
+    problem = (score.details or {}).get('problem', 'it is not such JSON')
+    return _wrong(score, f'The response does not fit the schema ({problem}).')
 
 # %% ../../nbs/25_rewards/04_verifiers.ipynb #ecbb134b
 def _final(text):
