@@ -98,7 +98,7 @@ class ContextOverflow(RequestRefused):
     "The messages and the answer asked for do not fit into the model's context."
 
 class FieldRefused(RequestRefused):
-    "The endpoint refuses a field of the call that the model can do without, such as `logprobs`."
+    "The endpoint refuses a part of the call that the model can do without, such as `logprobs` or a system turn."
 
 class EmptyAnswer(GenerationError):
     "The content of the answer is missing (null) or holds no text."

@@ -4,10 +4,13 @@ from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
-    failures='backoff error_text refused_field remedy retry_after status_error',
-    answers='read_answer read_choice read_json read_logprob read_usage read_with_options token_logprobs',
-    http='HttpClient on_this_machine proxy_of Reply',
+    failures='backoff error_text remedy retry_after status_error',
+    thoughts='split_message split_text',
+    answers='read_answer read_usage read_with_logprobs',
+    http='HttpClient proxy_of Reply',
     endpoints='AdaptiveLimit Balancer CircuitBreaker Endpoint EndpointState Slot',
-    client='as_endpoint as_spec ChatModel models_from',
+    connection='Connection',
+    client='as_endpoint as_spec ChatModel',
+    file='models_from read_table',
     fakes='FakeModel ReplayModel',
 )

@@ -21,7 +21,7 @@ from ..public import docstring
 from ..core import InputError, Prompt, Sample, StoreError, ToaError
 from ..compute import Budget, ModelSpec, sample_spent, Spent
 from ..search.methods import METHODS
-from ..models.client import models_from
+from ..models.file import models_from
 from ..reward_models.registry import get_reward, REWARDS as rewards
 from ..store.journal import RunStore
 from ..run.progress import Progress, short

@@ -12,7 +12,8 @@ from functools import partial
 
 from ..core import check_renamed, InputError, Reward
 from ..inputs import check_env_name, check_url
-from ..models.client import as_spec, read_table
+from ..models.client import as_spec
+from ..models.file import read_table
 from ..rewards.constraints import Constraints
 from ..rewards.verifiers import Exact, JsonSchema, MathVerify, Regex
 from ..rewards.http_servers import HttpReward, MetricServerReward

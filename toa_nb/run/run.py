@@ -28,7 +28,8 @@ from ..compute import Budget, generation_spent, sample_spent, scoring_spent, Spe
 from ..templates import Templates
 from ..search.samplers import Method
 from ..search.methods import method_from, METHODS
-from ..models.client import ChatModel, models_from
+from ..models.client import ChatModel
+from ..models.file import models_from
 from ..rewards.base import close_all
 from ..rewards.queue import RewardOut, RewardQueue
 from ..reward_models.registry import get_reward
