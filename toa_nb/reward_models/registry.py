@@ -16,7 +16,8 @@ from ..models.client import as_spec
 from ..models.file import read_table
 from ..rewards.constraints import Constraints
 from ..rewards.verifiers import Exact, JsonSchema, MathVerify, Regex
-from ..rewards.remote import HttpReward, MetricServerReward, SglangReward, VllmReward
+from ..rewards.http_servers import HttpReward, MetricServerReward
+from ..rewards.model_servers import SglangReward, VllmReward
 from ..rewards.judges import Judge, PairJudge
 from .checkpoints import known
 from .load import load_reward_model
