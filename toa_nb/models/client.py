@@ -79,7 +79,7 @@ def as_endpoint(
 )->Endpoint:
     "The endpoint that a setting stands for."
     if isinstance(given, Endpoint): return given
-    if isinstance(given, dict): check_fields(given, Endpoint, where, ('url',))
+    if isinstance(given, dict): check_fields(given, Endpoint, where)
     try: return Endpoint(**given) if isinstance(given, dict) else Endpoint(given)
     except InputError as e: raise InputError(e.what, f'{where}.{e.where}', e.fix) from None
 
@@ -91,7 +91,7 @@ def as_spec(
     if given is None or isinstance(given, ModelSpec): return given
     if isinstance(given, str): return get_spec(given)
     if not isinstance(given, dict): raise InputError(f'{given!r} is no spec', 'spec', "Give the name of a spec, or a table of a spec's fields.")
-    check_fields(given, ModelSpec, 'spec', ('name',))
+    check_fields(given, ModelSpec, 'spec')
     return ModelSpec(**given)
 
 # %% ../../nbs/15_models/02_client.ipynb #a82f00dd
@@ -412,7 +412,7 @@ def read_table(
 )->ChatModel:
     "The model that a table describes."
     if not isinstance(table, dict): raise InputError('this is not a table', where, 'Write a [[models]] table.')
-    check_fields(table, ChatModel, where, ('name', 'endpoints'))
+    check_fields(table, ChatModel, where)
     try: return ChatModel(**table)
     except InputError as e: raise InputError(e.what, f'{where}.{e.where}', e.fix) from None
 
