@@ -17,7 +17,7 @@ from typing import NamedTuple
 from fastcore.basics import patch
 
 from ..core import StoreError
-from .files import DOTFILE, connect, file_id, file_text, network_kind
+from .files import DOTFILE, connect, file_id, file_text, network_kind, remove_dead_lock
 from .locks import HeartbeatLock, SystemLock, now_text
 from .schema import INSERT, create_tables, store_error, to_column, translated
 
@@ -34,13 +34,14 @@ def set_journal(
     db.execute('SELECT count(*) FROM sqlite_master').fetchone() # the lock changes with the next use
     return mode == 'wal'
 
-# %% ../../nbs/35_store/06_commits.ipynb #18257858
+# %% ../../nbs/35_store/06_commits.ipynb #5587ab86
 def open_writer(
     path:Path, # The store's file
     synchronous:str, # FULL, or NORMAL to lose the last commits in a power cut, not in a crash
     lock:SystemLock|HeartbeatLock, # Held
 )->sqlite3.Connection:
     "The one connection that writes, with the tables in place and this process in the table `writer`."
+    if lock.refused: remove_dead_lock(path)
     db = connect(path, 'rwc', **(DOTFILE if lock.refused else {}))
     try:
         wal = set_journal(db, not (lock.refused or network_kind(path)))

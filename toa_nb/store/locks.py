@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BEAT', 'STALE', 'now_text', 'owner_record', 'read_owner', 'has_died', 'owner_text', 'locked_error', 'SystemLock',
-           'age', 'is_stale', 'HeartbeatLock', 'lock_store', 'is_locked']
+           'is_stale', 'HeartbeatLock', 'lock_store', 'is_locked']
 
-# %% ../../nbs/35_store/02_locks.ipynb #88f3a60a
+# %% ../../nbs/35_store/02_locks.ipynb #af4d77a2
 import json, os, tempfile, threading
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +14,7 @@ from socket import gethostname
 from uuid import uuid4
 
 from ..core import StoreLocked
-from .files import NO_LOCKS, file_id
+from .files import NO_LOCKS, age, file_id
 from .schema import store_error
 
 # %% ../../nbs/35_store/02_locks.ipynb #23dcfc31
@@ -103,15 +103,6 @@ class SystemLock:
 # %% ../../nbs/35_store/02_locks.ipynb #ea72b371
 BEAT = 10 # Seconds between two renewals
 STALE = 60 # Seconds without renewal after which a holder counts as gone
-
-# %% ../../nbs/35_store/02_locks.ipynb #7576c295
-def age(
-    name:str, # Path of a file
-)->float: # In seconds; infinite if there is no such file
-    "Time since a file was renewed, on the clock of its file system."
-    with tempfile.NamedTemporaryFile(dir=Path(name).parent, prefix='.toa-clock-') as now:
-        try: return os.stat(now.name).st_mtime - os.stat(name).st_mtime
-        except FileNotFoundError: return float('inf')
 
 # %% ../../nbs/35_store/02_locks.ipynb #cae2998c
 def is_stale(

@@ -27,13 +27,14 @@ from toa_nb.store.records import (
 )
 from .schema import read_row, store_error, to_column, translating
 
-# %% ../../nbs/35_store/05_queries.ipynb #3af267da
+# %% ../../nbs/35_store/05_queries.ipynb #1ae9362d
 def may_lack_its_log(
     path:Path, # The store's file, which no process writes
     db:sqlite3.Connection, # Open for reading it
+    log:bool, # Whether its log was there before it was opened, which makes one
 )->bool:
     "Whether this looks like a copy that was made during a run without the store's log."
-    if Path(f'{path}-wal').exists(): return False
+    if log: return False
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'writer'").fetchone(): return False
     found = db.execute('SELECT file FROM writer WHERE wal').fetchone()
     return found is not None and found[0] != file_text(path)
@@ -48,7 +49,7 @@ def warn_of_copy(
     "Warn that answers can be missing."
     warnings.warn(str(store_error(path, *COPY_WARNING)), stacklevel=4)
 
-# %% ../../nbs/35_store/05_queries.ipynb #55cae5d6
+# %% ../../nbs/35_store/05_queries.ipynb #a8432867
 def close_all(parts):
     "Close what a store has open, in order."
     for part in parts: part.close()
@@ -60,11 +61,11 @@ class StoreReader:
     ):
         self.path = store_path(path)
         check_place(self.path, 'r')
-        alone = not is_locked(self.path)
+        alone, log = not is_locked(self.path), Path(f'{self.path}-wal').exists()
         check_file(self.path, 'r', alone)
         db = open_reader(self.path, alone=alone)
         self._open(db)
-        if alone and may_lack_its_log(self.path, db): warn_of_copy(self.path)
+        if alone and may_lack_its_log(self.path, db, log): warn_of_copy(self.path)
 
     def __repr__(self): return f'{type(self).__name__}({str(self.path)!r})'
     def __enter__(self): return self

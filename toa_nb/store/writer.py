@@ -63,14 +63,15 @@ def start(
     commits.begin()
     return commits
 
-# %% ../../nbs/35_store/07_writer.ipynb #6c17e6d1
+# %% ../../nbs/35_store/07_writer.ipynb #d3005ad0
 def look_before_writing(
     path:Path, # An existing store, locked
 ):
     "Check the file, and warn if it is a copy that lacks answers."
+    log = Path(f'{path}-wal').exists()
     check_file(path, 'rw')
     with translating(path), closing(open_reader(path, look=True)) as db:
-        if may_lack_its_log(path, db): warn_of_copy(path)
+        if may_lack_its_log(path, db, log): warn_of_copy(path)
 
 # %% ../../nbs/35_store/07_writer.ipynb #4d3e5a0b
 @patch
