@@ -369,7 +369,7 @@ from itertools import islice
 
 from ..data.exports import dpo_row, only_reward, save_samples, to_dpo, write_jsonl
 from ..analysis.curves import axes, complete, published_curve
-from ..analysis.paths import best_sample, depths, outcomes, path, search_samples, tree_parent_of
+from ..analysis.paths import best_sample, depths, path, search_samples, tree_parent_of
 from ..analysis.plot import model_palette, plot_tree, tree_places
 
 try: from anywidget import AnyWidget
