@@ -137,7 +137,7 @@ async def ask(self:ModelJudge,
     "Ask the model once; without log-probabilities if it refuses them."
     if self.with_logprobs:
         try: return await self.model.generate_logprobs(messages, seed=seed)
-        except (AuthFailed, RequestRefused): pass
+        except RequestRefused: pass
     completion = await self.model.generate(messages, seed=seed)
     self.with_logprobs = False
     return completion, []
