@@ -701,6 +701,6 @@ def test_judge_templates_are_checked():
 
 def test_registry():
     assert {'constraints', 'exact', 'regex', 'json_schema', 'math_verify', 'vllm', 'sglang', 'http', 'metric_server', 'judge', 'win_rate'} <= set(rewards)
-    with pytest.raises(InputError, match='It takes: .url'): get_reward('http', adress='x')
+    with pytest.raises(InputError, match="the field 'url' is missing. Add it."): get_reward('http', adress='x')
     assert get_reward('HTTP', url='http://x').name == 'http'
     assert get_reward('HTTP', url='http://x', name='mine').name == 'mine'

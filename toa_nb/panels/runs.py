@@ -19,6 +19,7 @@ from fastcore.basics import patch
 
 from ..public import docstring
 from ..core import InputError, Prompt, Sample, StoreError, ToaError
+from ..inputs import check_fields
 from ..compute import Budget, ModelSpec, sample_spent, Spent
 from ..search.methods import METHODS
 from ..models.file import models_from
@@ -275,7 +276,7 @@ def set(self:RunPanel,
         for k, v in values.pop('budget' if scope == 'prompt' else 'per_run', {}).items(): self.limits[scope, k].value = str(v)
     for k, v in values.items():
         known = self.fields | self.params
-        if k not in known: raise InputError(f'there is no field {k!r}', 'set', f'There are: {", ".join(known)}.')
+        check_fields({k: v}, list(known), 'set')
         known[k].value = str(v) if isinstance(known[k], W.Text) and not isinstance(v, str) else v
     return self
 
