@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toa_nb.core import Completion, InputError, Message, Prompt, Sample, Score, StoreError, StoreLocked, Trial, Usage
-from toa_nb.store.journal import RunStore, TrialRow, digest
+from toa_nb.store.journal import RunStore
+from toa_nb.store.records import TrialRow, digest
 
 ASK = (Message('user', 'Why?'),)
 CHILD = '''
@@ -102,8 +103,8 @@ def empty_file(tmp): (tmp/'runs.db').touch()
 
 
 BAD = [(folder, 'rw', 'folder'), (folder, 'r', 'folder'), (missing_parent, 'rw', 'no folder'), (missing_parent, 'r', 'no folder'),
-       (text_file, 'rw', 'no run store'), (text_file, 'r', 'no run store'), (short_text_file, 'rw', 'no run store'),
-       (other_database, 'rw', 'no run store'), (other_database, 'r', 'no run store'), (newer_version, 'rw', 'newer toa_nb'),
+       (text_file, 'rw', 'not a run store'), (text_file, 'r', 'not a run store'), (short_text_file, 'rw', 'not a run store'),
+       (other_database, 'rw', 'not a run store'), (other_database, 'r', 'not a run store'), (newer_version, 'rw', 'newer toa_nb'),
        (newer_version, 'r', 'newer toa_nb'), (cut_short, 'rw', 'damaged'), (cut_short, 'r', 'damaged'), (holes, 'rw', 'damaged'),
        (holes, 'r', 'damaged'), (not_there, 'r', 'no store here'), (empty_file, 'r', 'the file is empty')]
 
@@ -135,7 +136,7 @@ def test_read_only_place(tmp_path):
     out, err = c.communicate(timeout=60)
     os.chmod(tmp_path, 0o755)
     assert not err and out.splitlines() == [
-        f'{tmp_path}/runs.db: the store can not be written here. Open it with mode="r", or copy it to a place where you may write.', '200']
+        f'{tmp_path}/runs.db: the store can not be written here. Open it with mode="r", or copy it to a place where you can write.', '200']
 
 
 def test_an_empty_file_becomes_a_store(tmp_path):
@@ -152,7 +153,7 @@ def test_odd_file_names(tmp_path):
 
 def test_check_finds_damage(tmp_path, monkeypatch):
     holes(tmp_path)
-    monkeypatch.setattr('toa_nb.store.journal.CHECKED', 0)
+    monkeypatch.setattr('toa_nb.store.files.CHECKED', 0)
     with RunStore(tmp_path/'runs.db', 'r') as store:
         assert store.check()
         with pytest.raises(StoreError, match='damaged'): list(store.samples('run'))
@@ -263,7 +264,7 @@ def test_a_loop_that_ended_does_not_stop_the_writer(tmp_path):
 def test_disk_full(tmp_path):
     async def main(store):
         kept, n = [], 0
-        store._writer.db.execute('PRAGMA max_page_count = 60')
+        store._commits.db.execute('PRAGMA max_page_count = 60')
         with pytest.raises(StoreError, match='the disk is full. Everything committed is safe') as first:
             for n in range(1000): await fill(store, [n], text='x' * 2000); kept.append(n)
         with pytest.raises(StoreError) as again: store.add_trial('run', 'b', trial(0))
@@ -283,7 +284,7 @@ def test_disk_full(tmp_path):
 
 def test_all_who_wait_hear_of_a_full_disk(tmp_path):
     async def main(store):
-        store._writer.db.execute('PRAGMA max_page_count = 60')
+        store._commits.db.execute('PRAGMA max_page_count = 60')
         jobs = [fill(store, [n], text='x' * 2000) for n in range(200)]
         return await asyncio.wait_for(asyncio.gather(*jobs, return_exceptions=True), 60)
     store = new_store(tmp_path/'runs.db')
@@ -393,9 +394,9 @@ def test_backup_refuses_to_overwrite(tmp_path):
 def test_one_wake_up_per_group(tmp_path):
     async def main(store):
         loop, wakes, groups = asyncio.get_running_loop(), [], []
-        call, write = loop.call_soon_threadsafe, store._writer.write
+        call, write = loop.call_soon_threadsafe, store._commits.write
         loop.call_soon_threadsafe = lambda f, *a: (wakes.append(len(a[0])), call(f, *a))
-        store._writer.write = lambda ops: (groups.append(len(ops)), write(ops))[1]
+        store._commits.write = lambda ops: (groups.append(len(ops)), write(ops))[1]
         for n in range(300): store.add_trial('run', 'a', trial(n))
         await asyncio.gather(*[store.add_completion('run', 'a', n, Completion('x', Usage(1, 1))) for n in range(300)])
         assert sum(wakes) == 300 and len(wakes) <= len(groups) < 300
@@ -419,7 +420,7 @@ def test_asks_from_many_threads(tmp_path):
 def test_mistakes_hurt_only_their_sender(tmp_path):
     async def main(store):
         store.add_trial('run', 'a', trial(0))
-        good, bad = Completion('x', Usage(1, 1)), Completion('x', Usage(1 << 70, 1))
+        good, bad = Completion('x', Usage(1, 1)), [('run', (1, 'run', '{}', 'now'))]  # a key that is there
         with pytest.raises(StoreError, match='was asked before'): store.add_trial('run', 'a', trial(0))
         with pytest.raises(StoreError, match='was never asked'): await store.add_completion('run', 'a', 7, good)
         with pytest.raises(StoreError, match='neither a completion nor an error'): await store.add_completion('run', 'a', 0)
@@ -429,7 +430,7 @@ def test_mistakes_hurt_only_their_sender(tmp_path):
         with pytest.raises(StoreError, match="no prompt 'z'"): store.add_trial('run', 'z', trial(0))
         store.add_trial('run', 'a', trial(1)), store.add_trial('run', 'a', trial(2))
         results = await asyncio.gather(store.add_completion('run', 'a', 0, good),
-                                       store.add_completion('run', 'a', 1, bad), store.add_completion('run', 'a', 2, good),
+                                       store._later(bad), store.add_completion('run', 'a', 2, good),
                                        return_exceptions=True)
         assert [type(r) for r in results] == [type(None), StoreError, type(None)]
         with pytest.raises(StoreError, match='was answered before'): await store.add_completion('run', 'a', 0, good)
@@ -506,7 +507,7 @@ def test_details_of_any_kind_do_not_cost_the_score(tmp_path):
 
 
 def test_pages(tmp_path, monkeypatch):
-    monkeypatch.setattr('toa_nb.store.journal.PAGE', 3)
+    monkeypatch.setattr('toa_nb.store.queries.PAGE', 3)
     with new_store(tmp_path/'runs.db', 'abcd') as store:
         for prompt, n in ('a', 3), ('b', 7), ('d', 1): asyncio.run(fill(store, range(n), prompt))
         assert [(s.prompt_id, s.trial.number, s.value('length')) for s in store.samples('run')] == [
