@@ -23,7 +23,7 @@ from .files import DOTFILE, check_file, check_place, connect, file_text, locks_r
 from .find import ORDERS, OUTCOMES, check_choice, count_sql, like, page_sql
 from .locks import is_locked
 from toa_nb.store.records import (
-    Record, SCORES, StoredConfig, TRIALS, TrialRow, read_event, read_prompt, read_record, read_score, record_sample, write_prompt
+    Record, SCORES, StoredConfig, THOUGHTS_OF, TRIALS, TrialRow, read_event, read_prompt, read_record, read_score, record_sample, write_prompt
 )
 from .schema import read_row, store_error, to_column, translating
 
@@ -177,6 +177,11 @@ def changed(self:StoreReader,
 PAGE = 500 # Trials per page
 
 @patch
+def _has_thoughts(self:StoreReader)->bool:
+    "Whether the store has a place for thoughts; older ones have none until they are opened for writing."
+    return bool(self.query("SELECT 1 FROM sqlite_master WHERE name = 'thoughts'"))
+
+@patch
 def records(self:StoreReader,
     run:str, # Name of the run
     prompt_id:str|None=None, # Only this prompt
@@ -184,14 +189,15 @@ def records(self:StoreReader,
     "All that is stored about the trials of a run."
     keys = list(self.prompt_keys(run).values()) if prompt_id is None else [self.prompt_key(run, prompt_id)]
     if not keys: return
-    after, page = (keys[0], -1), [None] * PAGE
+    after, page, thinks = (keys[0], -1), [None] * PAGE, self._has_thoughts()
     while len(page) == PAGE:
         page = self.query(TRIALS, (*after, keys[-1], PAGE))
         if not page: return
         last, scores = (page[-1][0], page[-1][4]), defaultdict(list)
         for row in self.query(SCORES, (*after, *last)):
             scores[row[0]].append((row[1], read_row(self.path, read_score, row[2:], 'score', row[0])))
-        for row in page: yield read_row(self.path, lambda row: read_record(row, scores), row, 'trial', row[1])
+        thoughts = dict(self.query(THOUGHTS_OF, (*after, *last))) if thinks else {}
+        for row in page: yield read_row(self.path, lambda row: read_record(row, scores, thoughts), row, 'trial', row[1])
         after = last
 
 # %% ../../nbs/35_store/05_queries.ipynb #125fcf66
