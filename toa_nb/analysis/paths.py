@@ -76,7 +76,7 @@ orders = dict(asked='t.prompt, t.number', best='value IS NULL, value DESC, t.pro
               longest='s.completion_tokens DESC, t.prompt, t.number',
               shortest='s.completion_tokens IS NULL, s.completion_tokens, t.prompt, t.number',
               slowest='s.latency DESC, t.prompt, t.number', model='t.model, t.prompt, t.number')
-outcomes = dict(scored='value IS NOT NULL', unscored='s.error IS NULL AND value IS NULL', failed='s.error IS NOT NULL', cut=f"text IS NOT NULL AND lower(s.finish_reason) NOT IN {WHOLE}")
+outcomes = dict(scored='value IS NOT NULL', unscored='s.error IS NULL AND value IS NULL', failed='s.error IS NOT NULL', cut=f"s.error IS NULL AND lower(s.finish_reason) NOT IN {WHOLE}")
 
 _of_run = 'FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq'
 _scored = ' LEFT JOIN score c ON c.trial = t.seq AND c.reward = :reward AND c.seq = (SELECT max(seq) FROM score WHERE trial = t.seq AND reward = :reward)'
