@@ -23,7 +23,7 @@ OUTCOMES = dict(
     scored=f'{REWARD} IS NOT NULL',
     unscored=f's.error IS NULL AND {REWARD} IS NULL',
     failed='s.error IS NOT NULL',
-    cut=f"text IS NOT NULL AND lower(s.finish_reason) NOT IN {WHOLE}")
+    cut=f"s.error IS NULL AND lower(s.finish_reason) NOT IN {WHOLE}")
 
 # %% ../../nbs/35_store/04_find.ipynb #2ecbece7
 def check_choice(
