@@ -15,7 +15,7 @@ from toa_nb.models.client import ChatModel
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import RewardUnreachable, Rule
 from toa_nb.rewards.queue import RewardQueue
-from toa_nb.rewards.remote import HttpReward
+from toa_nb.rewards.http_servers import HttpReward
 from toa_nb.rewards.verifiers import Regex
 from toa_nb.run.run import Run
 from toa_nb.search.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine

@@ -27,7 +27,7 @@ PASSING = dict(
     no_choices=('NoChoices', 'the list of choices is empty'))
 LASTING = dict(
     auth=('AuthFailed', 'HTTP 401: Incorrect API key'), unknown_model=('UnknownModel', 'HTTP 404: The model `b` does not exist.'),
-    too_long=('RequestRefused', 'HTTP 400: the prompt is longer'), none_content=('EmptyAnswer', 'the content is missing'),
+    too_long=('ContextOverflow', 'HTTP 400: the prompt is longer'), none_content=('EmptyAnswer', 'the content is missing'),
     empty_text=('EmptyAnswer', 'the content is blank'), no_usage=('MissingUsage', 'the answer has no token counts'))
 FAULTS = PASSING | LASTING
 

@@ -10,7 +10,10 @@ from fault_server import Fault, FaultServer, digest, text_of
 
 from toa_nb import core
 from toa_nb.core import Message
-from toa_nb.models.client import ChatModel, Connection, encrypted, models_from, trusted
+from toa_nb.models.http import HttpClient, trusted
+from toa_nb.models.connection import Connection
+from toa_nb.models.client import ChatModel
+from toa_nb.models.file import models_from
 from toa_nb.models.endpoints import Endpoint
 
 ASK = (Message('user', 'Why is the sky blue?'),)
@@ -91,7 +94,7 @@ def test_a_fault_that_passes_costs_one_more_attempt(kind):
 LASTING = {
     'error500': (core.ServerFailed, 'HTTP 500: internal error', 3), 'error503': (core.ServerFailed, 'HTTP 503: overloaded', 3),
     'rate_limit': (core.RateLimited, 'HTTP 429', 3), 'auth': (core.AuthFailed, 'HTTP 401', 1), 'unknown_model': (core.UnknownModel, 'does not exist', 1),
-    'too_long': (core.RequestRefused, 'HTTP 400: the prompt is longer', 1), 'hang': (core.CallTimeout, 'no whole answer within 0.1 s', 3),
+    'too_long': (core.ContextOverflow, 'HTTP 400: the prompt is longer', 1), 'hang': (core.CallTimeout, 'no whole answer within 0.1 s', 3),
     'trickle': (core.CallTimeout, 'no whole answer within 0.1 s', 3), 'reset': (core.ConnectionFailed, '', 3), 'cut': (core.ConnectionFailed, '', 3),
     'none_content': (core.EmptyAnswer, 'missing', 1), 'empty_text': (core.EmptyAnswer, 'blank', 1), 'no_choices': (core.NoChoices, 'empty', 3),
     'no_usage': (core.MissingUsage, 'no token counts', 1), 'truncated': (core.MalformedAnswer, 'not JSON', 3), 'html': (core.MalformedAnswer, '<html>', 3),
@@ -296,24 +299,32 @@ def test_a_model_can_be_used_in_one_event_loop_after_another():
 
 
 def test_it_works_without_the_aiohttp_transport(monkeypatch):
-    import openai
-    def missing(**_): raise RuntimeError('not installed')
-    monkeypatch.setattr(openai, 'DefaultAioHttpClient', missing)
+    monkeypatch.setattr(HttpClient, '_aiohttp', lambda self: None)
     for kind, cls in ('reset', core.ConnectionFailed), ('hang', core.CallTimeout), ('html', core.MalformedAnswer):
         e, _ = asyncio.run(call([Fault(kind)], {'timeout': .1, 'retries': 1}))
         assert type(e) is cls
     assert asyncio.run(call())[0].text == TEXT
 
 
+def no_proxies(monkeypatch):
+    for name in ('http_proxy', 'https_proxy', 'all_proxy', 'no_proxy'):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
 def test_certificates_are_read_only_where_they_are_needed(monkeypatch):
-    for name in ('http_proxy', 'https_proxy', 'all_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY'): monkeypatch.delenv(name, raising=False)
-    assert [encrypted(url) for url in ('http://a/v1', 'https://a/v1')] == [False, True]
+    no_proxies(monkeypatch)
     asked, context = [], trusted(False)
-    monkeypatch.setattr('toa_nb.models.client.trusted', lambda secure: asked.append(secure) or context)
-    for url in ('http://a/v1', 'https://a/v1'): Connection(Endpoint(url))
-    assert asked == [False, True]
+    monkeypatch.setattr('toa_nb.models.http.trusted', lambda secure: asked.append(secure) or context)
+
+    async def open_and_close(url):
+        connection = Connection(Endpoint(url))
+        connection.http._open()
+        await connection.close()
+    for url in ('http://a/v1', 'https://a/v1'): asyncio.run(open_and_close(url))
     monkeypatch.setenv('HTTP_PROXY', 'https://proxy:3128')
-    assert encrypted('http://a/v1')
+    asyncio.run(open_and_close('http://a/v1'))
+    assert asked == [False, True, True]
 
 
 # The check before a run
@@ -331,9 +342,14 @@ def test_check_passes_and_tells_the_latency():
     assert c.usage.completion_tokens == 1 and 0 < c.latency < 2
 
 
-def test_check_finds_an_unknown_model_where_any_name_is_answered():
-    e = asyncio.run(check({'name': 'tpyo'}, strict=False))
-    assert type(e) is core.UnknownModel and "no model 'tpyo' here; there are: a, b, c, d" in str(e) and 'Set `model`' in str(e)
+def test_check_warns_of_a_name_that_is_answered_and_not_listed():
+    with pytest.warns(UserWarning, match="answers to 'tpyo' and does not list it; it lists a, b, c, d"): [c] = asyncio.run(check({'name': 'tpyo'}, strict=False))
+    assert c.usage.completion_tokens == 1
+
+
+def test_check_names_what_is_listed_where_a_model_is_unknown():
+    e = asyncio.run(check({'name': 'tpyo'}))
+    assert type(e) is core.UnknownModel and 'This server lists a, b, c, d' in str(e) and 'Set `model`' in str(e)
 
 
 def test_check_finds_an_unknown_model_without_a_list():

@@ -20,7 +20,7 @@ from toa_nb.reward_models.load import load_reward_model  # noqa: E402
 from toa_nb.reward_models.server import serve_reward  # noqa: E402
 from toa_nb.reward_models.tokens import ChatTemplate, Steps, TextTemplate  # noqa: E402
 from toa_nb.rewards.base import FunctionReward  # noqa: E402
-from toa_nb.rewards.remote import HttpReward  # noqa: E402
+from toa_nb.rewards.http_servers import HttpReward  # noqa: E402
 from toa_nb.rewards.verifiers import Exact  # noqa: E402
 
 KINDS = ['linear', 'qwen3', 'gemma2', 'armo', 'ultra', 'internlm2', 'qwen_rm', 'qwen_prm', 'shepherd']

@@ -43,26 +43,12 @@ def _from_samples(samples:list[Sample])->tuple[pd.DataFrame,pd.DataFrame]:
     scores = [_score_row(i, score) for i, s in enumerate(samples) for score in s.scores]
     return pd.DataFrame(map(_row, samples), columns=_raw), pd.DataFrame(scores, columns=['row', *_of_score])
 
-# %% ../../nbs/50_analysis/00_tables.ipynb #c710d1f8
-_rows_sql = """
-SELECT t.seq, tell.seq, t.prompt, t.number, model, kind, layer, action, parents, tree_parent, error, finish_reason, ifnull(length(text), 0), text IS NOT NULL,
-       prompt_tokens, completion_tokens, cached_tokens, ifnull(latency, 0.), ifnull(attempts, 1)
-FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq LEFT JOIN tell ON tell.trial = t.seq
-WHERE p.run = (SELECT id FROM run WHERE name = ?)"""
-_scores_sql = """
-SELECT c.trial, c.reward, c.value, c.tokens,
-       CASE WHEN details LIKE '%"cached_tokens"%' AND json_valid(details) THEN json_extract(details, '$.cached_tokens') ELSE 0 END,
-       CASE WHEN details LIKE '%"flops"%' AND json_valid(details)
-            THEN CASE json_type(details, '$.flops') WHEN 'null' THEN -1 ELSE json_extract(details, '$.flops') END END
-FROM prompt p JOIN trial t ON t.prompt = p.id JOIN score c ON c.trial = t.seq
-WHERE p.run = (SELECT id FROM run WHERE name = ?) ORDER BY c.trial, c.seq"""
-
 # %% ../../nbs/50_analysis/00_tables.ipynb #13781fa8
 def _from_store(store, run):
     "The same, of one run in a store, in the order in which its searches were told."
-    df = pd.DataFrame(store.query(_rows_sql, (run,)), columns=['seq', 'told', *_raw[1:]])
+    df = pd.DataFrame(store.sample_rows(run), columns=['seq', 'told', *_raw[1:]])
     df = df.iloc[np.lexsort((df['number'], df['told'].fillna(math.inf), df['prompt_id']))].reset_index(drop=True)
-    scores = pd.DataFrame(store.query(_scores_sql, (run,)), columns=['seq', *_of_score]).drop_duplicates(['seq', 'reward'], keep='last')
+    scores = pd.DataFrame(store.score_rows(run), columns=['seq', *_of_score]).drop_duplicates(['seq', 'reward'], keep='last')
     scores.insert(0, 'row', pd.Series(df.index, df['seq']).reindex(scores.pop('seq')).to_numpy())
     df['prompt_id'] = df['prompt_id'].map({key: name for name, key in store.prompt_keys(run).items()})
     df['parents'] = [tuple(map(int, p.split(','))) if p else () for p in df['parents']]

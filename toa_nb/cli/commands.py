@@ -108,9 +108,7 @@ def do_resume(args)->int:
 # %% ../../nbs/70_cli/01_commands.ipynb #f8e6f1a7
 def trials_of(store:RunStore, name:str)->tuple[int,int]:
     "How many trials of a run gave a sample, and how many gave none."
-    [found] = store.query('SELECT count(*) - count(s.error), count(s.error) FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq '
-                          'WHERE p.run = (SELECT id FROM run WHERE name = ?)', (name,))
-    return found
+    return store.count(name, failed=False), store.count(name, failed=True)
 
 # %% ../../nbs/70_cli/01_commands.ipynb #dd40b96d
 def standing(store:RunStore, run:dict)->dict:
@@ -222,10 +220,9 @@ def some_runs(store:RunStore, wanted:list[str]|None)->list[str]:
 def chosen_by(store:RunStore, runs:list[str], wanted:str)->str:
     "The name of the reward that chooses: the one that is asked for, or the guiding one."
     if not wanted: return guiding(store, runs)
-    scored = store.query('SELECT DISTINCT score.reward FROM run JOIN prompt ON prompt.run = run.id JOIN trial ON trial.prompt = prompt.id '
-                         f'JOIN score ON score.trial = trial.seq WHERE run.name IN ({",".join("?"*len(runs))}) ORDER BY 1', tuple(runs))
-    if (wanted,) in scored: return wanted
-    raise InputError(f'no answer is scored by {wanted!r}', '--reward', f'There are scores of: {", ".join(name for name, in scored) or "nothing"}.')
+    scored = store.rewards(*runs)
+    if wanted in scored: return wanted
+    raise InputError(f'no answer is scored by {wanted!r}', '--reward', f'There are scores of: {", ".join(scored) or "nothing"}.')
 
 # %% ../../nbs/70_cli/01_commands.ipynb #5e4a34d5
 def curve_of(args):

@@ -58,7 +58,7 @@ def to_sft(
     run:str|list[str]|None=None, # Choose among the samples of these runs; None: all
     show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a model
     min_score:float=-math.inf, # Leave prompts out whose best answer is worse
-    cut:bool=False, # Allow answers that ran into the token limit
+    cut:bool=False, # Allow answers that may have been cut off
 )->Rows: # One per prompt
     "Rows to fine-tune on the best answers."
     if form not in ('messages', 'prompt_completion'): raise InputError(f'unknown form {form!r}', 'form', 'Use messages or prompt_completion.')
@@ -146,7 +146,7 @@ def to_dpo(
     run:str|list[str]|None=None, # Choose among the samples of these runs; None: all
     show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a model
     max_length_ratio:float=math.inf, # Longer answer over shorter, in characters, at most
-    cut:bool=False, # Allow answers that ran into the token limit
+    cut:bool=False, # Allow answers that may have been cut off
 )->Rows: # One per prompt that has a pair
     "Preference pairs in TRL's explicit form."
     rows = Rows()

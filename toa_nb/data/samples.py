@@ -109,9 +109,9 @@ def guide(
 def ranked(
     samples:Iterable[Sample], # Samples of one prompt
     reward:str, # Name of the reward that decides
-    cut:bool=False, # Keep answers that ran into the token limit
+    cut:bool=False, # Keep answers that may have been cut off
 )->list[Sample]: # Best first
     "The answers that can be used, best first."
     scored = [s for s in samples if s.error is None and s.completion is not None and s.value(reward) is not None]
-    fine = [s for s in scored if cut or s.completion.finish_reason != 'length']
+    fine = [s for s in scored if cut or s.completion.whole]
     return sorted(fine, key=lambda s: (-s.value(reward), s.trial.number))

@@ -22,7 +22,7 @@ from ..core import InputError, Prompt, Sample, StoreError, ToaError
 from ..inputs import check_fields
 from ..compute import Budget, ModelSpec, sample_spent, Spent
 from ..search.methods import METHODS
-from ..models.client import models_from
+from ..models.file import models_from
 from ..reward_models.registry import get_reward, REWARDS as rewards
 from ..store.journal import RunStore
 from ..run.progress import Progress, short
@@ -33,7 +33,7 @@ from ..analysis.tables import to_frame
 from ..analysis.curves import reward_curve
 from ..analysis.plot import plot_curve
 from toa_nb.panels.base import (
-    as_code, blank, button_row, draw, error_message, evenly, field, file_field, form, help_of, Html, image, number,
+    as_code, blank, button_row, draw, error_message, evenly, field, file_field, form, help_of, Html, image, in_form, number,
     Panel, picture, progress_bar, read_settings, safe, safe_label, setting, side_by_side, status_dot, table
 )
 
@@ -216,7 +216,8 @@ def reward_names(self:RunPanel)->list[str]:
 def show_method(self:RunPanel):
     "The form of the chosen method; settings that it shares with the one before are kept."
     cls, old = METHODS[self.fields['method'].value], {k: w.value for k, w in self.params.items()}
-    self.params, help = {f.name: setting(f, self.fields['models'].value) for f in fields(cls)}, help_of(cls)
+    self.params = {f.name: setting(f, self.fields['models'].value) for f in fields(cls) if in_form(f)}
+    help = help_of(cls)
     for name, w in self.params.items():
         if name in old and (name != 'model' or old[name] in self.fields['models'].value): w.value = old[name]
     self.method_box.children = [form((self.fields['method'], docstring(cls)), *((w, help.get(name, '')) for name, w in self.params.items()))]

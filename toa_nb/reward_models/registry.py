@@ -12,10 +12,12 @@ from functools import partial
 
 from ..core import InputError, Reward
 from ..inputs import check_env_name, check_fields, check_url
-from ..models.client import as_spec, read_table
+from ..models.client import as_spec
+from ..models.file import read_table
 from ..rewards.constraints import Constraints
 from ..rewards.verifiers import Exact, JsonSchema, MathVerify, Regex
-from ..rewards.remote import HttpReward, MetricServerReward, SglangReward, VllmReward
+from ..rewards.http_servers import HttpReward, MetricServerReward
+from ..rewards.model_servers import SglangReward, VllmReward
 from ..rewards.judges import Judge, PairJudge
 from .checkpoints import known
 from .load import load_reward_model

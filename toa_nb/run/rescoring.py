@@ -93,7 +93,7 @@ async def work(self:Rescoring, store:RunStore, queue:RewardQueue):
     tasks, ahead = set(), 2*queue.max_batch*getattr(queue.reward, 'parallel', 1)
     try:
         for prompt in store.prompts(self.run):
-            for record in store._records(self.run, prompt.id):
+            for record in store.records(self.run, prompt.id):
                 if not record.answered or not self.wants(record, queue.version): continue
                 tasks.add(asyncio.ensure_future(self.score_one(store, queue, prompt, record)))
                 if len(tasks) >= ahead: tasks = await some_done(tasks, asyncio.FIRST_COMPLETED)

@@ -28,11 +28,14 @@ from ..compute import Budget, generation_spent, sample_spent, scoring_spent, Spe
 from ..templates import Templates
 from ..search.samplers import Method
 from ..search.methods import method_from, METHODS
-from ..models.client import ChatModel, models_from
+from ..models.client import ChatModel
+from ..models.file import models_from
 from ..rewards.base import close_all
 from ..rewards.queue import RewardOut, RewardQueue
 from ..reward_models.registry import get_reward
-from ..store.journal import digest, FAST, RunStore, SLOW
+from ..store.records import digest
+from ..store.commits import FAST, SLOW
+from ..store.journal import RunStore
 from .progress import Failures, kind_of, Progress, spent_text
 
 # %% ../../nbs/40_run/02_run.ipynb #6a9919b0

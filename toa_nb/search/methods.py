@@ -7,12 +7,14 @@ __all__ = ['METHODS', 'method_from']
 
 # %% ../../nbs/10_search/09_methods.ipynb #762cdc31
 from ..core import InputError
+from .rounds import Rounds
 from ..inputs import check_fields
 from .samplers import BestOfN, Method, MoA, ParallelEnsemble, PRS, SequentialRefine
 from .tree import TOA
 
 # %% ../../nbs/10_search/09_methods.ipynb #50a121f7
-METHODS = dict(best_of_n=BestOfN, prs=PRS, parallel_ensemble=ParallelEnsemble, sequential_refine=SequentialRefine, moa=MoA, toa=TOA)
+METHODS = dict(best_of_n=BestOfN, prs=PRS, parallel_ensemble=ParallelEnsemble, sequential_refine=SequentialRefine, moa=MoA,
+    toa=TOA, rounds=Rounds)
 
 def method_from(
     name:str, # One of `METHODS`
