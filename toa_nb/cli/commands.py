@@ -25,7 +25,8 @@ from ..reward_models.registry import get_reward
 from ..store.journal import RunStore
 from ..run.run import pick_run, Run
 from .config import _needed, _read_reward, all_models, check_keys, opened, read_store, run_from
-from ..data.exports import to_dpo, to_sft, to_ultrafeedback, write_json, write_jsonl, write_parquet
+from ..data.rows import write_json, write_jsonl, write_parquet
+from ..data.exports import to_dpo, to_sft, to_ultrafeedback
 from ..data.published import to_alpaca_eval, to_arena_hard, to_published
 
 # %% ../../nbs/70_cli/01_commands.ipynb #e0b2f914

@@ -367,7 +367,9 @@ from collections import Counter
 from html import unescape
 from itertools import islice
 
-from ..data.exports import dpo_row, only_reward, save_samples, to_dpo, write_jsonl
+from ..data.samples import only_reward
+from ..data.rows import save_samples, write_jsonl
+from ..data.exports import dpo_row, to_dpo
 from ..analysis.curves import axes, complete, published_curve
 from ..analysis.paths import best_sample, depths, path, search_samples, tree_parent_of
 from ..analysis.plot import model_palette, plot_tree, tree_places
