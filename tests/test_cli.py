@@ -102,14 +102,14 @@ def test_the_store_alone_is_enough_to_go_on(here, url, capsys):
     code, result, _ = toa(capsys, 'resume', 'runs.db', 'toa', '--quiet', '--json')
     assert (code, result['stopped_by'], result['resumed']) == (3, 'samples', 10)  # the budget is still what it was
     run = Run.from_store('runs.db', budget=None)
-    asyncio.run(run.finish())
+    asyncio.run(run._finish())
     assert (run.progress.state, run.progress.samples) == ('finished', 24)
 
 
 def test_the_file_and_the_notebook_give_the_same_run(here, url, capsys):
     configure(url)
     assert toa(capsys, 'run', 'run.toml', '--quiet', '--store', 'shell.db')[0] == 0
-    asyncio.run(run_from('run.toml', store='notebook.db').finish())
+    asyncio.run(run_from('run.toml', store='notebook.db')._finish())
     with RunStore('shell.db', 'r') as a, RunStore('notebook.db', 'r') as b:
         assert a.config('toa') == b.config('toa') and a.config('toa')['file']['models'][0]['endpoints'] == [url]
         assert a.prompts('toa') == b.prompts('toa')
@@ -248,12 +248,12 @@ def test_an_interrupt_stops_with_3_and_the_run_goes_on(here, url, capsys, number
 def test_a_run_made_in_python_goes_on_in_python(here, capsys):
     reward = FunctionReward(lambda prompt, response: 1., 'one')
     prompts = run_from({'prompts': 'prompts.jsonl'}, models=[FakeModel('a')], reward=reward).prompts
-    asyncio.run(Run(prompts, BestOfN(n=2), [FakeModel('a')], reward, store='runs.db').finish())
+    asyncio.run(Run(prompts, BestOfN(n=2), [FakeModel('a')], reward, store='runs.db')._finish())
     code, _, err = toa(capsys, 'resume', 'runs.db')
-    assert code == 2 and err.startswith("runs.db (run 'best_of_n'): models: the store does not know how to reach the model 'a'. It was made in Python")
+    assert code == 2 and err.startswith("runs.db (run 'best_of_n'): models: the store does not say how to reach the model 'a'. It was made in Python")
     assert len(err.splitlines()) == 1
     again = Run.from_store('runs.db', models=[FakeModel('a')], rewards=[reward]).extend(1)
-    asyncio.run(again.finish())
+    asyncio.run(again._finish())
     assert (again.progress.resumed, again.progress.samples) == (8, 12)
     with pytest.raises(InputError, match="there is no run 'x'"): Run.from_store('runs.db', 'x')
 

@@ -16,7 +16,7 @@ import pytest
 from fault_server import running
 
 from toa_nb.core import StoreError
-from toa_nb.run.run import replay
+from toa_nb.run.prompt_state import replay
 from toa_nb.store.journal import RunStore
 
 

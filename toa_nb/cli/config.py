@@ -24,7 +24,8 @@ from ..models.client import ChatModel
 from ..models.file import models_from
 from ..reward_models.registry import get_reward
 from ..store.journal import RunStore
-from ..run.run import find_key, Run
+from ..run.stored import find_key
+from ..run.run import Run
 
 # %% ../../nbs/70_cli/00_config.ipynb #af7fc419
 def read_prompts(value:str|dict, folder:Path, where:str)->list[Prompt]:
