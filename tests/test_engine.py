@@ -10,12 +10,12 @@ from clocks import HANG, Clock, set_clock
 
 from toa_nb.analysis.tables import to_frame
 from toa_nb.compute import Budget, get_spec
-from toa_nb.core import AuthFailed, ConnectionFailed, InputError, Prompt, ReplayError, ServerFailed, Trial
+from toa_nb.core import ConnectionFailed, InputError, Prompt, ReplayError, ServerFailed, Trial
 from toa_nb.models.client import ChatModel
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import RewardUnreachable, Rule
-from toa_nb.rewards.queue import RewardQueue
 from toa_nb.rewards.http_servers import HttpReward
+from toa_nb.rewards.queue import RewardQueue
 from toa_nb.rewards.verifiers import Regex
 from toa_nb.run.forecast import projected
 from toa_nb.run.run import Run
