@@ -86,12 +86,12 @@ def test_a_complete_run_costs_nothing_and_more_goes_on(here, url, capsys):
     calls = control(url)['calls']
     code, again, err = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
     assert (code, again['resumed'], err) == (0, 24, '')
-    assert control(url)['calls'] == calls + 2                                  # the two preflight calls
+    assert control(url)['calls'] == calls
     code, more, _ = toa(capsys, 'run', 'run.toml', '--more', '2', '--quiet', '--json')
     assert (code, more['resumed'], more['samples'], more['target']) == (0, 24, 32, 32)
     code, more, _ = toa(capsys, 'resume', 'runs.db', '--more', '1', '--quiet', '--json')
     assert (code, more['resumed'], more['samples']) == (0, 32, 36)
-    assert control(url)['calls'] == calls + 2 + 2 + 8 + 2 + 4
+    assert control(url)['calls'] == calls + 2 + 8 + 2 + 4                       # each time a check of both endpoints, and the samples
 
 
 def test_the_store_alone_is_enough_to_go_on(here, url, capsys):
@@ -152,7 +152,7 @@ def test_a_store_of_two_runs(here, url, capsys):
     configure(url, above='name = "two"', name='two.toml', n=4)
     for name in ('run.toml', 'two.toml'): assert toa(capsys, 'run', name, '--quiet')[0] == 0
     assert [r['run'] for r in toa(capsys, 'status', 'runs.db', '--json')[1]] == ['one', 'two']
-    assert toa(capsys, 'resume', 'runs.db')[::2] == (2, f'{here}/runs.db: 0 of its 2 runs can be gone on with. Name one of: one, two.\n')
+    assert toa(capsys, 'resume', 'runs.db')[::2] == (2, f'{here}/runs.db: 0 of 2 runs are unfinished. Name one of: one, two.\n')
     assert toa(capsys, 'export', 'runs.db', '--format', 'published', '-o', 'x.jsonl')[0] == 2
     assert toa(capsys, 'export', 'runs.db', '--format', 'published', '--run', 'two', '-o', 'x.jsonl')[0] == 0
     assert len(json.loads(Path('x.jsonl').read_text().splitlines()[0])['responses']) == 4
@@ -205,11 +205,11 @@ def test_what_fails_for_good_fails_before_prompts_are_spent(here, url, capsys, f
 
 def test_a_model_that_never_answers_is_a_failure(here, url, capsys):
     configure(url, models='a')
-    control(url, faults=['none_content:1::1-'])
+    control(url, faults=['none_content:1::2-'])                                 # the check's two calls pass
     code, result, _ = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
     assert (code, result['samples'], result['failures'][0]['kind']) == (1, 0, 'EmptyAnswer')
     [row] = toa(capsys, 'status', 'runs.db', '--json')[1]
-    assert (row['status'], row['prompts'], row['done'], row['given_up'], row['samples']) == ('finished', 4, 0, 4, 0)
+    assert (row['status'], row['prompts'], row['done'], row['given_up'], row['samples']) == ('given up', 4, 4, 4, 0)
     assert row['failed'] == result['failures'][0]['count'] > 0
 
 
