@@ -13,8 +13,8 @@ from time import process_time
 import numpy as np
 
 from toa_nb.core import Outcome, Prompt
-from toa_nb.search.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
 from toa_nb.search.rounds import MOVES, Rounds
+from toa_nb.search.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
 from toa_nb.search.simulate import FITTED, WORLDS, cut_middle, paired, simulate_methods
 from toa_nb.search.tree import TOA
 

@@ -17,7 +17,7 @@ from clocks import HANG
 from fault_server import running
 
 from toa_nb.core import StoreError
-from toa_nb.run.run import replay
+from toa_nb.run.prompt_state import replay
 from toa_nb.store.journal import RunStore
 
 
@@ -81,7 +81,7 @@ def read(path, what):
     try:
         with RunStore(path, 'r') as store: return what(store) if store.runs() else {}
     except StoreError as e:
-        if 'there is no store here' in str(e) or 'no run store' in str(e): return {}
+        if 'there is no store here' in str(e) or 'not a run store' in str(e): return {}
         raise
 
 

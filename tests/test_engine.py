@@ -10,13 +10,14 @@ from clocks import HANG, Clock, set_clock
 
 from toa_nb.analysis.tables import to_frame
 from toa_nb.compute import Budget, get_spec
-from toa_nb.core import ConnectionFailed, InputError, Prompt, ReplayError, ServerFailed
+from toa_nb.core import ConnectionFailed, InputError, Prompt, ReplayError, ServerFailed, Trial
 from toa_nb.models.client import ChatModel
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import RewardUnreachable, Rule
+from toa_nb.rewards.http_servers import HttpReward
 from toa_nb.rewards.queue import RewardQueue
-from toa_nb.rewards.remote import HttpReward
 from toa_nb.rewards.verifiers import Regex
+from toa_nb.run.forecast import projected
 from toa_nb.run.run import Run
 from toa_nb.search.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
 from toa_nb.search.tree import TOA
@@ -65,7 +66,8 @@ def test_no_model_gets_more_calls_than_it_takes(method, concurrency, tmp_path):
     models = [Watched('a', latency=.001, capacity=2), Watched('b', latency=.002, capacity=5)]
     run, samples = done(tmp_path, method, models, concurrency=concurrency)
     assert len(samples) == 60 and all(m.peak <= m.capacity for m in models) and sum(m.peak for m in models) >= 2
-    assert run.parked == {'a': type(run.parked['a'])(), 'b': type(run.parked['b'])()} and run.ready == run.active == {} and run.out == 0
+    s = run.session
+    assert not any(s.parked.values()) and s.ready == s.active == s.tasks == {} and s.calls == {'a': 0, 'b': 0}
 
 
 def test_capacity_that_grows_is_used(tmp_path):
@@ -160,7 +162,7 @@ def test_limits_per_prompt(limit, value, method, clock, tmp_path):
     assert run.progress.state == 'finished' and run.progress.done == 3 and len(by_prompt) == 3
     assert all(n < 40 for n in by_prompt.values())
     assert run.progress.target == (15 if limit == 'samples' else 120)
-    if limit == 'samples': assert set(by_prompt.values()) == {5} and run.progress.projected().samples == 15
+    if limit == 'samples': assert set(by_prompt.values()) == {5} and projected(run.progress).samples == 15
     if limit == 'cost': assert all(4 <= n <= 4 + 3 for n in by_prompt.values())
     if limit == 'tokens': assert all(sum(s.completion.usage.total for s in samples if s.prompt_id == p) >= 100 for p in by_prompt)
 
@@ -210,7 +212,7 @@ def test_a_budget_that_is_raised_lets_a_run_go_on(tmp_path):
 
 def test_projected_totals_agree_with_the_end(tmp_path):
     run, _ = done(tmp_path, BestOfN(n=8), [words(3)], budget=Budget(per_run=Budget(samples=12)))
-    half = run.progress.projected()
+    half = projected(run.progress)
     run, _ = done(tmp_path, BestOfN(n=8), [words(3)])
     assert (half.samples, half.tokens, half.flops) == (48, run.progress.spent.tokens, pytest.approx(run.progress.spent.flops))
 
@@ -234,10 +236,10 @@ def test_the_projection_ends_where_the_budgets_of_the_prompts_do(tmp_path):
     model.spec = dataclasses.replace(model.spec, price_out=1.)
     run, samples = done(tmp_path, BestOfN(n=40), [model], budget=Budget(tokens=150, per_run=Budget(samples=30)))
     each = samples[0].completion.usage.total
-    p, whole = run.progress, run.progress.projected()
+    p, whole = run.progress, projected(run.progress)
     assert (p.samples, p.target, whole.tokens) == (30, 240, 6*150) and whole.samples == round(900/each)
     assert whole.flops == pytest.approx(p.spent.flops*30/p.samples*900/(30*each)) and whole.cost == pytest.approx(p.spent.cost*900/(30*each))
-    assert f'in all about 900 tokens, {whole.flops:.3g} FLOPs, 0 FLOPs of rewards, cost {whole.cost:.4g}' in run.report()
+    assert f'projected total: 900 tokens, {whole.flops:.3g} FLOPs, 0 FLOPs of rewards, cost {whole.cost:.4g}' in run.report()
 
 
 # Resuming
@@ -323,6 +325,7 @@ def test_a_run_goes_on_as_the_same_experiment_or_not_at_all(change, says, tmp_pa
     with pytest.MonkeyPatch.context() as m:
         m.setenv('TOA_KEY', 'key')
         with pytest.raises(ConnectionFailed): run().wait(show=False)
+        with RunStore(tmp_path/'runs.db') as store: store.add_trial('r', 'p0', BestOfN(n=1).start(tasks(1)[0], ['a']).ask())
         with pytest.raises(InputError if says else ConnectionFailed) as e: run(**change).wait(show=False)
     if says: assert f"run 'r' in the store: {says}" in str(e.value) and len(str(e.value)) < 400 and '\n' not in str(e.value)
 

@@ -13,6 +13,7 @@ from toa_nb.models.client import ChatModel
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import RewardUnreachable, Rule
 from toa_nb.rewards.queue import RewardOut, RewardQueue
+from toa_nb.run.console import progress_line
 from toa_nb.run.run import Run
 from toa_nb.search.samplers import BestOfN, ParallelEnsemble
 from toa_nb.search.tree import TOA
@@ -56,7 +57,7 @@ async def driven(tmp, faults, method, prompts=6, names='ab', until=None, outage_
         models = [chat_model(name, s, outage_timeout) for name in names]
         with RunStore(tmp/'runs.db', synchronous='NORMAL') as store:
             run = await asyncio.wait_for(Run(tasks(prompts), method, models, Letters(), store=store, name='r', check=False), HANG)
-            while until and not until(list(store.samples('r'))) and run.wanted < 100*method.n: await asyncio.wait_for(run.extend(method.n), HANG)
+            while until and not until(list(store.samples('r'))) and run.session.wanted < 100*method.n: await asyncio.wait_for(run.extend(method.n), HANG)
             samples = list(store.samples('r'))
         for m in models: await m.close()
     return run, samples
@@ -104,7 +105,7 @@ def test_a_model_whose_fault_ends_in_the_middle_is_taken_back(kind, tmp_path):
     "However long that takes on a busy machine: the run lasts for several of the pauses in which `b` is left alone, and is extended if it does not."
     back = driven(tmp_path, [Fault(kind, model='b', stop=6, retry_after=.02)], TOA(n=20), until=lambda samples: good(samples, 'b'), outage_timeout=.1, latency=.03)
     run, samples = asyncio.run(back)
-    assert run.progress.state == 'finished' and len(good(samples)) == 6*run.wanted
+    assert run.progress.state == 'finished' and len(good(samples)) == 6*run.session.wanted
     assert good(samples, 'b'), 'b works again'
 
 
@@ -117,13 +118,13 @@ def test_an_answer_by_another_model_is_recorded_and_remarked(share, tmp_path):
     later, _ = asyncio.run(driven(tmp_path, [], ParallelEnsemble(n=16)))
     for r in (run, later):
         assert r.ok and r.progress.failures == {} and [(who, f.count) for (who, _), f in r.progress.remarks.items()] == [('b', len(others))]
-        assert f"b: {len(others)} x OtherModel: the server says that 'another-model' answered, not 'b'" in r.report()
+        assert f"b: {len(others)} x OtherModel: the server reports that 'another-model' answered, not 'b'" in r.report()
 
 
 def test_everything_is_out_and_comes_back(tmp_path):
     "With no model left the run gives up, says so, and goes on when it is started again."
     run, samples = asyncio.run(driven(tmp_path, [Fault('error500')], TOA(n=4), outage_timeout=.1))
-    assert run.progress.state == 'finished' and (run.progress.samples, run.progress.given_up) == (0, 6)
+    assert run.progress.state == 'given up' and (run.progress.samples, run.progress.given_up) == (0, 6)
     assert '6 prompts given up' in run.report() and not run.ok
     run, samples = asyncio.run(driven(tmp_path, [], TOA(n=4)))
     assert (run.progress.samples, run.progress.given_up, run.progress.done) == (24, 0, 6)
@@ -263,7 +264,7 @@ def test_a_watching_reward_that_is_out_does_not_stop_a_run(tmp_path):
     watch.reward.name = watch.name = 'watch'
     run = Run(tasks(3), TOA(n=6), fake_models(), Letters(), store=tmp_path/'runs.db', held_out=[watch]).wait(show=False)
     assert run.ok and (run.progress.samples, run.progress.scored) == (18, 18) and ' x RewardUnreachable: no connection' in run.report()
-    assert 'watch is out (RewardOut: watch is out: ' in run.line()
+    assert 'watch is out (RewardOut: watch is out: ' in progress_line(run.session)
 
 
 def test_a_watching_reward_may_fail_while_the_guiding_one_works(tmp_path):

@@ -190,7 +190,7 @@ def test_answers_without_a_score_are_kept_when_a_run_is_given_up(tmp_path):
 def test_the_first_interrupt_after_a_budget_ran_out_is_gentle_too(tmp_path):
     async def check():
         run, model = await started(tmp_path)
-        run.stop('tokens')
+        run.session.stop('tokens')
         run.cancel()
         await asyncio.sleep(.01)
         assert run.progress.in_flight == 4

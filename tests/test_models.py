@@ -10,11 +10,11 @@ from fault_server import SILENT, Fault, FaultServer, digest, text_of
 
 from toa_nb import core
 from toa_nb.core import Message
-from toa_nb.models.http import HttpClient, trusted
-from toa_nb.models.connection import Connection
 from toa_nb.models.client import ChatModel
-from toa_nb.models.file import models_from
+from toa_nb.models.connection import Connection
 from toa_nb.models.endpoints import Endpoint
+from toa_nb.models.file import models_from
+from toa_nb.models.http import HttpClient, trusted
 
 ASK = (Message('user', 'Why is the sky blue?'),)
 TEXT = text_of(digest('a', [{'role': 'user', 'content': 'Why is the sky blue?'}], 3), 12)

@@ -34,7 +34,7 @@ def as_endpoint(
 )->Endpoint:
     "The endpoint that a setting stands for."
     if isinstance(given, Endpoint): return given
-    if isinstance(given, dict): check_fields(given, Endpoint, where, ('url',))
+    if isinstance(given, dict): check_fields(given, Endpoint, where)
     try: return Endpoint(**given) if isinstance(given, dict) else Endpoint(given)
     except InputError as e: raise InputError(e.what, f'{where}.{e.where}', e.fix) from None
 
@@ -47,7 +47,7 @@ def as_spec(
     if isinstance(given, str): return get_spec(given)
     if not isinstance(given, dict):
         raise InputError(f'{given!r} is not a spec', 'spec', "Give the name of a spec, or a table of a spec's fields.")
-    check_fields(given, ModelSpec, 'spec', ('name',))
+    check_fields(given, ModelSpec, 'spec')
     return ModelSpec(**given)
 
 # %% ../../nbs/15_models/06_client.ipynb #4ff006f8

@@ -8,6 +8,7 @@ __all__ = ['METHODS', 'method_from']
 # %% ../../nbs/10_search/09_methods.ipynb #762cdc31
 from ..core import InputError
 from .rounds import Rounds
+from ..inputs import check_fields
 from .samplers import BestOfN, Method, MoA, ParallelEnsemble, PRS, SequentialRefine
 from .tree import TOA
 
@@ -24,7 +25,5 @@ def method_from(
 )->Method:
     "A method by its name."
     if name not in METHODS: raise InputError(f'unknown method {name!r}', where, f'Choose one of: {", ".join(METHODS)}.')
-    cls, known = METHODS[name], list(METHODS[name].__dataclass_fields__)
-    if bad := set(settings or {}) - set(known):
-        raise InputError(f'unknown setting {sorted(bad)[0]!r} of {name}', where, f'It has: {", ".join(known)}.')
-    return cls(**(settings or {}))
+    check_fields(settings or {}, METHODS[name], where)
+    return METHODS[name](**(settings or {}))
