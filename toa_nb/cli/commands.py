@@ -24,7 +24,7 @@ from ..rewards.remote import check_score
 from ..reward_models.registry import get_reward
 from ..store.journal import RunStore
 from ..run.forecast import projected
-from ..run.progress import Progress, progress_of
+from ..run.progress import progress_of
 from ..run.settings import check_same
 from ..run.stored import pick_run
 from ..run.run import Run

@@ -17,7 +17,7 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..core import outcome, Prompt, Sample, StoreError, Trial
-from ..compute import Budget, generation_spent, sample_spent, scoring_spent, Spent
+from ..compute import Budget, generation_spent, scoring_spent, Spent
 from ..rewards.queue import RewardOut, RewardQueue
 from ..store.commits import FAST, SLOW
 from ..store.journal import RunStore

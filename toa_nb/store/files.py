@@ -12,7 +12,6 @@ import errno, os, sqlite3, tempfile, time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from ..core import StoreError
 from .schema import APPLICATION_ID, REMEDIES, VERSION, decoded_row, store_error, translating
 
 # %% ../../nbs/35_store/01_files.ipynb #fe76a772

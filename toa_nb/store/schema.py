@@ -10,7 +10,6 @@ __all__ = ['SCHEMA', 'APPLICATION_ID', 'VERSION', 'WRITER', 'THOUGHTS', 'COLUMNS
 # %% ../../nbs/35_store/00_schema.ipynb #21e98cec
 import json, sqlite3
 from contextlib import contextmanager
-from pathlib import Path
 
 from ..core import StoreError, ToaError
 
