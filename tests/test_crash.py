@@ -145,15 +145,13 @@ def test_killed_again_and_again(forks, server, tmp_path, parallel, kills, seed):
         assert tree(store) == tree(tmp_path/'whole.db')
 
 
-def stretches(forks, tmp, args, calls):
-    "A life in five stretches: gives it four times, each time just as it begins to write the samples of another `calls` calls."
-    control(args[0], reset=True, latency=.004, hold=calls)
-    life = Life(forks, tmp, *args)
+def stretches(url, calls):
+    "Four moments of a run that the server holds after every `calls` calls: each just as it is let go."
     for stretch in range(2, 6):
-        while control(args[0])['in_flight'] or not control(args[0])['waiting']: time.sleep(.005)
-        control(args[0], hold=stretch*calls)
-        yield life
-    control(args[0], hold=0)
+        while control(url)['in_flight'] or not control(url)['waiting']: time.sleep(.005)
+        control(url, hold=stretch*calls)
+        yield
+    control(url, hold=0)
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(forks, server, tmp_path):
@@ -175,8 +173,10 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(forks, server, tmp_path):
 
 def test_copies_made_while_the_run_goes_on_are_whole(forks, server, tmp_path):
     "`backup` at several moments: each copy is a beginning of the run, and goes on to the same end."
+    control(server, reset=True, latency=.004, hold=20)
     store, args, copies = tmp_path/'runs.db', (server, tmp_path/'runs.db', 4, 30, 1), []
-    for life in stretches(forks, tmp_path, args, 20):
+    life = Life(forks, tmp_path, *args)
+    for _ in stretches(server, 20):
         copies.append(tmp_path/f'copy{len(copies)}.db')
         with RunStore(store, 'r') as reader: reader.backup(copies[-1])
     assert life.end() == 'finished' and len(copies) == 4
@@ -190,8 +190,10 @@ def test_copies_made_while_the_run_goes_on_are_whole(forks, server, tmp_path):
 
 def test_plain_copies_of_the_file_and_its_log_are_whole(forks, server, tmp_path):
     "`cp` of the store and its -wal file while the run writes them."
+    control(server, reset=True, latency=.004, hold=60)
     store, args, copies = tmp_path/'runs.db', (server, tmp_path/'runs.db', 4, 80, 4), []
-    for life in stretches(forks, tmp_path, args, 60):
+    life = Life(forks, tmp_path, *args)
+    for _ in stretches(server, 60):
         copies.append(tmp_path/f'copy{len(copies)}.db')
         for end in ('', '-wal'): shutil.copy(f'{store}{end}', f'{copies[-1]}{end}')
     assert life.end() == 'finished'
