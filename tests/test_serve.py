@@ -17,8 +17,9 @@ from toa_nb.core import InputError
 from toa_nb.servers.engines import llama_cpp, llama_cpp_launch, sglang, vllm
 from toa_nb.servers.fleet import Fleet, start_all
 from toa_nb.servers.local import ModelWheel, local_model, pip_commands
-from toa_nb.servers.process import Server, _get, servers, start, state_folder, sweep
-from toa_nb.servers.supervisor import ServeError, ServerSpec, descendants, is_running, started_at, take_port, write_private
+from toa_nb.servers.process import Server, fetch, servers, start, state_folder, sweep
+from toa_nb.servers.spec import ServeError, ServerSpec, take_port
+from toa_nb.servers.supervisor import descendants, is_running, started_at, write_private
 from toa_nb.servers.watcher import Watcher, notify_models
 
 FAKE = '''
@@ -99,7 +100,7 @@ def test_llama_cpp_end_to_end(gguf, monkeypatch):
         answers = chat(server, 4)
         assert all(a.choices[0].message.content for a in answers) and all(a.usage.completion_tokens <= 8 for a in answers)
         assert [a.choices[0].message.content for a in chat(server, 4)] == [a.choices[0].message.content for a in answers]
-        assert _get(server.url + '/models')[0] == 401
+        assert fetch(server.url + '/models')[0] == 401
         key = os.environ[server.api_key_env]
         shown = subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True, text=True).stdout + server.log.read_text() + repr(server)
         assert key not in shown and 'smollm2-135m' in shown
