@@ -16,7 +16,8 @@ import pytest
 from fault_server import running
 from nbclient import NotebookClient
 
-from toa_nb.cli.running import check_run, main
+from toa_nb.cli.commands import main
+from toa_nb.cli.running import check_run
 from toa_nb.cli.config import run_from
 from toa_nb.core import InputError, Prompt, ToaError
 from toa_nb.run.run import Run
