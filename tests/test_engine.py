@@ -325,7 +325,7 @@ def test_a_run_goes_on_as_the_same_experiment_or_not_at_all(change, says, tmp_pa
     with pytest.MonkeyPatch.context() as m:
         m.setenv('TOA_KEY', 'key')
         with pytest.raises(ConnectionFailed): run().wait(show=False)
-        with RunStore(tmp_path/'runs.db') as store: store.add_trial('r', 'p0', Trial(0, 'a', ()))
+        with RunStore(tmp_path/'runs.db') as store: store.add_trial('r', 'p0', BestOfN(n=1).start(tasks(1)[0], ['a']).ask())
         with pytest.raises(InputError if says else ConnectionFailed) as e: run(**change).wait(show=False)
     if says: assert f"run 'r' in the store: {says}" in str(e.value) and len(str(e.value)) < 400 and '\n' not in str(e.value)
 

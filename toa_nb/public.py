@@ -53,10 +53,15 @@ def beside(
 )->dict[str, str]: # By name
     "The comments beside names."
     text = io.StringIO(textwrap.dedent(''.join(lines[first - 1:last])))
-    found = {}
+    found, owner, last = {}, None, None
     with suppress(tokenize.TokenError): # where the lines end inside of a statement
         for token in tokenize.generate_tokens(text.readline):
-            if token.type == tokenize.COMMENT: found[token.start[0] + first - 1] = token.string.lstrip('# ')
+            if token.type != tokenize.COMMENT: continue
+            line, column = token.start[0] + first - 1, token.start[1]
+            words, alone = token.string.lstrip('# '), not token.line[:column].strip()
+            if alone and last == (line - 1, column): found[owner] += f' {words}'
+            else: found[line], owner = words, line
+            last = line, column
     return {name: found[line] for line, name in names.items() if line in found}
 
 # %% ../nbs/04_public.ipynb #27eeafbf

@@ -117,6 +117,7 @@ def add_serving(commands:Any):
     reward.add_argument('what', metavar='REWARD', help='a reward or reward model by name, a folder, a hub id with --family, or a configuration, whose reward is served')
     reward.add_argument('--host', default='127.0.0.1', help='address to listen at (default: 127.0.0.1, this machine only)')
     reward.add_argument('--port', type=int, default=0, help='port (default: a free one)')
+    reward.add_argument('--api-key-env', metavar='VARIABLE', help='environment variable with the key that clients need; required with a --host beyond this machine')
     for name, about in (('family', 'linear, armo, ... where the configuration of the model does not tell'), ('revision', 'commit on the hub'),
                         ('dtype', 'type of the numbers, such as bfloat16'), ('device', 'such as cuda:1')): reward.add_argument(f'--{name}', help=about)
     servers = add_command(commands, 'servers', do_servers, 'List the model servers of this user on this machine, or stop them.')

@@ -116,7 +116,7 @@ def read_reward(
     if not named: raise InputError('the reward has no kind', field_path(where, 'kind'), 'Name it, such as kind = "constraints".')
     check_fields(named, {'kind': str, 'name': str}, where)
     for field, name in named.items(): read_name(name, folder, field_path(where, field))
-    with error_context(where): return get_reward(with_paths(table, folder))
+    with error_context(where): return get_reward(with_paths(table, folder), folder)
 
 def read_held_out(
     value:list, # Rewards

@@ -68,7 +68,7 @@ def do_serve_reward(args:Any)->int:
     "toa serve-reward"
     from toa_nb.reward_models.server import serve_reward
     made = reward_to_serve(args.what, **{k: v for k in ('family', 'revision', 'dtype', 'device') if (v := getattr(args, k))})
-    try: server = serve_reward(made, args.host, args.port)
+    try: server = serve_reward(made, args.host, args.port, api_key_env=args.api_key_env)
     except OSError as e: raise InputError(f'{args.host}:{args.port} can\'t be used ({e.strerror})', '--port', 'Choose another one; 0 takes a free one.') from None
     with until_stopped(), server:
         say(args, dict(reward=made.name, version=made.version, url=server.url), f'{made.name} ({made.version or "no version"}) at {server.url}/score')

@@ -316,7 +316,7 @@ def stored_summaries(
         found[name] = summary
     return found
 
-# %% ../../nbs/40_run/00_progress.ipynb #343b1b26
+# %% ../../nbs/40_run/00_progress.ipynb #92c0f5b6
 def progress_of(
     store:RunStore, # Open
     run:str, # Name of the run
@@ -329,7 +329,7 @@ def progress_of(
     if row['seconds'] is not None: p.started, p.ended = 1., 1. + row['seconds']
     if p.state == 'stopped': p.stopped_by = next((v for kind, v in reversed(store.events(run)) if kind == 'stopped_by'), '')
     for name, (asked, told) in counts.items():
-        if not asked: continue
+        if not asked and name not in known: continue
         summary = known[name] if name in known else stored_summary(store, run, name)
         p.enter(name, summary)
         if name not in known or not summary.is_done(wanted, limits): continue

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Session']
 
-# %% ../../nbs/40_run/08_session.ipynb #060edc7b
+# %% ../../nbs/40_run/08_session.ipynb #88d5ea4b
 import asyncio
 import json
 import sys
@@ -22,7 +22,7 @@ from ..rewards.queue import RewardOut, RewardQueue
 from ..store.commits import FAST, SLOW
 from ..store.journal import RunStore
 from toa_nb.run.progress import (
-    count_sample, kind_of, Progress, stored_summaries, stored_summary, Summary, target_limits, troubles, unreceived
+    count_sample, kind_of, Progress, progress_of, stored_summaries, stored_summary, Summary, target_limits, troubles, unreceived
 )
 from .settings import check_same, first_models, present_models, renewed
 from .prompt_state import PromptState, replay
@@ -595,7 +595,7 @@ def commit_delay(self:Session)->float:
     fresh = 0 in self.ready or self.new and len(self.active) < 4*self.slots
     return SLOW if fresh else SLOW/2
 
-# %% ../../nbs/40_run/08_session.ipynb #49fd329d
+# %% ../../nbs/40_run/08_session.ipynb #791a3d97
 @patch
 async def shut_down(self:Session):
     "Cancel what goes on, and store the state."
@@ -605,7 +605,10 @@ async def shut_down(self:Session):
     if tasks: await asyncio.wait(tasks, timeout=1)
     p = self.progress
     p.ended = time.monotonic()
-    if self.seconds_before is None or (self.checking and self.status_before == 'finished'): return
+    if self.seconds_before is None: return
+    if self.checking and self.status_before == 'finished':
+        self.progress = progress_of(self.store, self.name)
+        return
     try:
         self.store.set_commit_delay(FAST)
         if p.state == 'stopped': self.store.event(self.name, None, 'stopped_by', p.stopped_by)
