@@ -341,6 +341,21 @@ def test_the_folder_of_a_reward_is_relative_to_the_file(here, url, monkeypatch):
     assert Path(sources[0]).resolve() == here/'tiny' and run.recipe['reward']['source'] == sources[0]
 
 
+def test_a_reward_of_your_own_beside_the_file(here, url):
+    configure(url, models='a')
+    Path('run.toml').write_text(Path('run.toml').read_text().replace('"constraints"', '"quality_here:vowels"'))
+    Path('quality_here.py').write_text('def vowels(prompt, response): return float(sum(c in "aeiou" for c in response))\n')
+    (here/'elsewhere').mkdir()
+    for argv in (['run', '../run.toml', '--quiet', '--json'], ['resume', '../runs.db', '--more', '2', '--quiet', '--json']):
+        child = process(*argv, cwd=here/'elsewhere')
+        out, err = child.communicate(timeout=60)
+        assert child.returncode == 0, err
+    assert json.loads(out)['samples'] == 32
+    Path('quality_here.py').unlink()
+    child = process('run', 'run.toml', '--quiet')
+    assert "there is no module 'quality_here'" in child.communicate(timeout=60)[1] and child.returncode == 2
+
+
 def test_a_run_made_in_python_goes_on_in_python(here, capsys):
     reward = FunctionReward(lambda prompt, response: 1., 'one')
     prompts = run_from({'prompts': 'prompts.jsonl'}, models=[FakeModel('a')], reward=reward).prompts

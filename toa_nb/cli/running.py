@@ -7,7 +7,7 @@ __all__ = ['exit_code', 'result', 'going_on', 'hangup_stops_gently', 'go', 'do_r
            'status_code', 'do_status', 'check_stored', 'check_endpoint', 'check_reward', 'check_run', 'do_check']
 
 # %% ../../nbs/70_cli/02_running.ipynb #0e9582fb
-import asyncio, os, signal, time
+import asyncio, os, signal, sys, time
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -92,6 +92,7 @@ def do_run(args:Any)->int:
 def do_resume(args:Any)->int:
     "toa resume"
     with open_store(args.store) as store: name = pick_run(store, args.run)
+    sys.path.append(str(Path(args.store).absolute().parent)) # for a reward of your own, `my_module:my_function`
     where = f'{args.store} (run {name!r})'
     given = {'without': args.without} if args.without else {}
     with error_context(where): run = Run.from_store(args.store, name, **given)
