@@ -22,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from ..core import InputError, Sample
 from ..data.samples import only_reward
+from .tables import as_frame
 from .curves import reward_curve
 from .paths import best_sample, path, tree_parent_of
 from .layout import is_radial, model_colours, model_palette, reward_shares, tree_places
@@ -287,10 +288,11 @@ def _tree_key(fig, ax, samples, reward, palette):
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #6ca8851e
 def model_shares(
-    df:pd.DataFrame, # From `to_frame`
+    df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one
     by:str='method', # Column that tells the rows apart
 )->tuple[pd.DataFrame,pd.DataFrame]: # Shares (`by` x model) of the answers, and of the prompts whose best answer it gave
     "Which models were used, and which won."
+    df = as_frame(df)
     answers = df[~df['failed']]
     scored = answers[answers['reward'].notna()].sort_values(['reward', 'number'], ascending=[False, True], kind='stable')
     best = scored.drop_duplicates([by, 'run', 'prompt_id'])
@@ -299,7 +301,7 @@ def model_shares(
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #2d23e806
 def plot_models(
-    df:pd.DataFrame, # From `to_frame`
+    df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one
     by:str='method', # Column that tells the bars apart
     title:str='', # Above the figure
 )->Figure:
