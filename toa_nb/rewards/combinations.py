@@ -61,7 +61,7 @@ class Combination(GroupReward):
         self.pure = all(getattr(p, 'pure', True) for p in parts)
         self.parallel = max(getattr(p, 'parallel', 1) for p in parts)
         self.call_timeout = sum(getattr(p, 'call_timeout', 60.) for p in parts) # a gate asks one after the other
-        self.outage_timeout = max(getattr(p, 'outage_timeout', 60.) for p in parts)
+        self.outage_timeout = max(getattr(p, 'outage_timeout', 0.) for p in parts)
         self.version = f"{version}({', '.join(f'{p.name} {p.version}'.strip() for p in parts)})"
 
 # %% ../../nbs/25_rewards/05_combinations.ipynb #96d5ec10
