@@ -37,10 +37,10 @@ from toa_nb.reward_models.server import serve_reward
 from toa_nb.rewards.base import FunctionReward, GroupReward, RewardUnreachable, as_score, evaluate
 from toa_nb.rewards.combinations import Gate, Minimum, Weighted
 from toa_nb.rewards.constraints import CONSTRAINTS, constraint_text, obeys_constraint
-from toa_nb.rewards.judges import Judge, PairJudge
-from toa_nb.rewards.queue import RewardOut, RewardQueue
 from toa_nb.rewards.http_servers import HttpReward, MetricServerReward
+from toa_nb.rewards.judges import Judge, PairJudge
 from toa_nb.rewards.model_servers import ControlToken, ScoresSquashed, SglangReward, VllmReward
+from toa_nb.rewards.queue import RewardOut, RewardQueue
 from toa_nb.rewards.remote import MalformedScores, RewardRefused
 from toa_nb.rewards.verifiers import Exact, JsonSchema, MathVerify, Regex, math_equal
 from toa_nb.run.rescoring import rescore
@@ -720,6 +720,6 @@ def test_judge_templates_are_checked():
 
 def test_registry():
     assert {'constraints', 'exact', 'regex', 'json_schema', 'math_verify', 'vllm', 'sglang', 'http', 'metric_server', 'judge', 'win_rate'} <= set(rewards)
-    with pytest.raises(InputError, match='It takes: .url'): get_reward('http', adress='x')
+    with pytest.raises(InputError, match="the field 'url' is missing. Add it."): get_reward('http', adress='x')
     assert get_reward('HTTP', url='http://x').name == 'http'
     assert get_reward('HTTP', url='http://x', name='mine').name == 'mine'

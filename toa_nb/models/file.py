@@ -19,7 +19,7 @@ def read_table(
 )->ChatModel:
     "The model that a table describes."
     if not isinstance(table, dict): raise InputError('this is not a table', where, 'Write a [[models]] table.')
-    check_fields(table, ChatModel, where, ('name', 'endpoints'))
+    check_fields(table, ChatModel, where)
     try: return ChatModel(**table)
     except InputError as e: raise InputError(e.what, f'{where}.{e.where}', e.fix) from None
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..core import check_renamed, InputError
+from ..core import InputError
+from ..inputs import check_fields
 from ..compute import spec_from_config
 from .scorers import TextScorer
 from .checkpoints import Checkpoint, first_line, load_backbone, load_internlm2
@@ -109,14 +110,12 @@ def _tokenizer(folder:Path)->Any:
 def _check_settings(
     given:dict, # Settings
     made:Callable, # What takes them
-    others:str='', # Parameters of `made` that are no settings
+    others:str='', # Parameters of `made` that are not settings
     where:str='reward model', # For the error
 ):
     "Reject unknown settings and an invalid `limit`."
     known = [p for p in inspect.signature(made).parameters if p not in others.split()]
-    check_renamed(given, known, where)
-    if wrong := sorted(given.keys() - set(known)):
-        raise InputError(f'unknown setting {wrong[0]!r}', where, f"Known are: {', '.join(known) or 'none'}.")
+    check_fields(given, known, where)
     if (limit := given.get('limit')) is not None and (type(limit) is not int or limit < 1):
         raise InputError(f'limit is {limit!r}', where, 'It is a number of tokens, at least 1.')
 

@@ -6,13 +6,13 @@
 __all__ = ['REWARDS', 'REWARD_ALIASES', 'register', 'get_reward']
 
 # %% ../../nbs/30_reward_models/12_registry.ipynb #d5ae0272
-import inspect, re
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ..core import check_renamed, InputError, Reward
-from ..inputs import check_env_name, check_url
+from ..core import InputError, Reward
+from ..inputs import check_env_name, check_fields, check_url
 from ..models.client import as_spec
 from ..models.file import read_table
 from ..rewards.constraints import Constraints
@@ -68,10 +68,7 @@ def _reward_named(name:str, folder:str|Path, settings:dict)->Reward:
     if key not in REWARDS:
         raise InputError(f'unknown reward {name!r}', 'reward',
                          f"Known are: {', '.join(sorted(REWARDS))}; or write 'my_module:my_function' for one of your own.")
-    takes = inspect.signature(REWARDS[key])
-    check_renamed(settings, takes.parameters, f'reward {name!r}')
-    try: takes.bind(**settings)
-    except TypeError as e: raise InputError(str(e), f'reward {name!r}', f'It takes: {takes}.') from None
+    check_fields(settings, REWARDS[key], f'reward {name!r}')
     return REWARDS[key](**settings)
 
 # %% ../../nbs/30_reward_models/12_registry.ipynb #daae0fee
