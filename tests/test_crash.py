@@ -60,10 +60,10 @@ class Life:
         return True
 
     def kill(self, url, rng):
-        "kill -9 to the whole group: now and then while it begins, mostly a moment after its first calls."
+        "kill -9 to the whole group: now and then while it begins, mostly a moment after its first calls; up to four are those of the check."
         before, deadline = control(url)['calls'], time.monotonic() + 10
         if rng.random() < .15: deadline = time.monotonic() + rng.uniform(0, .3)
-        while time.monotonic() < deadline and control(url)['calls'] <= before + 2: time.sleep(.002)
+        while time.monotonic() < deadline and control(url)['calls'] <= before + 4: time.sleep(.002)
         time.sleep(rng.uniform(0, .1))
         with contextlib.suppress(ProcessLookupError): os.killpg(self.pid, signal.SIGKILL)
         while self.is_alive(): time.sleep(.002)
