@@ -19,7 +19,7 @@ from toa_nb.cli.config import run_from
 from toa_nb.core import InputError, Prompt
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import FunctionReward
-from toa_nb.rewards.remote import HttpReward
+from toa_nb.rewards.http_servers import HttpReward
 from toa_nb.run.run import Run
 from toa_nb.search.samplers import BestOfN
 from toa_nb.store.journal import RunStore

@@ -80,7 +80,7 @@ def read(path, what):
     try:
         with RunStore(path, 'r') as store: return what(store) if store.runs() else {}
     except StoreError as e:
-        if 'there is no store here' in str(e) or 'no run store' in str(e): return {}
+        if 'there is no store here' in str(e) or 'not a run store' in str(e): return {}
         raise
 
 

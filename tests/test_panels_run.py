@@ -61,7 +61,7 @@ def test_the_line_of_code_makes_the_same_run():
 
 @pytest.mark.parametrize('values, said', [
     (dict(take='few'), "'few' is not a whole number"), (dict(take='0'), 'Take at least 1'), (dict(prompts='missing.jsonl'), 'there is no such file'),
-    (dict(models=()), 'there are no models'), (dict(tau='-1'), 'TOA.tau'), (dict(budget=dict(tokens='0')), 'is no limit'),
+    (dict(models=()), 'there are no models'), (dict(tau='-1'), 'TOA.tau'), (dict(budget=dict(tokens='0')), 'is not above 0'),
     (dict(reward='length', held_out=('length',)), "two rewards are called 'length'"), (dict(models_file='missing.toml'), "can't be read")])
 def test_what_is_wrong_is_said_and_nothing_starts(values, said):
     async def main():

@@ -20,7 +20,7 @@ from toa_nb.reward_models.load import load_reward_model  # noqa: E402
 from toa_nb.reward_models.server import serve_reward  # noqa: E402
 from toa_nb.reward_models.tokens import ChatTemplate, Steps, TextTemplate  # noqa: E402
 from toa_nb.rewards.base import FunctionReward  # noqa: E402
-from toa_nb.rewards.remote import HttpReward  # noqa: E402
+from toa_nb.rewards.http_servers import HttpReward  # noqa: E402
 from toa_nb.rewards.verifiers import Exact  # noqa: E402
 
 KINDS = ['linear', 'qwen3', 'gemma2', 'armo', 'ultra', 'internlm2', 'qwen_rm', 'qwen_prm', 'shepherd']
@@ -338,11 +338,11 @@ def test_unknown_names_and_families_list_the_known(tmp_path):
     ('linear', dict(dtype='foo'), "unknown dtype 'foo'. Known are: float32, float16, bfloat16."),
     ('linear', dict(device='cudda'), "device 'cudda' can't be used"),
     ('linear', dict(attention='nope'), 'transformers does not load it .*"nope"'),
-    ('linear', dict(batch_token=4), "unknown setting 'batch_token'. Known are: limit, cut, batch_tokens, prefix_tokens, cache, spec."),
+    ('linear', dict(batch_token=4), "unknown field 'batch_token'. Known fields: limit, cut, batch_tokens, prefix_tokens, cache, spec."),
     ('linear', dict(limit=-1), 'limit is -1'),
-    ('linear', dict(steps=dict(aggregate='min')), "steps of linear: unknown setting 'aggregate'. Known are: none."),
+    ('linear', dict(steps=dict(aggregate='min')), "steps of linear: unknown field 'aggregate'. Known fields: none."),
     ('qwen_prm', dict(steps=dict(aggregate='median')), "unknown aggregate 'median'. Known are: last, min, mean, product."),
-    ('qwen_prm', dict(steps=dict(agregate='min')), "steps of qwen_prm: unknown setting 'agregate'. Known are: aggregate, split."),
+    ('qwen_prm', dict(steps=dict(agregate='min')), "steps of qwen_prm: unknown field 'agregate'. Known fields: aggregate, split."),
     ('qwen_prm', dict(tokenizer=sentencepiece('bpe', 'first')), "'<extra_0>' is no token of its own"),
     ('shepherd', dict(tokenizer=sentencepiece('bpe', 'first', bare=True, words=['▁+', '▁-'])), "'ки' is not one token"),
     ('linear', dict(tokenizer=tokenizer(chat=None)), 'tokenizer: it has no chat template')])
@@ -351,7 +351,7 @@ def test_wrong_settings_are_said_in_a_line(kind, settings, says, tmp_path):
     with pytest.raises(InputError, match=says) as e:
         load_reward_model(str(folder), family='shepherd' if kind == 'shepherd' else None, **dict(device='cpu') | settings)
     assert '\n' not in str(e.value)
-    with pytest.raises(InputError, match="unknown setting 'gpu'. Known are: package, gpus"): load_reward_model('XCOMET', gpu=1)
+    with pytest.raises(InputError, match="unknown field 'gpu'. Known fields: package, gpus"): load_reward_model('XCOMET', gpu=1)
 
 
 @pytest.mark.parametrize('kind, file, content, says', [

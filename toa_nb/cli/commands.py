@@ -29,7 +29,8 @@ from ..run.settings import check_same
 from ..run.stored import pick_run
 from ..run.run import Run
 from .config import _needed, _read_reward, all_models, check_keys, opened, read_store, run_from
-from ..data.exports import to_dpo, to_sft, to_ultrafeedback, write_json, write_jsonl, write_parquet
+from ..data.rows import write_json, write_jsonl, write_parquet
+from ..data.exports import to_dpo, to_sft, to_ultrafeedback
 from ..data.published import to_alpaca_eval, to_arena_hard, to_published
 
 # %% ../../nbs/70_cli/01_commands.ipynb #e0b2f914
@@ -219,10 +220,9 @@ def some_runs(store:RunStore, wanted:list[str]|None)->list[str]:
 def chosen_by(store:RunStore, runs:list[str], wanted:str)->str:
     "The name of the reward that chooses: the one that is asked for, or the guiding one."
     if not wanted: return guiding(store, runs)
-    scored = store.query('SELECT DISTINCT score.reward FROM run JOIN prompt ON prompt.run = run.id JOIN trial ON trial.prompt = prompt.id '
-                         f'JOIN score ON score.trial = trial.seq WHERE run.name IN ({",".join("?"*len(runs))}) ORDER BY 1', tuple(runs))
-    if (wanted,) in scored: return wanted
-    raise InputError(f'no answer is scored by {wanted!r}', '--reward', f'There are scores of: {", ".join(name for name, in scored) or "nothing"}.')
+    scored = store.rewards(*runs)
+    if wanted in scored: return wanted
+    raise InputError(f'no answer is scored by {wanted!r}', '--reward', f'There are scores of: {", ".join(scored) or "nothing"}.')
 
 # %% ../../nbs/70_cli/01_commands.ipynb #5e4a34d5
 def curve_of(args):

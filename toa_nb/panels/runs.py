@@ -19,9 +19,10 @@ from fastcore.basics import patch
 
 from ..public import docstring
 from ..core import InputError, Prompt, StoreError, ToaError
+from ..inputs import check_fields
 from ..compute import Budget, ModelSpec
 from ..search.methods import METHODS
-from ..models.client import models_from
+from ..models.file import models_from
 from ..reward_models.registry import get_reward, REWARDS as rewards
 from ..store.journal import RunStore
 from ..run.progress import clock, Progress, progress_of, short, wanted_samples
@@ -32,7 +33,7 @@ from ..analysis.tables import to_frame
 from ..analysis.curves import reward_curve
 from ..analysis.plot import plot_curve
 from toa_nb.panels.base import (
-    as_code, blank, button_row, draw, error_message, evenly, field, file_field, form, help_of, Html, image, number,
+    as_code, blank, button_row, draw, error_message, evenly, field, file_field, form, help_of, Html, image, in_form, number,
     Panel, picture, progress_bar, read_settings, safe, safe_label, setting, side_by_side, status_dot, table
 )
 
@@ -174,7 +175,8 @@ def reward_names(self:RunPanel)->list[str]:
 def show_method(self:RunPanel):
     "The form of the chosen method; settings that it shares with the one before are kept."
     cls, old = METHODS[self.fields['method'].value], {k: w.value for k, w in self.params.items()}
-    self.params, help = {f.name: setting(f, self.fields['models'].value) for f in fields(cls)}, help_of(cls)
+    self.params = {f.name: setting(f, self.fields['models'].value) for f in fields(cls) if in_form(f)}
+    help = help_of(cls)
     for name, w in self.params.items():
         if name in old and (name != 'model' or old[name] in self.fields['models'].value): w.value = old[name]
     self.method_box.children = [form((self.fields['method'], docstring(cls)), *((w, help.get(name, '')) for name, w in self.params.items()))]
@@ -234,7 +236,7 @@ def set(self:RunPanel,
         for k, v in values.pop('budget' if scope == 'prompt' else 'per_run', {}).items(): self.limits[scope, k].value = str(v)
     for k, v in values.items():
         known = self.fields | self.params
-        if k not in known: raise InputError(f'there is no field {k!r}', 'set', f'There are: {", ".join(known)}.')
+        check_fields({k: v}, list(known), 'set')
         known[k].value = str(v) if isinstance(known[k], W.Text) and not isinstance(v, str) else v
     return self
 

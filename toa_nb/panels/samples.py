@@ -15,9 +15,11 @@ from fastcore.basics import patch
 from ..core import InputError, Prompt, Sample
 from ..store.journal import RunStore
 from ..run.progress import short
-from ..data.exports import dpo_row, save_samples, to_dpo, write_jsonl
+from ..data.rows import save_samples, write_jsonl
+from ..data.exports import dpo_row, to_dpo
 from ..analysis.tables import to_frame
-from ..analysis.paths import outcomes, search_samples
+from ..analysis.paths import search_samples
+from ..store.find import OUTCOMES
 from toa_nb.panels.base import (
     button_row, field, fields_grid, number, Panel, plain, reading, safe, side_by_side, store_code
 )
@@ -127,7 +129,7 @@ def make_fields(self:SampleBrowser)->dict[str,W.Widget]:
     some = lambda label, names: field(W.Dropdown, label, '', options={'all': ''} | {n: n for n in names})
     typed = lambda label, hint='': field(W.Text, label, placeholder=hint, continuous_update=False)
     return dict(run=field(W.Dropdown, 'run'), text=typed('text contains', 'in the answer, or the error'), prompt_id=typed('prompt id'), model=some('model', ()),
-                kind=some('kind', ('fresh', 'refine', 'aggregate')), outcome=some('outcome', outcomes), low=typed('reward from'), high=typed('reward to'),
+                kind=some('kind', ('fresh', 'refine', 'aggregate')), outcome=some('outcome', OUTCOMES), low=typed('reward from'), high=typed('reward to'),
                 reward=field(W.Dropdown, 'reward', '', options={'the one that guided': ''}),
                 sort=field(W.Dropdown, 'order', 'asked', options={name: key for key, name in order_names.items()}))
 

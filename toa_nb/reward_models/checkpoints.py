@@ -14,7 +14,8 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..core import check_renamed, InputError
+from ..core import InputError
+from ..inputs import check_fields
 from ..compute import spec_from_config
 from .tokens import _free, ChatTemplate, Steps, TextTemplate
 from .heads import ArmoHead, LinearHead, MlpHead, StepHead
@@ -280,14 +281,12 @@ def _tokenizer(folder:Path)->Any:
 def _check_settings(
     given:dict, # Settings
     made:Callable, # What takes them
-    others:str='', # Parameters of `made` that are no settings
+    others:str='', # Parameters of `made` that are not settings
     where:str='reward model', # For the error
 ):
-    "Refuse settings that there are none of, and a limit that is none."
+    "Refuse unknown settings and an invalid limit."
     known = [p for p in inspect.signature(made).parameters if p not in others.split()]
-    check_renamed(given, known, where)
-    if wrong := sorted(given.keys() - set(known)):
-        raise InputError(f'unknown setting {wrong[0]!r}', where, f"Known are: {', '.join(known) or 'none'}.")
+    check_fields(given, known, where)
     if (limit := given.get('limit')) is not None and (type(limit) is not int or limit < 1):
         raise InputError(f'limit is {limit!r}', where, 'It is a number of tokens, at least 1.')
 

@@ -6,16 +6,18 @@
 __all__ = ['REWARDS', 'REWARD_ALIASES', 'register', 'get_reward']
 
 # %% ../../nbs/30_reward_models/07_registry.ipynb #d5ae0272
-import inspect, re
+import re
 from collections.abc import Callable
 from functools import partial
 
-from ..core import check_renamed, InputError, Reward
-from ..inputs import check_env_name, check_url
-from ..models.client import as_spec, read_table
+from ..core import InputError, Reward
+from ..inputs import check_env_name, check_fields, check_url
+from ..models.client import as_spec
+from ..models.file import read_table
 from ..rewards.constraints import Constraints
 from ..rewards.verifiers import Exact, JsonSchema, MathVerify, Regex
-from ..rewards.remote import HttpReward, MetricServerReward, SglangReward, VllmReward
+from ..rewards.http_servers import HttpReward, MetricServerReward
+from ..rewards.model_servers import SglangReward, VllmReward
 from ..rewards.judges import Judge, PairJudge
 from .checkpoints import known
 from .load import load_reward_model
@@ -53,10 +55,7 @@ def get_reward(
     if isinstance(name, dict): return _reward_from(name | settings)
     key = REWARD_ALIASES.get(_key(name), _key(name))
     if key not in REWARDS: raise InputError(f'unknown reward {name!r}', 'reward', f"Known are: {', '.join(sorted(REWARDS))}.")
-    takes = inspect.signature(REWARDS[key])
-    check_renamed(settings, takes.parameters, f'reward {name!r}')
-    try: takes.bind(**settings)
-    except TypeError as e: raise InputError(str(e), f'reward {name!r}', f'It takes: {takes}.') from None
+    check_fields(settings, REWARDS[key], f'reward {name!r}')
     return REWARDS[key](**settings)
 
 def _reward_from(table:dict)->Reward:

@@ -17,9 +17,8 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..core import InputError, Prompt, RewardError, Score, ScoreNotFinite, WrongScoreCount
-from ..rewards.base import as_reward_error, GroupReward
-from ..rewards.queue import without_cost
-from ..rewards.remote import scored_messages
+from ..rewards.base import as_reward_error, GroupReward, scored_messages
+from ..rewards.combinations import without_cost
 from .tokens import ChatTemplate, EncodedText, TextTemplate, truncate_prompt
 
 # %% ../../nbs/30_reward_models/02_scorers.ipynb #743989f0

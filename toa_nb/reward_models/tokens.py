@@ -17,7 +17,8 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..core import InputError, Prompt, ResponseTooLong, RewardError
-from ..rewards.remote import DATE, scored_messages
+from ..rewards.base import scored_messages
+from ..rewards.model_servers import DATE
 
 # %% ../../nbs/30_reward_models/00_tokens.ipynb #2639a956
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from fastcore.basics import patch
 from ..core import outcome, Prompt, Sample, StoreError, Trial
 from ..compute import Budget, generation_spent, sample_spent, scoring_spent, Spent
 from ..rewards.queue import RewardOut, RewardQueue
-from ..store.journal import FAST, RunStore, SLOW
+from ..store.commits import FAST, SLOW
+from ..store.journal import RunStore
 from toa_nb.run.progress import (
     count_sample, kind_of, Progress, progress_of, stored_summaries, stored_summary, Summary, target_limits, troubles, unreceived
 )

@@ -21,7 +21,8 @@ from ..compute import Budget
 from ..templates import Templates
 from ..search.samplers import Method
 from ..search.methods import method_from, METHODS
-from ..models.client import ChatModel, models_from
+from ..models.client import ChatModel
+from ..models.file import models_from
 from ..rewards.base import FunctionReward
 from ..reward_models.registry import get_reward
 from ..store.journal import RunStore

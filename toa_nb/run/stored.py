@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from ..core import InputError
 from ..compute import Budget
-from ..models.client import models_from
+from ..models.file import models_from
 from ..reward_models.registry import get_reward
 from ..store.journal import RunStore
 

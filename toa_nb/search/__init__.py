@@ -7,5 +7,8 @@ __all__, __getattr__, __dir__ = _offer(
     samplers='aggregate bare BestOfN Cooldown Cooldowns Method MoA one_model ParallelEnsemble Proposal PRS refine '
         'Sampler SequentialRefine Stage StagedSampler',
     tree='Arm describe Node path Response RunningStd sigmoid TOA tree_text TreeSampler ucb',
+    diversity='different overlap trigrams',
+    simulate='cut_middle FITTED paired play SimModel simulate_methods World WORLDS',
+    rounds='fit_prior MOVES Rounds',
     methods='method_from METHODS',
 )

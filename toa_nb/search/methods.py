@@ -7,11 +7,14 @@ __all__ = ['METHODS', 'method_from']
 
 # %% ../../nbs/10_search/09_methods.ipynb #762cdc31
 from ..core import InputError
+from .rounds import Rounds
+from ..inputs import check_fields
 from .samplers import BestOfN, Method, MoA, ParallelEnsemble, PRS, SequentialRefine
 from .tree import TOA
 
 # %% ../../nbs/10_search/09_methods.ipynb #50a121f7
-METHODS = dict(best_of_n=BestOfN, prs=PRS, parallel_ensemble=ParallelEnsemble, sequential_refine=SequentialRefine, moa=MoA, toa=TOA)
+METHODS = dict(best_of_n=BestOfN, prs=PRS, parallel_ensemble=ParallelEnsemble, sequential_refine=SequentialRefine, moa=MoA,
+    toa=TOA, rounds=Rounds)
 
 def method_from(
     name:str, # One of `METHODS`
@@ -20,7 +23,5 @@ def method_from(
 )->Method:
     "The method of that name with these settings."
     if name not in METHODS: raise InputError(f'unknown method {name!r}', where, f'Choose one of: {", ".join(METHODS)}.')
-    cls, known = METHODS[name], list(METHODS[name].__dataclass_fields__)
-    if bad := set(settings or {}) - set(known):
-        raise InputError(f'unknown setting {sorted(bad)[0]!r} of {name}', where, f'It has: {", ".join(known)}.')
-    return cls(**(settings or {}))
+    check_fields(settings or {}, METHODS[name], where)
+    return METHODS[name](**(settings or {}))

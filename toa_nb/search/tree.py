@@ -7,7 +7,6 @@ __all__ = ['Node', 'Response', 'Arm', 'ucb', 'sigmoid', 'RunningStd', 'TOA', 'Tr
 
 # %% ../../nbs/10_search/01_tree.ipynb #53eda4fc
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 from fastcore.basics import patch
@@ -92,17 +91,18 @@ class RunningStd:
 @dataclass(frozen=True)
 class TOA(Method):
     "Tree search over models, guided by a reward (arXiv 2412.17061)."
-    alpha:float=2. # Weight of the exploration bonus, at least 0: in standard deviations of the prompt's rewards, or in tree reward where `tau` is given
+    alpha:float=.5 # Weight of the exploration bonus, at least 0: in standard deviations of the prompt's rewards, or in tree reward where `tau` is given
     tau:float|None=None # Temperature of the published sigmoid, above 0; None leaves rewards as they are
     width:int|None=None # Responses per layer before the search goes deeper, at least the number of models; None takes n // 3
     top_k:int=1 # Responses of an arm that the search may descend to, at least 1
-    parallel:int=8 # Trials of one prompt that may be out at once, at least 1
+    parallel:int|None=None # Trials of one prompt that may be out at once, at least 1; None: 8, or 4 for n below 100
 
     def __post_init__(self):
         super().__post_init__()
         for name, ok, want in (('alpha', self.alpha >= 0, 'at least 0'), ('tau', self.tau is None or self.tau > 0, 'above 0, or None'),
                                ('width', self.width is None or self.width >= 1, 'at least 1, or None'),
-                               ('top_k', self.top_k >= 1, 'at least 1'), ('parallel', self.parallel >= 1, 'at least 1')):
+                               ('top_k', self.top_k >= 1, 'at least 1'),
+                               ('parallel', self.parallel is None or self.parallel >= 1, 'at least 1, or None')):
             if not ok: raise InputError(f'{name} = {getattr(self, name)}', f'TOA.{name}', f'Give a number {want}.')
 
 # %% ../../nbs/10_search/01_tree.ipynb #36f746a0
@@ -124,6 +124,7 @@ class TreeSampler(Sampler):
         self.order = self.models[first:] + self.models[:first]
         self.root = Response(None, 0, None, -math.inf, self.order)
         self.width = max(self.method.width or self.n//3, len(self.models))
+        self.parallel = self.method.parallel or (8 if self.n >= 100 else 4)
         self.layers, self.paths, self.spread = {}, {}, RunningStd()
 
     def grow(self, more): "Nothing to prepare: the tree has no fixed size, and the width stays."
@@ -180,20 +181,13 @@ def revisit(self:TreeSampler, at:Response):
 # %% ../../nbs/10_search/01_tree.ipynb #9b225d81
 @patch
 def plan(self:TreeSampler, up:list[str])->Proposal|None:
-    if len(self.outstanding) >= self.method.parallel or (arm := self.select(self.under_quota(up))) is None: return None
+    if len(self.outstanding) >= self.parallel or (arm := self.select(up)) is None: return None
     above = arm.above.number
     messages, parents, kind = bare(self) if arm.fresh or above is None else refine(self, above)
     self.paths[self.asked] = arm
     self.layers[arm.layer] = self.layers.get(arm.layer, 0) + 1
     for node in path(arm): node.pending += 1
     return Proposal(arm.model, messages, parents, kind, arm.layer, f'{arm.model}_layer_{arm.layer}', above)
-
-@patch
-def under_quota(self:TreeSampler, up:list[str])->list[str]:
-    "Those of `up` that have fewer than half of the trials that may be out; all, if there is no choice."
-    if len(up) == 1: return up
-    out = Counter(t.model for t in self.outstanding.values())
-    return [m for m in up if out[m] < (self.method.parallel + 1)//2]
 
 # %% ../../nbs/10_search/01_tree.ipynb #b33430a2
 def path(

@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..core import check_renamed, InputError
+from ..core import InputError
+from ..inputs import check_fields
 from .supervisor import child_command, ServeError, ServerSpec
 from .process import Server, start
 from .chat_templates import check_chat_template, read_chat_template, tokenizer_template
@@ -138,9 +139,8 @@ def sglang_argv(
 def _split(options:dict, *kinds:type)->list[dict]:
     "The options that belong to each dataclass; an unknown one is refused."
     known = [{f.name for f in fields(kind)} for kind in kinds]
-    check_renamed(options, set().union(*known), 'server')
-    if unknown := set(options) - set().union(*known):
-        raise InputError(f'unknown option {sorted(unknown)}', 'server', f'Known are {sorted(set().union(*known) - {"argv", "engine", "key_variable"})}.')
+    settable = [f.name for kind in kinds for f in fields(kind) if f.name not in ('argv', 'engine', 'key_variable')]
+    check_fields(options, list(dict.fromkeys(settable)), 'server')
     return [{k: v for k, v in options.items() if k in names} for names in known]
 
 # %% ../../nbs/20_servers/04_engines.ipynb #87eb19a6
