@@ -13,6 +13,7 @@ from collections import Counter
 
 import crash_run
 import pytest
+from clocks import HANG
 from fault_server import running
 
 from toa_nb.core import StoreError
@@ -60,17 +61,17 @@ class Life:
         return True
 
     def kill(self, url, rng):
-        "kill -9 to the whole group: now and then while it begins, mostly a moment after its first calls; up to four are those of the check."
-        before, deadline = control(url)['calls'], time.monotonic() + 10
+        "kill -9 to the whole group: now and then while it begins, mostly a moment after its first calls."
+        before, deadline = control(url)['calls'], time.monotonic() + HANG
         if rng.random() < .15: deadline = time.monotonic() + rng.uniform(0, .3)
-        while time.monotonic() < deadline and control(url)['calls'] <= before + 4: time.sleep(.002)
+        while time.monotonic() < deadline and control(url)['calls'] <= before + 2: time.sleep(.002)
         time.sleep(rng.uniform(0, .1))
         with contextlib.suppress(ProcessLookupError): os.killpg(self.pid, signal.SIGKILL)
         while self.is_alive(): time.sleep(.002)
 
     def end(self):
         "How it ended by itself."
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANG
         while self.is_alive() and time.monotonic() < deadline: time.sleep(.01)
         return json.loads(self.log.read_text())
 

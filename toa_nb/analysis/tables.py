@@ -89,7 +89,7 @@ def _add_costs(df:pd.DataFrame, specs:dict[str,ModelSpec|None]):
 def _scoring_flops(part, spec):
     "`score_flops` of the rows of scores by one reward, as an array; NaN where it is unknown."
     read, cached, own = part['tokens'].to_numpy('int64'), part['cached'].fillna(0).to_numpy('int64'), part['own'].to_numpy(float)
-    by_spec = column_reward_flops(spec, read, cached) if spec else np.where(read > 0, np.nan, 0.)
+    by_spec = column_reward_flops(spec, read, cached) if spec and spec.sized else np.where(read > 0, np.nan, 0.)
     return np.where(np.isnan(own), by_spec, np.where(own < 0, np.nan, own))
 
 # %% ../../nbs/50_analysis/00_tables.ipynb #36d6f59a

@@ -330,7 +330,7 @@ def do_serve_reward(args)->int:
     "toa serve-reward"
     from toa_nb.reward_models.server import serve_reward
     made = _reward_to_serve(args.what, **{k: v for k in ('family', 'revision', 'dtype', 'device') if (v := getattr(args, k))})
-    try: server = serve_reward(made, args.host, args.port)
+    try: server = serve_reward(made, args.host, args.port, api_key_env=args.api_key_env)
     except OSError as e: raise InputError(f'{args.host}:{args.port} can\'t be used ({e.strerror})', '--port', 'Choose another one; 0 takes a free one.') from None
     with until_stopped(), server:
         say(args, dict(reward=made.name, version=made.version, url=server.url), f'{made.name} ({made.version or "no version"}) at {server.url}/score')
@@ -436,6 +436,7 @@ def add_serving(commands):
     reward.add_argument('what', metavar='REWARD', help='a reward or reward model by name, a folder, a hub id with --family, or a configuration, whose reward is served')
     reward.add_argument('--host', default='127.0.0.1', help='address to listen at (default: 127.0.0.1, this machine only)')
     reward.add_argument('--port', type=int, default=0, help='port (default: a free one)')
+    reward.add_argument('--api-key-env', metavar='VARIABLE', help='environment variable with the key that clients need; required with a --host beyond this machine')
     for name, about in (('family', 'linear, armo, ... where the configuration of the model does not tell'), ('revision', 'commit on the hub'),
                         ('dtype', 'type of the numbers, such as bfloat16'), ('device', 'such as cuda:1')): reward.add_argument(f'--{name}', help=about)
     servers = add_command(commands, 'servers', do_servers, 'List the model servers of this user on this machine, or stop them.')

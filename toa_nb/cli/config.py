@@ -78,7 +78,7 @@ def _read_reward(value:str|dict, folder:Path, where:str):
     if not named: raise InputError('the reward has no kind', field_path(where, 'kind'), 'Name it, such as kind = "constraints".')
     check_fields(named, {'kind': str, 'name': str}, where)
     for field, name in named.items(): read_name(name, folder, field_path(where, field))
-    with error_context(where): return get_reward(table)
+    with error_context(where): return get_reward(table, folder)
 
 def read_held_out(value:list, folder:Path, where:str)->list:
     "The rewards that are held out."

@@ -21,7 +21,7 @@ from toa_nb.core import (
     ModelOut, RequestRefused, UnknownModel
 )
 from ..inputs import check_env_name, check_fields, check_number, read_key
-from ..compute import get_spec, ModelSpec
+from ..compute import get_spec, ModelSpec, spec_from_hub, SPECS
 from .answers import read_answer, read_with_logprobs
 from .connection import Connection
 from .endpoints import AdaptiveLimit, Balancer, check_extras, Endpoint, EndpointState
@@ -40,13 +40,17 @@ def as_endpoint(
 
 # %% ../../nbs/15_models/06_client.ipynb #58184e1e
 def as_spec(
-    given:Any, # A `compute.ModelSpec`, the name of one, its fields as a dict, or None
+    given:Any, # A `compute.ModelSpec`, the name of one or of a model on the hub, its fields as a dict, or None
+    name:str='model', # Name of a spec whose fields don't name it
 )->Any: # The spec, or None
     "The spec that a setting stands for."
     if given is None or isinstance(given, ModelSpec): return given
-    if isinstance(given, str): return get_spec(given)
+    if isinstance(given, str):
+        known = given.lower().rsplit('/', 1)[-1] in {k.lower() for k in SPECS}
+        return get_spec(given) if known or '/' not in given else spec_from_hub(given)
     if not isinstance(given, dict):
         raise InputError(f'{given!r} is not a spec', 'spec', "Give the name of a spec, or a table of a spec's fields.")
+    given = {'name': name} | given
     check_fields(given, ModelSpec, 'spec')
     return ModelSpec(**given)
 
@@ -136,7 +140,7 @@ class ChatModel:
         self.stop = tuple(self.stop) if isinstance(self.stop, list|tuple) else (self.stop,)
         self.omit = tuple(self.omit) if isinstance(self.omit, list|tuple) else (self.omit,)
         check_settings(self)
-        self.spec = as_spec(self.spec)
+        self.spec = as_spec(self.spec, self.name)
 
 # %% ../../nbs/15_models/06_client.ipynb #767309e3
 @patch

@@ -66,7 +66,7 @@ class ReplayModel:
         prompts:list[Prompt], # The prompts of that run
         spec:Any=None, # A `compute.ModelSpec`, or None
     ):
-        self.name, self.spec, self.capacity = name, as_spec(spec), 64
+        self.name, self.spec, self.capacity = name, as_spec(spec, name), 64
         self.prompts, self.samples = prompts, {p.id: {} for p in prompts}
         for s in samples:
             if s.completion and not s.error and s.prompt_id in self.samples: self.samples[s.prompt_id][s.run, s.trial.number] = s
