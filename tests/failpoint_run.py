@@ -86,10 +86,10 @@ def instrument(points):
 
 
 class Odd(FakeModel):
-    "A model whose server counts beyond 64 bits."
+    "A model that thinks, and whose server counts beyond 64 bits."
     async def generate(self, messages, *, seed):
         found = await super().generate(messages, seed=seed)
-        return replace(found, usage=replace(found.usage, cached_tokens=2**64))
+        return replace(found, usage=replace(found.usage, cached_tokens=2**64), thoughts='Hm.')
 
 
 def broken(number): return ServerFailed('HTTP 500', model='a', endpoint='fake')

@@ -18,7 +18,7 @@ root = Path(__file__).parent.parent
 FAILPOINTS = {
     'run': 'fresh', 'trial': 'fresh', 'sample': 'fresh', 'score': 'fresh', 'tell': 'fresh', 'event status': 'fresh', 'event done': 'fresh',
     'call': 'fresh', 'judge': 'fresh', 'listen': 'fresh',
-    'event remark': 'odd', 'event stopped_by': 'stopped', 'event config': 'goes_on', 'event retry': 'retried', 'event extend': 'extended',
+    'thoughts': 'odd', 'event remark': 'odd', 'event stopped_by': 'stopped', 'event config': 'goes_on', 'event retry': 'retried', 'event extend': 'extended',
     'event reward': 'rescored'}
 ENGINE = {'call', 'judge', 'listen'}  # no commits
 BASES = dict(fresh=[], odd=[], stopped=[], goes_on=['stopped'], retried=['fails'], extended=['fresh'], rescored=['fresh'])  # what happened before

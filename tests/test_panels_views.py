@@ -84,7 +84,7 @@ def test_tree_follows_click_step_and_prompt(db):
 
 
 def test_tree_without_anywidget_is_a_picture(db, monkeypatch):
-    monkeypatch.setattr('toa_nb.panels.trees.AnyWidget', None)
+    for room in ('trees', 'samples'): monkeypatch.setattr(f'toa_nb.panels.{room}.AnyWidget', None)
     panel = TreePanel(db, step=6)
     assert panel.tree.value[:4] == b'\x89PNG'
     whole = panel.tree.value

@@ -466,6 +466,34 @@ def test_runs_that_can_not_be_created(tmp_path, config, prompts, says):
         assert [r['name'] for r in store.runs()] == ['run']
 
 
+# Thoughts
+
+async def think(store, number, thoughts):
+    store.add_trial('run', 'a', trial(number))
+    await store.finish('run', 'a', number, Completion('4', Usage(1, 2), thoughts=thoughts))
+
+
+def thoughts_of(store): return [s.completion.thoughts for s in store.samples('run')]
+
+
+def test_thoughts_come_back_beside_the_answer(tmp_path):
+    thoughts = ['2 and 2 make 4.', None, '', 'half \ud83d']
+    with new_store(tmp_path/'runs.db') as store:
+        for n, text in enumerate(thoughts): asyncio.run(think(store, n, text))
+        assert thoughts_of(store) == thoughts
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert thoughts_of(store) == thoughts
+
+
+def test_a_store_from_before_there_were_thoughts(tmp_path):
+    with new_store(tmp_path/'runs.db') as store: asyncio.run(think(store, 0, None))
+    with sqlite3.connect(tmp_path/'runs.db') as db: db.execute('DROP TABLE thoughts')
+    db.close()
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert thoughts_of(store) == [None]
+    with RunStore(tmp_path/'runs.db') as store:
+        asyncio.run(think(store, 1, 'Hm.'))
+        assert thoughts_of(store) == [None, 'Hm.']
+
+
 # Any text, any order
 
 ODD = ['', '\0', 'a\0b', '\ud83d', '\ud83d\ude00', '😀', 'né', '\x1f\n\r', "'; DROP TABLE trial; --", '\ufffe\uffff', 'x' * 10_000]

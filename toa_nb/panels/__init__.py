@@ -9,7 +9,7 @@ __all__, __getattr__, __dir__ = _offer(
         'side_by_side status_dot store_code table where',
     servers='by_gpu check_table engine_help entry fetch from_toml gpu_words Metered read_entry read_metrics Row '
         'server_fields ServerPanel start_row tail to_toml',
-    runs='enter_note enter_samples failure_table LiveRun RunPanel specs_of stored_progress wanted',
+    runs='failure_table LiveRun RunPanel specs_of',
     curves='choose_values CurvePanel follow',
     trees='answer beside canvas conversation details difference facts from_above headline is_wide legend '
         'model_colours node_words places shares tree_nodes TreePanel',

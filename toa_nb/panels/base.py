@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STYLE', 'blank', 'safe', 'Panel', 'error_message', 'field', 'form', 'button_row', 'side_by_side', 'number',
            'file_field', 'found_files', 'Html', 'cell', 'table', 'status_dot', 'progress_bar', 'picture', 'draw',
-           'image', 'help_of', 'setting', 'safe_label', 'read_settings', 'as_code', 'evenly', 'reading', 'plain',
-           'where', 'store_code', 'fields_grid']
+           'image', 'help_of', 'in_form', 'setting', 'safe_label', 'read_settings', 'as_code', 'evenly', 'reading',
+           'plain', 'where', 'store_code', 'fields_grid']
 
 # %% ../../nbs/60_panels/00_base.ipynb #a93da74a
 import asyncio, io, os, re
@@ -307,6 +307,12 @@ def help_of(cls:type)->dict[str,str]:
     return {name: text.replace('`', '').replace('None', 'empty') for name, text in found.items()}
 
 # %% ../../nbs/60_panels/00_base.ipynb #7b8e94e2
+def in_form(
+    f, # A field of a dataclass
+)->bool:
+    "Numbers and names have a place in a form; lists and tables are set in code."
+    return not any(kind in str(f.type) for kind in ('tuple', 'dict', 'list'))
+
 def setting(
     f, # A field of a dataclass
     models:tuple[str,...]=(), # Names of the models, for a field that names one
@@ -330,6 +336,7 @@ def read_settings(
     "The dataclass that a form describes; raises the `InputError` of the first field that is wrong."
     values = {}
     for f in fields(cls):
+        if f.name not in widgets: continue
         value = widgets[f.name].value
         if isinstance(value, str) and f.name != 'model': value = number(value, f.name, int if 'int' in str(f.type) else float)
         values[f.name] = None if value == '' else value
@@ -360,7 +367,9 @@ from collections import Counter
 from html import unescape
 from itertools import islice
 
-from ..data.exports import dpo_row, only_reward, save_samples, to_dpo, write_jsonl
+from ..data.samples import only_reward
+from ..data.rows import save_samples, write_jsonl
+from ..data.exports import dpo_row, to_dpo
 from ..analysis.curves import axes, complete, published_curve
 from ..analysis.paths import best_sample, depths, path, search_samples, tree_parent_of
 from ..analysis.plot import model_palette, plot_tree, tree_places

@@ -14,6 +14,7 @@ import ipywidgets as W
 from fastcore.basics import patch
 
 from ..core import InputError
+from ..inputs import check_fields
 from ..store.journal import RunStore
 from ..analysis.tables import to_frame
 from ..analysis.curves import axes, complete, published_curve, reward_curve
@@ -75,10 +76,10 @@ def choose_values(
 ):
     "Set fields without being heard by those who follow them."
     from traitlets import TraitError
+    check_fields(values, list(panel.fields), type(panel).__name__)
     panel.held = True
     try:
         for name, value in values.items():
-            if name not in panel.fields: raise InputError(f'there is no field {name!r}', type(panel).__name__, f'There are {", ".join(panel.fields)}.')
             try: panel.fields[name].value = value
             except TraitError as e: raise InputError(f'{value!r} can not be chosen', f'{type(panel).__name__}.{name}', str(e)) from e
     finally: panel.held = False

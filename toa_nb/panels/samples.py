@@ -15,7 +15,8 @@ from fastcore.basics import patch
 from ..core import InputError, Prompt, Sample
 from ..store.journal import RunStore
 from ..run.progress import short
-from ..data.exports import dpo_row, save_samples, to_dpo, write_jsonl
+from ..data.rows import save_samples, write_jsonl
+from ..data.exports import dpo_row, to_dpo
 from ..analysis.tables import to_frame
 from ..analysis.paths import search_samples
 from ..store.find import OUTCOMES

@@ -21,11 +21,13 @@ from ..core import Completion, GenerationError, InputError, messages_of, Prompt,
 from ..inputs import check_env_name, check_url, read_config
 from ..compute import SPECS
 from ..models.client import ChatModel
-from ..servers.supervisor import ServerSpec
-from ..servers.process import diagnose, gpus, Server, servers, start as start_server
+from ..servers.spec import ServerSpec
+from ..servers.gpu import gpus
+from ..servers.logs import diagnose
+from ..servers.process import Server, servers, start as start_server
 from ..servers.engines import EngineArgs, llama_cpp_launch
 from ..servers.fleet import HostedEndpoint, launches
-from ..data.published import read_server_configs, write_server_config
+from ..data.configs import read_server_configs, write_server_config
 from .base import button_row, field, file_field, form, number, Panel, safe, safe_label, status_dot, table
 
 # %% ../../nbs/60_panels/01_servers.ipynb #883f42e5

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from ..core import InputError, messages_of, Prompt, Sample
 from ..store.journal import RunStore
 from ..run.progress import short
-from ..data.exports import only_reward
+from ..data.samples import only_reward
 from ..analysis.paths import best_sample, depths, path, tree_parent_of
 from ..analysis.plot import model_palette, plot_tree, tree_places
 from toa_nb.panels.base import (

@@ -6,8 +6,8 @@
 __all__ = ['REWARD', 'ORDERS', 'OUTCOMES', 'CONDITIONS', 'SOURCE', 'SCORED', 'FOUND', 'check_choice', 'like', 'matches_sql',
            'count_sql', 'page_sql']
 
-# %% ../../nbs/35_store/04_find.ipynb #231e1cf1
-from ..core import InputError
+# %% ../../nbs/35_store/04_find.ipynb #04812058
+from ..core import WHOLE, InputError
 
 # %% ../../nbs/35_store/04_find.ipynb #a224cab5
 REWARD = '(CASE WHEN s.error IS NULL THEN c.value END)'
@@ -23,7 +23,7 @@ OUTCOMES = dict(
     scored=f'{REWARD} IS NOT NULL',
     unscored=f's.error IS NULL AND {REWARD} IS NULL',
     failed='s.error IS NOT NULL',
-    cut="s.finish_reason = 'length'")
+    cut=f'lower(s.finish_reason) NOT IN {WHOLE} AND s.error IS NULL')
 
 # %% ../../nbs/35_store/04_find.ipynb #2ecbece7
 def check_choice(

@@ -25,8 +25,8 @@ from toa_nb.store.files import (
 from .find import ORDERS, OUTCOMES, check_choice, count_sql, like, page_sql
 from .locks import is_locked
 from toa_nb.store.records import (
-    Record, SCORES, StoredConfig, TRIALS, TrialRow, read_event, read_prompt, read_record, read_score, record_sample,
-    write_prompt
+    Record, SCORES, StoredConfig, THOUGHTS_OF, TRIALS, TrialRow, read_event, read_prompt, read_record, read_score,
+    record_sample, write_prompt
 )
 from .schema import WRITER, read_row, store_error, to_column, translating
 
@@ -74,7 +74,7 @@ class StoreReader:
     def __enter__(self): return self
     def __exit__(self, *exc): self.close()
 
-# %% ../../nbs/35_store/05_queries.ipynb #61a3e08e
+# %% ../../nbs/35_store/05_queries.ipynb #4054e461
 @patch
 def _open(self:StoreReader,
     db:sqlite3.Connection, # For reading; it belongs to the store from now on
@@ -83,6 +83,7 @@ def _open(self:StoreReader,
     "Read through `db`."
     self._db, self._guard, self.closed = db, threading.RLock(), False
     self._keys, self._prompts, self._names = {}, {}, {}
+    self._thinks = False # Whether the store is known to have a place for thoughts
     self._finish = weakref.finalize(self, close_all, [db, *more])
 
 @patch
@@ -178,8 +179,14 @@ def changed(self:StoreReader,
         old = read_row(self.path, read_prompt, stored[p.id], 'prompt', self.prompt_key(run, p.id))
         if old != (new := read_prompt(text)): return old, new
 
-# %% ../../nbs/35_store/05_queries.ipynb #dc066196
+# %% ../../nbs/35_store/05_queries.ipynb #fa2b906f
 PAGE = 500 # Trials per page
+
+@patch
+def _has_thoughts(self:StoreReader)->bool:
+    "Whether the store has a place for thoughts; older stores get one when they are opened for writing."
+    self._thinks = self._thinks or bool(self.query("SELECT 1 FROM sqlite_master WHERE name = 'thoughts'"))
+    return self._thinks
 
 @patch
 def records(self:StoreReader,
@@ -189,14 +196,15 @@ def records(self:StoreReader,
     "All that is stored about the trials of a run."
     keys = list(self.prompt_keys(run).values()) if prompt_id is None else [self.prompt_key(run, prompt_id)]
     if not keys: return
-    after, page = (keys[0], -1), [None] * PAGE
+    after, page, thinks = (keys[0], -1), [None] * PAGE, self._has_thoughts()
     while len(page) == PAGE:
         page = self.query(TRIALS, (*after, keys[-1], PAGE))
         if not page: return
         last, scores = (page[-1][0], page[-1][4]), defaultdict(list)
         for row in self.query(SCORES, (*after, *last)):
             scores[row[0]].append((row[1], read_row(self.path, read_score, row[2:], 'score', row[0])))
-        for row in page: yield read_row(self.path, lambda row: read_record(row, scores), row, 'trial', row[1])
+        thoughts = dict(self.query(THOUGHTS_OF, (*after, *last))) if thinks else {}
+        for row in page: yield read_row(self.path, lambda row: read_record(row, scores, thoughts), row, 'trial', row[1])
         after = last
 
 # %% ../../nbs/35_store/05_queries.ipynb #125fcf66

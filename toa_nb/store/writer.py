@@ -175,6 +175,7 @@ def _answer(self:StoreWriter, run, prompt_id, number, completion, error, scores=
         if asked.answered: raise store_error(self.path, f'{where} was answered before')
         row, lost = storable_sample(sample_row(asked.seq, completion, error, attempts))
         rows = [('sample', row)] + [('score', score_row(asked.seq, self._tick(), s)) for s in scores]
+        if completion and completion.thoughts is not None: rows.append(('thoughts', (asked.seq, completion.thoughts)))
         remark = f'{where}: {", ".join(lost)} of the server can not be stored'
         if lost: rows.append(self._event_row(run, None, 'remark', remark))
         done = self._later(rows)
