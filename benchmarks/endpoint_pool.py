@@ -11,7 +11,7 @@ import time
 from collections import Counter
 
 from toa_nb.core import GenerationError, Message
-from toa_nb.models.client import models_from
+from toa_nb.models.file import models_from
 from toa_nb.servers.engines import llama_cpp_launch
 from toa_nb.servers.fleet import start_all
 from toa_nb.servers.watcher import Watcher, notify_models

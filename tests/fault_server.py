@@ -35,6 +35,7 @@ KINDS = {
     'truncated': 'JSON cut short', 'html': 'HTML with status 200', 'error200': 'an error object with status 200', 'quota': 'the same, and it quotes the key',
     'login': 'HTML with status 200 that quotes the key', 'other_model': 'another model id',
 }
+SILENT = ('hang', 'trickle')  # faults that end in the time limit of the client
 WORDS = ('amber brook cedar delta ember fable grove harbor island jasper kettle lantern meadow nectar orchard pebble quartz river summit timber umber '
          'valley willow yarrow zephyr anchor beacon candle drift echo feather glimmer hollow iris juniper kindle ledger marble north opal prairie quill '
          'ripple saddle thistle under violet wander xenon yonder zenith atlas breeze copper dune eagle flint garnet hazel ivory jade keel lilac').split()
@@ -122,6 +123,7 @@ class Call:
     def answer(self):
         "Send the answer or the fault."
         kind = self.fault.kind if self.fault else ''
+        if kind in SILENT: self.server.silence(self.key)
         if kind == 'hang': return
         if kind == 'trickle': return self.trickle(http_json(200, self.completion()))
         self.connection.send(self, self.faulty(kind) if kind else http_json(200, self.completion()), broken=kind in ('reset', 'cut'))
@@ -215,7 +217,7 @@ class FaultServer:
                  strict=True, list_models=True, port=0):
         self.models, self.latency, self.sigma, self.slots, self.reject, self.words = tuple(models), latency, sigma, slots, reject, words
         self.key, self.trickle, self.salt, self.strict, self.list_models, self.port = key, trickle, salt, strict, list_models, port
-        self.connections, self.waiting = set(), deque()
+        self.connections, self.waiting, self.silences = set(), deque(), {}
         self.change(faults, reset=True)
 
     def change(self, faults=None, reset=False, **settings):
@@ -240,6 +242,11 @@ class FaultServer:
         for i, fault in enumerate(self.faults):
             if fault.model in (None, model) and fault.hits(self.by_model[model] if fault.model else self.calls, f'{self.salt}:{i}'): return fault
         return None
+
+    def silence(self, key):
+        "Tell a test that waits for it that a call gets no answer."
+        waiting = self.silences.pop(key, None)
+        if waiting and not waiting.done(): waiting.set_result(None)
 
     def latency_of(self, key):
         "Seconds that the answer takes: log-normal with median `latency` where `sigma` is not 0."

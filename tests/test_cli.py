@@ -19,7 +19,7 @@ from toa_nb.cli.config import run_from
 from toa_nb.core import InputError, Prompt
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import FunctionReward
-from toa_nb.rewards.remote import HttpReward
+from toa_nb.rewards.http_servers import HttpReward
 from toa_nb.run.run import Run
 from toa_nb.search.samplers import BestOfN
 from toa_nb.store.journal import RunStore
@@ -86,12 +86,12 @@ def test_a_complete_run_costs_nothing_and_more_goes_on(here, url, capsys):
     calls = control(url)['calls']
     code, again, err = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
     assert (code, again['resumed'], err) == (0, 24, '')
-    assert control(url)['calls'] == calls + 2                                  # the two preflight calls
+    assert control(url)['calls'] == calls
     code, more, _ = toa(capsys, 'run', 'run.toml', '--more', '2', '--quiet', '--json')
     assert (code, more['resumed'], more['samples'], more['target']) == (0, 24, 32, 32)
     code, more, _ = toa(capsys, 'resume', 'runs.db', '--more', '1', '--quiet', '--json')
     assert (code, more['resumed'], more['samples']) == (0, 32, 36)
-    assert control(url)['calls'] == calls + 2 + 2 + 8 + 2 + 4
+    assert control(url)['calls'] == calls + 2 + 8 + 2 + 4                       # each time a check of both endpoints, and the samples
 
 
 def test_the_store_alone_is_enough_to_go_on(here, url, capsys):
@@ -102,14 +102,14 @@ def test_the_store_alone_is_enough_to_go_on(here, url, capsys):
     code, result, _ = toa(capsys, 'resume', 'runs.db', 'toa', '--quiet', '--json')
     assert (code, result['stopped_by'], result['resumed']) == (3, 'samples', 10)  # the budget is still what it was
     run = Run.from_store('runs.db', budget=None)
-    asyncio.run(run.finish())
+    asyncio.run(run._finish())
     assert (run.progress.state, run.progress.samples) == ('finished', 24)
 
 
 def test_the_file_and_the_notebook_give_the_same_run(here, url, capsys):
     configure(url)
     assert toa(capsys, 'run', 'run.toml', '--quiet', '--store', 'shell.db')[0] == 0
-    asyncio.run(run_from('run.toml', store='notebook.db').finish())
+    asyncio.run(run_from('run.toml', store='notebook.db')._finish())
     with RunStore('shell.db', 'r') as a, RunStore('notebook.db', 'r') as b:
         assert a.config('toa') == b.config('toa') and a.config('toa')['file']['models'][0]['endpoints'] == [url]
         assert a.prompts('toa') == b.prompts('toa')
@@ -152,7 +152,7 @@ def test_a_store_of_two_runs(here, url, capsys):
     configure(url, above='name = "two"', name='two.toml', n=4)
     for name in ('run.toml', 'two.toml'): assert toa(capsys, 'run', name, '--quiet')[0] == 0
     assert [r['run'] for r in toa(capsys, 'status', 'runs.db', '--json')[1]] == ['one', 'two']
-    assert toa(capsys, 'resume', 'runs.db')[::2] == (2, f'{here}/runs.db: 0 of its 2 runs can be gone on with. Name one of: one, two.\n')
+    assert toa(capsys, 'resume', 'runs.db')[::2] == (2, f'{here}/runs.db: 0 of 2 runs are unfinished. Name one of: one, two.\n')
     assert toa(capsys, 'export', 'runs.db', '--format', 'published', '-o', 'x.jsonl')[0] == 2
     assert toa(capsys, 'export', 'runs.db', '--format', 'published', '--run', 'two', '-o', 'x.jsonl')[0] == 0
     assert len(json.loads(Path('x.jsonl').read_text().splitlines()[0])['responses']) == 4
@@ -183,13 +183,14 @@ def test_check_names_every_endpoint_and_remedy(here, url, capsys):
 
 def test_a_run_begins_with_one_replica_of_two(here, url, capsys):
     configure(url, models='a')
-    Path('run.toml').write_text(Path('run.toml').read_text().replace(f'["{url}"]', f'["http://127.0.0.1:9/v1", "{url}"]'))
+    text = Path('run.toml').read_text().replace('retries = 0', 'retries = 9')  # a probe of the dead endpoint is not a failed call
+    Path('run.toml').write_text(text.replace(f'["{url}"]', f'["http://127.0.0.1:9/v1", "{url}"]'))
     code, rows, _ = toa(capsys, 'check', 'run.toml', '--json')
     assert code == 1 and [r['ok'] for r in rows] == [True, False, True, True]
     code, result, err = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
     assert (code, result['samples'], result['failures']) == (0, 24, [])
     assert err.startswith('warning: a: http://127.0.0.1:9/v1: ') and 'The run goes on without this endpoint' in err and len(err.splitlines()) == 1
-    Path('run.toml').write_text(Path('run.toml').read_text().replace(f', "{url}"', '').replace('runs.db', 'dead.db'))
+    Path('run.toml').write_text(Path('run.toml').read_text().replace(f', "{url}"', '').replace('runs.db', 'dead.db').replace('retries = 9', 'retries = 0'))
     code, _, err = toa(capsys, 'run', 'run.toml', '--quiet')
     assert code == 1 and err.startswith('ConnectionFailed: a: http://127.0.0.1:9/v1: ') and 'Is the server running' in err
 
@@ -205,11 +206,11 @@ def test_what_fails_for_good_fails_before_prompts_are_spent(here, url, capsys, f
 
 def test_a_model_that_never_answers_is_a_failure(here, url, capsys):
     configure(url, models='a')
-    control(url, faults=['none_content:1::1-'])
+    control(url, faults=['none_content:1::2-'])                                 # the check's two calls pass
     code, result, _ = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
     assert (code, result['samples'], result['failures'][0]['kind']) == (1, 0, 'EmptyAnswer')
     [row] = toa(capsys, 'status', 'runs.db', '--json')[1]
-    assert (row['status'], row['prompts'], row['done'], row['given_up'], row['samples']) == ('finished', 4, 0, 4, 0)
+    assert (row['status'], row['prompts'], row['done'], row['given_up'], row['samples']) == ('given up', 4, 4, 4, 0)
     assert row['failed'] == result['failures'][0]['count'] > 0
 
 
@@ -248,12 +249,12 @@ def test_an_interrupt_stops_with_3_and_the_run_goes_on(here, url, capsys, number
 def test_a_run_made_in_python_goes_on_in_python(here, capsys):
     reward = FunctionReward(lambda prompt, response: 1., 'one')
     prompts = run_from({'prompts': 'prompts.jsonl'}, models=[FakeModel('a')], reward=reward).prompts
-    asyncio.run(Run(prompts, BestOfN(n=2), [FakeModel('a')], reward, store='runs.db').finish())
+    asyncio.run(Run(prompts, BestOfN(n=2), [FakeModel('a')], reward, store='runs.db')._finish())
     code, _, err = toa(capsys, 'resume', 'runs.db')
-    assert code == 2 and err.startswith("runs.db (run 'best_of_n'): models: the store does not know how to reach the model 'a'. It was made in Python")
+    assert code == 2 and err.startswith("runs.db (run 'best_of_n'): models: the store does not say how to reach the model 'a'. It was made in Python")
     assert len(err.splitlines()) == 1
     again = Run.from_store('runs.db', models=[FakeModel('a')], rewards=[reward]).extend(1)
-    asyncio.run(again.finish())
+    asyncio.run(again._finish())
     assert (again.progress.resumed, again.progress.samples) == (8, 12)
     with pytest.raises(InputError, match="there is no run 'x'"): Run.from_store('runs.db', 'x')
 

@@ -13,10 +13,11 @@ from collections import Counter
 
 import crash_run
 import pytest
+from clocks import HANG
 from fault_server import running
 
 from toa_nb.core import StoreError
-from toa_nb.run.run import replay
+from toa_nb.run.prompt_state import replay
 from toa_nb.store.journal import RunStore
 
 
@@ -61,7 +62,7 @@ class Life:
 
     def kill(self, url, rng):
         "kill -9 to the whole group: now and then while it begins, mostly a moment after its first calls."
-        before, deadline = control(url)['calls'], time.monotonic() + 10
+        before, deadline = control(url)['calls'], time.monotonic() + HANG
         if rng.random() < .15: deadline = time.monotonic() + rng.uniform(0, .3)
         while time.monotonic() < deadline and control(url)['calls'] <= before + 2: time.sleep(.002)
         time.sleep(rng.uniform(0, .1))
@@ -70,7 +71,7 @@ class Life:
 
     def end(self):
         "How it ended by itself."
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANG
         while self.is_alive() and time.monotonic() < deadline: time.sleep(.01)
         return json.loads(self.log.read_text())
 
@@ -80,7 +81,7 @@ def read(path, what):
     try:
         with RunStore(path, 'r') as store: return what(store) if store.runs() else {}
     except StoreError as e:
-        if 'there is no store here' in str(e) or 'no run store' in str(e): return {}
+        if 'there is no store here' in str(e) or 'not a run store' in str(e): return {}
         raise
 
 

@@ -34,6 +34,7 @@ def test_wheel_in_an_empty_environment(tmp_path):
     subprocess.run([*pip, '--python', str(exe), 'install', '--quiet', str(wheel)], check=True, cwd=tmp_path)
     code = 'import toa_nb; names = [getattr(toa_nb, n) for n in toa_nb.__all__]; print(toa_nb.__version__, len(names) > 20)'
     assert python(code, exe, tmp_path) == '0.1.0 True'
+    assert 'at least 1' in python('import toa_nb; print(toa_nb.TOA.__doc__)', exe, tmp_path)  # help is made from the installed sources
     listed = subprocess.run([exe, '-m', 'zipfile', '-l', wheel], check=True, capture_output=True, text=True).stdout
     assert 'tests/' not in listed and 'nbs/' not in listed
     files = {p.relative_to(root).as_posix() for p in (root/'toa_nb').rglob('*') if p.suffix in ('.js', '.css')}

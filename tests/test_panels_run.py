@@ -62,7 +62,7 @@ def test_the_line_of_code_makes_the_same_run():
 
 @pytest.mark.parametrize('values, said', [
     (dict(take='few'), "'few' is not a whole number"), (dict(take='0'), 'Take at least 1'), (dict(prompts='missing.jsonl'), 'there is no such file'),
-    (dict(models=()), 'there are no models'), (dict(tau='-1'), 'TOA.tau'), (dict(budget=dict(tokens='0')), 'is no limit'),
+    (dict(models=()), 'there are no models'), (dict(tau='-1'), 'TOA.tau'), (dict(budget=dict(tokens='0')), 'is not above 0'),
     (dict(reward='length', held_out=('length',)), "two rewards are called 'length'"), (dict(models_file='missing.toml'), "can't be read")])
 def test_what_is_wrong_is_said_and_nothing_starts(values, said):
     async def main():
@@ -135,13 +135,13 @@ def test_a_run_that_goes_on_can_not_be_left_or_doubled():
 
 
 def test_without_an_event_loop_the_stored_run_is_shown():
-    asyncio.run(Run(tasks, BestOfN(n=3), pair(), length, store='runs.db').finish())
+    asyncio.run(Run(tasks, BestOfN(n=3), pair(), length, store='runs.db')._finish())
     p = RunPanel('runs.db', every=.01)
     assert '12 of 12 samples' in p.status.value and p.curve.value[:4] == b'\x89PNG' and len(p.curve.value) > 5000
 
 
 def test_a_run_that_was_killed_is_shown_as_cut_off():
-    asyncio.run(Run(tasks, BestOfN(n=3), pair(), length, store='runs.db').finish())
+    asyncio.run(Run(tasks, BestOfN(n=3), pair(), length, store='runs.db')._finish())
     with RunStore('runs.db') as store: store.set_status('best_of_n', 'running')
     assert 'cut off' in RunPanel('runs.db').status.value
 
@@ -160,7 +160,7 @@ def test_hostile_names_and_answers_stay_text():
 
 def test_a_large_run_is_drawn_from_some_prompts():
     many = [Prompt(f'p{i}', 'Say something.') for i in range(50)]
-    asyncio.run(Run(many, BestOfN(n=4), pair(), length, store='runs.db').finish())
+    asyncio.run(Run(many, BestOfN(n=4), pair(), length, store='runs.db')._finish())
     look = LiveRun('runs.db', 'best_of_n', most=40)
     look.update()
     assert len(look.known) == 10 and '10 of 50 prompts' in look.figure().get_suptitle()
@@ -169,7 +169,7 @@ def test_a_large_run_is_drawn_from_some_prompts():
 
 def test_stored_run_keeps_every_setting():
     run = Run(tasks, METHODS['moa'](n=6, n_iter=2), pair(), length, store='runs.db', held_out=[short], seed=3)
-    asyncio.run(run.finish())
+    asyncio.run(run._finish())
     assert Run.from_store('runs.db', models=pair(), rewards=[length, short]).config() == run.config()
 
 
@@ -177,7 +177,7 @@ def test_the_panel_goes_on_with_a_run_of_the_command_line():
     async def main():
         digit = {'kind': 'regex', 'name': 'digit', 'pattern': '[02468]'}
         made = run_from({'reward': digit, 'method': {'name': 'best_of_n', 'n': 2}}, prompts=tasks, models=[FakeModel('a')], store='runs.db')
-        await made.finish()
+        await made._finish()
         p = RunPanel('runs.db', models=[FakeModel('a')], every=.01)
         await p.following
         run = await p.extend(1)

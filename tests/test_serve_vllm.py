@@ -10,11 +10,12 @@ from urllib.request import Request, urlopen
 import pytest
 
 from toa_nb import Prompt
-from toa_nb.rewards.remote import VllmReward
+from toa_nb.rewards.model_servers import VllmReward
 from toa_nb.servers.engines import EngineArgs, sglang_argv, vllm
 from toa_nb.servers.local import cache_folder, local_model
-from toa_nb.servers.process import _get
-from toa_nb.servers.supervisor import ServeError, descendants, is_running, started_at, take_port, write_private
+from toa_nb.servers.process import fetch
+from toa_nb.servers.spec import ServeError, take_port
+from toa_nb.servers.supervisor import descendants, is_running, started_at, write_private
 
 pytestmark = pytest.mark.slow
 VERSION = '0.32.0'
@@ -103,7 +104,7 @@ def test_vllm_generates_and_leaves_nothing(python, models):
     with vllm(models/'chat', name='smollm2-135m', dtype='bfloat16', extra=eager, say=said.append, **cpu(python)) as server:
         answers = asyncio.run(ask(server, 4))
         assert all(a.choices[0].message.content and a.usage.completion_tokens <= 16 for a in answers)
-        assert _get(server.url + '/models')[0] == 401
+        assert fetch(server.url + '/models')[0] == 401
         shown = server.log.read_text() + subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True, text=True).stdout
         assert os.environ[server.api_key_env] not in shown
         pids, port = tree(server), server.launch.port

@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toa_nb.core import Completion, InputError, Message, Prompt, Sample, Score, StoreError, StoreLocked, Trial, Usage
-from toa_nb.store.journal import RunStore, TrialRow, digest
+from toa_nb.store.journal import RunStore
+from toa_nb.store.locks import is_locked
+from toa_nb.store.records import TrialRow, digest
 
 ASK = (Message('user', 'Why?'),)
 CHILD = '''
@@ -102,8 +104,8 @@ def empty_file(tmp): (tmp/'runs.db').touch()
 
 
 BAD = [(folder, 'rw', 'folder'), (folder, 'r', 'folder'), (missing_parent, 'rw', 'no folder'), (missing_parent, 'r', 'no folder'),
-       (text_file, 'rw', 'no run store'), (text_file, 'r', 'no run store'), (short_text_file, 'rw', 'no run store'),
-       (other_database, 'rw', 'no run store'), (other_database, 'r', 'no run store'), (newer_version, 'rw', 'newer toa_nb'),
+       (text_file, 'rw', 'not a run store'), (text_file, 'r', 'not a run store'), (short_text_file, 'rw', 'not a run store'),
+       (other_database, 'rw', 'not a run store'), (other_database, 'r', 'not a run store'), (newer_version, 'rw', 'newer toa_nb'),
        (newer_version, 'r', 'newer toa_nb'), (cut_short, 'rw', 'damaged'), (cut_short, 'r', 'damaged'), (holes, 'rw', 'damaged'),
        (holes, 'r', 'damaged'), (not_there, 'r', 'no store here'), (empty_file, 'r', 'the file is empty')]
 
@@ -135,7 +137,7 @@ def test_read_only_place(tmp_path):
     out, err = c.communicate(timeout=60)
     os.chmod(tmp_path, 0o755)
     assert not err and out.splitlines() == [
-        f'{tmp_path}/runs.db: the store can not be written here. Open it with mode="r", or copy it to a place where you may write.', '200']
+        f'{tmp_path}/runs.db: the store can not be written here. Open it with mode="r", or copy it to a place where you can write.', '200']
 
 
 def test_an_empty_file_becomes_a_store(tmp_path):
@@ -152,7 +154,7 @@ def test_odd_file_names(tmp_path):
 
 def test_check_finds_damage(tmp_path, monkeypatch):
     holes(tmp_path)
-    monkeypatch.setattr('toa_nb.store.journal.CHECKED', 0)
+    monkeypatch.setattr('toa_nb.store.files.CHECKED', 0)
     with RunStore(tmp_path/'runs.db', 'r') as store:
         assert store.check()
         with pytest.raises(StoreError, match='damaged'): list(store.samples('run'))
@@ -263,7 +265,7 @@ def test_a_loop_that_ended_does_not_stop_the_writer(tmp_path):
 def test_disk_full(tmp_path):
     async def main(store):
         kept, n = [], 0
-        store._writer.db.execute('PRAGMA max_page_count = 60')
+        store._commits.db.execute('PRAGMA max_page_count = 60')
         with pytest.raises(StoreError, match='the disk is full. Everything committed is safe') as first:
             for n in range(1000): await fill(store, [n], text='x' * 2000); kept.append(n)
         with pytest.raises(StoreError) as again: store.add_trial('run', 'b', trial(0))
@@ -283,7 +285,7 @@ def test_disk_full(tmp_path):
 
 def test_all_who_wait_hear_of_a_full_disk(tmp_path):
     async def main(store):
-        store._writer.db.execute('PRAGMA max_page_count = 60')
+        store._commits.db.execute('PRAGMA max_page_count = 60')
         jobs = [fill(store, [n], text='x' * 2000) for n in range(200)]
         return await asyncio.wait_for(asyncio.gather(*jobs, return_exceptions=True), 60)
     store = new_store(tmp_path/'runs.db')
@@ -393,9 +395,9 @@ def test_backup_refuses_to_overwrite(tmp_path):
 def test_one_wake_up_per_group(tmp_path):
     async def main(store):
         loop, wakes, groups = asyncio.get_running_loop(), [], []
-        call, write = loop.call_soon_threadsafe, store._writer.write
+        call, write = loop.call_soon_threadsafe, store._commits.write
         loop.call_soon_threadsafe = lambda f, *a: (wakes.append(len(a[0])), call(f, *a))
-        store._writer.write = lambda ops: (groups.append(len(ops)), write(ops))[1]
+        store._commits.write = lambda ops: (groups.append(len(ops)), write(ops))[1]
         for n in range(300): store.add_trial('run', 'a', trial(n))
         await asyncio.gather(*[store.add_completion('run', 'a', n, Completion('x', Usage(1, 1))) for n in range(300)])
         assert sum(wakes) == 300 and len(wakes) <= len(groups) < 300
@@ -419,7 +421,7 @@ def test_asks_from_many_threads(tmp_path):
 def test_mistakes_hurt_only_their_sender(tmp_path):
     async def main(store):
         store.add_trial('run', 'a', trial(0))
-        good, bad = Completion('x', Usage(1, 1)), Completion('x', Usage(1 << 70, 1))
+        good, bad = Completion('x', Usage(1, 1)), [('run', (1, 'run', '{}', 'now'))]  # a key that is there
         with pytest.raises(StoreError, match='was asked before'): store.add_trial('run', 'a', trial(0))
         with pytest.raises(StoreError, match='was never asked'): await store.add_completion('run', 'a', 7, good)
         with pytest.raises(StoreError, match='neither a completion nor an error'): await store.add_completion('run', 'a', 0)
@@ -429,7 +431,7 @@ def test_mistakes_hurt_only_their_sender(tmp_path):
         with pytest.raises(StoreError, match="no prompt 'z'"): store.add_trial('run', 'z', trial(0))
         store.add_trial('run', 'a', trial(1)), store.add_trial('run', 'a', trial(2))
         results = await asyncio.gather(store.add_completion('run', 'a', 0, good),
-                                       store.add_completion('run', 'a', 1, bad), store.add_completion('run', 'a', 2, good),
+                                       store._later(bad), store.add_completion('run', 'a', 2, good),
                                        return_exceptions=True)
         assert [type(r) for r in results] == [type(None), StoreError, type(None)]
         with pytest.raises(StoreError, match='was answered before'): await store.add_completion('run', 'a', 0, good)
@@ -462,6 +464,34 @@ def test_runs_that_can_not_be_created(tmp_path, config, prompts, says):
     with new_store(tmp_path/'runs.db') as store:
         with pytest.raises(InputError, match=says): store.create_run('new', config, prompts)
         assert [r['name'] for r in store.runs()] == ['run']
+
+
+# Thoughts
+
+async def think(store, number, thoughts):
+    store.add_trial('run', 'a', trial(number))
+    await store.finish('run', 'a', number, Completion('4', Usage(1, 2), thoughts=thoughts))
+
+
+def thoughts_of(store): return [s.completion.thoughts for s in store.samples('run')]
+
+
+def test_thoughts_come_back_beside_the_answer(tmp_path):
+    thoughts = ['2 and 2 make 4.', None, '', 'half \ud83d']
+    with new_store(tmp_path/'runs.db') as store:
+        for n, text in enumerate(thoughts): asyncio.run(think(store, n, text))
+        assert thoughts_of(store) == thoughts
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert thoughts_of(store) == thoughts
+
+
+def test_a_store_from_before_there_were_thoughts(tmp_path):
+    with new_store(tmp_path/'runs.db') as store: asyncio.run(think(store, 0, None))
+    with sqlite3.connect(tmp_path/'runs.db') as db: db.execute('DROP TABLE thoughts')
+    db.close()
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert thoughts_of(store) == [None]
+    with RunStore(tmp_path/'runs.db') as store:
+        asyncio.run(think(store, 1, 'Hm.'))
+        assert thoughts_of(store) == [None, 'Hm.']
 
 
 # Any text, any order
@@ -506,7 +536,7 @@ def test_details_of_any_kind_do_not_cost_the_score(tmp_path):
 
 
 def test_pages(tmp_path, monkeypatch):
-    monkeypatch.setattr('toa_nb.store.journal.PAGE', 3)
+    monkeypatch.setattr('toa_nb.store.queries.PAGE', 3)
     with new_store(tmp_path/'runs.db', 'abcd') as store:
         for prompt, n in ('a', 3), ('b', 7), ('d', 1): asyncio.run(fill(store, range(n), prompt))
         assert [(s.prompt_id, s.trial.number, s.value('length')) for s in store.samples('run')] == [
@@ -610,3 +640,220 @@ def test_several_runs_do_not_mix(tmp_path):
         assert store.events('other') == [('budget', 'samples'), ('status', {'status': 'done', 'seconds': 1.5})] and store.events('run') == []
         assert [(r['name'], r['status'], r['seconds']) for r in store.runs()] == [('run', 'new', None), ('other', 'done', 1.5)]
         assert len(store.journal('other', 'a')) == 1
+
+
+# The file is taken away
+
+def delete(tmp): (tmp/'runs.db').unlink()
+def move(tmp): (tmp/'runs.db').rename(tmp/'elsewhere.db')
+def delete_the_log(tmp): (tmp/'runs.db-wal').unlink()
+def delete_the_lock(tmp): (tmp/'runs.db-lock').unlink()
+def delete_all(tmp): [p.unlink() for p in tmp.iterdir()]
+
+
+def replace_by_a_copy(tmp):
+    with RunStore(tmp/'runs.db', 'r') as store: store.backup(tmp/'old.db')
+    os.replace(tmp/'old.db', tmp/'runs.db')
+
+
+TAKEN = [delete, move, delete_all, replace_by_a_copy, delete_the_log, delete_the_lock]
+
+
+@pytest.mark.parametrize('take', TAKEN)
+def test_a_store_that_is_taken_away_is_noticed_at_the_next_commit(tmp_path, take):
+    async def main(store):
+        await fill(store, range(3))
+        take(tmp_path)
+        store.add_trial('run', 'b', trial(0))
+        with pytest.raises(StoreError, match='while it was being written') as first:
+            await store.add_completion('run', 'b', 0, Completion('paid', Usage(1, 1)))
+        for call in (lambda: store.add_trial('run', 'b', trial(1)), lambda: store.set_status('run', 'finished')):
+            with pytest.raises(StoreError) as again: call()
+            assert str(again.value) == str(first.value)
+        with pytest.raises(StoreError): await store.flush()
+    store = new_store(tmp_path/'runs.db')
+    asyncio.run(main(store))
+    store.close()
+    if take in (delete, delete_all): assert not (tmp_path/'runs.db').exists()
+    else:
+        with RunStore(tmp_path/('elsewhere.db' if take is move else 'runs.db')) as again:
+            assert again.check() == [] and [s.trial.number for s in again.samples('run', 'a')] == [0, 1, 2]
+            asyncio.run(fill(again, [10]))
+
+
+def test_another_writer_is_noticed(tmp_path):
+    "Whatever let it in: the count in the file is not the one that this writer left."
+    async def main(store):
+        with sqlite3.connect(tmp_path/'runs.db') as db: db.execute('UPDATE clock SET seq = seq + 1')
+        db.close()
+        store.add_trial('run', 'a', trial(0))
+        with pytest.raises(StoreError, match='another program has written this store'): await store.flush()
+    with new_store(tmp_path/'runs.db') as store: asyncio.run(main(store))
+
+
+# Other names of the file
+
+def test_no_name_of_the_file_lets_a_second_writer_in(tmp_path):
+    (tmp_path/'folder').symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path/'link.db').symlink_to('runs.db')
+    names = ['runs.db', 'link.db', 'folder/runs.db', 'folder/link.db']
+    code = '''
+        for name in sys.argv[2:]:
+            try: RunStore(os.path.join(path, name))
+            except StoreError as e: print(type(e).__name__)
+            else: print('opened')'''
+    with new_store(tmp_path/'runs.db') as store:
+        assert child(code, tmp_path, *names).communicate(timeout=60) == ('StoreLocked\n' * 4, '')
+        os.link(tmp_path/'runs.db', tmp_path/'hard.db')
+        assert child(code, tmp_path, *names, 'hard.db').communicate(timeout=60) == ('StoreError\n' * 5, '')
+        asyncio.run(fill(store, [0]))
+    with pytest.raises(StoreError, match='more than one name'): RunStore(tmp_path/'runs.db')
+    (tmp_path/'hard.db').unlink()
+    with RunStore(tmp_path/'link.db') as store: assert store.count('run') == 1 and store.path == tmp_path/'runs.db'
+
+
+# Values that no column can hold
+
+odd_values = st.one_of(st.integers(-2**70, 2**70), st.integers(2**62, 2**66), st.none(), st.booleans(), st.floats(), texts, st.lists(st.integers(), max_size=2),
+                       st.dictionaries(texts, st.integers(), max_size=1), st.binary(max_size=3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(odd_values, min_size=11, max_size=11))
+def test_no_value_of_a_server_ends_a_run(tmp_path_factory, values):
+    async def main(store):
+        a, b, c, finish, latency, endpoint, served, seed, logprob, version, tokens = values
+        completion = Completion('paid', Usage(a, b, c), finish, latency, endpoint, served, seed, 1, logprob)
+        store.add_trial('run', 'a', trial(0))
+        await store.finish('run', 'a', 0, completion, scores=[Score('r', 1., version=version, tokens=tokens)])
+        await fill(store, [1])
+    with new_store(tmp_path_factory.mktemp('odd')/'runs.db') as store:
+        asyncio.run(main(store))
+        odd, plain = store.samples('run')
+        assert (odd.completion.text, odd.value('r'), plain.value('length')) == ('paid', 1., 1.)
+        counts = odd.completion.usage
+        assert counts is None or all(v is None or not isinstance(v, int) or -2**63 <= v < 2**63 for v in (counts.prompt_tokens, counts.completion_tokens))
+        too_large = [v for v in values[:3] if isinstance(v, int) and not -2**63 <= v < 2**63]
+        assert counts is None if too_large else True
+        assert bool(store.remarks('run')) >= bool(too_large)
+
+
+# File systems without locks or WAL
+
+NO_LOCKS = '''
+import errno, fcntl, warnings
+def refuse(*_): raise OSError(errno.ENOLCK, 'No locks available')
+fcntl.flock = refuse
+warnings.simplefilter('ignore')
+'''
+NO_FCNTL = "sys.modules['fcntl'] = None\n"
+
+
+@pytest.mark.parametrize('without', [NO_LOCKS, NO_FCNTL], ids=['locks', 'fcntl'])
+def test_one_writer_where_there_are_no_locks(tmp_path, without):
+    "Children live on a file system without locks; the second is refused until the first is killed, and then finds what it has committed."
+    path = tmp_path/'runs.db'
+    c = child(without + textwrap.dedent('''
+        async def main():
+            store = RunStore(path)
+            store.create_run('run', {}, [Prompt('a', 'Why?')])
+            for n in range(10): await one(store, n)
+            with RunStore(path, 'r') as reader: print(reader.count('run'), flush=True)
+            sys.stdin.read()
+        asyncio.run(main())'''), path, stdin=subprocess.PIPE)
+    second = without + textwrap.dedent('''
+        try:
+            with RunStore(path) as store:
+                asyncio.run(one(store, 10))
+                print(store.count('run'), store.check())
+        except StoreLocked as e: print(e)''')
+    try:
+        assert c.stdout.readline() == '10\n'
+        out, err = child(second, path).communicate(timeout=60)
+        assert f'process {c.pid} on' in out and 'is writing this store' in out and not err
+        with pytest.raises(StoreLocked, match=f'process {c.pid} on'): RunStore(path)  # a computer with locks respects the other's
+        assert is_locked(path)
+    finally: c.kill(); c.communicate()
+    assert not is_locked(path)
+    out, err = child(second, path).communicate(timeout=60)
+    assert (out, err) == ('11 []\n', '')
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['runs.db']
+    with RunStore(path) as store: asyncio.run(fill(store, [20]))
+    no_gaps(path)
+
+
+def test_kill_9_in_the_middle_of_commits_without_locks(tmp_path):
+    "A lock folder that a killed writer left does not keep the next one out."
+    path = tmp_path/'runs.db'
+    c = child(NO_LOCKS + textwrap.dedent('''
+        async def main():
+            store = RunStore(path)
+            store.create_run('run', {}, [Prompt('a', 'Why?')])
+            for n in range(5): await one(store, n)
+            os.mkdir(path + '.lock')  # as SQLite does in a transaction
+            os.utime(path + '.lock', (0, 0))
+            print('ready', flush=True)
+            sys.stdin.read()
+        asyncio.run(main())'''), path, stdin=subprocess.PIPE)
+    c.stdout.readline(); c.kill(); c.communicate()
+    out, err = child(NO_LOCKS + textwrap.dedent('''
+        with RunStore(path, 'r') as reader: print(reader.count('run'))
+        with RunStore(path) as store: print(store.check())'''), path).communicate(timeout=60)
+    assert (out, err) == ('5\n[]\n', '')
+
+
+def test_a_network_file_system_is_written_without_wal(tmp_path, monkeypatch):
+    path = tmp_path/'runs.db'
+    new_store(path).close()
+    monkeypatch.setattr('toa_nb.store.commits.network_kind', lambda path: 'nfs4')
+    monkeypatch.setattr('toa_nb.store.writer.network_kind', lambda path: 'nfs4')
+    with pytest.warns(UserWarning, match=r'network file system \(nfs4\), so the store is written without WAL'): store = RunStore(path)
+    with store, RunStore(path, 'r') as reader:
+        asyncio.run(fill(store, range(5)))
+        assert reader.count('run') == 5 and not (tmp_path/'runs.db-wal').exists()
+        store.backup(tmp_path/'copy.db')
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['copy.db', 'runs.db']
+    monkeypatch.undo()
+    with RunStore(path) as store:
+        assert store.remark == '' and (tmp_path/'runs.db-wal').exists()
+        asyncio.run(fill(store, [7]))
+        with RunStore(tmp_path/'copy.db', 'r') as copy: assert copy.count('run') == 5
+
+
+# Copies of a live store
+
+@pytest.mark.parametrize('mode', ['r', 'rw'])
+def test_a_copy_without_its_log_gives_a_warning(tmp_path, mode, recwarn):
+    with new_store(tmp_path/'runs.db') as store:
+        asyncio.run(fill(store, range(5)))
+        shutil.copyfile(tmp_path/'runs.db', tmp_path/'copy.db')
+        RunStore(tmp_path/'runs.db', 'r').close()
+        store.backup(tmp_path/'good.db')
+    for name in ('runs.db', 'good.db'): RunStore(tmp_path/name, mode).close()
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match='copy.db: this is a copy made while a run was writing the store. If its -wal file was not copied too'):
+        RunStore(tmp_path/'copy.db', mode).close()
+
+
+def test_a_killed_writer_is_not_mistaken_for_a_copy(tmp_path, recwarn):
+    c = child('''
+        store = RunStore(path)
+        store.create_run('run', {}, [Prompt('a', 'Why?')])
+        print('ready', flush=True)
+        sys.stdin.read()''', tmp_path/'runs.db', stdin=subprocess.PIPE)
+    c.stdout.readline(); c.kill(); c.communicate()
+    for mode in ('r', 'r', 'rw', 'r'): RunStore(tmp_path/'runs.db', mode).close()
+    assert not recwarn.list
+
+
+def test_a_store_without_the_table_of_writers_opens_as_before(tmp_path, recwarn):
+    "Stores of earlier versions have no such table."
+    new_store(tmp_path/'runs.db').close()
+    with sqlite3.connect(tmp_path/'runs.db') as db: db.execute('DROP TABLE writer')
+    db.close()
+    with RunStore(tmp_path/'runs.db', 'r') as store:
+        store.backup(tmp_path/'copy.db')
+        assert store.runs()[0]['name'] == 'run'
+    for name in ('runs.db', 'copy.db'):
+        with RunStore(tmp_path/name) as store: asyncio.run(fill(store, [0]))
+    assert not recwarn.list

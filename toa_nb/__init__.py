@@ -6,9 +6,9 @@ from .public import offer as _offer
 __all__, __getattr__, __dir__ = _offer(
     __name__,
     core='Completion InputError Message Outcome Prompt Sample Score ToaError Trial Usage',
-    compute='Budget ModelSpec SPECS Spent call_flops get_spec published_flops spec_from_config spec_from_params',
+    compute='Budget ModelSpec SPECS Spent call_flops get_spec published_flops spec_from_config spec_from_hub spec_from_params',
     templates='Templates',
-    search='BestOfN METHODS MoA ParallelEnsemble PRS SequentialRefine TOA method_from',
+    search='BestOfN METHODS MoA ParallelEnsemble PRS Rounds SequentialRefine TOA fit_prior method_from',
     models='ChatModel Endpoint FakeModel ReplayModel models_from',
     servers='Server llama_cpp local_model sglang start_all vllm',
     rewards='Constraints Exact FunctionReward Gate HttpReward Judge MathVerify MetricServerReward Minimum PairJudge Regex RewardQueue '

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from io import BytesIO
+from typing import Any
 
 import numpy as np, pandas as pd
 from matplotlib.cm import ScalarMappable
@@ -20,7 +21,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ..core import InputError, Sample
-from ..data.exports import only_reward
+from ..data.samples import only_reward
+from .curves import reward_curve
 from .paths import best_sample, path, tree_parent_of
 from .layout import is_radial, model_colours, model_palette, reward_shares, tree_places
 
@@ -114,26 +116,51 @@ def _backdrop(ax, df, shown):
                 label='published' if label in shown else f'{label}, published')
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #b52c61b0
-def _notes(attrs, looks):
+def _notes(attrs:dict, looks:dict, hidden:bool=False)->str:
     "What the figure does not show."
-    unknown = [looks[n][0] if n in looks else str(n) for n in attrs.get('unknown', ())]
-    out = [f'Not shown, because the compute of a model is unknown: {", ".join(unknown)}.'] if unknown else []
-    out += [f'{looks[n][0] if n in looks else n}: {c} prompt{"s" * (c > 1)}'
-            ' without enough scored answers left out.' for n, c in attrs.get('left_out', {}).items()]
-    return '\n'.join(out)
+    label = lambda name: looks[name][0] if name in looks else str(name)
+    lines = []
+    if unknown := attrs.get('unknown', ()): lines.append(f'Not shown, because the compute of a model is unknown: {", ".join(map(label, unknown))}.')
+    if hidden: lines.append('Not shown, because it is in another unit: the curve behind.')
+    for name, n in attrs.get('left_out', {}).items():
+        lines.append(f'{label(name)}: {n} prompt{"s" * (n > 1)} without enough scored answers left out.')
+    return '\n'.join(lines)
+
+# %% ../../nbs/50_analysis/05_plot.ipynb #3c93b26e
+def _unit(df:pd.DataFrame)->str:
+    "The unit of the axis of compute."
+    x = df.attrs.get('x', 'flops')
+    return 'FLOPs' if x.startswith('flops') else x
+
+def _check_same_axis(df:pd.DataFrame, other:pd.DataFrame, where:str):
+    "Refuse two tables over different axes."
+    x, theirs = df.attrs.get('x', 'flops'), other.attrs.get('x', 'flops')
+    if x != theirs: raise InputError(f'the table is over {theirs}, the curve over {x}', where, 'Use the same axis for both.')
+
+def _as_curve(given:Any)->pd.DataFrame:
+    "The curve that is meant."
+    if not isinstance(given, pd.DataFrame) or {'prompt_id', 'order'} <= set(given): return reward_curve(given)
+    if missing := [c for c in ('x', 'mean', 'low', 'high') if c not in given]:
+        raise InputError(f'this table has no column {missing[0]!r}', 'df', 'Give a table of `reward_curve` or `to_frame`.')
+    return given
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #bde0a520
 def plot_curve(
-    df:pd.DataFrame, # From `reward_curve`
+    df:Any, # From `reward_curve`; or what it takes: a table of `to_frame`, samples, a `Run`, a store
     held_out:pd.DataFrame|None=None, # From `reward_curve` with `held_out`: a second panel
-    backdrop:pd.DataFrame|None=None, # From `published_curve`: thin grey lines behind
-    overoptimization:pd.DataFrame|None=None, # From `analysis.overoptimization`: mark from where on the guide is over-optimised
+    backdrop:pd.DataFrame|None=None, # From `published_curve`: thin grey lines behind; left out on an axis that is not in FLOPs
+    overoptimization:pd.DataFrame|None=None, # From the function `overoptimization`: mark from where on the guide is over-optimised
     log:bool=False, # Logarithmic axis of compute
     bands:bool=True, # Draw the confidence bands
     title:str='', # Above the figure
     size:tuple[float,float]=(5.6, 3.3), # Width and height of a panel, in inches; fits one column of a paper
 )->Figure:
     "Reward against compute, methods overlaid."
+    df = _as_curve(df)
+    if held_out is not None: _check_same_axis(df, held_out, 'held_out')
+    if overoptimization is not None: _check_same_axis(df, overoptimization, 'overoptimization')
+    hidden = backdrop is not None and _unit(df) != _unit(backdrop)
+    if hidden: backdrop = None
     fig, axes = _figure(size[0] * (1 if held_out is None else 1.7), size[1], 1 if held_out is None else 2)
     parts = [df] if held_out is None else [df, held_out]
     looks = method_style(n for part in parts for n in part[part.attrs.get('by', 'method')])
@@ -142,7 +169,8 @@ def plot_curve(
     if overoptimization is not None: _mark(axes, overoptimization, df.attrs.get('x', 'flops'), looks)
     _legend(fig, axes[0], df)
     if title: fig.suptitle(title, fontsize=10)
-    if notes := _notes(df.attrs, looks | method_style(df.attrs.get('unknown', ()))): fig.supxlabel(notes, fontsize=7, color='#666666', x=.01, ha='left')
+    notes = _notes(df.attrs, looks | method_style(df.attrs.get('unknown', ())), hidden)
+    if notes: fig.supxlabel(notes, fontsize=7, color='#666666', x=.01, ha='left')
     return fig
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #a0c9bae7
@@ -158,7 +186,6 @@ def _panel(ax, df, looks, log, bands, backdrop):
 # %% ../../nbs/50_analysis/05_plot.ipynb #7c36ce9f
 def _mark(axes, found, x, looks):
     "A line at each place from which the held-out reward falls."
-    if (other := found.attrs.get('x', x)) != x: raise InputError(f'the place is given in {other}, the curve in {x}', 'overoptimization', 'Use the same axis for both.')
     by, label = found.attrs.get('by', 'method'), 'from here on the\nheld-out reward falls'
     for row in found[found['overoptimized']].to_dict('records'):
         colour = looks.get(row[by], ('', _black))[1]

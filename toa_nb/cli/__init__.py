@@ -10,5 +10,5 @@ __all__, __getattr__, __dir__ = _offer(
     commands='add_command add_looking add_reading add_running add_serving check_endpoint check_output check_reward '
         'check_run check_stored chosen_by columns curve_of do_check do_curve do_export do_prompts do_resume '
         'do_run do_serve do_serve_reward do_servers do_status draw exit_code go going_on guiding main parser '
-        'plain_warnings readers_may_leave result say some_runs specs_of standing status trials_of until_stopped',
+        'plain_warnings readers_may_leave result say some_runs specs_of standing status until_stopped',
 )

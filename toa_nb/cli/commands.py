@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['EXITS', 'EXPORTS', 'WRITERS', 'ABOUT', 'readers_may_leave', 'say', 'columns', 'result', 'exit_code', 'going_on', 'go',
-           'do_run', 'do_resume', 'trials_of', 'standing', 'status', 'do_status', 'check_stored', 'check_endpoint',
-           'check_reward', 'check_run', 'do_check', 'check_output', 'specs_of', 'guiding', 'some_runs', 'chosen_by',
-           'curve_of', 'do_curve', 'draw', 'do_export', 'do_prompts', 'until_stopped', 'do_serve', 'do_serve_reward',
-           'do_servers', 'add_command', 'add_running', 'add_reading', 'add_looking', 'add_serving', 'parser',
-           'plain_warnings', 'main']
+           'do_run', 'do_resume', 'standing', 'status', 'do_status', 'check_stored', 'check_endpoint', 'check_reward',
+           'check_run', 'do_check', 'check_output', 'specs_of', 'guiding', 'some_runs', 'chosen_by', 'curve_of',
+           'do_curve', 'draw', 'do_export', 'do_prompts', 'until_stopped', 'do_serve', 'do_serve_reward', 'do_servers',
+           'add_command', 'add_running', 'add_reading', 'add_looking', 'add_serving', 'parser', 'plain_warnings',
+           'main']
 
 # %% ../../nbs/70_cli/01_commands.ipynb #a6c0fee7
 import argparse, asyncio, json, os, signal, sys, time, warnings
@@ -23,9 +23,14 @@ from ..models.client import as_spec, ChatModel
 from ..rewards.remote import check_score
 from ..reward_models.registry import get_reward
 from ..store.journal import RunStore
-from ..run.run import pick_run, Run
+from ..run.forecast import projected
+from ..run.progress import Progress, progress_of
+from ..run.settings import check_same
+from ..run.stored import pick_run
+from ..run.run import Run
 from .config import _needed, _read_reward, all_models, check_keys, opened, read_store, run_from
-from ..data.exports import to_dpo, to_sft, to_ultrafeedback, write_json, write_jsonl, write_parquet
+from ..data.rows import write_json, write_jsonl, write_parquet
+from ..data.exports import to_dpo, to_sft, to_ultrafeedback
 from ..data.published import to_alpaca_eval, to_arena_hard, to_published
 
 # %% ../../nbs/70_cli/01_commands.ipynb #e0b2f914
@@ -66,7 +71,7 @@ def result(run:Run)->dict:
     whole = dict(run=run.name, store=str(getattr(run.store_at, 'path', run.store_at)), exit=exit_code(run), left_out=getattr(run, 'left_out', ()))
     rows = lambda book: [dict(who=who, kind=kind, count=f.count, first=f.first) for (who, kind), f in book.items()]
     return whole | {k: getattr(p, k) for k in keys} | dict(
-        failures=rows(p.failures), remarks=rows(p.remarks), cost=asdict(p.spent), projected=asdict(p.projected()))
+        failures=rows(p.failures), remarks=rows(p.remarks), cost=asdict(p.spent), projected=asdict(projected(p)))
 
 # %% ../../nbs/70_cli/01_commands.ipynb #51b644eb
 def exit_code(run:Run)->int:
@@ -104,24 +109,18 @@ def do_resume(args)->int:
     check_keys(run, where)
     return go(run, args)
 
-# %% ../../nbs/70_cli/01_commands.ipynb #f8e6f1a7
-def trials_of(store:RunStore, name:str)->tuple[int,int]:
-    "How many trials of a run gave a sample, and how many gave none."
-    [found] = store.query('SELECT count(*) - count(s.error), count(s.error) FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq '
-                          'WHERE p.run = (SELECT id FROM run WHERE name = ?)', (name,))
-    return found
-
 # %% ../../nbs/70_cli/01_commands.ipynb #dd40b96d
-def standing(store:RunStore, run:dict)->dict:
+def standing(
+    store:RunStore, # Open
+    run:dict, # One of `RunStore.runs`
+)->dict:
     "How far a run is."
-    name, config, notes = run['name'], store.config(run['name']), list(store.last_events(run['name'], 'done').values())
-    wanted = config.get('settings', {}).get('n', 0) + store.extended(name)
-    limited = any(limit for part, limit in config.get('budget', {}).items() if part != 'per_run')
-    done, best = sum(limited or n['cost']['samples'] >= wanted for n in notes), [n['best'] for n in notes if n['best'] is not None]
-    samples, failed = trials_of(store, name)
-    return dict(run=name, method=config.get('method'), status=run['status'], prompts=run['prompts'], done=done,
-                given_up=len(notes) - done if run['status'] == 'finished' else 0, samples=samples, failed=failed,
-                best=sum(best)/len(best) if best else None, reward=config.get('reward'), seconds=run['seconds'], created=run['created'])
+    config, p = store.config(run['name']), progress_of(store, run['name'])
+    models = {m['name'] for m in config.get('models', ())}
+    failed = sum(f.count for (who, _), f in p.failures.items() if who in models)
+    return dict(run=run['name'], method=config.get('method'), status=p.state, stopped_by=p.stopped_by, prompts=p.prompts, done=p.done,
+                given_up=p.given_up, samples=p.samples, target=p.target, waiting=p.waiting, failed=failed, best=p.mean_best,
+                reward=config.get('reward'), seconds=run['seconds'], created=run['created'])
 
 # %% ../../nbs/70_cli/01_commands.ipynb #c1e63160
 def status(
@@ -141,7 +140,7 @@ def check_stored(run:Run):
     "Refuse another experiment under the name of a stored run, as the run itself would at its start."
     if not (place := Path(run.store_at)).exists() or not place.stat().st_size: return
     with opened(place) as store:
-        if run.name in [r['name'] for r in store.runs()]: run.check_same(store)
+        if run.name in [r['name'] for r in store.runs()]: check_same(run, store)
 
 # %% ../../nbs/70_cli/01_commands.ipynb #8dd2051f
 async def check_endpoint(model:ChatModel, lane, timeout:float)->dict:
@@ -221,10 +220,9 @@ def some_runs(store:RunStore, wanted:list[str]|None)->list[str]:
 def chosen_by(store:RunStore, runs:list[str], wanted:str)->str:
     "The name of the reward that chooses: the one that is asked for, or the guiding one."
     if not wanted: return guiding(store, runs)
-    scored = store.query('SELECT DISTINCT score.reward FROM run JOIN prompt ON prompt.run = run.id JOIN trial ON trial.prompt = prompt.id '
-                         f'JOIN score ON score.trial = trial.seq WHERE run.name IN ({",".join("?"*len(runs))}) ORDER BY 1', tuple(runs))
-    if (wanted,) in scored: return wanted
-    raise InputError(f'no answer is scored by {wanted!r}', '--reward', f'There are scores of: {", ".join(name for name, in scored) or "nothing"}.')
+    scored = store.rewards(*runs)
+    if wanted in scored: return wanted
+    raise InputError(f'no answer is scored by {wanted!r}', '--reward', f'There are scores of: {", ".join(scored) or "nothing"}.')
 
 # %% ../../nbs/70_cli/01_commands.ipynb #5e4a34d5
 def curve_of(args):
@@ -332,7 +330,7 @@ def do_serve_reward(args)->int:
     "toa serve-reward"
     from toa_nb.reward_models.server import serve_reward
     made = _reward_to_serve(args.what, **{k: v for k in ('family', 'revision', 'dtype', 'device') if (v := getattr(args, k))})
-    try: server = serve_reward(made, args.host, args.port)
+    try: server = serve_reward(made, args.host, args.port, api_key_env=args.api_key_env)
     except OSError as e: raise InputError(f'{args.host}:{args.port} can\'t be used ({e.strerror})', '--port', 'Choose another one; 0 takes a free one.') from None
     with until_stopped(), server:
         say(args, dict(reward=made.name, version=made.version, url=server.url), f'{made.name} ({made.version or "no version"}) at {server.url}/score')
@@ -438,6 +436,7 @@ def add_serving(commands):
     reward.add_argument('what', metavar='REWARD', help='a reward or reward model by name, a folder, a hub id with --family, or a configuration, whose reward is served')
     reward.add_argument('--host', default='127.0.0.1', help='address to listen at (default: 127.0.0.1, this machine only)')
     reward.add_argument('--port', type=int, default=0, help='port (default: a free one)')
+    reward.add_argument('--api-key-env', metavar='VARIABLE', help='environment variable with the key that clients need; required with a --host beyond this machine')
     for name, about in (('family', 'linear, armo, ... where the configuration of the model does not tell'), ('revision', 'commit on the hub'),
                         ('dtype', 'type of the numbers, such as bfloat16'), ('device', 'such as cuda:1')): reward.add_argument(f'--{name}', help=about)
     servers = add_command(commands, 'servers', do_servers, 'List the model servers of this user on this machine, or stop them.')

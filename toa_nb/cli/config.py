@@ -13,24 +13,26 @@ from pathlib import Path
 
 from ..core import InputError, Prompt, StoreError
 from toa_nb.inputs import (
-    check_number, check_path, check_table, error_context, field_path, fits, known_fields, problems, read_config,
-    read_key
+    check_fields, check_number, check_path, error_context, field_path, field_problems, fits, known_fields,
+    read_config, read_key
 )
 from ..compute import Budget
 from ..templates import Templates
 from ..search.samplers import Method
 from ..search.methods import method_from, METHODS
-from ..models.client import ChatModel, models_from
+from ..models.client import ChatModel
+from ..models.file import models_from
 from ..reward_models.registry import get_reward
 from ..store.journal import RunStore
-from ..run.run import find_key, Run
+from ..run.stored import find_key
+from ..run.run import Run
 
 # %% ../../nbs/70_cli/00_config.ipynb #af7fc419
 def read_prompts(value:str|dict, folder:Path, where:str)->list[Prompt]:
     "The prompts that the file names."
     from toa_nb.data.prompts import BadPrompts, load_prompts, Prompts
     table = {'file': value} if isinstance(value, str) else value
-    check_table(table, dict(file=str, limit=int, category=str|list, skip_bad=bool, id_prefix=str), where)
+    check_fields(table, dict(file=str, limit=int, category=str|list, skip_bad=bool, id_prefix=str), where)
     if not table.get('file'): raise InputError('the field is missing', field_path(where, 'file'), 'Name a file of prompts.')
     if 'limit' in table: check_number(table['limit'], field_path(where, 'limit'), 1, whole=True)
     found = load_prompts(check_path(table['file'], folder, field_path(where, 'file')), table.get('skip_bad', False), table.get('id_prefix', ''))
@@ -52,8 +54,8 @@ def read_method(value:str|dict, folder:Path, where:str)->Method:
     "The method with its settings."
     settings = {'name': value} if isinstance(value, str) else dict(value)
     name = settings.pop('name', 'toa')
-    check_table({'name': name}, {'name': str}, where)
-    if name in METHODS: check_table(settings, known_fields(METHODS[name]), where)
+    check_fields({'name': name}, {'name': str}, where)
+    if name in METHODS: check_fields(settings, known_fields(METHODS[name]), where)
     with error_context(where): return method_from(name, settings, '')
 
 # %% ../../nbs/70_cli/00_config.ipynb #51ca1b14
@@ -71,12 +73,12 @@ def read_name(value:str, folder:Path, where:str)->str:
 def _read_reward(value:str|dict, folder:Path, where:str):
     "A reward with its settings."
     table = {'kind': value} if isinstance(value, str) else value
-    if not isinstance(table, dict): check_table(table, {'kind': str}, where)
+    if not isinstance(table, dict): check_fields(table, {'kind': str}, where)
     named = {k: table[k] for k in ('kind', 'name') if k in table}
     if not named: raise InputError('the reward has no kind', field_path(where, 'kind'), 'Name it, such as kind = "constraints".')
-    check_table(named, {'kind': str, 'name': str}, where)
+    check_fields(named, {'kind': str, 'name': str}, where)
     for field, name in named.items(): read_name(name, folder, field_path(where, field))
-    with error_context(where): return get_reward(table)
+    with error_context(where): return get_reward(table, folder)
 
 def read_held_out(value:list, folder:Path, where:str)->list:
     "The rewards that are held out."
@@ -87,8 +89,8 @@ def read_budget(value:dict, folder:Path, where:str)->Budget:
     "The limits."
     known = known_fields(Budget)
     per_run = value.get('per_run')
-    check_table(value, known | {'per_run': dict}, where)
-    if per_run is not None: check_table(per_run, {k: v for k, v in known.items() if k != 'per_run'}, field_path(where, 'per_run'))
+    check_fields(value, known | {'per_run': dict}, where)
+    if per_run is not None: check_fields(per_run, {k: v for k, v in known.items() if k != 'per_run'}, field_path(where, 'per_run'))
     with error_context(field_path(where, 'per_run')): total = Budget(**per_run) if per_run else None
     with error_context(where): return Budget(**value | {'per_run': total})
 
@@ -96,7 +98,7 @@ def read_budget(value:dict, folder:Path, where:str)->Budget:
 def read_templates(value:str|dict, folder:Path, where:str)->Templates:
     "The wording of refinement and aggregation."
     if isinstance(value, str): return Templates.load(check_path(value, folder, where))
-    check_table(value, known_fields(Templates), where)
+    check_fields(value, known_fields(Templates), where)
     with error_context(where): return Templates(**value)
 
 # %% ../../nbs/70_cli/00_config.ipynb #99fdbefc
@@ -150,7 +152,7 @@ def read_parts(
 )->dict: # Arguments of `Run`
     "The parts of a run."
     parts, bad = {}, []
-    bad += problems({k: v for k, v in data.items() if k not in given}, _types, where)
+    bad += field_problems({k: v for k, v in data.items() if k not in given}, _types, where)
     bad += [InputError('the field is missing', field_path(where, k), fix) for k, fix in _needed.items() if k not in data and k not in given]
     for name, value in ({'method': 'toa', 'store': 'runs.db'} | data).items():
         if name in given or name not in _types or not fits(value, _types[name]): continue

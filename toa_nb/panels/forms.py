@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['field', 'form', 'button_row', 'side_by_side', 'fields_grid', 'number', 'found_files', 'file_field', 'choose_values',
-           'follow_fields', 'help_of', 'setting', 'read_settings', 'as_code', 'evenly']
+           'follow_fields', 'help_of', 'in_form', 'setting', 'read_settings', 'as_code', 'evenly']
 
-# %% ../../nbs/60_panels/01_forms.ipynb #b9132404
+# %% ../../nbs/60_panels/01_forms.ipynb #5b292f44
 import os
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from fastcore.docments import docments
 from traitlets import TraitError
 
 from ..core import InputError
+from ..inputs import check_fields
 from .base import Panel, safe, safe_label
 
 # %% ../../nbs/60_panels/01_forms.ipynb #e13edcec
@@ -113,12 +114,10 @@ def choose_values(
     values:dict, # By the names of the fields
 ):
     "Set fields without starting what follows them."
+    check_fields(values, list(panel.fields), type(panel).__name__)
     panel.held = True
     try:
         for name, value in values.items():
-            if name not in panel.fields:
-                there = ', '.join(panel.fields)
-                raise InputError(f'there is no field {name!r}', type(panel).__name__, f'There are {there}.')
             try: panel.fields[name].value = value
             except TraitError as e:
                 where = f'{type(panel).__name__}.{name}'
@@ -143,7 +142,13 @@ def help_of(
         found |= {name: text for name, text in docments(base).items() if text}
     return {name: text.replace('`', '').replace('None', 'empty') for name, text in found.items()}
 
-# %% ../../nbs/60_panels/01_forms.ipynb #7b8e94e2
+# %% ../../nbs/60_panels/01_forms.ipynb #28068165
+def in_form(
+    f, # A field of a dataclass
+)->bool:
+    "Whether a setting has a place in a form."
+    return not any(kind in str(f.type) for kind in ('tuple', 'dict', 'list'))
+
 def setting(
     f, # A field of a dataclass
     models:tuple[str,...]=(), # Names of the models, for a field that names one
@@ -164,6 +169,7 @@ def read_settings(
     "The dataclass that a form describes; raises the `InputError` of the first field that is wrong."
     values = {}
     for f in fields(cls):
+        if f.name not in widgets: continue
         value = widgets[f.name].value
         if isinstance(value, str) and f.name != 'model':
             value = number(value, f.name, int if 'int' in str(f.type) else float)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LIMITS', 'RunForm', 'make_fields', 'free_name']
 
-# %% ../../nbs/60_panels/07_run_form.ipynb #1ada02a3
+# %% ../../nbs/60_panels/07_run_form.ipynb #41eb283b
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import fields
@@ -17,14 +17,17 @@ from fastcore.basics import patch
 
 from ..public import docstring
 from ..core import InputError, Prompt, ToaError
+from ..inputs import check_fields
 from ..compute import Budget
 from ..search.methods import METHODS
-from ..models.client import models_from
+from ..models.file import models_from
 from ..reward_models.registry import get_reward, REWARDS
 from ..run.run import Run
 from ..data.prompts import load_prompts, prompts_from
 from .base import safe_label, variable_of, with_imports
-from .forms import as_code, evenly, field, file_field, form, help_of, number, read_settings, setting
+from toa_nb.panels.forms import (
+    as_code, evenly, field, file_field, form, help_of, in_form, number, read_settings, setting
+)
 
 # %% ../../nbs/60_panels/07_run_form.ipynb #41b8a6cf
 class RunForm:
@@ -102,13 +105,13 @@ def lay_out(self:RunForm):
                  (f['concurrency'], 'Calls to models, besides the limits that models set themselves.')))
     self.box.children, self.box.titles = list(parts.values()), list(parts)
 
-# %% ../../nbs/60_panels/07_run_form.ipynb #6f5186c4
+# %% ../../nbs/60_panels/07_run_form.ipynb #9fb0c973
 @patch
 def show_method(self:RunForm):
     "The settings of the chosen method; those that it shares with the one before are kept."
     cls, models = METHODS[self.fields['method'].value], self.fields['models'].value
     old, help_texts = {k: w.value for k, w in self.params.items()}, help_of(cls)
-    self.params = {f.name: setting(f, models) for f in fields(cls)}
+    self.params = {f.name: setting(f, models) for f in fields(cls) if in_form(f)}
     for name, widget in self.params.items():
         if name in old and (name != 'model' or old[name] in models): widget.value = old[name]
     rows = [(widget, help_texts.get(name, '')) for name, widget in self.params.items()]
@@ -130,7 +133,7 @@ def list_models(self:RunForm):
     self.fields['models'].value = names
     self.show_method()
 
-# %% ../../nbs/60_panels/07_run_form.ipynb #26729057
+# %% ../../nbs/60_panels/07_run_form.ipynb #0963c407
 @patch
 def set(self:RunForm,
     **values, # By field; those of a method by the name of its setting; `budget` and `per_run` take dicts
@@ -140,7 +143,7 @@ def set(self:RunForm,
         for k, v in values.pop(key, {}).items(): self.limits[scope, k].value = str(v)
     for k, v in values.items():
         known = self.fields | self.params
-        if k not in known: raise InputError(f'there is no field {k!r}', 'set', f'There are: {", ".join(known)}.')
+        check_fields({k: v}, list(known), 'set')
         text = isinstance(known[k], W.Text) and not isinstance(v, str)
         known[k].value = str(v) if text else v
     return self

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pace', 'progress_lines', 'prompt_table', 'failure_table', 'RunPanel']
 
-# %% ../../nbs/60_panels/09_runs.ipynb #e2877ea2
+# %% ../../nbs/60_panels/09_runs.ipynb #22c701d9
 import asyncio, itertools, time
 from collections import deque
 from collections.abc import Iterable
@@ -18,16 +18,16 @@ from fastcore.basics import patch
 from ..core import InputError, Prompt, StoreError, ToaError
 from ..search.methods import METHODS
 from ..store.journal import RunStore
-from ..run.progress import Progress, short
+from ..run.progress import clock, Progress, progress_of, short
 from ..run.run import Run
-from ..run.forecast import clock, project, Projection, Rate, rates
+from ..run.forecast import project, Projection, Rate, rates
 from .base import error_message, Panel, safe, safe_label, variable_of
 from .forms import button_row, field, side_by_side
 from .tables import blank, draw, fact_table, Html, image_place, picture, progress_bar, status_dot, table
 from .run_form import RunForm
-from .live_run import LiveRun, newest_run, run_state, store_stamp, stored_progress, stored_runs
+from .live_run import LiveRun, newest_run, run_state, store_stamp, stored_runs
 
-# %% ../../nbs/60_panels/09_runs.ipynb #589f478b
+# %% ../../nbs/60_panels/09_runs.ipynb #f6f24075
 def pace(
     p:Progress, # Of a run that is going on here
     recent:list[tuple], # Pairs of monotonic clock and samples, of the last frames
@@ -51,6 +51,7 @@ def progress_lines(
     done = progress_bar(p.samples/p.target if p.target else 0, f'{p.samples:,} of {p.target:,} samples')
     unscored = p.samples - p.scored
     now = [f'{p.done:,} of {p.prompts:,} prompts done', f'{p.given_up:,} of them given up' if p.given_up else '',
+           f'{p.waiting:,} waiting for a score' if p.waiting else '',
            f'{unscored:,} without a score' if unscored else '', *speed,
            f'mean best {p.mean_best:.4g}' if p.best else '']
     flops = 'FLOPs unknown' if p.spent.flops is None else f'{short(p.spent.flops)} FLOPs'
@@ -239,7 +240,7 @@ def read(self:RunPanel,
         with suppress(StoreError): look.update()
         return self.run.progress
     look.update()
-    return stored_progress(look.store, look.run)
+    return progress_of(look.store, look.run)
 
 @patch
 def paint(self:RunPanel,
@@ -282,7 +283,7 @@ def ended(self:RunPanel):
     elif p.state == 'finished': self.say(f'{text} in {clock(p.seconds)}', 'good' if text == 'finished' else 'bad')
     else: self.say(f'{text}. Everything so far is stored; Resume continues from there.')
 
-# %% ../../nbs/60_panels/09_runs.ipynb #6c762bbe
+# %% ../../nbs/60_panels/09_runs.ipynb #f209c1fe
 @patch
 def servers_changed(self:RunPanel):
     "Offer the models that the server panel has now."
@@ -296,7 +297,7 @@ def summary(self:RunPanel)->str:
     if not self.shown: return f'Settings of a new run in {self.path}'
     p = self.progress
     if p is None:
-        with suppress(ToaError), RunStore(self.path, 'r') as store: p = stored_progress(store, self.shown)
+        with suppress(ToaError), RunStore(self.path, 'r') as store: p = progress_of(store, self.shown)
     if p is None: return f'{self.shown}: not stored yet'
     best = f', mean best {p.mean_best:.4g}' if p.best else ''
     numbers = f'{p.samples}/{p.target} samples, {p.done}/{p.prompts} prompts done{best}'
@@ -360,8 +361,8 @@ def start(self:RunPanel)->Run:
 @patch
 def pause(self:RunPanel):
     "Stop the gentle way: calls in flight finish, and everything is stored."
-    if self.busy and self.run.progress.state == 'running': self.run.cancel()
-    self.show_code(f'{self.run_code()}.cancel()')
+    if self.busy and self.run.progress.state == 'running': self.run.pause()
+    self.show_code(f'{self.run_code()}.pause()')
 
 @patch
 def cancel(self:RunPanel):

@@ -6,7 +6,7 @@
 __all__ = ['PROBE_SECONDS', 'HEADS', 'Metered', 'is_here', 'http_text', 'meaning', 'read_metrics', 'Row', 'by_gpu', 'rows_of',
            'join_running', 'row_cells', 'tail']
 
-# %% ../../nbs/60_panels/05_server_rows.ipynb #0101e7bd
+# %% ../../nbs/60_panels/05_server_rows.ipynb #d4134af1
 import os, re, time
 from collections import deque
 from dataclasses import dataclass, field as field_
@@ -20,8 +20,9 @@ from fastcore.basics import patch
 
 from ..core import Completion
 from ..models.client import ChatModel
-from ..servers.supervisor import ServerSpec
-from ..servers.process import diagnose, Server
+from ..servers.spec import ServerSpec
+from ..servers.logs import diagnose
+from ..servers.process import Server
 from ..servers.fleet import HostedEndpoint
 from .tables import status_dot
 from .server_tables import check_table

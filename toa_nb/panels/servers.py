@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ServerPanel', 'gpu_text', 'start_row', 'ask_code', 'hosted_table']
 
-# %% ../../nbs/60_panels/06_servers.ipynb #05005c6f
+# %% ../../nbs/60_panels/06_servers.ipynb #e851c76b
 import asyncio, os
 from dataclasses import fields
 from pathlib import Path
@@ -14,9 +14,10 @@ import ipywidgets as W
 from fastcore.basics import patch
 
 from ..core import Completion, GenerationError, InputError, messages_of, Prompt, ToaError
-from ..servers.process import gpus, Server, servers, start
+from ..servers.gpu import gpus
+from ..servers.process import Server, servers, start
 from ..servers.fleet import HostedEndpoint, launches
-from ..data.published import read_server_configs, write_server_config
+from ..data.configs import read_server_configs, write_server_config
 from .base import Panel, safe, safe_label
 from .forms import button_row, field, file_field, form
 from .tables import table

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VIEWS', 'MOST', 'details', 'from_above', 'legend', 'prompt_labels', 'TreePanel']
 
-# %% ../../nbs/60_panels/13_trees.ipynb #0c67a056
+# %% ../../nbs/60_panels/13_trees.ipynb #8335daca
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from ..core import InputError, Prompt, Sample
 from ..store.journal import RunStore
 from ..run.progress import short
-from ..data.exports import only_reward
+from ..data.samples import only_reward
 from ..analysis.paths import best_sample, tree_parent_of
 from ..analysis.layout import model_colours
 from ..analysis.plot import plot_tree

@@ -4,12 +4,13 @@ from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
-    supervisor='can_listen child_command descendants end_all exit_reason is_running key_env orphans ServeError '
-        'ServerSpec started_at supervise supervise_command take_port write_private',
-    process='check_gpus diagnose Gpu gpus read_gpus Server servers start state_folder stop stop_all sweep',
-    chat_templates='ChatRefused check_chat_template read_chat_template render_chat tokenizer_template',
-    local='cache_folder check_digest download_wheel local_model ModelWheel pip_commands sha256',
-    engines='EngineArgs gpu_launch llama_cpp llama_cpp_child llama_cpp_launch sglang sglang_argv vllm vllm_argv',
+    spec='key_env ServeError ServerSpec take_port',
+    gpu='check_gpus Gpu gpus read_gpus',
+    logs='diagnose',
+    process='Server servers start state_folder stop',
+    chat_templates='check_chat_template read_chat_template render_chat tokenizer_template',
+    local='cache_folder local_model ModelWheel',
+    engines='EngineArgs gpu_launch llama_cpp llama_cpp_launch sglang vllm',
     fleet='Fleet HostedEndpoint launches read_servers start_all',
-    watcher='notify_models Watched Watcher',
+    watcher='notify_models Watcher',
 )

@@ -4,5 +4,9 @@ from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
-    journal='digest is_locked RunStore TrialRow',
+    locks='is_locked',
+    records='digest TrialRow',
+    queries='PromptFacts StoreReader',
+    writer='StoreWriter',
+    journal='RunStore',
 )
