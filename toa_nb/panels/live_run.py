@@ -164,7 +164,7 @@ def figure(self:LiveRun,
     if p: mark_now(figure.axes[0], p, x, sum(asked > 0 for asked, _ in self.counts.values()))
     return figure
 
-# %% ../../nbs/60_panels/08_live_run.ipynb #f2da9dd2
+# %% ../../nbs/60_panels/08_live_run.ipynb #b5a620fe
 def mark_now(
     ax, # Of a curve
     p:Progress, # Of the run
@@ -174,7 +174,8 @@ def mark_now(
     "Mark the mean cost and the mean best reward over all prompts."
     spent = p.spent.flops if x == 'flops' else p.spent.tokens
     if p.mean_best is None or not spent or not begun: return
-    at, label = spent/begun, f'now, all prompts: {p.mean_best:.4g}'
-    ax.plot([at], [p.mean_best], ls='', marker='*', ms=11, color='#1a1a1a', zorder=6, clip_on=False, label=label)
+    at = spent/begun
+    ax.plot([at], [p.mean_best], ls='', marker='*', ms=11, color='#1a1a1a', zorder=6, clip_on=False)
+    label, below = f'now {p.mean_best:.4g}', dict(xytext=(-4, -14), textcoords='offset points')
+    ax.annotate(label, (at, p.mean_best), ha='right', fontsize=8, **below)
     ax.set_xlim(right=max(ax.get_xlim()[1], at*1.02))
-    ax.legend(handles=[ax.lines[-1]], loc='lower right', frameon=False, fontsize=8)

@@ -29,7 +29,7 @@ from toa_nb.panels.forms import (
     as_code, evenly, field, file_field, form, help_of, in_form, number, read_settings, setting
 )
 
-# %% ../../nbs/60_panels/07_run_form.ipynb #41b8a6cf
+# %% ../../nbs/60_panels/07_run_form.ipynb #07d3e13e
 class RunForm:
     "The settings of a new run."
     def __init__(self,
@@ -55,11 +55,11 @@ class RunForm:
         with suppress(ToaError): self.list_models()
 
     def reward_names(self)->list[str]:
-        "The rewards that were handed over, and the registered ones that need no settings."
+        "The rewards that were handed over, and the registered ones that need no settings, rules before models."
         def ready(make):
             optional = lambda p: p.default is not p.empty or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
             return all(map(optional, signature(make).parameters.values()))
-        return [*self.rewards, *sorted(n for n, make in REWARDS.items() if n not in self.rewards and ready(make))]
+        return [*self.rewards, *(n for n, make in REWARDS.items() if n not in self.rewards and ready(make))]
 
 # %% ../../nbs/60_panels/07_run_form.ipynb #bcce33df
 LIMITS = dict(samples=int, tokens=int, flops=float, seconds=float, cost=float)
