@@ -95,10 +95,10 @@ class Odd(FakeModel):
 def broken(number): return ServerFailed('HTTP 500', model='a', endpoint='fake')
 
 
-def run(store, fail=None, kind=FakeModel, more=0, **change):
+def run(store, fail=None, kind=FakeModel, more=0, names='ab', **change):
     "A small run of TOA on two models, brought to its end."
     tasks = [Prompt(f'p{i}', f'Write about the number {i}.') for i in range(2)]
-    made = Run(tasks, TOA(n=3, parallel=1), [kind('a', fail=fail), kind('b', fail=fail)], Letters(), store=store, name='r', **change)
+    made = Run(tasks, TOA(n=3, parallel=1), [kind(name, fail=fail) for name in names], Letters(), store=store, name='r', **change)
     if more: made.extend(more)
     return made.wait(show=False)
 
@@ -114,6 +114,8 @@ SCENARIOS = dict(
     odd=lambda store: run(store, kind=Odd),
     stopped=lambda store: run(store, budget=Budget(per_run=Budget(samples=3))),
     goes_on=run,
+    first_only=lambda store: run(store, budget=Budget(per_run=Budget(samples=1))),
+    widened=lambda store: run(store, names='abc', added=['c']),
     fails=lambda store: run(store, fail=broken),
     retried=run,
     extended=extended,

@@ -19,10 +19,10 @@ FAILPOINTS = {
     'run': 'fresh', 'trial': 'fresh', 'sample': 'fresh', 'score': 'fresh', 'tell': 'fresh', 'event status': 'fresh', 'event done': 'fresh',
     'call': 'fresh', 'judge': 'fresh', 'listen': 'fresh',
     'event remark': 'odd', 'event stopped_by': 'stopped', 'event config': 'goes_on', 'event retry': 'retried', 'event extend': 'extended',
-    'event reward': 'rescored'}
+    'event reward': 'rescored', 'event models': 'widened'}
 ENGINE = {'call', 'judge', 'listen'}  # no commits
-BASES = dict(fresh=[], odd=[], stopped=[], goes_on=['stopped'], retried=['fails'], extended=['fresh'], rescored=['fresh'])  # what happened before
-ENDS = dict(stopped='goes_on')  # with what a scenario is resumed, where that is not itself
+BASES = dict(fresh=[], odd=[], stopped=[], goes_on=['stopped'], retried=['fails'], extended=['fresh'], rescored=['fresh'], first_only=[], widened=['first_only'])  # what happened before
+ENDS = dict(stopped='goes_on', first_only='goes_on')  # with what a scenario is resumed, where that is not itself
 
 
 def event_kinds(path):
