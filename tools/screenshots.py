@@ -24,7 +24,7 @@ class Slow(ReplayModel):
         await asyncio.sleep(.3 + seed % 100/200)
         return await super().generate(messages, seed=seed)
 import asyncio
-models = [Slow(n, samples, prompts, spec=spec('SmolLM2-135M-Instruct')) for n in ('plain', 'bold', 'careful')]
+models = [Slow(n, samples, prompts, spec='SmolLM2-135M-Instruct') for n in ('plain', 'bold', 'careful')]
 '''
 
 

@@ -77,7 +77,8 @@ class ArmoHead:
         n = len(self.pattern)
         for i in range(min(item.start, len(item.ids) - n), -1, -1):
             if item.ids[i:i + n] == self.pattern: return i, len(item.ids) - 1
-        raise RewardError("the text has no assistant's turn in the form that ArmoRM's gate reads; is it the right chat template?")
+        raise RewardError("the text has no assistant's turn in the form that ArmoRM's gate reads; "
+                          'is it the right chat template?')
 
 # %% ../../nbs/30_reward_models/01_heads.ipynb #0bc585b5
 @patch

@@ -83,7 +83,8 @@ def _form(self:TextScorer)->str:
 @patch
 def __repr__(self:TextScorer)->str:
     parts = f'{type(self.backbone).__name__} with {type(self.head).__name__}'
-    return f'TextScorer({self.name!r}: {parts}, {self.version}, on {self.backbone.device}, texts up to {self.limit} tokens)'
+    where = f'on {self.backbone.device}, texts up to {self.limit} tokens'
+    return f'TextScorer({self.name!r}: {parts}, {self.version}, {where})'
 
 # %% ../../nbs/30_reward_models/03_scorers.ipynb #f7953ee4
 @patch
@@ -201,7 +202,7 @@ def _item(self:TextScorer, prompt:Prompt, response:str)->EncodedText|RewardError
 # %% ../../nbs/30_reward_models/03_scorers.ipynb #a9554e8e
 @patch
 def _score(self:TextScorer, item:EncodedText, value:float, details:dict, tokens:int)->Score|RewardError:
-    "The score; a value that is no finite number is an error."
+    "The score; a value that is not a finite number is an error."
     details |= dict(cut=item.cut) if item.cut else {}
     try: return Score(self.name, value, version=self.version, tokens=tokens, details=details or None)
     except ScoreNotFinite as e: return e

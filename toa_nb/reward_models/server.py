@@ -7,7 +7,7 @@ __all__ = ['ServerLimits', 'Refused', 'read_body', 'check_key', 'RewardApp', 'ra
            'serve_reward']
 
 # %% ../../nbs/30_reward_models/10_server.ipynb #2e48d4cb
-import asyncio, hmac, json, socket, threading
+import hmac, socket, threading
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
@@ -151,8 +151,8 @@ def raw_refusal(
 )->bytes:
     "A whole HTTP answer that ends its connection."
     body = to_json(dict(detail=detail))
-    head = f'HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n'
-    return head.encode() + body
+    head = f'HTTP/1.1 {status}', 'content-type: application/json', f'content-length: {len(body)}', 'connection: close'
+    return '\r\n'.join((*head, '', '')).encode() + body
 
 # %% ../../nbs/30_reward_models/10_server.ipynb #defc2b7e
 def limited_protocol(
@@ -198,6 +198,7 @@ def _listen(host:str, port:int)->socket.socket:
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=128)
 
+# %% ../../nbs/30_reward_models/10_server.ipynb #5e0c1a78
 class RewardServer:
     "A reward behind HTTP, on a thread of its own."
     def __init__(self,

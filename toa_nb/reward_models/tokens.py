@@ -106,7 +106,10 @@ class ChatTemplate:
 
 # %% ../../nbs/30_reward_models/00_tokens.ipynb #eeaf3676
 @patch
-def text(self:ChatTemplate, turns:list[tuple[str,str]], answer:str)->str:
+def text(self:ChatTemplate,
+    turns:list[tuple[str,str]], # Role and content of each turn before the answer
+    answer:str, # The answer
+)->str:
     "The conversation with its last answer, as the template writes it."
     turns = [dict(role=role, content=content) for role, content in [*turns, ('assistant', answer)]]
     if self.system and turns[0]['role'] != 'system': turns.insert(0, dict(role='system', content=self.system))
@@ -157,10 +160,15 @@ class TextTemplate:
         "The start token, where there is one."
         return {self.tokenizer.bos_token: self.tokenizer.bos_token_id} if self.bos else {}
 
-    def text(self, turns:list[tuple[str,str]], answer:str)->str:
+    def text(self,
+        turns:list[tuple[str,str]], # Role and content of each turn before the answer
+        answer:str, # The answer
+    )->str:
         "All turns in the form, one per line; what is filled in is not a template."
-        if (roles := [role for role, _ in turns]) != ['user', 'assistant']*(len(roles)//2) + ['user']:
-            raise RewardError(f"the turns {', '.join(roles)} do not fit into the form {self.form!r}, one question and one answer after the other")
+        roles = [role for role, _ in turns]
+        if roles != ['user', 'assistant']*(len(roles)//2) + ['user']:
+            raise RewardError(f"the turns {', '.join(roles)} do not fit into the form {self.form!r}, "
+                              "one question and one answer after the other")
         contents = [content for _, content in turns] + [answer]
         pairs = [dict(question=q, answer=a) for q, a in zip(contents[::2], contents[1::2])]
         return '\n'.join(re.sub(r'\{(question|answer)\}', lambda m: pair[m[1]], self.form) for pair in pairs)

@@ -61,7 +61,7 @@ class Combination(GroupReward):
         self.pure = all(getattr(p, 'pure', True) for p in parts)
         self.parallel = max(getattr(p, 'parallel', 1) for p in parts)
         self.call_timeout = sum(getattr(p, 'call_timeout', 60.) for p in parts) # a gate asks one after the other
-        self.outage_timeout = max(getattr(p, 'outage_timeout', 60.) for p in parts)
+        self.outage_timeout = max(getattr(p, 'outage_timeout', 0.) for p in parts)
         self.version = f"{version}({', '.join(f'{p.name} {p.version}'.strip() for p in parts)})"
 
 # %% ../../nbs/25_rewards/05_combinations.ipynb #96d5ec10
@@ -121,7 +121,9 @@ class Weighted(Combination):
             check_number(weight, f'reward {name!r}: weight', -sys.float_info.max, sys.float_info.max)
         super().__init__(name, [reward for reward, _ in parts], f'sum of {self.weights} ')
 
-    def combine(self, *values:float)->float:
+    def combine(self,
+        *values:float, # The values of the parts, in their order
+    )->float:
         "The weighted sum."
         return math.fsum(w * v for w, v in zip(self.weights, values))
 
@@ -134,7 +136,9 @@ class Minimum(Combination):
     ):
         super().__init__(name, parts, 'min')
 
-    def combine(self, *values:float)->float:
+    def combine(self,
+        *values:float, # The values of the parts, in their order
+    )->float:
         "The smallest value."
         return min(values)
 
@@ -163,7 +167,10 @@ def passes(self:Gate,
 
 # %% ../../nbs/25_rewards/05_combinations.ipynb #016b964c
 @patch
-def combine(self:Gate, verdict, score)->'Score|RewardError':
+def combine(self:Gate,
+    verdict:'Score|RewardError', # What the verifier gave
+    score:'Score|RewardError|None', # What the reward gave; None where it was not asked
+)->'Score|RewardError':
     "The score of one response; without one of the second reward, that of a rejected one."
     if score is None: return self.combine_scores([verdict], lambda _: self.rejected)
     return self.combine_scores([verdict, score], lambda _, value: value)

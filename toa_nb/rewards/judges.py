@@ -115,7 +115,6 @@ class ModelJudge(GroupReward):
     "What judges made of a language model have in common."
     parallel = 4 # Batches at the same time: the model itself limits how many calls it makes
     call_timeout = 600. # Seconds for a batch, which takes turns at the model; each call has a limit of its own
-    outage_timeout = 0. # Seconds to wait for a server that is out: the model has waited already
     def __init__(self,
         model:Model, # The judge
         name:str, # Name of the scores

@@ -105,7 +105,8 @@ async def probe(self:VllmReward)->None:
         self.probed = [score.value for score in scores]
     if not all(0 <= value <= 1 for value in self.probed): return
     raise ScoresSquashed(f'{self.url} gives {self.probed}, both within [0, 1]: start the server with '
-                         '--pooler-config \'{"use_activation": false}\', or set unit_scores if the raw scores of the model lie there')
+                         '--pooler-config \'{"use_activation": false}\', '
+                         'or set unit_scores if the raw scores of the model lie there')
 
 # %% ../../nbs/25_rewards/09_model_servers.ipynb #7f92535f
 @patch

@@ -8,7 +8,6 @@ __all__ = ['RewardQueue', 'RewardOut']
 # %% ../../nbs/25_rewards/06_queue.ipynb #465671fb
 import asyncio, hashlib, time
 from collections import OrderedDict, defaultdict
-from dataclasses import replace
 from itertools import chain, count, filterfalse, islice
 
 from fastcore.basics import patch, store_attr
@@ -29,7 +28,7 @@ class RewardQueue:
         cache:bool|int=True, # Scores to remember: True for 10,000
         pause:float=.5, # Seconds before the first retry, doubled for each further one
         max_lost:int=20, # Responses given up in a row for want of an answer, after which the reward counts as out
-        outage_timeout:float|None=None, # Seconds to wait for a server that can't be reached; None: what suits the reward, or 60, as for models
+        outage_timeout:float|None=None, # Seconds to wait for a server that can't be reached; None: what suits the reward, 60 for one behind HTTP, as for models
         max_pause:float=5., # Longest pause between retries, in seconds
         clock=time.monotonic, # Tells the seconds; for tests
     ):
@@ -37,7 +36,7 @@ class RewardQueue:
         self.reward = reward = as_reward(reward)
         if wait is None: self.wait = getattr(reward, 'wait', .01)
         if timeout is None: self.timeout = getattr(reward, 'call_timeout', 60.)
-        if outage_timeout is None: self.outage_timeout = getattr(reward, 'outage_timeout', 60.)
+        if outage_timeout is None: self.outage_timeout = getattr(reward, 'outage_timeout', 0.)
         self.name, self.spec, self.pure = reward.name, reward.spec, getattr(reward, 'pure', True)
         self.remember = (10_000 if cache is True else int(cache)) if self.pure else 0
         self.known:OrderedDict[bytes,Score] = OrderedDict() # Scores, the least recently used first

@@ -75,6 +75,7 @@ def check_server(
 class RemoteReward(GroupReward):
     "A reward that a server computes."
     parallel = 4 # Batches at the same time, which the server puts together
+    outage_timeout = 60. # Seconds to wait for a server that can't be reached: it may be restarting
     def __init__(self,
         url:str, # Address of the server, without a password in it
         name:str, # Name of the scores

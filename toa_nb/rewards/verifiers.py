@@ -215,7 +215,7 @@ def math_equal(
     reference:str, # The right answer: bare, behind `####`, or in `\boxed{}`
     response:str, # The response
 )->bool: # Whether the response ends with the same answer
-    "Compare two mathematical answers. A response can make this take for ever: `MathVerify` calls it in a process that can be stopped."
+    "Compare two mathematical answers, which can take for ever: `MathVerify` does it in a process that can be stopped."
     from math_verify import parse, verify
     right = _final(reference) or (reference if '\\boxed' in reference else '\\boxed{' + reference + '}')
     gold, answer = (parse(text, parsing_timeout=None) for text in (right, _final(response) or response))
