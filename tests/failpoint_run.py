@@ -86,19 +86,19 @@ def instrument(points):
 
 
 class Odd(FakeModel):
-    "A model whose server counts beyond 64 bits."
+    "A model that thinks, and whose server counts beyond 64 bits."
     async def generate(self, messages, *, seed):
         found = await super().generate(messages, seed=seed)
-        return replace(found, usage=replace(found.usage, cached_tokens=2**64))
+        return replace(found, usage=replace(found.usage, cached_tokens=2**64), thoughts='Hm.')
 
 
 def broken(number): return ServerFailed('HTTP 500', model='a', endpoint='fake')
 
 
-def run(store, fail=None, kind=FakeModel, more=0, **change):
+def run(store, fail=None, kind=FakeModel, more=0, names='ab', **change):
     "A small run of TOA on two models, brought to its end."
     tasks = [Prompt(f'p{i}', f'Write about the number {i}.') for i in range(2)]
-    made = Run(tasks, TOA(n=3, parallel=1), [kind('a', fail=fail), kind('b', fail=fail)], Letters(), store=store, name='r', **change)
+    made = Run(tasks, TOA(n=3, parallel=1), [kind(name, fail=fail) for name in names], Letters(), store=store, name='r', **change)
     if more: made.extend(more)
     return made.wait(show=False)
 
@@ -114,6 +114,8 @@ SCENARIOS = dict(
     odd=lambda store: run(store, kind=Odd),
     stopped=lambda store: run(store, budget=Budget(per_run=Budget(samples=3))),
     goes_on=run,
+    begins=lambda store: run(store, budget=Budget(per_run=Budget(samples=1)), concurrency=1),
+    shrunk=lambda store: run(store, names='a', without=['b'], concurrency=1),
     fails=lambda store: run(store, fail=broken),
     retried=run,
     extended=extended,

@@ -214,9 +214,10 @@ class Connection(asyncio.Protocol):
 class FaultServer:
     "The server; `async with` starts it on a free port of the loopback interface."
     def __init__(self, models=('a', 'b', 'c', 'd'), latency=0., sigma=0., slots=0, reject=False, words=12, faults=(), key='', trickle=.05, salt=0,
-                 strict=True, list_models=True, port=0):
+                 strict=True, list_models=True, port=0, hold=0):
         self.models, self.latency, self.sigma, self.slots, self.reject, self.words = tuple(models), latency, sigma, slots, reject, words
         self.key, self.trickle, self.salt, self.strict, self.list_models, self.port = key, trickle, salt, strict, list_models, port
+        self.hold = hold  # calls that may begin until it is raised; 0: all
         self.connections, self.waiting, self.silences = set(), deque(), {}
         self.change(faults, reset=True)
 
@@ -226,11 +227,14 @@ class FaultServer:
         for name, value in settings.items():
             if not hasattr(self, name): raise ValueError(f'no setting {name!r}')
             setattr(self, name, value)
-        if reset: self.calls, self.busy, self.peak, self.by_model, self.by_fault, self.log = 0, 0, 0, Counter(), Counter(), deque(maxlen=1_000_000)
+        if reset:
+            self.calls, self.begun, self.busy, self.peak = 0, 0, 0, 0
+            self.by_model, self.by_fault, self.log = Counter(), Counter(), deque(maxlen=1_000_000)
+        self.admit()
 
     def state(self):
         return {'calls': self.calls, 'by_model': dict(self.by_model), 'by_fault': dict(self.by_fault), 'in_flight': self.busy, 'peak': self.peak,
-                'connections': len(self.connections)}
+                'waiting': len(self.waiting), 'connections': len(self.connections)}
 
     def models_answer(self):
         if not self.list_models: return http_error(404, 'no list of models here')
@@ -260,18 +264,27 @@ class FaultServer:
         if call.fault: self.by_fault[call.fault.kind] += 1
         self.log.append(call.row)
         call.connection.call = call
-        if self.slots and self.busy >= self.slots and not self.reject: return self.waiting.append(call)
+        if not self.has_room(): return self.waiting.append(call)
         self.start(call)
 
+    def has_room(self):
+        "Whether another call may begin."
+        free = not self.slots or self.reject or self.busy < self.slots
+        return free and (not self.hold or self.begun < self.hold)
+
     def start(self, call):
-        self.busy += 1
+        self.busy, self.begun = self.busy + 1, self.begun + 1
         self.peak = max(self.peak, self.busy)
         call.begin()
 
     def finished(self, call):
         call.connection.call = None
         if call.started: self.busy -= 1
-        while self.waiting and self.busy < self.slots:
+        self.admit()
+
+    def admit(self):
+        "Let calls that wait begin."
+        while self.waiting and self.has_room():
             if (waiting := self.waiting.popleft()).row[-1] == 'open': self.start(waiting)
 
     async def __aenter__(self):

@@ -10,7 +10,7 @@ from clocks import HANG, Clock, set_clock
 
 from toa_nb.analysis.tables import to_frame
 from toa_nb.compute import Budget, get_spec
-from toa_nb.core import ConnectionFailed, InputError, Prompt, ReplayError, ServerFailed, Trial
+from toa_nb.core import ConnectionFailed, InputError, Prompt, ReplayError, ServerFailed
 from toa_nb.models.client import ChatModel
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import RewardUnreachable, Rule

@@ -18,10 +18,10 @@ root = Path(__file__).parent.parent
 FAILPOINTS = {
     'run': 'fresh', 'trial': 'fresh', 'sample': 'fresh', 'score': 'fresh', 'tell': 'fresh', 'event status': 'fresh', 'event done': 'fresh',
     'call': 'fresh', 'judge': 'fresh', 'listen': 'fresh',
-    'event remark': 'odd', 'event stopped_by': 'stopped', 'event config': 'goes_on', 'event retry': 'retried', 'event extend': 'extended',
-    'event reward': 'rescored'}
+    'thoughts': 'odd', 'event remark': 'odd', 'event stopped_by': 'stopped', 'event config': 'goes_on', 'event retry': 'retried', 'event extend': 'extended',
+    'event reward': 'rescored', 'event models': 'shrunk'}
 ENGINE = {'call', 'judge', 'listen'}  # no commits
-BASES = dict(fresh=[], odd=[], stopped=[], goes_on=['stopped'], retried=['fails'], extended=['fresh'], rescored=['fresh'])  # what happened before
+BASES = dict(fresh=[], odd=[], stopped=[], goes_on=['stopped'], shrunk=['begins'], retried=['fails'], extended=['fresh'], rescored=['fresh'])  # what happened before
 ENDS = dict(stopped='goes_on')  # with what a scenario is resumed, where that is not itself
 
 

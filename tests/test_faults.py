@@ -103,8 +103,8 @@ def test_a_fault_that_begins_in_the_middle(kind, tmp_path):
 @pytest.mark.parametrize('kind', FAULTS)
 def test_a_model_whose_fault_ends_in_the_middle_is_taken_back(kind, tmp_path):
     "However long that takes on a busy machine: the run lasts for several of the pauses in which `b` is left alone, and is extended if it does not."
-    back = driven(tmp_path, [Fault(kind, model='b', stop=6, retry_after=.02)], TOA(n=20), until=lambda samples: good(samples, 'b'), outage_timeout=.1, latency=.03)
-    run, samples = asyncio.run(back)
+    fault, back = Fault(kind, model='b', stop=6, retry_after=.02), lambda samples: good(samples, 'b')
+    run, samples = asyncio.run(driven(tmp_path, [fault], TOA(n=20), until=back, outage_timeout=.1, latency=.03))
     assert run.progress.state == 'finished' and len(good(samples)) == 6*run.session.wanted
     assert good(samples, 'b'), 'b works again'
 

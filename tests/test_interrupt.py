@@ -284,3 +284,22 @@ def test_interrupting_a_cell_that_awaits_a_run(kernel, tmp_path):
     assert execute(kc, 'print(6*7)') == '42\n'
     assert '200/200 samples' in execute(kc, 'await run; print(run.report())')
     assert len(stored(tmp_path/'runs.db')[0]) == 200
+
+
+def test_a_cell_that_awaits_a_run_shows_how_far_it_is_and_how_to_go_on(kernel):
+    "A display below the cell is updated while the run goes on."
+    km, kc = kernel
+    execute(kc, f"import sys; sys.argv = ['x', 'when stopped', '{HANG}', 'runs.db']\n" + SCRIPT)
+    shown, stopped = [], False
+    kc.execute('await run;')
+    while True:
+        message = kc.get_iopub_msg(timeout=HANG)
+        kind, content = message['msg_type'], message['content']
+        if kind in ('display_data', 'update_display_data'): shown.append((kind, content['data']['text/plain']))
+        if shown and not stopped:
+            km.interrupt_kernel()
+            stopped = True
+        if kind == 'status' and content['execution_state'] == 'idle': break
+    assert shown[0][0] == 'display_data' and re.match(r'r: 0/50 prompts, 0/200 samples', shown[0][1])
+    assert {kind for kind, _ in shown[1:]} == {'update_display_data'}
+    assert shown[-1][1].endswith('Everything so far is stored: await the run again, or call start(), to go on.')

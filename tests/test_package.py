@@ -1,4 +1,5 @@
 """What a user gets: a wheel that imports in an empty environment, and an import that stays light."""
+import re
 import subprocess
 import sys
 import venv
@@ -75,6 +76,10 @@ def test_wheel_in_an_empty_environment(tmp_path):
     assert 'at least 1' in python('import toa_nb; print(toa_nb.TOA.__doc__)', exe, tmp_path)  # help is made from the installed sources
     listed = subprocess.run([exe, '-m', 'zipfile', '-l', wheel], check=True, capture_output=True, text=True).stdout
     assert 'tests/' not in listed and 'nbs/' not in listed
+    files = {p.relative_to(root).as_posix() for p in (root/'toa_nb').rglob('*') if p.suffix in ('.js', '.css')}
+    assert files and files <= set(re.findall(r'^(\S+)', listed, re.M))
+    code = 'from toa_nb.panels import RunPanel, TreePanel; print(len(RunPanel("none.db").head.value) > 2000)'
+    assert python(code, exe, tmp_path) == 'True'
 
 
 def test_an_old_name_is_refused_with_the_new_one():

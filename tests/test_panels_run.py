@@ -7,9 +7,11 @@ import pytest
 from toa_nb.cli.config import run_from
 from toa_nb.core import CallTimeout, InputError, Prompt
 from toa_nb.models.fakes import FakeModel
-from toa_nb.panels.base import safe
-from toa_nb.panels.runs import LiveRun, RunPanel
-from toa_nb.panels.servers import ServerPanel, from_toml, to_toml
+from toa_nb.panels.base import safe, with_imports
+from toa_nb.panels.live_run import LiveRun
+from toa_nb.panels.runs import RunPanel
+from toa_nb.panels.server_tables import from_toml, to_toml
+from toa_nb.panels.servers import ServerPanel
 from toa_nb.rewards.base import FunctionReward
 from toa_nb.run.run import Run
 from toa_nb.search.methods import METHODS
@@ -51,10 +53,9 @@ def test_every_method_runs_from_its_form(method):
 def test_the_line_of_code_makes_the_same_run():
     p = panel().set(n=4, take=2, reward='length', held_out=('short',), budget=dict(samples=3, tokens='1e4'), per_run=dict(samples=20), seed=7, concurrency=3)
     run = p.build()
-    import toa_nb
-    from toa_nb.panels.base import evenly
-    given = dict(evenly=evenly, prompts=tasks, models=pair(), reward=length, rewards=dict(short=short))
-    again = eval(p.code(run), {n: getattr(toa_nb, n) for n in toa_nb.__all__} | given)
+    scope = dict(panel=p)
+    exec(with_imports(f'again = {p.form.code(run)}'), scope)
+    again = scope['again']
     assert again.config() == run.config() and again.concurrency == run.concurrency == 3
     assert [q.id for q in again.prompts] == [q.id for q in run.prompts] == ['p0', 'p2']
 
@@ -181,7 +182,7 @@ def test_the_panel_goes_on_with_a_run_of_the_command_line():
         await p.following
         run = await p.extend(1)
         assert (run.progress.resumed, run.progress.samples, run.reward.name, run.reward.pattern.pattern) == (8, 12, 'digit', '[02468]')
-        assert "Run.from_store('runs.db', 'best_of_n', models).extend(1)" in unescape(p.code_line.value)
+        assert "Run.from_store('runs.db', 'best_of_n', models=panel.form.source).extend(1)" in unescape(p.code_line.value)
         await p.following
     asyncio.run(main())
 
@@ -197,7 +198,7 @@ key = 'sk-proj-abcdef0123456789'
 
 def test_a_key_is_in_no_widget():
     p = ServerPanel()
-    p.entries['name'].value, p.entries['url'].value, p.entries['api_key_env'].value = 'x', 'https://me:hunter2@host/v1', key
+    for name, value in dict(name='x', url='https://me:hunter2@host/v1', api_key_env=key).items(): p.form.entries[name].value = value
     p.buttons['Add'].click()
     assert p.rows == [] and key not in ''.join(texts(p.box))
     assert 'hunter2' not in p.message.value and 'credentials' in p.message.value
@@ -223,7 +224,7 @@ def test_replicas_are_rows_and_unknown_endpoints_are_refused():
 def test_run_panel_takes_the_models_of_a_server_panel():
     servers = ServerPanel([dict(name='a', url='http://127.0.0.1:1/v1')])
     p = RunPanel('runs.db', tasks, servers)
-    assert p.fields['models'].value == ('a',)
+    assert p.form.fields['models'].value == ('a',)
     servers.add(name='b', url='http://127.0.0.1:2/v1')
-    assert p.fields['models'].value == ('a', 'b')
-    assert p.all_models()[0] is servers.models()[0]
+    assert p.form.fields['models'].value == ('a', 'b')
+    assert p.form.all_models()[0] is servers.models()[0]

@@ -13,8 +13,8 @@ from rm_oracles import CHAT, COMET, SCHEMES, build, sentencepiece, tokenizer  # 
 from transformers import AutoTokenizer  # noqa: E402
 
 from toa_nb.core import InputError, Message, Prompt, ResponseTooLong, RewardError, RewardRaised, Score, messages_of  # noqa: E402
-from toa_nb.reward_models.families import FAMILIES, _word  # noqa: E402
 from toa_nb.reward_models.comet import CometReward, comet_python  # noqa: E402
+from toa_nb.reward_models.families import FAMILIES, _word  # noqa: E402
 from toa_nb.reward_models.heads import objectives  # noqa: E402
 from toa_nb.reward_models.load import _device, load_reward_model  # noqa: E402
 from toa_nb.reward_models.published import find, known  # noqa: E402

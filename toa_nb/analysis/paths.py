@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from ..core import InputError, Sample
-from ..store.find import PAGE
+from ..store.find import FOUND
 from ..store.journal import RunStore
 from ..data.samples import only_reward, ranked
 
@@ -91,6 +91,6 @@ def search_samples(
     "Samples that match, a page of them."
     reward = reward or store.config(run).get('reward') or ''
     rows, total = store.find(run, text, prompt_id, model, kind, outcome, low, high, reward, sort, limit, offset, preview)
-    out = pd.DataFrame(rows, columns=PAGE)
+    out = pd.DataFrame(rows, columns=FOUND)
     out.attrs = dict(total=total, reward=reward)
     return out.astype({'reward': float, 'tokens': 'Int64'})

@@ -15,7 +15,8 @@ import numpy as np, pandas as pd
 from ..core import InputError, Prompt, Sample, Score
 from ..compute import column_costs, column_reward_flops, get_spec, ModelSpec
 from ..store.journal import RunStore
-from ..data.samples import guide, opened, samples_of
+from ..run.sources import opened, samples_of
+from ..data.samples import guide
 
 # %% ../../nbs/50_analysis/00_tables.ipynb #35ec08d7
 _raw = ('run', 'prompt_id', 'number', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'error', 'finish_reason', 'length',

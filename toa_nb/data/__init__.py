@@ -6,7 +6,7 @@ __all__, __getattr__, __dir__ = _offer(
     __name__,
     files='file_records',
     prompts='BadPrompts load_prompts Prompts prompts_from reading_report',
-    samples='by_prompt guide only_reward opened ranked samples_of',
+    samples='by_prompt guide only_reward ranked',
     rows='load_samples prompt_record Rows save_prompts save_samples write_json write_jsonl write_parquet',
     exports='dpo_row to_dpo to_sft to_ultrafeedback',
     trainers='split to_axolotl to_llama_factory',

@@ -9,7 +9,7 @@ __all__ = ['languages', 'PARTS_OF_A_TASK', 'PROMPT_FIELDS', 'NOT_META', 'Prompts
 # %% ../../nbs/45_data/01_prompts.ipynb #f8dfe72e
 import difflib, os, re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..core import InputError, Message, Prompt

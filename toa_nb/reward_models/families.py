@@ -7,7 +7,6 @@ __all__ = ['FAMILIES', 'family_of']
 
 # %% ../../nbs/30_reward_models/05_families.ipynb #215419d8
 from collections.abc import Callable
-from typing import Any
 
 from ..core import InputError
 from .tokens import _free, ChatTemplate, Steps, TextTemplate

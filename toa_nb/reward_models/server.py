@@ -7,7 +7,7 @@ __all__ = ['ServerLimits', 'Refused', 'read_body', 'check_key', 'RewardApp', 'ra
            'serve_reward']
 
 # %% ../../nbs/30_reward_models/10_server.ipynb #2e48d4cb
-import asyncio, hmac, json, socket, threading
+import hmac, socket, threading
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address

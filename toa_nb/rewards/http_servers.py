@@ -11,7 +11,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..core import Prompt, Score
+from ..core import Prompt, RewardError, Score
 from .base import as_score, Groups
 from .remote import get_path, MalformedScores, read_tokens, RemoteReward, RewardRefused, split_by_group
 from .verifiers import need_reference

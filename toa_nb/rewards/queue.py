@@ -8,7 +8,6 @@ __all__ = ['RewardQueue', 'RewardOut']
 # %% ../../nbs/25_rewards/06_queue.ipynb #465671fb
 import asyncio, hashlib, time
 from collections import OrderedDict, defaultdict
-from dataclasses import replace
 from itertools import chain, count, filterfalse, islice
 
 from fastcore.basics import patch, store_attr

@@ -6,10 +6,11 @@
 __all__ = ['PERMANENT', 'AbsentModel', 'without_failed', 'longest_messages', 'check_model', 'check_guide', 'raise_failed',
            'check_all']
 
-# %% ../../nbs/40_run/07_check.ipynb #76e952fe
+# %% ../../nbs/40_run/07_check.ipynb #f5d25872
 import asyncio
 import warnings
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from ..core import Completion, GenerationError, ModelOut, RewardError
@@ -42,7 +43,7 @@ def without_failed(
     for name in gone: warnings.warn(f'the run goes on without the model {name!r}: {failed[name]}', stacklevel=2)
     return models | {name: AbsentModel(name, models[name].spec, reason=str(failed[name])) for name in gone}
 
-# %% ../../nbs/40_run/07_check.ipynb #8042f50b
+# %% ../../nbs/40_run/07_check.ipynb #c3e95da4
 def longest_messages(
     run, # A `Run`
 )->tuple: # Messages
@@ -55,11 +56,14 @@ def longest_messages(
 async def check_model(
     model, # A model
     messages:tuple|None, # What to send; None: only its own check
-)->Completion|None: # The answer, where a call was made
-    "Check a model, and call it as the run is going to."
-    if hasattr(model, 'check'): await model.check()
-    if messages is None or not hasattr(model, 'endpoints'): return None
-    return await model.generate(messages, seed=0)
+)->Completion|None: # The answer, where such a call was made
+    "Check a model, by the run's own kind of call where its check can make one."
+    if not hasattr(model, 'check'): return None
+    if messages is None or 'messages' not in signature(model.check).parameters:
+        await model.check()
+        return None
+    answers = await model.check(timeout=max(20., model.timeout), messages=messages)
+    return answers[0] if answers else None
 
 # %% ../../nbs/40_run/07_check.ipynb #1dd820a9
 PERMANENT = ('ResponseTooLong', 'VerdictUnclear') # Failures of one answer, which are not tried again
@@ -74,7 +78,7 @@ async def check_guide(
     if score.error and kind_of(score.error) not in PERMANENT:
         raise RewardError(f'{guide.name} can not score an answer of the check: {score.error}')
 
-# %% ../../nbs/40_run/07_check.ipynb #884d5b6e
+# %% ../../nbs/40_run/07_check.ipynb #76318391
 def raise_failed(
     failed:dict, # What models and rewards raised, by name
 ):
@@ -97,5 +101,5 @@ async def check_all(
     failed = {n: r for n, r in results.items() if isinstance(r, BaseException)}
     if failed and (models := without_failed(models, failed, samples)) is None: raise_failed(failed)
     answer = next((r for r in results.values() if isinstance(r, Completion)), None)
-    if answer: await check_guide(guide, run.prompts[0], answer.text)
+    if answer and answer.text.strip(): await check_guide(guide, run.prompts[0], answer.text)
     return models

@@ -14,7 +14,7 @@ from fastcore.basics import patch
 
 from ..core import outcome, Prompt, ReplayError, Sample, Trial
 from ..compute import Budget
-from ..store.records import digest, TrialRow
+from ..store.records import digest
 from .progress import Summary
 
 # %% ../../nbs/40_run/05_prompt_state.ipynb #e8b05a47

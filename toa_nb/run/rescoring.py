@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Rescoring', 'check_rescoring', 'open_scoring', 'some_done', 'rescore', 'stopped']
 
-# %% ../../nbs/40_run/06_rescoring.ipynb #ad5c506c
+# %% ../../nbs/40_run/06_rescoring.ipynb #4acc2de6
 import asyncio
 import sys
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from ..core import InputError, Prompt, Sample
 from ..rewards.queue import RewardOut, RewardQueue
 from ..store.journal import RunStore
 from .progress import Failures, note_failure
-from .settings import as_reward
+from .settings import reward_of
 
 # %% ../../nbs/40_run/06_rescoring.ipynb #18ac1bac
 @dataclass
@@ -136,7 +136,7 @@ async def some_done(
     for task in done: task.result()
     return left
 
-# %% ../../nbs/40_run/06_rescoring.ipynb #ffbe0b0c
+# %% ../../nbs/40_run/06_rescoring.ipynb #fcc35a36
 async def rescore(
     store:str|Path|RunStore, # The run store: a path, or a store that is open for writing
     run:str, # Name of the run
@@ -144,7 +144,7 @@ async def rescore(
     every:float=10., # Seconds between lines on stderr; 0: no lines
 )->Rescoring: # What was scored, and what failed
     "Add a reward to a finished run, without new generations."
-    made = as_reward(reward)
+    made = reward_of(reward)
     queue = made if isinstance(made, RewardQueue) else RewardQueue(made)
     opened = store if isinstance(store, RunStore) else RunStore(store)
     try:

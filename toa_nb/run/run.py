@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Run', 'stored_progress']
 
-# %% ../../nbs/40_run/10_run.ipynb #6c9f6a8b
+# %% ../../nbs/40_run/10_run.ipynb #1635cd7d
 import asyncio
 import sys
 from collections.abc import Iterable
@@ -24,12 +24,12 @@ from ..rewards.base import close_all
 from ..store.journal import RunStore
 from .progress import Progress, progress_of, spent_text
 from .forecast import projected
-from .settings import as_budget, as_method, as_models, as_prompts, as_reward, check_run, describe_run, stored_templates
+from .settings import as_budget, as_method, as_models, as_prompts, reward_of, check_run, describe_run, stored_templates
 from .stored import pick_run, stored_budget, stored_models, stored_rewards
 from .session import Session
 from .console import in_notebook, print_progress, show_progress, signals
 
-# %% ../../nbs/40_run/10_run.ipynb #1f1f8963
+# %% ../../nbs/40_run/10_run.ipynb #5210d9e6
 class Run:
     "Prompts, driven through a method with models and a reward, into a store."
     def __init__(self,
@@ -53,7 +53,7 @@ class Run:
     ):
         given = as_models(models)
         self.prompts, self.method, self.models = as_prompts(prompts), as_method(method), {m.name: m for m in given}
-        self.reward, self.held_out = as_reward(reward), [as_reward(r) for r in held_out]
+        self.reward, self.held_out = reward_of(reward), [reward_of(r) for r in held_out]
         self.store_at, self.seed, self.templates, self.budget = store, seed, templates or Templates(), as_budget(budget)
         self.name = name or next(k for k, v in METHODS.items() if v is type(self.method))
         self.concurrency, self.grace, self.check, self.max_unguided = concurrency, grace, check, max_unguided

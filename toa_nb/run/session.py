@@ -17,7 +17,7 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..core import outcome, Prompt, Sample, StoreError, Trial
-from ..compute import Budget, generation_spent, sample_spent, scoring_spent, Spent
+from ..compute import Budget, generation_spent, scoring_spent, Spent
 from ..rewards.queue import RewardOut, RewardQueue
 from ..store.commits import FAST, SLOW
 from ..store.journal import RunStore
@@ -72,7 +72,7 @@ def add_model(self:Session,
     "Make room for a model in the state of the session."
     self.parked[name], self.calls[name] = deque(), 0
 
-# %% ../../nbs/40_run/08_session.ipynb #b15f358a
+# %% ../../nbs/40_run/08_session.ipynb #2895914e
 @patch
 async def drive(self:Session):
     "Run until done, stopped or failed."
@@ -87,6 +87,7 @@ async def drive(self:Session):
         if work:
             self.store.set_status(self.name, 'running')
             await self.score_failed()
+            await self.score_waiting()
             await self.feed()
         self.close_finished()
         p.state = self.end_state()
@@ -318,7 +319,7 @@ def next_prompt(self:Session)->PromptState|None:
         return state
     return next(iter(self.ready[fewest].values())) if self.ready else None
 
-# %% ../../nbs/40_run/08_session.ipynb #8ec930b6
+# %% ../../nbs/40_run/08_session.ipynb #bd7e19eb
 @patch
 def has_room(self:Session,
     model:str, # Name of a model
@@ -331,6 +332,7 @@ def next_job(self:Session)->tuple|None: # Prompt at work, trial, and its stored 
     "The next trial to work on; None: nothing to do until something is told."
     if self.is_full(): return None
     if (job := self.unpark()): return job
+    if self.is_reserved(): return None
     while any(map(self.has_room, self.models)) and (state := self.next_prompt()):
         if (job := self.ask(state)) is None:
             self.dequeue(state)
@@ -374,7 +376,19 @@ def ask(self:Session,
     self.store.add_trial(self.name, state.prompt.id, trial)
     return trial, None
 
-# %% ../../nbs/40_run/08_session.ipynb #e546692d
+# %% ../../nbs/40_run/08_session.ipynb #365bb2af
+@patch(as_prop=True)
+def out(self:Session)->int:
+    "Trials of all prompts that are handed out and whose outcome is not told yet."
+    return len(self.tasks) + sum(map(len, self.parked.values()))
+
+@patch
+def is_reserved(self:Session)->bool:
+    "Do the trials that are out take all that is left of the run's samples?"
+    most, p = (self.run.budget.per_run or Budget()).samples, self.progress
+    return most is not None and p.samples < most <= p.samples + self.out
+
+# %% ../../nbs/40_run/08_session.ipynb #6ac6d512
 @patch
 def limit(self:Session,
     state:PromptState, # A prompt at work
@@ -389,8 +403,8 @@ def is_spent(self:Session,
 )->bool:
     "Is there no budget left for another trial of this prompt, or of any?"
     if (per_run := self.run.budget.per_run):
-        p, out = self.progress, len(self.tasks) + sum(map(len, self.parked.values()))
-        name = per_run.exhausted(replace(p.spent, samples=p.samples + out), self.seconds_before + p.seconds)
+        p = self.progress
+        name = per_run.exhausted(replace(p.spent, samples=p.samples + self.out), self.seconds_before + p.seconds)
         if name: self.stop(name)
     return self.stopping or self.limit(state) is not None
 
@@ -512,6 +526,18 @@ def count(self:Session,
     p.resumed += resumed and not sample.error
     if failed := troubles(sample): p.last = f'{failed[-1][0]}: {kind_of(failed[-1][1])}'
     if state.summary.best is not None: p.best[state.prompt.id] = state.summary.best
+
+# %% ../../nbs/40_run/08_session.ipynb #8186c99e
+@patch
+async def score_waiting(self:Session):
+    "Score what earlier sessions left unscored, and tell it."
+    for state in list(self.active.values()):
+        while state.left and state.left[0][1]:
+            job = state.left.popleft()
+            self.launch(state, *job)
+    while self.tasks and not self.error:
+        self.wake.clear()
+        await self.wake.wait()
 
 # %% ../../nbs/40_run/08_session.ipynb #6aac52cf
 @patch

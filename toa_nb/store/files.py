@@ -12,7 +12,6 @@ import errno, os, sqlite3, tempfile, time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from ..core import StoreError
 from .schema import APPLICATION_ID, REMEDIES, VERSION, decoded_row, store_error, translating
 
 # %% ../../nbs/35_store/01_files.ipynb #fe76a772
@@ -45,9 +44,11 @@ def check_place(
         raise store_error(path, 'the file has more than one name (hard links), and can only be written under one',
                           'Remove the other names, or write a copy.')
 
-# %% ../../nbs/35_store/01_files.ipynb #d39828f8
-NETWORK = {'nfs', 'nfs4', 'cifs', 'smb3', 'smbfs', 'lustre', 'gpfs', 'beegfs', 'ceph', 'glusterfs', 'afs', 'orangefs', 'panfs',
-           'wekafs', 'fuse.sshfs', 'fuse.glusterfs', 'fuse.juicefs', 'fuse.ceph', 'fuse.s3fs', 'fuse.rclone'}
+# %% ../../nbs/35_store/01_files.ipynb #0bc3873a
+NETWORK = {
+    'nfs', 'nfs4', 'cifs', 'smb3', 'smbfs', 'lustre', 'gpfs', 'beegfs', 'ceph', 'glusterfs', 'afs', 'orangefs', 'panfs',
+    'wekafs', 'fuse.sshfs', 'fuse.glusterfs', 'fuse.juicefs', 'fuse.ceph', 'fuse.s3fs', 'fuse.rclone'
+}
 
 def mounts(
     table:str='/proc/self/mountinfo', # Linux's table of mounts
@@ -166,9 +167,10 @@ def check_file(
         app, version = (db.execute(f'PRAGMA {name}').fetchone()[0] for name in ('application_id', 'user_version'))
         blank = not db.execute('SELECT count(*) FROM sqlite_master').fetchone()[0]
         if mode == 'r' and blank: raise store_error(path, *REMEDIES['empty'])
-        if app != APPLICATION_ID and not (blank and app == version == 0): raise store_error(path, *REMEDIES['not a database'])
+        new = blank and app == version == 0
+        if app != APPLICATION_ID and not new: raise store_error(path, *REMEDIES['not a database'])
         if version > VERSION:
-            what = f'written by a newer toa_nb (tables of version {version}, the newest that this one can read is {VERSION})'
+            what = f'written by a newer toa_nb (tables of version {version}; this one can read version {VERSION})'
             raise store_error(path, what, 'Update toa_nb.')
         if path.stat().st_size <= CHECKED and db.execute('PRAGMA integrity_check(1)').fetchone()[0] != 'ok':
             raise store_error(path, *REMEDIES['malformed'])
