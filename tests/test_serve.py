@@ -285,7 +285,7 @@ def test_a_missing_index_is_said_with_the_remedy(tmp_path, monkeypatch):
 
 
 def test_a_venv_without_pip_finds_another(monkeypatch):
-    monkeypatch.setattr('toa_nb.servers.engines.find_spec', lambda name: None)
+    monkeypatch.setattr('toa_nb.servers.local.find_spec', lambda name: None)
     assert pip_commands() and all(command[0] != sys.executable for command in pip_commands())
 
 

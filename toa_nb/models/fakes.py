@@ -21,12 +21,15 @@ from .client import as_spec
 class FakeModel:
     "A deterministic model for work without servers."
     name:str # Its name in trials and stored samples
-    reply:Callable[[tuple[Message,...], int], str|None]|None=None # Text for messages and seed; None: eight hexadecimal digits that depend on both
+    reply:Callable[[tuple[Message,...], int],
+                   str|None]|None=None # Text for messages and seed; None: eight hexadecimal digits that depend on both
     latency:float|Callable[[int], float]=0. # Seconds per call, or seconds for a seed
     fail:Callable[[int], GenerationError|None]|None=None # The failure of call number n, counted from 0
     spec:Any=None # A `compute.ModelSpec`, or None
     capacity:int=64 # Calls at once
-    top_logprobs:Callable[[tuple[Message,...], int], list[dict[str,float]]]|None=None # Log-probabilities for messages and seed; None: it tells none
+    top_logprobs:Callable[[tuple[Message,...], int],
+                          list[dict[str,
+                                    float]]]|None=None # Log-probabilities for messages and seed; None: it tells none
     calls:int=field(default=0, init=False) # Calls so far
 
     async def check(self): return []
@@ -48,14 +51,21 @@ async def generate(self:FakeModel, messages:tuple[Message,...], *, seed:int)->Co
     text = (self.reply or digits)(messages, seed)
     usage = Usage(sum(len(m.content.split()) for m in messages), len((text or '').split()))
     completion = Completion(text or '', usage, latency=latency, endpoint='fake', served_model=self.name, seed=seed)
-    if text is None or not text.strip(): raise EmptyAnswer('the content is missing', model=self.name, endpoint='fake', completion=completion)
+    if text is None or not text.strip():
+        raise EmptyAnswer('the content is missing', model=self.name, endpoint='fake', completion=completion)
     return completion
 
 # %% ../../nbs/15_models/08_fakes.ipynb #15228a2d
 @patch
-async def generate_logprobs(self:FakeModel, messages:tuple[Message,...], *, seed:int, top:int=5)->tuple[Completion, list[dict[str,float]]]:
+async def generate_logprobs(self:FakeModel,
+    messages:tuple[Message,...], # The turns
+    *,
+    seed:int, # Sampling seed
+    top:int=5, # Not used: `top_logprobs` decides
+)->tuple[Completion, list[dict[str,float]]]: # The answer, and a dict for each token; or no tokens
     "`generate`, with the log-probabilities that `top_logprobs` gives."
-    return await self.generate(messages, seed=seed), self.top_logprobs(messages, seed) if self.top_logprobs else []
+    completion = await self.generate(messages, seed=seed)
+    return completion, self.top_logprobs(messages, seed) if self.top_logprobs else []
 
 # %% ../../nbs/15_models/08_fakes.ipynb #5c2cd50e
 class ReplayModel:
@@ -69,7 +79,8 @@ class ReplayModel:
         self.name, self.spec, self.capacity = name, as_spec(spec, name), 64
         self.prompts, self.samples = prompts, {p.id: {} for p in prompts}
         for s in samples:
-            if s.completion and not s.error and s.prompt_id in self.samples: self.samples[s.prompt_id][s.run, s.trial.number] = s
+            if s.completion and not s.error and s.prompt_id in self.samples:
+                self.samples[s.prompt_id][s.run, s.trial.number] = s
 
     async def check(self): return []
     async def close(self): pass
@@ -79,7 +90,8 @@ class ReplayModel:
 def prompt_of(self:ReplayModel, text:str)->Prompt:
     "The prompt whose text occurs in `text`; the longest, if several do."
     found = [p for p in self.prompts if (p.source or p.instruction) in text]
-    if not found: raise RequestRefused('none of the stored prompts occurs in the messages', model=self.name, endpoint='replay')
+    if not found:
+        raise RequestRefused('none of the stored prompts occurs in the messages', model=self.name, endpoint='replay')
     return max(found, key=lambda p: len(p.source or p.instruction))
 
 # %% ../../nbs/15_models/08_fakes.ipynb #a0f4734d
@@ -87,7 +99,8 @@ def prompt_of(self:ReplayModel, text:str)->Prompt:
 def quoted(self:ReplayModel, prompt:Prompt, text:str)->dict:
     "The stored samples of a prompt whose responses occur in `text`, and not just as a part of the task."
     task = prompt.source or prompt.instruction
-    return {key: s for key, s in self.samples[prompt.id].items() if s.completion.text in text and s.completion.text not in task}
+    return {key: s for key,
+            s in self.samples[prompt.id].items() if s.completion.text in text and s.completion.text not in task}
 
 # %% ../../nbs/15_models/08_fakes.ipynb #ad8cf0ad
 @patch
@@ -100,7 +113,9 @@ def draw(self:ReplayModel, messages:tuple[Message,...], seed:int)->Completion:
     own = [s for s in self.samples[prompt.id].values() if s.trial.model == self.name]
     exact = [s for s in own if s.trial.seed == seed and all((s.run, n) in quoted for n in s.trial.parents)]
     pool = [s for s in exact if s.trial.kind == kind] or [s for s in own if s.trial.kind == kind] or own
-    if not pool: raise RequestRefused(f'no stored sample of {self.name!r} for prompt {prompt.id!r}', model=self.name, endpoint='replay')
+    if not pool:
+        raise RequestRefused(f'no stored sample of {self.name!r} for prompt {prompt.id!r}', model=self.name,
+                             endpoint='replay')
     return replace(pool[seed % len(pool)].completion, seed=seed)
 
 # %% ../../nbs/15_models/08_fakes.ipynb #8b5890f4

@@ -169,7 +169,8 @@ def child_command(
     import toa_nb
     root = str(Path(toa_nb.__file__).parent.parent)
     module, function = entry.split(':')
-    lines = ['import sys', f'sys.path.append({root!r})', f'from {module} import {function}', f'sys.exit({function}(*sys.argv[1:]))']
+    lines = ['import sys', f'sys.path.append({root!r})', f'from {module} import {function}',
+             f'sys.exit({function}(*sys.argv[1:]))']
     code = '\n'.join(lines)
     return sys.executable, '-c', code, *args
 

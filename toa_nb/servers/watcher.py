@@ -30,7 +30,8 @@ class Watcher:
     "Keeps servers running."
     def __init__(self,
         servers:Iterable[Server], # The servers to watch; only those that this process started
-        on_change:Callable[[Server,str],None]|None=None, # Called for each new state, in the event loop that made the watcher
+        on_change:Callable[[Server,str],
+                           None]|None=None, # Called for each new state, in the event loop that made the watcher
         say:Callable[[str],None]|None=print, # Gets a line for each new state; None: no lines
         hang_timeout:float=30., # Seconds without an answer, after which a server counts as hung
         backoff:float=1., # Seconds before the first restart; then twice as long each time
