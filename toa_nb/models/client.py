@@ -210,6 +210,21 @@ def body(self:ChatModel,
     body = {k: v for k, v in (body | others).items() if v is not None and k not in left_out}
     return json.dumps(body | {k: v for k, v in self.extra.items() if k not in others}).encode()
 
+# %% ../../nbs/15_models/06_client.ipynb #85830fb9
+@patch
+def ready(self:ChatModel)->Balancer:
+    "The endpoints at work; they are connected anew where another event loop runs than before."
+    loop = asyncio.get_running_loop()
+    if self.balancer is None or self.balancer.loop is not loop:
+        lanes = []
+        for e in self.endpoints:
+            most, env = e.concurrency or self.concurrency, e.api_key_env or self.api_key_env
+            lanes.append(EndpointState(e, AdaptiveLimit(most),
+                                       link=Connection(e, read_key(env), most, self.headers, self.query)))
+        self.balancer = Balancer(lanes, self.outage_timeout, self.name)
+        self.balancer.loop = loop
+    return self.balancer
+
 # %% ../../nbs/15_models/06_client.ipynb #91db7c30
 @patch
 async def attempt(self:ChatModel,
@@ -234,21 +249,6 @@ async def attempt(self:ChatModel,
         lane.learn(slot, e, balancer.clock())
         raise
     finally: balancer.release(slot)
-
-# %% ../../nbs/15_models/06_client.ipynb #85830fb9
-@patch
-def ready(self:ChatModel)->Balancer:
-    "The endpoints at work; they are connected anew where another event loop runs than before."
-    loop = asyncio.get_running_loop()
-    if self.balancer is None or self.balancer.loop is not loop:
-        lanes = []
-        for e in self.endpoints:
-            most, env = e.concurrency or self.concurrency, e.api_key_env or self.api_key_env
-            lanes.append(EndpointState(e, AdaptiveLimit(most),
-                                       link=Connection(e, read_key(env), most, self.headers, self.query)))
-        self.balancer = Balancer(lanes, self.outage_timeout, self.name)
-        self.balancer.loop = loop
-    return self.balancer
 
 # %% ../../nbs/15_models/06_client.ipynb #7ff4081a
 @patch

@@ -240,6 +240,18 @@ def take(self:Balancer)->Slot|None:
     lane.busy, lane.breaker.probing = lane.busy + 1, lane.breaker.is_open
     return Slot(lane, now, lane.breaker.is_open)
 
+# %% ../../nbs/15_models/04_endpoints.ipynb #25bc8faf
+@patch
+def give_up(self:Balancer, now:float):
+    "Fail all calls that wait."
+    error = next((l.error for l in self.lanes if l.error), None)
+    last = f'; the last failure: {type(error).__name__}: {error}' if error else ''
+    message = f'every endpoint of {self.name!r} has been out for {now - self.out_since:.0f} s{last}'
+    while self.waiting:
+        turn = self.waiting.popleft()
+        if turn.done(): continue
+        turn.set_exception(ModelOut(message, model=self.name))
+
 # %% ../../nbs/15_models/04_endpoints.ipynb #ca871daa
 @patch
 async def acquire(self:Balancer)->Slot:
@@ -262,7 +274,6 @@ def release(self:Balancer, slot:Slot):
     if not slot.lane.breaker.failures: self.out_since = None
     self.serve()
 
-# %% ../../nbs/15_models/04_endpoints.ipynb #f74c468e
 @patch
 def serve(self:Balancer):
     "Give free slots to the calls that wait."
@@ -288,15 +299,3 @@ def watch(self:Balancer):
     if self.out_since is not None: times.append(self.out_since + self.outage_timeout)
     times = [t for t in times if t > now]
     if times: self.timer = asyncio.get_running_loop().call_later(min(times) - now, self.serve)
-
-# %% ../../nbs/15_models/04_endpoints.ipynb #25bc8faf
-@patch
-def give_up(self:Balancer, now:float):
-    "Fail all calls that wait."
-    error = next((l.error for l in self.lanes if l.error), None)
-    last = f'; the last failure: {type(error).__name__}: {error}' if error else ''
-    message = f'every endpoint of {self.name!r} has been out for {now - self.out_since:.0f} s{last}'
-    while self.waiting:
-        turn = self.waiting.popleft()
-        if turn.done(): continue
-        turn.set_exception(ModelOut(message, model=self.name))

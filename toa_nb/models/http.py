@@ -188,6 +188,14 @@ def _sdk(self:HttpClient):
                                           verify=trusted(self.secure),
                                           proxy=self.proxy and self.proxy[0], trust_env=False)
 
+# %% ../../nbs/15_models/03_http.ipynb #0d216822
+@patch
+async def close(self:HttpClient)->None:
+    "Close the connections of the running loop; the next call opens new ones."
+    client, self.client = self.client, None
+    if client is None or self.loop is not asyncio.get_running_loop(): return
+    await (client.close() if self.aiohttp else client.aclose())
+
 # %% ../../nbs/15_models/03_http.ipynb #04c15cb9
 @patch
 def _remark(self:HttpClient, status:int, headers)->str:
@@ -235,11 +243,3 @@ async def call(self:HttpClient,
         except asyncio.TimeoutError: raise CallTimeout(f'no whole answer within {timeout:g} s') from None
         except GenerationError: raise
         except Exception as e: raise connection_error(e, url, self.proxy) from None
-
-# %% ../../nbs/15_models/03_http.ipynb #0d216822
-@patch
-async def close(self:HttpClient)->None:
-    "Close the connections of the running loop; the next call opens new ones."
-    client, self.client = self.client, None
-    if client is None or self.loop is not asyncio.get_running_loop(): return
-    await (client.close() if self.aiohttp else client.aclose())
