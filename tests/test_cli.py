@@ -173,7 +173,7 @@ def test_check_names_every_endpoint_and_remedy(here, url, capsys):
     code, rows, _ = toa(capsys, 'check', 'run.toml', '--json')
     assert code == 1 and [r['ok'] for r in rows] == [True, True, False, False, True]
     assert rows[0]['says'].startswith('4 prompts, TOA(n=6')
-    assert "there is no model 'zeta' here; there are: a, b, c, d. Set `model` to an id that this server knows" in rows[2]['says']
+    assert "This server lists a, b, c, d. Set `model` to an id that this server serves" in rows[2]['says']
     assert 'Is the server running' in rows[3]['says']
     configure(url)
     code, text, _ = toa(capsys, 'check', 'run.toml')
