@@ -176,7 +176,6 @@ def _aiohttp(self:HttpClient):
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4., ssl=trusted(self.secure))
     return aiohttp.ClientSession(connector=connector, proxy=self.proxy and self.proxy[0])
 
-# %% ../../nbs/15_models/03_http.ipynb #fc97d9f6
 @patch
 def _sdk(self:HttpClient):
     "The HTTP client that the SDK brings along."
