@@ -135,7 +135,7 @@ def test_everything_is_out_and_comes_back(tmp_path):
 @pytest.mark.parametrize('server, settings, exc, words', [
     (dict(key='right'), {}, core.AuthFailed, 'Name the environment variable that holds the key in api_key_env'),
     (dict(key='right'), dict(api_key_env='TOA_TEST_KEY'), core.AuthFailed, 'Check the key in TOA_TEST_KEY'),
-    ({}, dict(model='nobody'), core.UnknownModel, "there is no model 'nobody' here; there are: a, b, c, d"),
+    ({}, dict(model='nobody'), core.UnknownModel, "The model `nobody` does not exist. This server lists a, b, c, d"),
     (dict(faults=['error500']), {}, core.ServerFailed, 'HTTP 500: internal error'),
     (dict(faults=['no_usage']), {}, core.MissingUsage, 'use a server that reports usage'),
     (None, {}, core.ConnectionFailed, 'Is the server running, and is the address right?')])
@@ -158,7 +158,7 @@ def test_all_models_that_fail_their_check_are_named_at_once(tmp_path):
     async def check():
         async with FaultServer(models=['a']) as s:
             models = [ChatModel(name, s.url) for name in 'abc']
-            with pytest.raises(core.UnknownModel, match="no model 'b' here.*no model 'c' here"):
+            with pytest.raises(core.UnknownModel, match='model `b` does not exist.*model `c` does not exist'):
                 await Run(tasks(1), TOA(n=8), models, Letters(), store=tmp_path/'runs.db')
             for m in models: await m.close()
     asyncio.run(check())

@@ -430,7 +430,8 @@ async def check_lane(self:ChatModel,
     except GenerationError as e: error = e
     others = f'. This server lists {_some(ids)}' if ids and isinstance(error, UnknownModel) else ''
     hint = remedy(error, lane.endpoint.api_key_env or self.api_key_env)
-    message = f'{self.name}: {url}: {error}{others}{hint and ". "}{hint}'
+    what = str(error).rstrip('.')
+    message = f'{self.name}: {url}: {what}{others}{hint and ". "}{hint}'
     raise type(error)(message, model=self.name, endpoint=url, completion=error.completion)
 
 def _some(ids:list[str])->str:

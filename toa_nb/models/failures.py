@@ -120,7 +120,7 @@ def status_error(
     if status >= 500 and not too_long(words) or status in (408, 409, 425):
         return ServerFailed(message, retry_after=retry_after)
     if status == 413 or too_long(words): return ContextOverflow(message)
-    if field: return RequestRefused(f'{message}. {field_remedy(field, words)}')
+    if field: return RequestRefused(f'{message.rstrip(".")}. {field_remedy(field, words)}')
     return UnknownModel(message) if status == 404 else RequestRefused(message)
 
 # %% ../../nbs/15_models/00_failures.ipynb #bd9be865

@@ -25,7 +25,7 @@ class FakeModel:
     fail:Callable[[int], GenerationError|None]|None=None # The failure of call number n, counted from 0
     spec:Any=None # A `compute.ModelSpec`, or None
     capacity:int=64 # Calls at once
-    top_logprobs:Callable[[tuple[Message,...], int], list[dict[str,float]]]|None=None # For messages and seed; None: none
+    top_logprobs:Callable[[tuple[Message,...], int], list[dict[str,float]]]|None=None # For messages and seed
     calls:int=field(default=0, init=False) # Calls so far
 
     async def check(self, timeout=20., messages=None): return []
