@@ -27,6 +27,7 @@ from .answers import read_answer, read_with_logprobs
 from .connection import Connection
 from .endpoints import AdaptiveLimit, Balancer, check_extras, Endpoint, EndpointState
 from .failures import backoff, no_system_role, remedy
+from .http import preload
 
 # %% ../../nbs/15_models/06_client.ipynb #ecac2de3
 def as_endpoint(
@@ -216,6 +217,7 @@ def ready(self:ChatModel)->Balancer:
     "The endpoints at work; they are connected anew where another event loop runs than before."
     loop = asyncio.get_running_loop()
     if self.balancer is None or self.balancer.loop is not loop:
+        preload()
         lanes = []
         for e in self.endpoints:
             most, env = e.concurrency or self.concurrency, e.api_key_env or self.api_key_env

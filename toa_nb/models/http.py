@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_BYTES', 'on_this_machine', 'proxy_of', 'proxy_name', 'encrypted', 'trusted', 'connection_error', 'through_proxy',
-           'read_bounded', 'Reply', 'HttpClient']
+           'read_bounded', 'Reply', 'HttpClient', 'preload']
 
 # %% ../../nbs/15_models/03_http.ipynb #70529762
 import asyncio, os, ssl
@@ -194,6 +194,12 @@ async def close(self:HttpClient)->None:
     client, self.client = self.client, None
     if client is None or self.loop is not asyncio.get_running_loop(): return
     await (client.close() if self.aiohttp else client.aclose())
+
+# %% ../../nbs/15_models/03_http.ipynb #45e7f47a
+def preload():
+    "Import the HTTP client."
+    try: import aiohttp
+    except ImportError: import openai
 
 # %% ../../nbs/15_models/03_http.ipynb #04c15cb9
 @patch
