@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from toa_nb.core import Prompt
-from toa_nb.data.exports import load_samples
+from toa_nb.data.rows import load_samples
 from toa_nb.reward_models.heads import LinearHead
 from toa_nb.reward_models.scorers import TextScorer
 from toa_nb.reward_models.tokens import ChatTemplate

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from toa_nb.core import Prompt, ToaError
-from toa_nb.models.connection import Connection
 from toa_nb.models.client import ChatModel
+from toa_nb.models.connection import Connection
 from toa_nb.models.endpoints import Endpoint
 from toa_nb.rewards.base import Rule
 from toa_nb.run.run import Run

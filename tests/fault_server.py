@@ -35,6 +35,7 @@ KINDS = {
     'truncated': 'JSON cut short', 'html': 'HTML with status 200', 'error200': 'an error object with status 200', 'quota': 'the same, and it quotes the key',
     'login': 'HTML with status 200 that quotes the key', 'other_model': 'another model id',
 }
+SILENT = ('hang', 'trickle')  # faults that end in the time limit of the client
 WORDS = ('amber brook cedar delta ember fable grove harbor island jasper kettle lantern meadow nectar orchard pebble quartz river summit timber umber '
          'valley willow yarrow zephyr anchor beacon candle drift echo feather glimmer hollow iris juniper kindle ledger marble north opal prairie quill '
          'ripple saddle thistle under violet wander xenon yonder zenith atlas breeze copper dune eagle flint garnet hazel ivory jade keel lilac').split()
@@ -122,6 +123,7 @@ class Call:
     def answer(self):
         "Send the answer or the fault."
         kind = self.fault.kind if self.fault else ''
+        if kind in SILENT: self.server.silence(self.key)
         if kind == 'hang': return
         if kind == 'trickle': return self.trickle(http_json(200, self.completion()))
         self.connection.send(self, self.faulty(kind) if kind else http_json(200, self.completion()), broken=kind in ('reset', 'cut'))
@@ -212,10 +214,11 @@ class Connection(asyncio.Protocol):
 class FaultServer:
     "The server; `async with` starts it on a free port of the loopback interface."
     def __init__(self, models=('a', 'b', 'c', 'd'), latency=0., sigma=0., slots=0, reject=False, words=12, faults=(), key='', trickle=.05, salt=0,
-                 strict=True, list_models=True, port=0):
+                 strict=True, list_models=True, port=0, hold=0):
         self.models, self.latency, self.sigma, self.slots, self.reject, self.words = tuple(models), latency, sigma, slots, reject, words
         self.key, self.trickle, self.salt, self.strict, self.list_models, self.port = key, trickle, salt, strict, list_models, port
-        self.connections, self.waiting = set(), deque()
+        self.hold = hold  # calls that may begin until it is raised; 0: all
+        self.connections, self.waiting, self.silences = set(), deque(), {}
         self.change(faults, reset=True)
 
     def change(self, faults=None, reset=False, **settings):
@@ -224,11 +227,14 @@ class FaultServer:
         for name, value in settings.items():
             if not hasattr(self, name): raise ValueError(f'no setting {name!r}')
             setattr(self, name, value)
-        if reset: self.calls, self.busy, self.peak, self.by_model, self.by_fault, self.log = 0, 0, 0, Counter(), Counter(), deque(maxlen=1_000_000)
+        if reset:
+            self.calls, self.begun, self.busy, self.peak = 0, 0, 0, 0
+            self.by_model, self.by_fault, self.log = Counter(), Counter(), deque(maxlen=1_000_000)
+        self.admit()
 
     def state(self):
         return {'calls': self.calls, 'by_model': dict(self.by_model), 'by_fault': dict(self.by_fault), 'in_flight': self.busy, 'peak': self.peak,
-                'connections': len(self.connections)}
+                'waiting': len(self.waiting), 'connections': len(self.connections)}
 
     def models_answer(self):
         if not self.list_models: return http_error(404, 'no list of models here')
@@ -240,6 +246,11 @@ class FaultServer:
         for i, fault in enumerate(self.faults):
             if fault.model in (None, model) and fault.hits(self.by_model[model] if fault.model else self.calls, f'{self.salt}:{i}'): return fault
         return None
+
+    def silence(self, key):
+        "Tell a test that waits for it that a call gets no answer."
+        waiting = self.silences.pop(key, None)
+        if waiting and not waiting.done(): waiting.set_result(None)
 
     def latency_of(self, key):
         "Seconds that the answer takes: log-normal with median `latency` where `sigma` is not 0."
@@ -253,18 +264,27 @@ class FaultServer:
         if call.fault: self.by_fault[call.fault.kind] += 1
         self.log.append(call.row)
         call.connection.call = call
-        if self.slots and self.busy >= self.slots and not self.reject: return self.waiting.append(call)
+        if not self.has_room(): return self.waiting.append(call)
         self.start(call)
 
+    def has_room(self):
+        "Whether another call may begin."
+        free = not self.slots or self.reject or self.busy < self.slots
+        return free and (not self.hold or self.begun < self.hold)
+
     def start(self, call):
-        self.busy += 1
+        self.busy, self.begun = self.busy + 1, self.begun + 1
         self.peak = max(self.peak, self.busy)
         call.begin()
 
     def finished(self, call):
         call.connection.call = None
         if call.started: self.busy -= 1
-        while self.waiting and self.busy < self.slots:
+        self.admit()
+
+    def admit(self):
+        "Let calls that wait begin."
+        while self.waiting and self.has_room():
             if (waiting := self.waiting.popleft()).row[-1] == 'open': self.start(waiting)
 
     async def __aenter__(self):

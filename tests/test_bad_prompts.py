@@ -3,9 +3,10 @@ import json
 import os
 import re
 
+import pandas as pd
 import pytest
 
-from toa_nb.core import InputError
+from toa_nb.core import InputError, messages_of
 from toa_nb.data.prompts import BadPrompts, load_prompts, prompts_from
 
 GOOD = b'{"id": "good", "instruction": "Name a prime."}\n'
@@ -55,18 +56,29 @@ RECORDS = {
     'null instruction': ({'instruction': None}, 'instruction', 'missing'),
     'blank instruction': ({'instruction': ' \n'}, 'instruction', 'empty'),
     'number as instruction': ({'instruction': 7}, 'instruction', 'a number instead of text'),
-    'list as instruction': ({'instruction': ['x']}, 'instruction', 'a list instead of text'),
+    'list as instruction': ({'instruction': ['x']}, 'instruction[0]', 'text instead of an object'),
     'object as instruction': ({'instruction': {'text': 'x'}}, 'instruction', 'an object instead of text'),
     'misspelt instruction': ({'instruction': ..., 'Instruction': 'x'}, 'instruction', 'missing'),
-    'question instead': ({'instruction': ..., 'question': 'x'}, 'instruction', 'missing'),
+    'text instead': ({'instruction': ..., 'text': 'x'}, 'instruction', 'missing'),
+    'solution instead': ({'instruction': ..., 'solution': 'x'}, 'instruction', 'missing'),
+    'two instructions': ({'question': 'x'}, 'question', 'a second task beside instruction'),
+    'list as question': ({'instruction': ..., 'question': ['x']}, 'question[0]', 'text instead of an object'),
+    'number as prompt': ({'instruction': ..., 'prompt': 7}, 'prompt', 'a number instead of text'),
+    'choices': ({'choices': ['a', 'b']}, 'choices', 'looks like a part of the task'),
+    'context': ({'context': 'Once.'}, 'context', 'looks like a part of the task'),
+    'images': ({'images': ['a.png']}, 'images', 'looks like a part of the task'),
+    'history that is not pairs': ({'history': ['Hi']}, 'history', 'looks like a part of the task'),
+    'number as system': ({'system': 7}, 'system', 'a number instead of text'),
+    'two system messages': ({'instruction': ..., 'system': 'a', 'messages': [{'role': 'system', 'content': 'b'}, {'role': 'user', 'content': 'x'}]}, 'system',
+                            'looks like a part of the task'),
     'list as reference': ({'reference': ['2']}, 'reference', 'a list instead of text'),
-    'true as gold answer': ({'gold_answer': True}, 'reference', 'true or false instead of text'),
+    'true as gold answer': ({'gold_answer': True}, 'gold_answer', 'true or false instead of text'),
     'two tasks': ({'instruction': 'x', 'messages': [{'role': 'user', 'content': 'y'}]}, 'instruction', 'differs from the last turn'),
     'source without languages': ({'instruction': ..., 'source': 'Ahoj.', 'target_language': 'English'}, 'source_language', 'missing'),
     'list as source': ({'instruction': ..., 'source': ['Ahoj.'], 'source_language': 'Czech', 'target_language': 'English'}, 'source', 'a list instead of text'),
-    'three languages': ({'instruction': ..., 'en': 'Hello.', 'cs': 'Ahoj.', 'de': 'Hallo.', 'dataset': 'wmt22'}, 'source_language', 'do not say'),
+    'three languages': ({'instruction': ..., 'en': 'Hello.', 'cs': 'Ahoj.', 'de': 'Hallo.', 'dataset': 'wmt22'}, 'source_language', 'do not tell'),
     'object as constraints': ({'constraints': {'kind': 'json'}}, 'constraints', 'an object instead of a list'),
-    'constraint without kind': ({'constraints': [{'n': 3}]}, 'constraints[0]', 'no object with a kind'),
+    'constraint without kind': ({'constraints': [{'n': 3}]}, 'constraints[0]', 'not an object with a kind'),
     'number as category': ({'category': 3}, 'category', 'a number instead of text'),
     'list as meta': ({'meta': []}, 'meta', 'a list instead of an object'),
 }
@@ -76,9 +88,10 @@ TALKS = {
     'text as messages': ('Hi', 'messages', 'text instead of a list'),
     'no messages': ([], 'messages', 'the list is empty'),
     'text as a turn': (['Hi'], 'messages[0]', 'text instead of an object'),
-    'unknown role': ([{'role': 'human', 'content': 'Hi'}], 'messages[0].role', "the role is 'human'"),
+    'unknown role': ([{'role': 'tool', 'content': 'Hi'}], 'messages[0].role', "the role is 'tool'"),
     'unhashable role': ([{'role': ['user'], 'content': 'Hi'}], 'messages[0].role', 'the role is'),
-    'null content': ([{'role': 'user', 'content': None}], 'messages[0].content', 'no text, or empty'),
+    'null content': ([{'role': 'user', 'content': None}], 'messages[0].content', 'not a text, or empty'),
+    'image in a turn': ([{'role': 'user', 'content': [{'type': 'image_url', 'image_url': {}}]}], 'messages[0].content', 'not a text, or empty'),
     'answered already': ([{'role': 'assistant', 'content': 'Hello'}], 'messages', 'not the user'),
 }
 
@@ -118,9 +131,18 @@ def test_a_bad_line_is_named_and_the_rest_is_read(tmp_path, name):
 
 
 def test_all_bad_lines_are_reported_at_once(tmp_path):
-    file = write(tmp_path, GOOD + b'\n'.join(line for line, *_ in LINES.values()))
+    lines = {name: line for name, line in LINES.items() if name != 'null id'}
+    file = write(tmp_path, GOOD + b'\n'.join(line for line, *_ in lines.values()))
     found = [REPORT.fullmatch(r).groups() for r in reports(file)]
-    assert [(int(n), field) for n, field, *_ in found] == [(i, field) for i, (_, field, _) in enumerate(LINES.values(), 2)]
+    assert [(int(n), field) for n, field, *_ in found] == [(i, field) for i, (_, field, _) in enumerate(lines.values(), 2)]
+
+
+def test_missing_ids_are_one_line_beside_the_other_reports(tmp_path):
+    file = write(tmp_path, GOOD + b'{"prompt": "a"}\n{"prompt": 7}\n{"id": null, "prompt": "b"}\n')
+    ids, other = reports(file)
+    assert ids.startswith("prompts.jsonl: id: 3 records have no id, the first on line 2. Number them with id_prefix='p'; --id-prefix p")
+    assert other.startswith('prompts.jsonl:3: prompt: a number instead of text')
+    assert [p.id for p in load_prompts(file, skip_bad=True)] == ['good']
 
 
 def test_two_faults_of_a_line_are_two_reports(tmp_path):
@@ -202,3 +224,73 @@ def test_published_fields(tmp_path):
 def test_numbers_for_records_without_an_id(tmp_path):
     file = write(tmp_path, b'[{"dataset": "x", "instruction": "a", "output": "o"},\n{"instruction": "b"}]')
     assert [p.id for p in load_prompts(file, id_prefix='eval-')] == ['eval-1', 'eval-2']
+
+
+# forms of data sets: the record, what the model gets, the reference
+def turns(*pairs): return [{'role': role, 'content': text} for role, text in pairs]
+
+
+FORMS = {
+    'Alpaca': ({'instruction': 'Translate.', 'input': 'Bonjour', 'output': 'Hello'}, [('user', 'Translate.\n\nBonjour')], None),
+    'Alpaca without input': ({'instruction': 'Hi', 'input': '', 'output': 'Hello'}, [('user', 'Hi')], None),
+    'Alpaca with history': ({'instruction': 'Why?', 'system': 'Be short.', 'history': [['Hi', 'Hello']]},
+                            [('system', 'Be short.'), ('user', 'Hi'), ('assistant', 'Hello'), ('user', 'Why?')], None),
+    'system': ({'system': 'You are a pirate.', 'prompt': 'Who are you?'}, [('system', 'You are a pirate.'), ('user', 'Who are you?')], None),
+    'system_prompt': ({'system_prompt': 'You are a pirate.', 'question': 'Who?', 'response': 'Arr.'}, [('system', 'You are a pirate.'), ('user', 'Who?')], None),
+    'system beside messages': ({'system': 'S', 'messages': turns(('user', 'Hi'))}, [('system', 'S'), ('user', 'Hi')], None),
+    'empty system': ({'system': '', 'prompt': 'Hi'}, [('user', 'Hi')], None),
+    'GSM8K': ({'question': 'Two and two?', 'answer': 'It is\n#### 4'}, [('user', 'Two and two?')], 'It is\n#### 4'),
+    'MATH-500': ({'problem': 'Two and two?', 'solution': 'It is 4.', 'answer': '4', 'level': 2}, [('user', 'Two and two?')], '4'),
+    'MATH': ({'problem': 'Two and two?', 'solution': 'It is \\boxed{4}.'}, [('user', 'Two and two?')], 'It is \\boxed{4}.'),
+    'ShareGPT': ({'conversations': [{'from': 'human', 'value': 'Hi'}]}, [('user', 'Hi')], None),
+    'ShareGPT with answers': ({'conversations': [{'from': f, 'value': v} for f, v in (('system', 'S'), ('human', 'Hi'), ('gpt', 'Hello'), ('human', 'Why?'),
+                               ('gpt', 'Because.'))]}, [('system', 'S'), ('user', 'Hi'), ('assistant', 'Hello'), ('user', 'Why?')], None),
+    'TRL prompt': ({'prompt': turns(('system', 'S'), ('user', 'Hi')), 'chosen': turns(('assistant', 'a')), 'rejected': turns(('assistant', 'b'))},
+                   [('system', 'S'), ('user', 'Hi')], None),
+    'SFT messages': ({'messages': turns(('user', 'Hi'), ('assistant', 'Hello'))}, [('user', 'Hi')], None),
+    'text parts': ({'messages': [{'role': 'user', 'content': [{'type': 'text', 'text': 'Hi'}, {'type': 'text', 'text': 'there'}]}]}, [('user', 'Hi\nthere')], None),
+    'empty system turn': ({'messages': turns(('system', ''), ('user', 'Hi'))}, [('user', 'Hi')], None),
+    'Arena-Hard turns': ({'turns': [{'content': 'Hi'}], 'cluster': 'c'}, [('user', 'Hi')], None),
+    'published': ({'instruction': 'Two?', 'gold_response': 'It is 4.', 'gold_answer': 4}, [('user', 'Two?')], '4'),
+}
+
+
+@pytest.mark.parametrize('name', FORMS)
+def test_forms_of_data_sets(tmp_path, name):
+    record, sent, reference = FORMS[name]
+    file = write(tmp_path, json.dumps({'id': 7} | record).encode())
+    for [prompt] in (load_prompts(file), prompts_from([{'id': 7} | record]), prompts_from({'id': 7} | record), prompts_from(pd.DataFrame([{'id': 7} | record]))):
+        assert [(m.role, m.content) for m in messages_of(prompt)] == sent
+        assert (prompt.id, prompt.reference) == ('7', reference)
+
+
+@pytest.mark.parametrize('name', ['MATH-500', 'TRL prompt', 'SFT messages', 'Alpaca with history', 'system_prompt'])
+def test_forms_of_data_sets_in_parquet(tmp_path, name):
+    record, sent, reference = FORMS[name]
+    pd.DataFrame([{'id': i} | record for i in range(3)]).to_parquet(tmp_path / 'a.parquet')
+    found = load_prompts(tmp_path / 'a.parquet')
+    assert [p.id for p in found] == ['0', '1', '2']
+    assert [(m.role, m.content) for m in messages_of(found[2])] == sent and found[2].reference == reference
+
+
+def test_every_field_that_nothing_reads_is_counted(tmp_path):
+    records = [{'id': 1, 'problem': 'x', 'answer': '4', 'solution': 'So 4.', 'level': 1, 'category': 'sums'}, {'id': 2, 'prompt': 'x', 'output': 'y', 'level': None},
+               {'id': 3, 'messages': turns(('user', 'Hi'), ('assistant', 'Hello'))}, {'id': 4, 'prompt': 'x', 'en': 'y', 'meta': {'own': 1}}]
+    assert prompts_from(records).unread == {'solution': 1, 'level': 1, 'output': 1, 'last answer of the conversation': 1, 'en': 1}
+
+
+def test_csv(tmp_path):
+    (tmp_path / 'a.csv').write_text('id,question,answer\n1,"One, two?",3\n2,"Two\nlines",\n')
+    assert [(p.id, p.instruction, p.reference) for p in load_prompts(tmp_path / 'a.csv')] == [('1', 'One, two?', '3'), ('2', 'Two\nlines', None)]
+    (tmp_path / 'a.csv').write_text('id,question\n1,One, two?\n2,Why?\n')
+    with pytest.raises(BadPrompts, match='a.csv:2: line: more than the 2 cells of the header'): load_prompts(tmp_path / 'a.csv')
+
+
+class Split(list):
+    column_names = ['id', 'prompt']
+
+
+def test_data_sets_in_memory():
+    assert [p.id for p in prompts_from(Split([{'id': 'a', 'prompt': 'x'}]))] == ['a']
+    with pytest.raises(InputError, match='several splits. Name one: train, test'): prompts_from({'train': Split(), 'test': Split()})
+    with pytest.raises(InputError, match='x: it holds a bytes'): prompts_from([{'id': 'a', 'prompt': 'x', 'x': b'y'}])

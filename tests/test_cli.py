@@ -18,15 +18,16 @@ from toa_nb.cli.commands import main
 from toa_nb.cli.config import run_from
 from toa_nb.core import InputError, Prompt
 from toa_nb.models.fakes import FakeModel
+from toa_nb.reward_models.registry import register
 from toa_nb.rewards.base import FunctionReward
-from toa_nb.rewards.remote import HttpReward
+from toa_nb.rewards.http_servers import HttpReward
 from toa_nb.run.run import Run
 from toa_nb.search.samplers import BestOfN
 from toa_nb.store.journal import RunStore
 
 root = Path(__file__).parent.parent
 LETTERS = [{'kind': 'letter', 'letter': letter, 'relation': 'at least', 'count': 5} for letter in 'aeiou']
-COMMANDS = [['run'], ['resume'], ['check'], ['status'], ['curve'], ['export'], ['prompts', 'check'], ['serve'], ['serve-reward'], ['servers']]
+COMMANDS = [['run'], ['resume'], ['check'], ['status'], ['curve'], ['export'], ['prompts', 'check'], ['store', 'backup'], ['serve'], ['serve-reward'], ['servers']]
 
 
 @pytest.fixture
@@ -63,9 +64,8 @@ def toa(capsys, *argv):
 
 def process(*argv, **options):
     "The command in a process of its own."
-    code = 'import sys; from toa_nb.cli import main; sys.exit(main())'
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE} | options
-    return subprocess.Popen([sys.executable, '-c', code, *argv], text=True, env=os.environ | {'PYTHONPATH': str(root)}, **pipes)
+    return subprocess.Popen([sys.executable, '-m', 'toa_nb', *argv], text=True, env=os.environ | {'PYTHONPATH': str(root)}, **pipes)
 
 
 def test_a_run_its_store_and_what_comes_out(here, url, capsys):
@@ -86,12 +86,12 @@ def test_a_complete_run_costs_nothing_and_more_goes_on(here, url, capsys):
     calls = control(url)['calls']
     code, again, err = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
     assert (code, again['resumed'], err) == (0, 24, '')
-    assert control(url)['calls'] == calls + 2                                  # the two preflight calls
+    assert control(url)['calls'] == calls
     code, more, _ = toa(capsys, 'run', 'run.toml', '--more', '2', '--quiet', '--json')
     assert (code, more['resumed'], more['samples'], more['target']) == (0, 24, 32, 32)
     code, more, _ = toa(capsys, 'resume', 'runs.db', '--more', '1', '--quiet', '--json')
     assert (code, more['resumed'], more['samples']) == (0, 32, 36)
-    assert control(url)['calls'] == calls + 2 + 2 + 8 + 2 + 4
+    assert control(url)['calls'] == calls + 2 + 8 + 2 + 4                       # each time a check of both endpoints, and the samples
 
 
 def test_the_store_alone_is_enough_to_go_on(here, url, capsys):
@@ -102,14 +102,14 @@ def test_the_store_alone_is_enough_to_go_on(here, url, capsys):
     code, result, _ = toa(capsys, 'resume', 'runs.db', 'toa', '--quiet', '--json')
     assert (code, result['stopped_by'], result['resumed']) == (3, 'samples', 10)  # the budget is still what it was
     run = Run.from_store('runs.db', budget=None)
-    asyncio.run(run.finish())
+    asyncio.run(run._finish())
     assert (run.progress.state, run.progress.samples) == ('finished', 24)
 
 
 def test_the_file_and_the_notebook_give_the_same_run(here, url, capsys):
     configure(url)
     assert toa(capsys, 'run', 'run.toml', '--quiet', '--store', 'shell.db')[0] == 0
-    asyncio.run(run_from('run.toml', store='notebook.db').finish())
+    asyncio.run(run_from('run.toml', store='notebook.db')._finish())
     with RunStore('shell.db', 'r') as a, RunStore('notebook.db', 'r') as b:
         assert a.config('toa') == b.config('toa') and a.config('toa')['file']['models'][0]['endpoints'] == [url]
         assert a.prompts('toa') == b.prompts('toa')
@@ -152,7 +152,7 @@ def test_a_store_of_two_runs(here, url, capsys):
     configure(url, above='name = "two"', name='two.toml', n=4)
     for name in ('run.toml', 'two.toml'): assert toa(capsys, 'run', name, '--quiet')[0] == 0
     assert [r['run'] for r in toa(capsys, 'status', 'runs.db', '--json')[1]] == ['one', 'two']
-    assert toa(capsys, 'resume', 'runs.db')[::2] == (2, f'{here}/runs.db: 0 of its 2 runs can be gone on with. Name one of: one, two.\n')
+    assert toa(capsys, 'resume', 'runs.db')[::2] == (2, f'{here}/runs.db: 0 of 2 runs are unfinished. Name one of: one, two.\n')
     assert toa(capsys, 'export', 'runs.db', '--format', 'published', '-o', 'x.jsonl')[0] == 2
     assert toa(capsys, 'export', 'runs.db', '--format', 'published', '--run', 'two', '-o', 'x.jsonl')[0] == 0
     assert len(json.loads(Path('x.jsonl').read_text().splitlines()[0])['responses']) == 4
@@ -173,7 +173,7 @@ def test_check_names_every_endpoint_and_remedy(here, url, capsys):
     code, rows, _ = toa(capsys, 'check', 'run.toml', '--json')
     assert code == 1 and [r['ok'] for r in rows] == [True, True, False, False, True]
     assert rows[0]['says'].startswith('4 prompts, TOA(n=6')
-    assert "This server lists a, b, c, d. Set `model` to an id that this server serves" in rows[2]['says']
+    assert 'This server lists a, b, c, d. Set `model` to an id that this server serves' in rows[2]['says']
     assert 'Is the server running' in rows[3]['says']
     configure(url)
     code, text, _ = toa(capsys, 'check', 'run.toml')
@@ -183,13 +183,14 @@ def test_check_names_every_endpoint_and_remedy(here, url, capsys):
 
 def test_a_run_begins_with_one_replica_of_two(here, url, capsys):
     configure(url, models='a')
-    Path('run.toml').write_text(Path('run.toml').read_text().replace(f'["{url}"]', f'["http://127.0.0.1:9/v1", "{url}"]'))
+    text = Path('run.toml').read_text().replace('retries = 0', 'retries = 9')  # a probe of the dead endpoint is not a failed call
+    Path('run.toml').write_text(text.replace(f'["{url}"]', f'["http://127.0.0.1:9/v1", "{url}"]'))
     code, rows, _ = toa(capsys, 'check', 'run.toml', '--json')
     assert code == 1 and [r['ok'] for r in rows] == [True, False, True, True]
     code, result, err = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
     assert (code, result['samples'], result['failures']) == (0, 24, [])
     assert err.startswith('warning: a: http://127.0.0.1:9/v1: ') and 'The run goes on without this endpoint' in err and len(err.splitlines()) == 1
-    Path('run.toml').write_text(Path('run.toml').read_text().replace(f', "{url}"', '').replace('runs.db', 'dead.db'))
+    Path('run.toml').write_text(Path('run.toml').read_text().replace(f', "{url}"', '').replace('runs.db', 'dead.db').replace('retries = 9', 'retries = 0'))
     code, _, err = toa(capsys, 'run', 'run.toml', '--quiet')
     assert code == 1 and err.startswith('ConnectionFailed: a: http://127.0.0.1:9/v1: ') and 'Is the server running' in err
 
@@ -205,11 +206,11 @@ def test_what_fails_for_good_fails_before_prompts_are_spent(here, url, capsys, f
 
 def test_a_model_that_never_answers_is_a_failure(here, url, capsys):
     configure(url, models='a')
-    control(url, faults=['none_content:1::1-'])
+    control(url, faults=['none_content:1::1-'])                                 # the check's call passes
     code, result, _ = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
     assert (code, result['samples'], result['failures'][0]['kind']) == (1, 0, 'EmptyAnswer')
     [row] = toa(capsys, 'status', 'runs.db', '--json')[1]
-    assert (row['status'], row['prompts'], row['done'], row['given_up'], row['samples']) == ('finished', 4, 0, 4, 0)
+    assert (row['status'], row['prompts'], row['done'], row['given_up'], row['samples']) == ('given up', 4, 4, 4, 0)
     assert row['failed'] == result['failures'][0]['count'] > 0
 
 
@@ -228,7 +229,7 @@ def test_a_locked_store_is_a_failure(here, url, capsys):
     assert code == 1 and err.startswith('StoreLocked: ') and f'process {os.getpid()}' in err
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_stops_with_3_and_the_run_goes_on(here, url, capsys, number):
     control(url, latency=.05)
     configure(url, n=50, above='grace = 5\nconcurrency = 4')
@@ -245,29 +246,140 @@ def test_an_interrupt_stops_with_3_and_the_run_goes_on(here, url, capsys, number
     assert (code, rest['resumed'], rest['samples']) == (0, result['samples'], 200)
 
 
+def test_a_terminal_that_goes_away_changes_nothing(here, url, capsys):
+    configure(url)
+    left, end = os.pipe()
+    os.close(left)
+    child = process('run', 'run.toml', '--json', stderr=end)
+    os.close(end)
+    out, _ = child.communicate(timeout=60)
+    assert (child.returncode, json.loads(out)['samples']) == (0, 24)
+    child = process('run', 'none.toml', stderr=subprocess.DEVNULL, preexec_fn=lambda: os.close(2))
+    assert (child.communicate(timeout=60)[0], child.returncode) == ('', 2)
+
+
+def test_a_model_leaves_and_another_joins(here, url, capsys):
+    configure(url)
+    assert toa(capsys, 'run', 'run.toml', '--quiet')[0] == 0
+    configure(url, models='ac')
+    code, _, err = toa(capsys, 'run', 'run.toml', '--more', '2', '--quiet')
+    assert code == 2 and '--without' in err and '--with' in err
+    code, more, _ = toa(capsys, 'run', 'run.toml', '--more', '2', '--without', 'b', '--with', 'c', '--quiet', '--json')
+    assert (code, more['resumed'], more['samples']) == (0, 24, 32)
+    with RunStore('runs.db', 'r') as store:
+        assert [store.config('toa')[k] for k in ('without', 'added')] == [['b'], ['c']]
+        new = [s for s in store.samples('toa') if s.trial.number >= 6]
+    assert all(s.error for s in new if s.trial.model == 'b') and sum(not s.error for s in new) == 8
+    code, more, _ = toa(capsys, 'resume', 'runs.db', '--more', '2', '--without', 'c', '--without', 'b', '--quiet', '--json')
+    assert (code, more['samples']) == (0, 40)
+
+
+def test_a_method_for_one_model_names_the_one_that_it_takes(here, url, capsys):
+    configure(url)
+    Path('run.toml').write_text(Path('run.toml').read_text().replace('name = "toa"', 'name = "prs"'))
+    code, _, err = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
+    assert code == 0 and err == "warning: prs samples one model: it takes 'a', not 'b'; set `model` of the method to choose\n"
+
+
+def test_fields_that_nothing_reads_are_reported(here, url, capsys):
+    with Path('prompts.jsonl').open('a') as f: f.write('\n' + json.dumps({'id': 'x', 'prompt': 'Why?', 'output': 'So.', 'constraints': LETTERS}))
+    configure(url)
+    assert toa(capsys, 'prompts', 'check', 'prompts.jsonl')[1].splitlines()[-1] == 'fields that nothing reads: output (in 1)'
+    rows = toa(capsys, 'check', 'run.toml', '--json')[1]
+    assert rows[0]['says'].endswith('; fields that nothing reads: output') and rows[0]['unread'] == {'output': 1}
+
+
+def test_compute_is_counted_in_tokens_where_a_model_has_no_spec(here, url, capsys):
+    configure(url)
+    Path('run.toml').write_text(Path('run.toml').read_text().replace('spec = "smollm2-135m-instruct"', ''))
+    toa(capsys, 'run', 'run.toml', '--quiet')
+    code, _, err = toa(capsys, 'curve', 'runs.db', '-o', 'curve.png')
+    assert code == 0 and err == 'warning: the FLOPs of a, b are unknown, so compute is counted in tokens: give the models a spec for FLOPs\n'
+    assert toa(capsys, 'curve', 'runs.db', '--x', 'flops')[0] == 2
+
+
+def test_the_code_of_status_tells_whether_all_is_well(here, url, capsys):
+    configure(url)
+    toa(capsys, 'run', 'run.toml', '--quiet')
+    assert toa(capsys, 'status', 'runs.db')[0] == 0
+    configure(url, '[budget.per_run]\nsamples = 10\n', above='name = "small"')
+    toa(capsys, 'run', 'run.toml', '--quiet')
+    assert toa(capsys, 'status', 'runs.db')[0] == 3
+    control(url, faults=['none_content:1::1-'])
+    configure(url, above='name = "silent"')
+    toa(capsys, 'run', 'run.toml', '--quiet')
+    assert toa(capsys, 'status', 'runs.db')[0] == 1
+
+
+def test_a_copy_of_a_store(here, url, capsys):
+    configure(url)
+    toa(capsys, 'run', 'run.toml', '--quiet')
+    assert toa(capsys, 'store', 'backup', 'runs.db', 'copy.db')[:2] == (0, 'copy.db: 1 runs\n')
+    assert toa(capsys, 'status', 'copy.db', '--json')[1] == toa(capsys, 'status', 'runs.db', '--json')[1]
+    assert toa(capsys, 'store', 'backup', 'runs.db', 'copy.db')[0] == 2
+
+
+def test_ids_keep_their_type_in_the_published_form(here, url, capsys):
+    Path('prompts.jsonl').write_text('\n'.join(json.dumps({'id': i, 'instruction': 'Say 1.', 'constraints': LETTERS}) for i in (7, '8')))
+    configure(url)
+    toa(capsys, 'run', 'run.toml', '--quiet')
+    assert toa(capsys, 'export', 'runs.db', '--format', 'published', '-o', 'x.jsonl')[0] == 0
+    rows = [json.loads(line) for line in Path('x.jsonl').read_text().splitlines()]
+    assert [r['id'] for r in rows] == [7, '8'] and not any('meta' in r for r in rows)
+
+
+def test_the_folder_of_a_reward_is_relative_to_the_file(here, url, monkeypatch):
+    (here/'tiny').mkdir()
+    configure(url)
+    text = Path('run.toml').read_text().replace('reward = "constraints"', 'reward = {kind = "own", source = "tiny"}')
+    Path('run.toml').write_text(text)
+    sources = []
+    register('own', lambda source: sources.append(source) or FunctionReward(lambda prompt, response: 1., 'own'))
+    (here/'elsewhere').mkdir()
+    monkeypatch.chdir(here/'elsewhere')
+    run = run_from('../run.toml')
+    assert Path(sources[0]).resolve() == here/'tiny' and run.recipe['reward']['source'] == sources[0]
+
+
+def test_a_reward_of_your_own_beside_the_file(here, url):
+    configure(url, models='a')
+    Path('run.toml').write_text(Path('run.toml').read_text().replace('"constraints"', '"quality_here:vowels"'))
+    Path('quality_here.py').write_text('def vowels(prompt, response): return float(sum(c in "aeiou" for c in response))\n')
+    (here/'elsewhere').mkdir()
+    for argv in (['run', '../run.toml', '--quiet', '--json'], ['resume', '../runs.db', '--more', '2', '--quiet', '--json']):
+        child = process(*argv, cwd=here/'elsewhere')
+        out, err = child.communicate(timeout=60)
+        assert child.returncode == 0, err
+    assert json.loads(out)['samples'] == 32
+    Path('quality_here.py').unlink()
+    child = process('run', 'run.toml', '--quiet')
+    assert "there is no module 'quality_here'" in child.communicate(timeout=60)[1] and child.returncode == 2
+
+
 def test_a_run_made_in_python_goes_on_in_python(here, capsys):
     reward = FunctionReward(lambda prompt, response: 1., 'one')
     prompts = run_from({'prompts': 'prompts.jsonl'}, models=[FakeModel('a')], reward=reward).prompts
-    asyncio.run(Run(prompts, BestOfN(n=2), [FakeModel('a')], reward, store='runs.db').finish())
+    asyncio.run(Run(prompts, BestOfN(n=2), [FakeModel('a')], reward, store='runs.db')._finish())
     code, _, err = toa(capsys, 'resume', 'runs.db')
-    assert code == 2 and err.startswith("runs.db (run 'best_of_n'): models: the store does not know how to reach the model 'a'. It was made in Python")
+    assert code == 2 and err.startswith("runs.db (run 'best_of_n'): models: the store does not say how to reach the model 'a'. It was made in Python")
     assert len(err.splitlines()) == 1
     again = Run.from_store('runs.db', models=[FakeModel('a')], rewards=[reward]).extend(1)
-    asyncio.run(again.finish())
+    asyncio.run(again._finish())
     assert (again.progress.resumed, again.progress.samples) == (8, 12)
     with pytest.raises(InputError, match="there is no run 'x'"): Run.from_store('runs.db', 'x')
 
 
 def test_prompts_check(here, capsys):
     assert toa(capsys, 'prompts', 'check', 'prompts.jsonl', '--reward', 'constraints', '--json')[:2] == (
-        0, {'file': 'prompts.jsonl', 'prompts': 4, 'categories': {'even': 2, 'odd': 2}, 'left_out': []})
+        0, {'file': 'prompts.jsonl', 'prompts': 4, 'categories': {'even': 2, 'odd': 2}, 'unread': {}, 'left_out': []})
     Path('bad.jsonl').write_text('{"id": 1, "instruction": "x"}\n{"id": 1, "instruction": ""}\n{')
     code, _, err = toa(capsys, 'prompts', 'check', 'bad.jsonl')
     assert code == 2 and [line.partition(': ')[0] for line in err.splitlines()] == ['bad.jsonl:2', 'bad.jsonl:3']
     code, result, _ = toa(capsys, 'prompts', 'check', 'bad.jsonl', '--skip-bad', '--json')
     assert (code, result['prompts']) == (0, 1) and [line.partition(': ')[0] for line in result['left_out']] == ['bad.jsonl:2', 'bad.jsonl:3']
     text = toa(capsys, 'prompts', 'check', 'bad.jsonl', '--skip-bad')[1]
-    assert text.startswith('bad.jsonl: 1 prompts; 2 reports on lines that are left out:\nbad.jsonl:2: ') and len(text.splitlines()) == 3
+    assert text.splitlines()[:3] == ['bad.jsonl: 1 prompts', '1 is read as:', '  user: x']
+    assert text.splitlines()[3:5][0] == '2 reports on lines that are left out:' and text.splitlines()[4].startswith('bad.jsonl:2: ') and len(text.splitlines()) == 6
     Path('plain.jsonl').write_text('{"id": 1, "instruction": "x"}')
     assert toa(capsys, 'prompts', 'check', 'plain.jsonl', '--reward', 'constraints')[0] == 2
 
@@ -280,9 +392,10 @@ def test_all_that_is_left_out_is_reported(here, url, capsys):
     for command in ('check', 'run'):
         code, result, err = toa(capsys, command, 'run.toml', '--json')
         left_out = (result[0] if command == 'check' else result)['left_out']
-        assert code == 0 and [line.partition(': ')[0] for line in left_out[:3]] == ['prompts.jsonl:5', 'prompts.jsonl:6', 'prompts.jsonl:7']
-        assert f'warning: {len(left_out)} reports on lines that are left out:\nprompts.jsonl:5: ' in err
-        assert err.count('prompts.jsonl:') == 100 and f'and {len(left_out) - 100} more' in err
+        assert code == 0 and [line.partition(': ')[0] for line in left_out[:3]] == ['prompts.jsonl', 'prompts.jsonl:5', 'prompts.jsonl:6']
+        assert left_out[0].startswith('prompts.jsonl: id: 60 records have no id, the first on line 7. Number them with')
+        assert f'warning: {len(left_out)} reports on lines that are left out:\nprompts.jsonl: id: ' in err
+        assert len(left_out) == 63 and err.count('prompts.jsonl:') == 63
 
 
 def test_a_reader_that_leaves_changes_nothing(here, url, capsys):
@@ -330,7 +443,7 @@ def test_serve_stays_until_an_interrupt_and_stops_its_server(here, capsys, monke
     asked = []
     monkeypatch.setattr('toa_nb.servers.local.local_model', lambda **options: Path('model.gguf'))
     monkeypatch.setattr('toa_nb.servers.engines.llama_cpp', lambda *args, **options: asked.append((args, options['port'])) or Served())
-    monkeypatch.setattr('toa_nb.cli.commands.time.sleep', interrupt)
+    monkeypatch.setattr('toa_nb.cli.serving.time.sleep', interrupt)
     code, rows, _ = toa(capsys, 'serve', '--name', 'small', '--port', '8011', '--json')
     assert (code, rows[0]['url'], asked, Served.stopped) == (0, Served.url, [((Path('model.gguf'), 'small'), 8011)], 1)
 

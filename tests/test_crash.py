@@ -13,10 +13,11 @@ from collections import Counter
 
 import crash_run
 import pytest
+from clocks import HANG
 from fault_server import running
 
 from toa_nb.core import StoreError
-from toa_nb.run.run import replay
+from toa_nb.run.prompt_state import replay
 from toa_nb.store.journal import RunStore
 
 
@@ -61,7 +62,7 @@ class Life:
 
     def kill(self, url, rng):
         "kill -9 to the whole group: now and then while it begins, mostly a moment after its first calls."
-        before, deadline = control(url)['calls'], time.monotonic() + 10
+        before, deadline = control(url)['calls'], time.monotonic() + HANG
         if rng.random() < .15: deadline = time.monotonic() + rng.uniform(0, .3)
         while time.monotonic() < deadline and control(url)['calls'] <= before + 2: time.sleep(.002)
         time.sleep(rng.uniform(0, .1))
@@ -70,7 +71,7 @@ class Life:
 
     def end(self):
         "How it ended by itself."
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANG
         while self.is_alive() and time.monotonic() < deadline: time.sleep(.01)
         return json.loads(self.log.read_text())
 
@@ -144,6 +145,15 @@ def test_killed_again_and_again(forks, server, tmp_path, parallel, kills, seed):
         assert tree(store) == tree(tmp_path/'whole.db')
 
 
+def stretches(url, calls):
+    "Four moments of a run that the server holds after every `calls` calls: each just as it is let go."
+    for stretch in range(2, 6):
+        while control(url)['in_flight'] or not control(url)['waiting']: time.sleep(.005)
+        control(url, hold=stretch*calls)
+        yield
+    control(url, hold=0)
+
+
 def test_a_full_disk_ends_the_run_and_loses_nothing(forks, server, tmp_path):
     "A limit on the size of files stands for the disk; with more room the run goes on."
     control(server, reset=True, latency=.002)
@@ -163,15 +173,13 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(forks, server, tmp_path):
 
 def test_copies_made_while_the_run_goes_on_are_whole(forks, server, tmp_path):
     "`backup` at several moments: each copy is a beginning of the run, and goes on to the same end."
-    control(server, reset=True, latency=.008)
-    store, args = tmp_path/'runs.db', (server, tmp_path/'runs.db', 4, 30, 1)
-    life, copies = Life(forks, tmp_path, *args), []
-    while life.is_alive() and len(copies) < 5:
-        time.sleep(.15)
-        if len(samples(store)) <= 20*len(copies): continue
+    control(server, reset=True, latency=.004, hold=20)
+    store, args, copies = tmp_path/'runs.db', (server, tmp_path/'runs.db', 4, 30, 1), []
+    life = Life(forks, tmp_path, *args)
+    for _ in stretches(server, 20):
         copies.append(tmp_path/f'copy{len(copies)}.db')
         with RunStore(store, 'r') as reader: reader.backup(copies[-1])
-    assert life.end() == 'finished' and len(copies) >= 3
+    assert life.end() == 'finished' and len(copies) == 4
     whole = journals(store)
     assert all(is_prefix(journals(copy), whole) for copy in copies) and 0 < len(samples(copies[1])) < 4*30
     before = len(calls(server))
@@ -182,16 +190,13 @@ def test_copies_made_while_the_run_goes_on_are_whole(forks, server, tmp_path):
 
 def test_plain_copies_of_the_file_and_its_log_are_whole(forks, server, tmp_path):
     "`cp` of the store and its -wal file while the run writes them."
-    control(server, reset=True, latency=.004)
-    store, args = tmp_path/'runs.db', (server, tmp_path/'runs.db', 4, 80, 4)
-    life, copies = Life(forks, tmp_path, *args), []
-    while life.is_alive():
-        time.sleep(.1)
-        if not os.path.exists(f'{store}-wal') or not samples(store): continue
+    control(server, reset=True, latency=.004, hold=60)
+    store, args, copies = tmp_path/'runs.db', (server, tmp_path/'runs.db', 4, 80, 4), []
+    life = Life(forks, tmp_path, *args)
+    for _ in stretches(server, 60):
         copies.append(tmp_path/f'copy{len(copies)}.db')
-        with contextlib.suppress(FileNotFoundError):  # the run has just ended, and its log is gone
-            for end in ('', '-wal'): shutil.copy(f'{store}{end}', f'{copies[-1]}{end}')
+        for end in ('', '-wal'): shutil.copy(f'{store}{end}', f'{copies[-1]}{end}')
     assert life.end() == 'finished'
     whole = journals(store)
-    assert len(copies) > 1 and sum(bool(tree(copy)) for copy in copies) >= len(copies) - 1
+    assert len(copies) == 4 and all(map(tree, copies))
     assert all(is_prefix(journals(copy), whole) for copy in copies)

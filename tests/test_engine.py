@@ -3,10 +3,10 @@ import asyncio
 import contextlib
 import dataclasses
 import sqlite3
-import time
 from collections import Counter
 
 import pytest
+from clocks import HANG, Clock, set_clock
 
 from toa_nb.analysis.tables import to_frame
 from toa_nb.compute import Budget, get_spec
@@ -14,9 +14,10 @@ from toa_nb.core import ConnectionFailed, InputError, Prompt, ReplayError, Serve
 from toa_nb.models.client import ChatModel
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import RewardUnreachable, Rule
+from toa_nb.rewards.http_servers import HttpReward
 from toa_nb.rewards.queue import RewardQueue
-from toa_nb.rewards.remote import HttpReward
 from toa_nb.rewards.verifiers import Regex
+from toa_nb.run.forecast import projected
 from toa_nb.run.run import Run
 from toa_nb.search.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
 from toa_nb.search.tree import TOA
@@ -52,7 +53,7 @@ def done(tmp, method, models, prompts=6, name='r', **settings):
     "A run to its end, and what is stored of it."
     async def go():
         with RunStore(tmp/'runs.db', synchronous='NORMAL') as store:
-            run = await asyncio.wait_for(Run(tasks(prompts), method, models, RewardQueue(Letters(), wait=0), store=store, name=name, **settings), 30)
+            run = await asyncio.wait_for(Run(tasks(prompts), method, models, RewardQueue(Letters(), wait=0), store=store, name=name, **settings), HANG)
             return run, list(store.samples(name))
     return asyncio.run(go())
 
@@ -65,7 +66,8 @@ def test_no_model_gets_more_calls_than_it_takes(method, concurrency, tmp_path):
     models = [Watched('a', latency=.001, capacity=2), Watched('b', latency=.002, capacity=5)]
     run, samples = done(tmp_path, method, models, concurrency=concurrency)
     assert len(samples) == 60 and all(m.peak <= m.capacity for m in models) and sum(m.peak for m in models) >= 2
-    assert run.parked == {'a': type(run.parked['a'])(), 'b': type(run.parked['b'])()} and run.ready == run.active == {} and run.out == 0
+    s = run.session
+    assert not any(s.parked.values()) and s.ready == s.active == s.tasks == {} and s.calls == {'a': 0, 'b': 0}
 
 
 def test_capacity_that_grows_is_used(tmp_path):
@@ -81,23 +83,27 @@ def test_capacity_that_grows_is_used(tmp_path):
 
 
 def test_a_slow_model_leaves_no_slot_of_the_others_empty(tmp_path):
-    "While the slow model of three has work, it is full; the fast ones are done with their part in a fraction of the time."
-    models = [Watched(name, latency=.1 if name == 'c' else .01, capacity=4) for name in 'abc']
-    moments = Counter()
-    async def watch(run):
-        while not run.task.done():
-            slow, fast = models[2].busy, models[0].busy + models[1].busy
-            moments['slow full' if slow == 4 else 'slow not full', run.progress.samples < 150] += 1
-            moments['fast', run.progress.samples < 150] += fast > 0
-            await asyncio.sleep(.005)
+    "While the slow model of three has work, it is full; the fast ones have done their part when it has answered half of its own."
+    class Slow(Watched):
+        "A model whose calls wait until they are let go."
+        waiting, answers = 0, asyncio.Semaphore(0)
+        async def generate(self, messages, *, seed):
+            self.waiting += 1
+            await self.answers.acquire()
+            self.waiting -= 1
+            return await super().generate(messages, seed=seed)
+    models = [Watched('a', capacity=4), Watched('b', capacity=4), Slow('c', capacity=4)]
     async def go():
         with RunStore(tmp_path/'runs.db', synchronous='NORMAL') as store:
             run = Run(tasks(30), ParallelEnsemble(n=6), models, Letters(), store=store, name='r').start()
-            await asyncio.gather(run, watch(run))
-            return run
-    run = asyncio.run(go())
-    assert run.progress.samples == 180
-    assert moments['slow full', True] > 5*moments['slow not full', True] and moments['fast', False] == 0
+            for told in range(56):
+                while models[2].waiting < 4: await asyncio.sleep(0)
+                while told == 30 and run.progress.samples < 120 + told: await asyncio.sleep(0)
+                models[2].answers.release()
+            for _ in range(4): models[2].answers.release()
+            return await run
+    run = asyncio.run(asyncio.wait_for(go(), HANG))
+    assert (run.progress.samples, [m.calls for m in models]) == (180, [60, 60, 60])
 
 
 def test_prompts_come_before_trials_of_the_same_prompt(tmp_path):
@@ -109,51 +115,62 @@ def test_prompts_come_before_trials_of_the_same_prompt(tmp_path):
 
 
 def test_long_prompts_do_not_delay_the_rest(tmp_path):
-    "One of twenty prompts takes forty times as long. The others end before it, and its own tail is searched in parallel."
-    ends = {}
+    "One of twenty prompts gets no answer until the others are done: they end before it, and its own tail is searched in parallel."
     class Long(FakeModel):
         async def generate(self, messages, *, seed):
-            self.latency = .2 if 'number 0.' in messages[-1].content else .005
+            if 'number 0.' in messages[-1].content: await others.wait()
             return await super().generate(messages, seed=seed)
-    class Timed(Letters):
-        def score_one(self, prompt, response):
-            ends[prompt.id] = time.monotonic()
-            return super().score_one(prompt, response)
+    others = asyncio.Event()
     async def go():
         with RunStore(tmp_path/'runs.db', synchronous='NORMAL') as store:
-            await Run(tasks(20), TOA(n=16), [Long('a', capacity=4)], RewardQueue(Timed(), wait=0), store=store, name='r')
+            run = Run(tasks(20), TOA(n=16, parallel=4), [Long('a', capacity=8)], RewardQueue(Letters(), wait=0), store=store, name='r').start()
+            while run.progress.done < 19: await asyncio.sleep(0)
+            assert run.progress.samples == 19*16 and not list(store.samples('r', 'p0'))
+            others.set()
+            await run
             return list(store.samples('r', 'p0'))
-    samples = asyncio.run(go())
-    others = [end for p, end in ends.items() if p != 'p0']
-    assert ends['p0'] > max(others)
+    samples = asyncio.run(asyncio.wait_for(go(), HANG))
     assert max(s.trial.in_flight for s in samples) >= 3 and len(samples) == 16
 
 
 # Budgets
 
-def words(k): return FakeModel('a', lambda messages, seed: ' '.join(['word']*k), latency=.001, spec=get_spec('Qwen2-7B-Instruct'), capacity=4)
+def words(k, clock=None):
+    "A model that answers `k` words; with a clock, each answer takes a millisecond of it."
+    def reply(messages, seed):
+        if clock: clock.pass_by(.001)
+        return ' '.join(['word']*k)
+    return FakeModel('a', reply, latency=.001, spec=get_spec('Qwen2-7B-Instruct'), capacity=4)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    "The clock of every run in a test."
+    clock = Clock()
+    set_clock(monkeypatch, 'toa_nb.run', clock)
+    return clock
 
 
 @pytest.mark.parametrize('limit, value', [('samples', 5), ('tokens', 100), ('flops', 1.5e12), ('seconds', .004), ('cost', 40e-6)])
 @pytest.mark.parametrize('method', [BestOfN(n=40), TOA(n=40)])
-def test_limits_per_prompt(limit, value, method, tmp_path):
+def test_limits_per_prompt(limit, value, method, clock, tmp_path):
     "A prompt ends at its limit, overshot by no more than the trials that were out; the run goes on to the last prompt."
-    model = words(10)
+    model = words(10, clock)
     model.spec = dataclasses.replace(model.spec, price_in=0., price_out=1.)
     run, samples = done(tmp_path, method, [model], prompts=3, budget=Budget(**{limit: value}))
     by_prompt = Counter(s.prompt_id for s in samples)
     assert run.progress.state == 'finished' and run.progress.done == 3 and len(by_prompt) == 3
     assert all(n < 40 for n in by_prompt.values())
     assert run.progress.target == (15 if limit == 'samples' else 120)
-    if limit == 'samples': assert set(by_prompt.values()) == {5} and run.progress.projected().samples == 15
+    if limit == 'samples': assert set(by_prompt.values()) == {5} and projected(run.progress).samples == 15
     if limit == 'cost': assert all(4 <= n <= 4 + 3 for n in by_prompt.values())
     if limit == 'tokens': assert all(sum(s.completion.usage.total for s in samples if s.prompt_id == p) >= 100 for p in by_prompt)
 
 
 @pytest.mark.parametrize('limit, value', [('samples', 30), ('tokens', 600), ('flops', 9e12), ('seconds', .02), ('cost', 300e-6)])
-def test_limits_per_run(limit, value, tmp_path):
+def test_limits_per_run(limit, value, clock, tmp_path):
     "The run stops at the first limit to be reached, says which, and overshoots by no more than what was in flight."
-    model = words(10)
+    model = words(10, clock)
     model.spec = dataclasses.replace(model.spec, price_in=0., price_out=1.)
     run, samples = done(tmp_path, BestOfN(n=40), [model], prompts=50, budget=Budget(per_run=Budget(**{limit: value})))
     p = run.progress
@@ -161,7 +178,7 @@ def test_limits_per_run(limit, value, tmp_path):
     spent = dict(samples=p.samples, tokens=p.spent.tokens, flops=p.spent.flops, cost=p.spent.cost, seconds=p.seconds)[limit]
     assert spent >= value
     if limit == 'samples': assert spent == value
-    if limit != 'seconds': assert spent <= value + 4*spent/p.samples
+    assert spent <= value + 4*spent/p.samples
 
 
 def test_a_limit_on_what_is_unknown_is_refused_before_a_call(tmp_path):
@@ -171,9 +188,18 @@ def test_a_limit_on_what_is_unknown_is_refused_before_a_call(tmp_path):
 
 
 def test_parked_trials_of_a_prompt_without_budget_are_not_called(tmp_path):
-    "Model b answers late; when it has room again, the prompts have spent their tokens on a, and what waits for b is dropped."
-    models = [FakeModel('a', lambda m, s: 'many words indeed', latency=.001, capacity=4), FakeModel('b', latency=.15, capacity=1)]
-    run, samples = done(tmp_path, ParallelEnsemble(n=12), models, prompts=4, budget=Budget(tokens=30))
+    "When model b answers, the prompts have spent their tokens on a; what waits for b is dropped."
+    class Late(FakeModel):
+        async def generate(self, messages, *, seed):
+            await spent.wait()
+            return await super().generate(messages, seed=seed)
+    spent, models = asyncio.Event(), [FakeModel('a', lambda m, s: 'many words indeed', capacity=4), Late('b', capacity=1)]
+    async def go():
+        run = Run(tasks(4), ParallelEnsemble(n=12), models, Letters(), store=tmp_path/'runs.db', name='r', budget=Budget(tokens=30)).start()
+        while run.progress.spent.tokens < 4*30: await asyncio.sleep(0)
+        spent.set()
+        return await run
+    run = asyncio.run(asyncio.wait_for(go(), HANG))
     assert run.progress.state == 'finished' and run.progress.done == 4 and models[1].calls <= 2
 
 
@@ -186,19 +212,19 @@ def test_a_budget_that_is_raised_lets_a_run_go_on(tmp_path):
 
 def test_projected_totals_agree_with_the_end(tmp_path):
     run, _ = done(tmp_path, BestOfN(n=8), [words(3)], budget=Budget(per_run=Budget(samples=12)))
-    half = run.progress.projected()
+    half = projected(run.progress)
     run, _ = done(tmp_path, BestOfN(n=8), [words(3)])
     assert (half.samples, half.tokens, half.flops) == (48, run.progress.spent.tokens, pytest.approx(run.progress.spent.flops))
 
 
-def test_the_seconds_of_a_prompt_add_up_over_sessions(tmp_path):
+def test_the_seconds_of_a_prompt_add_up_over_sessions(clock, tmp_path):
     "Prompts that ran out of time stay closed, unless they are given more of it."
-    first, samples = done(tmp_path, BestOfN(n=200), [words(3)], prompts=3, budget=Budget(seconds=.01))
-    again, same = done(tmp_path, BestOfN(n=200), [words(3)], prompts=3, budget=Budget(seconds=.01))
+    first, samples = done(tmp_path, BestOfN(n=200), [words(3, clock)], prompts=3, budget=Budget(seconds=.01))
+    again, same = done(tmp_path, BestOfN(n=200), [words(3, clock)], prompts=3, budget=Budget(seconds=.01))
     assert samples == same and again.models['a'].calls == 0 and (again.progress.done, again.progress.state) == (3, 'finished')
     assert again.progress.spent.tokens == first.progress.spent.tokens and again.progress.best == first.progress.best
     with RunStore(tmp_path/'runs.db', 'r') as store: spent = store.last_events('r', 'done')
-    more, samples = done(tmp_path, BestOfN(n=200), [words(3)], prompts=3, budget=Budget(seconds=3600))
+    more, samples = done(tmp_path, BestOfN(n=200), [words(3, clock)], prompts=3, budget=Budget(seconds=3600))
     with RunStore(tmp_path/'runs.db', 'r') as store:
         assert all(note['seconds'] > spent[p]['seconds'] >= .01 for p, note in store.last_events('r', 'done').items())
     assert len(samples) == 600 > len(same) and more.progress.done == 3
@@ -210,10 +236,10 @@ def test_the_projection_ends_where_the_budgets_of_the_prompts_do(tmp_path):
     model.spec = dataclasses.replace(model.spec, price_out=1.)
     run, samples = done(tmp_path, BestOfN(n=40), [model], budget=Budget(tokens=150, per_run=Budget(samples=30)))
     each = samples[0].completion.usage.total
-    p, whole = run.progress, run.progress.projected()
+    p, whole = run.progress, projected(run.progress)
     assert (p.samples, p.target, whole.tokens) == (30, 240, 6*150) and whole.samples == round(900/each)
     assert whole.flops == pytest.approx(p.spent.flops*30/p.samples*900/(30*each)) and whole.cost == pytest.approx(p.spent.cost*900/(30*each))
-    assert f'in all about 900 tokens, {whole.flops:.3g} FLOPs, 0 FLOPs of rewards, cost {whole.cost:.4g}' in run.report()
+    assert f'projected total: 900 tokens, {whole.flops:.3g} FLOPs, 0 FLOPs of rewards, cost {whole.cost:.4g}' in run.report()
 
 
 # Resuming
@@ -245,15 +271,22 @@ def test_the_books_are_complete_before_a_call_is_paid_for(at, tmp_path):
 def test_an_extended_run_that_is_cut_off_keeps_its_books(tmp_path):
     "Some prompts have gone on after their notes, some have not; each is counted once."
     asyncio.run(cut_off(tmp_path, TOA(n=4), 24))
+    answers = [3]
+    class Few(FakeModel):
+        "Gives no answer after the third one of both models."
+        async def generate(self, messages, *, seed):
+            if not answers[0]: await asyncio.Event().wait()
+            answers[0] -= 1
+            return await super().generate(messages, seed=seed)
     async def extended():
-        run = Run(tasks(6), TOA(n=4), [FakeModel(name, latency=.001, capacity=1, spec=get_spec('Qwen2-7B-Instruct')) for name in 'ab'], Letters(),
-                  store=tmp_path/'runs.db', name='r').extend(3).start()
+        models = [Few(name, capacity=1, spec=get_spec('Qwen2-7B-Instruct')) for name in 'ab']
+        run = Run(tasks(6), TOA(n=4), models, Letters(), store=tmp_path/'runs.db', name='r').extend(3).start()
         while run.progress.samples < 27: await asyncio.sleep(0)
         run.cancel(), run.cancel()
         return await run
-    half = asyncio.run(extended()).progress
+    half = asyncio.run(asyncio.wait_for(extended(), HANG)).progress
     idle, end = (asyncio.run(cut_off(tmp_path, TOA(n=4), n)).progress for n in (0, 99))
-    assert half.samples <= idle.samples < 42 and (idle.session.calls, idle.target) == (0, 42)
+    assert half.samples == idle.samples == 27 and (idle.session.calls, idle.target) == (0, 42)
     with RunStore(tmp_path/'runs.db', 'r') as store: assert end.spent.tokens == sum(s.completion.usage.total for s in store.samples('r'))
     assert (end.samples, end.spent.samples, end.done) == (42, 42, 6)
 
@@ -292,6 +325,7 @@ def test_a_run_goes_on_as_the_same_experiment_or_not_at_all(change, says, tmp_pa
     with pytest.MonkeyPatch.context() as m:
         m.setenv('TOA_KEY', 'key')
         with pytest.raises(ConnectionFailed): run().wait(show=False)
+        with RunStore(tmp_path/'runs.db') as store: store.add_trial('r', 'p0', BestOfN(n=1).start(tasks(1)[0], ['a']).ask())
         with pytest.raises(InputError if says else ConnectionFailed) as e: run(**change).wait(show=False)
     if says: assert f"run 'r' in the store: {says}" in str(e.value) and len(str(e.value)) < 400 and '\n' not in str(e.value)
 

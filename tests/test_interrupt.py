@@ -5,9 +5,9 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from clocks import HANG
 from jupyter_client.manager import KernelManager
 
 from toa_nb.core import Prompt, StoreLocked
@@ -19,22 +19,36 @@ from toa_nb.search.tree import TOA
 from toa_nb.store.journal import RunStore
 
 SCRIPT = '''
-import sys
+import asyncio, sys
 from toa_nb.core import Prompt
 from toa_nb.models import FakeModel
 from toa_nb.rewards import FunctionReward
 from toa_nb.run import Run
 from toa_nb.search import BestOfN
 
-latency, grace, store = float(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+answers, grace, store = sys.argv[1], float(sys.argv[2]), sys.argv[3]
 length = FunctionReward(lambda prompt, response: float(len(response)), name='length')
-def slow(seed):
-    if not model.said: print('calling', flush=True)
-    model.said = True
-    return latency
-model = FakeModel('a', latency=slow, capacity=8)
-model.said = False
-run = Run([Prompt(str(i), 'Say something.') for i in range(50)], BestOfN(n=4), [model], length, store=store, name='r', grace=grace)
+
+class Held(FakeModel):
+    "Answers at once, when the run is stopped, or never; a line is printed when eight calls are in flight."
+    held, stopped = 0, None
+    async def generate(self, messages, *, seed):
+        self.stopped = self.stopped or asyncio.Event()
+        self.held += 1
+        if self.held == 8: print('calling', flush=True)
+        if answers == 'when stopped': await self.stopped.wait()
+        if answers == 'never': await asyncio.Event().wait()
+        return await super().generate(messages, seed=seed)
+
+class Noted(Run):
+    "Prints a line when it is asked to stop."
+    def cancel(self):
+        super().cancel()
+        if model.stopped: model.stopped.set()
+        print('stopping', flush=True)
+
+model = Held('a', capacity=8)
+run = Noted([Prompt(str(i), 'Say something.') for i in range(50)], BestOfN(n=4), [model], length, store=store, name='r', grace=grace)
 '''
 
 
@@ -43,20 +57,25 @@ class Length(Rule):
     def score_one(self, prompt, response): return float(len(response))
 
 
-def script(latency, grace, store, env=None):
-    "A script that runs until it is told to stop; returns when its first call goes on."
-    p = subprocess.Popen([sys.executable, '-c', SCRIPT + 'print(run.wait(show=False).report())', str(latency), str(grace), str(store)],
+def script(answers, grace, store):
+    "A script with a run; returns when eight calls are in flight."
+    p = subprocess.Popen([sys.executable, '-c', SCRIPT + 'print(run.wait(show=False).report())', answers, str(grace), str(store)],
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert p.stdout.readline() == 'calling\n'
     return p
 
 
-def end_of(p, limit=10):
-    "What a script says at its end, and how long it took to get there."
-    started = time.monotonic()
-    out, err = p.communicate(timeout=limit)
+def interrupt(p, sig):
+    "Send a signal, and wait until the script has noticed it: two signals of a kind at once count as one."
+    p.send_signal(sig)
+    assert p.stdout.readline() == 'stopping\n'
+
+
+def end_of(p):
+    "What a script prints at its end."
+    out, err = p.communicate(timeout=HANG)
     assert (p.returncode, err) == (0, ''), err
-    return out, time.monotonic() - started
+    return out
 
 
 def stored(store):
@@ -65,9 +84,9 @@ def stored(store):
 
 @pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_lets_calls_in_flight_finish(sig, tmp_path):
-    p = script(.4, 30, tmp_path/'runs.db')
-    p.send_signal(sig)
-    out, _ = end_of(p)
+    p = script('when stopped', HANG, tmp_path/'runs.db')
+    interrupt(p, sig)
+    out = end_of(p)
     samples, status, pending = stored(tmp_path/'runs.db')
     assert re.match(r'r: 0/50 prompts, 8/200 samples, .*, stopped in .* \(cancelled\)', out)
     assert len(samples) == 8 and all(s.value('length') == 8. for s in samples) and (status, pending) == ('stopped', [])
@@ -75,37 +94,35 @@ def test_one_signal_lets_calls_in_flight_finish(sig, tmp_path):
 
 @pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGTERM])
 def test_two_signals_stop_now(sig, tmp_path):
-    p = script(60, 30, tmp_path/'runs.db')
-    p.send_signal(sig)
-    time.sleep(.1)
+    "The calls would never end, and the grace time is longer than the test: only the second signal can end the run."
+    p = script('never', 2*HANG, tmp_path/'runs.db')
+    interrupt(p, sig)
     assert p.poll() is None
-    p.send_signal(sig)
-    out, took = end_of(p)
+    interrupt(p, sig)
+    out = end_of(p)
     samples, status, pending = stored(tmp_path/'runs.db')
-    assert '0/200 samples' in out and took < 5
+    assert '0/200 samples' in out
     assert samples == [] and status == 'stopped' and len(pending) == 8
 
 
 def test_the_grace_time_ends_by_itself(tmp_path):
-    p = script(60, .2, tmp_path/'runs.db')
-    p.send_signal(signal.SIGINT)
-    out, took = end_of(p)
-    assert 'stopped' in out and took < 5
+    p = script('never', .2, tmp_path/'runs.db')
+    interrupt(p, signal.SIGINT)
+    assert 'stopped' in end_of(p)
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path):
-    p = script(.2, 30, tmp_path/'runs.db')
-    p.send_signal(signal.SIGTERM)
+    p = script('when stopped', HANG, tmp_path/'runs.db')
+    interrupt(p, signal.SIGTERM)
     end_of(p)
     before, _, _ = stored(tmp_path/'runs.db')
-    p = script(0, 30, tmp_path/'runs.db')
-    out, _ = end_of(p)
+    out = end_of(script('at once', HANG, tmp_path/'runs.db'))
     samples, status, _ = stored(tmp_path/'runs.db')
     assert '200/200 samples' in out and status == 'finished' and before == samples[:len(before)] or set(before) <= set(samples)
 
 
 def test_a_second_process_is_told_who_has_the_store(tmp_path):
-    p = script(60, 30, tmp_path/'runs.db')
+    p = script('never', HANG, tmp_path/'runs.db')
     async def second(): await Run([Prompt('x', 'Say something.')], BestOfN(n=1), [FakeModel('a')], Length(), store=tmp_path/'runs.db', name='r')
     with pytest.raises(StoreLocked, match=f'process {p.pid} on .* is writing this store'): asyncio.run(second())
     for _ in range(2): p.send_signal(signal.SIGINT)
@@ -173,7 +190,7 @@ def test_answers_without_a_score_are_kept_when_a_run_is_given_up(tmp_path):
 def test_the_first_interrupt_after_a_budget_ran_out_is_gentle_too(tmp_path):
     async def check():
         run, model = await started(tmp_path)
-        run.stop('tokens')
+        run.session.stop('tokens')
         run.cancel()
         await asyncio.sleep(.01)
         assert run.progress.in_flight == 4
@@ -221,7 +238,7 @@ def kernel(tmp_path):
     km.start_kernel(cwd=str(tmp_path), env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)})
     kc = km.client()
     kc.start_channels()
-    kc.wait_for_ready(timeout=60)
+    kc.wait_for_ready(timeout=HANG)
     yield km, kc
     kc.stop_channels()
     km.shutdown_kernel(now=True)
@@ -232,18 +249,19 @@ def execute(kc, code, until=None):
     kc.execute(code)
     text = ''
     while True:
-        message = kc.get_iopub_msg(timeout=30)
+        message = kc.get_iopub_msg(timeout=HANG)
         kind, content = message['msg_type'], message['content']
         if kind == 'stream': text += content['text']
         if kind == 'error': text += content['ename']
         if until and until in text or kind == 'status' and content['execution_state'] == 'idle' and not until: return text
 
 
-def idle(kc):
-    "The rest of what a cell prints until it has ended."
+def idle(kc, until=None):
+    "The rest of what a cell prints until it has ended, or until something is printed."
     text = ''
     while True:
-        message = kc.get_iopub_msg(timeout=30)
+        if until and until in text: return text
+        message = kc.get_iopub_msg(timeout=HANG)
         if message['msg_type'] == 'stream': text += message['content']['text']
         if message['msg_type'] == 'error': text += message['content']['ename']
         if message['msg_type'] == 'status' and message['content']['execution_state'] == 'idle': return text
@@ -252,17 +270,36 @@ def idle(kc):
 def test_interrupting_a_cell_that_awaits_a_run(kernel, tmp_path):
     "The stop button once: calls in flight finish. Twice: stop now. The run goes on in the next cell, and in the background beside others."
     km, kc = kernel
-    execute(kc, "import sys; sys.argv = ['x', '.5', '30', 'runs.db']\n" + SCRIPT)
+    execute(kc, f"import sys; sys.argv = ['x', 'when stopped', '{HANG}', 'runs.db']\n" + SCRIPT)
     execute(kc, 'await run; print(run.report())', until='calling')
     km.interrupt_kernel()
     assert re.search(r'8/200 samples, .* stopped in .* \(cancelled\)', idle(kc))
-    execute(kc, 'latency = 60; model.said = False')
+    execute(kc, "answers, model.held = 'never', 0")
     execute(kc, 'await run; print(run.report())', until='calling')
     km.interrupt_kernel()
-    time.sleep(1)
+    idle(kc, until='stopping')
     km.interrupt_kernel()
     assert re.search(r'8/200 samples, .* stopped in .* \(cancelled\)', idle(kc))
-    execute(kc, 'latency = .001; run.start()')
+    execute(kc, "answers = 'at once'; run.start()")
     assert execute(kc, 'print(6*7)') == '42\n'
     assert '200/200 samples' in execute(kc, 'await run; print(run.report())')
     assert len(stored(tmp_path/'runs.db')[0]) == 200
+
+
+def test_a_cell_that_awaits_a_run_shows_how_far_it_is_and_how_to_go_on(kernel):
+    "A display below the cell is updated while the run goes on."
+    km, kc = kernel
+    execute(kc, f"import sys; sys.argv = ['x', 'when stopped', '{HANG}', 'runs.db']\n" + SCRIPT)
+    shown, stopped = [], False
+    kc.execute('await run;')
+    while True:
+        message = kc.get_iopub_msg(timeout=HANG)
+        kind, content = message['msg_type'], message['content']
+        if kind in ('display_data', 'update_display_data'): shown.append((kind, content['data']['text/plain']))
+        if shown and not stopped:
+            km.interrupt_kernel()
+            stopped = True
+        if kind == 'status' and content['execution_state'] == 'idle': break
+    assert shown[0][0] == 'display_data' and re.match(r'r: 0/50 prompts, 0/200 samples', shown[0][1])
+    assert {kind for kind, _ in shown[1:]} == {'update_display_data'}
+    assert shown[-1][1].endswith('Everything so far is stored: await the run again, or call start(), to go on.')

@@ -7,9 +7,11 @@ import pytest
 from toa_nb.cli.config import run_from
 from toa_nb.core import CallTimeout, InputError, Prompt
 from toa_nb.models.fakes import FakeModel
-from toa_nb.panels.base import safe
-from toa_nb.panels.runs import LiveRun, RunPanel
-from toa_nb.panels.servers import ServerPanel, from_toml, to_toml
+from toa_nb.panels.base import safe, with_imports
+from toa_nb.panels.live_run import LiveRun
+from toa_nb.panels.runs import RunPanel
+from toa_nb.panels.server_tables import from_toml, to_toml
+from toa_nb.panels.servers import ServerPanel
 from toa_nb.rewards.base import FunctionReward
 from toa_nb.run.run import Run
 from toa_nb.search.methods import METHODS
@@ -51,17 +53,16 @@ def test_every_method_runs_from_its_form(method):
 def test_the_line_of_code_makes_the_same_run():
     p = panel().set(n=4, take=2, reward='length', held_out=('short',), budget=dict(samples=3, tokens='1e4'), per_run=dict(samples=20), seed=7, concurrency=3)
     run = p.build()
-    import toa_nb
-    from toa_nb.panels.base import evenly
-    given = dict(evenly=evenly, prompts=tasks, models=pair(), reward=length, rewards=dict(short=short))
-    again = eval(p.code(run), {n: getattr(toa_nb, n) for n in toa_nb.__all__} | given)
+    scope = dict(panel=p)
+    exec(with_imports(f'again = {p.form.code(run)}'), scope)
+    again = scope['again']
     assert again.config() == run.config() and again.concurrency == run.concurrency == 3
     assert [q.id for q in again.prompts] == [q.id for q in run.prompts] == ['p0', 'p2']
 
 
 @pytest.mark.parametrize('values, said', [
     (dict(take='few'), "'few' is not a whole number"), (dict(take='0'), 'Take at least 1'), (dict(prompts='missing.jsonl'), 'there is no such file'),
-    (dict(models=()), 'there are no models'), (dict(tau='-1'), 'TOA.tau'), (dict(budget=dict(tokens='0')), 'is no limit'),
+    (dict(models=()), 'there are no models'), (dict(tau='-1'), 'TOA.tau'), (dict(budget=dict(tokens='0')), 'is not above 0'),
     (dict(reward='length', held_out=('length',)), "two rewards are called 'length'"), (dict(models_file='missing.toml'), "can't be read")])
 def test_what_is_wrong_is_said_and_nothing_starts(values, said):
     async def main():
@@ -134,13 +135,13 @@ def test_a_run_that_goes_on_can_not_be_left_or_doubled():
 
 
 def test_without_an_event_loop_the_stored_run_is_shown():
-    asyncio.run(Run(tasks, BestOfN(n=3), pair(), length, store='runs.db').finish())
+    asyncio.run(Run(tasks, BestOfN(n=3), pair(), length, store='runs.db')._finish())
     p = RunPanel('runs.db', every=.01)
     assert '12 of 12 samples' in p.status.value and p.curve.value[:4] == b'\x89PNG' and len(p.curve.value) > 5000
 
 
 def test_a_run_that_was_killed_is_shown_as_cut_off():
-    asyncio.run(Run(tasks, BestOfN(n=3), pair(), length, store='runs.db').finish())
+    asyncio.run(Run(tasks, BestOfN(n=3), pair(), length, store='runs.db')._finish())
     with RunStore('runs.db') as store: store.set_status('best_of_n', 'running')
     assert 'cut off' in RunPanel('runs.db').status.value
 
@@ -159,7 +160,7 @@ def test_hostile_names_and_answers_stay_text():
 
 def test_a_large_run_is_drawn_from_some_prompts():
     many = [Prompt(f'p{i}', 'Say something.') for i in range(50)]
-    asyncio.run(Run(many, BestOfN(n=4), pair(), length, store='runs.db').finish())
+    asyncio.run(Run(many, BestOfN(n=4), pair(), length, store='runs.db')._finish())
     look = LiveRun('runs.db', 'best_of_n', most=40)
     look.update()
     assert len(look.known) == 10 and '10 of 50 prompts' in look.figure().get_suptitle()
@@ -168,7 +169,7 @@ def test_a_large_run_is_drawn_from_some_prompts():
 
 def test_stored_run_keeps_every_setting():
     run = Run(tasks, METHODS['moa'](n=6, n_iter=2), pair(), length, store='runs.db', held_out=[short], seed=3)
-    asyncio.run(run.finish())
+    asyncio.run(run._finish())
     assert Run.from_store('runs.db', models=pair(), rewards=[length, short]).config() == run.config()
 
 
@@ -176,12 +177,12 @@ def test_the_panel_goes_on_with_a_run_of_the_command_line():
     async def main():
         digit = {'kind': 'regex', 'name': 'digit', 'pattern': '[02468]'}
         made = run_from({'reward': digit, 'method': {'name': 'best_of_n', 'n': 2}}, prompts=tasks, models=[FakeModel('a')], store='runs.db')
-        await made.finish()
+        await made._finish()
         p = RunPanel('runs.db', models=[FakeModel('a')], every=.01)
         await p.following
         run = await p.extend(1)
         assert (run.progress.resumed, run.progress.samples, run.reward.name, run.reward.pattern.pattern) == (8, 12, 'digit', '[02468]')
-        assert "Run.from_store('runs.db', 'best_of_n', models).extend(1)" in unescape(p.code_line.value)
+        assert "Run.from_store('runs.db', 'best_of_n', models=panel.form.source).extend(1)" in unescape(p.code_line.value)
         await p.following
     asyncio.run(main())
 
@@ -197,7 +198,7 @@ key = 'sk-proj-abcdef0123456789'
 
 def test_a_key_is_in_no_widget():
     p = ServerPanel()
-    p.entries['name'].value, p.entries['url'].value, p.entries['api_key_env'].value = 'x', 'https://me:hunter2@host/v1', key
+    for name, value in dict(name='x', url='https://me:hunter2@host/v1', api_key_env=key).items(): p.form.entries[name].value = value
     p.buttons['Add'].click()
     assert p.rows == [] and key not in ''.join(texts(p.box))
     assert 'hunter2' not in p.message.value and 'credentials' in p.message.value
@@ -223,7 +224,7 @@ def test_replicas_are_rows_and_unknown_endpoints_are_refused():
 def test_run_panel_takes_the_models_of_a_server_panel():
     servers = ServerPanel([dict(name='a', url='http://127.0.0.1:1/v1')])
     p = RunPanel('runs.db', tasks, servers)
-    assert p.fields['models'].value == ('a',)
+    assert p.form.fields['models'].value == ('a',)
     servers.add(name='b', url='http://127.0.0.1:2/v1')
-    assert p.fields['models'].value == ('a', 'b')
-    assert p.all_models()[0] is servers.models()[0]
+    assert p.form.fields['models'].value == ('a', 'b')
+    assert p.form.all_models()[0] is servers.models()[0]

@@ -7,7 +7,9 @@ import pytest
 from toa_nb.core import Completion, InputError, Prompt, Score, Trial, Usage
 from toa_nb.panels.curves import CurvePanel
 from toa_nb.panels.samples import SampleBrowser
-from toa_nb.panels.trees import ROOT, TreePanel, difference, places, tree_nodes
+from toa_nb.panels.texts import difference
+from toa_nb.panels.tree_nodes import ROOT, pixel_places, tree_nodes
+from toa_nb.panels.trees import TreePanel
 from toa_nb.store.journal import RunStore
 
 
@@ -36,7 +38,7 @@ def test_a_curve_panel_is_made_again_by_its_settings(db):
     one = CurvePanel(db, x='tokens', y='top', k=2, held_out='gold', log=True)
     two = CurvePanel(RunStore(db, 'r'), ['toa'], x='tokens', y='top', k=2, held_out='gold', log=True)
     assert [w.value for w in one.pictures_box.children] == [w.value for w in two.pictures_box.children] != []
-    assert "reward_curve(df, x='tokens', y='top', k=2), reward_curve(df, x='tokens', y='top', k=2, held_out='gold'), log=True)" in one.code
+    assert "reward_curve(df, x='tokens', y='top', k=2), reward_curve(df, x='tokens', y='top', k=2, held_out='gold'), log=True)" in one.choice.code
 
 
 def test_an_error_of_the_curve_is_said_and_the_panel_goes_on(db, tmp_path):
@@ -46,7 +48,7 @@ def test_an_error_of_the_curve_is_said_and_the_panel_goes_on(db, tmp_path):
     panel.set(runs=['toa'])
     assert len(panel.pictures_box.children) == 1
     panel.file.value = str(tmp_path/'no such folder'/'c.png')
-    next(b for b in panel.box.children[-3].children if getattr(b, 'description', '') == 'Save').click()
+    panel.save_button.click()
     assert 'no such folder' in panel.message.value and 'bad' in panel.message.value
 
 
@@ -55,8 +57,8 @@ def test_reading_again_finds_a_new_run(db):
     asyncio.run(fill(db, 'later'))
     panel.reread()
     assert panel.fields['runs'].options and len(panel.fields['runs'].options) == 2
-    assert panel.set(runs=['toa', 'later'], by='run').curves()['']
-    assert sorted(panel.table()['run'].unique()) == ['later', 'toa']
+    assert panel.set(runs=['toa', 'later'], by='run').choice.curves()['']
+    assert sorted(panel.choice.table()['run'].unique()) == ['later', 'toa']
 
 
 def test_curves_in_an_event_loop_show_what_was_chosen_last(db):
@@ -84,7 +86,7 @@ def test_tree_follows_click_step_and_prompt(db):
 
 
 def test_tree_without_anywidget_is_a_picture(db, monkeypatch):
-    monkeypatch.setattr('toa_nb.panels.trees.AnyWidget', None)
+    for room in ('trees', 'samples'): monkeypatch.setattr(f'toa_nb.panels.{room}.AnyWidget', None)
     panel = TreePanel(db, step=6)
     assert panel.tree.value[:4] == b'\x89PNG'
     whole = panel.tree.value
@@ -104,7 +106,7 @@ def test_a_tree_of_a_thousand_has_a_place_for_each(tmp_path):
 
 
 def test_a_tree_of_nothing_is_a_prompt():
-    assert places([]) == {ROOT: (50., 50.)} and [n['state'] for n in tree_nodes([], 'rm')] == ['prompt']
+    assert pixel_places([]) == {ROOT: (50., 50.)} and [n['state'] for n in tree_nodes([], 'rm')] == ['prompt']
 
 
 @pytest.mark.parametrize('panel', [CurvePanel, TreePanel, SampleBrowser])
@@ -149,7 +151,7 @@ def test_pairs_outlive_the_panel_and_can_be_taken_back(db):
     browser.list.chosen = [3, 0]
     browser.prefer()
     later = SampleBrowser(db)
-    assert [(p['trial_chosen'], p['trial_rejected']) for p in later.pairs()] == [(1, 3), (3, 0)]
+    assert [(p['trial_chosen'], p['trial_rejected']) for p in later.pairs.rows()] == [(1, 3), (3, 0)]
     assert '2 pairs by hand' in later.pair_line.value
     later.undo()
     later.export_pairs(db.parent/'dpo.jsonl')
@@ -163,7 +165,7 @@ def test_what_is_no_pair_is_refused(db, rows, why):
     browser = SampleBrowser(db)
     browser.list.chosen = rows
     with pytest.raises(InputError, match=why): browser.prefer()
-    assert not browser.pairs_file.exists()
+    assert not browser.pairs.path.exists()
 
 
 def test_the_selection_is_written_as_a_table(db):

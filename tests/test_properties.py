@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toa_nb.core import Outcome, Prompt
+from toa_nb.search.rounds import Rounds
 from toa_nb.search.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
 from toa_nb.search.tree import TOA
 
@@ -16,7 +17,8 @@ METHODS = {
     'best_of_n': lambda n: BestOfN(n=n), 'prs': lambda n: PRS(n=n), 'parallel_ensemble': lambda n: ParallelEnsemble(n=n),
     'sequential_refine': lambda n: SequentialRefine(n=n), 'moa': lambda n: MoA(n=n, n_iter=3), 'moa_2': lambda n: MoA(n=n, n_agg=2),
     'toa': lambda n: TOA(n=n), 'toa_narrow': lambda n: TOA(n=n, width=2, top_k=2, parallel=3), 'toa_one': lambda n: TOA(n=n, parallel=1),
-    'published': lambda n: TOA.published(n=n)}
+    'published': lambda n: TOA.published(n=n), 'rounds': lambda n: Rounds(n=n),
+    'rounds_quorum': lambda n: Rounds(n=n, rounds=2, quorum=.5, fresh=0.)}
 OUTCOMES = st.one_of(st.just(Outcome()), st.just(Outcome('unscored')), st.floats(-1e6, 1e6).map(lambda r: Outcome(f'answer worth {r}', r)))
 STEPS = st.lists(st.tuples(st.sampled_from(['ask', 'ask', 'tell']), st.integers(0, 99), OUTCOMES), max_size=60)
 KINDS = dict(method=st.sampled_from(sorted(METHODS)), n=st.integers(1, 14), k=st.integers(1, 4), seed=st.integers(0, 3))
@@ -28,6 +30,7 @@ def start(method, n, k, seed): return METHODS[method](n).start(Prompt('sky', 'Wh
 def plain(value, seen):
     "Nested tuples that are equal where two objects are; an object met before becomes its number."
     if value is None or isinstance(value, str | int | float | bool): return value
+    if hasattr(value, 'tolist'): return plain(value.tolist(), {})
     if id(value) in seen: return f'<{seen[id(value)][0]}>'
     seen[id(value)] = len(seen), value
     if isinstance(value, dict): return tuple((plain(k, seen), plain(v, seen)) for k, v in value.items())
@@ -46,7 +49,7 @@ def state(sampler):
 def check(sampler):
     "What holds at any moment."
     assert len(sampler.texts) + len(sampler.outstanding) <= sampler.n
-    assert len(sampler.outstanding) <= getattr(sampler.method, 'parallel', sampler.n)
+    assert len(sampler.outstanding) <= getattr(sampler, 'parallel', sampler.n)
     assert sampler.best == max(((i, r) for i, r in sampler.rewards.items()), key=lambda ir: (ir[1], -ir[0]), default=None)
 
 

@@ -37,9 +37,11 @@ from toa_nb.reward_models.server import serve_reward
 from toa_nb.rewards.base import FunctionReward, GroupReward, RewardUnreachable, as_score, evaluate
 from toa_nb.rewards.combinations import Gate, Minimum, Weighted
 from toa_nb.rewards.constraints import CONSTRAINTS, constraint_text, obeys_constraint
+from toa_nb.rewards.http_servers import HttpReward, MetricServerReward
 from toa_nb.rewards.judges import Judge, PairJudge
+from toa_nb.rewards.model_servers import ControlToken, ScoresSquashed, SglangReward, VllmReward
 from toa_nb.rewards.queue import RewardOut, RewardQueue
-from toa_nb.rewards.remote import ControlToken, HttpReward, MalformedScores, MetricServerReward, RewardRefused, ScoresSquashed, SglangReward, VllmReward
+from toa_nb.rewards.remote import MalformedScores, RewardRefused
 from toa_nb.rewards.verifiers import Exact, JsonSchema, MathVerify, Regex, math_equal
 from toa_nb.run.rescoring import rescore
 from toa_nb.run.run import Run
@@ -101,10 +103,10 @@ def test_every_kind_refuses_silence_and_unknown_parameters(name):
 @pytest.mark.parametrize('constraint, says', [
     ({}, 'unknown kind None'), ({'kind': ['words']}, 'unknown kind'),
     ({'kind': 'words', 'relation': 'at most'}, "'count' is missing"),
-    ({'kind': 'words', 'relation': ['at most'], 'count': 3}, "'relation' is no str"), ({'kind': 'include', 'words': 'art'}, "'words' is no list"),
-    ({'kind': 'include', 'words': [1]}, "'words' holds something that is no text"),
-    ({'kind': 'words', 'relation': 'at most', 'count': True}, "'count' is no int"),
-    ('words', 'it is no dict'),
+    ({'kind': 'words', 'relation': ['at most'], 'count': 3}, "'relation' is not a text"), ({'kind': 'include', 'words': 'art'}, "'words' is not a list"),
+    ({'kind': 'include', 'words': [1]}, "'words' holds something that is not a text"),
+    ({'kind': 'words', 'relation': 'at most', 'count': True}, "'count' is not a whole number"),
+    ('words', 'it is not a dict'),
 ])
 def test_bad_constraint(constraint, says):
     with pytest.raises(InputError, match=says): obeys_constraint(constraint, 'text')
@@ -399,14 +401,14 @@ def test_no_server_and_a_silent_server():
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         got, = ask(HttpReward(f'http://127.0.0.1:{s.getsockname()[1]}'), 'Air.')
-        assert type(got) is RewardUnreachable and 'ConnectError' in str(got)
+        assert type(got) is RewardUnreachable and 'Connect' in str(got)
         s.listen()
         got, = ask(HttpReward(f'http://127.0.0.1:{s.getsockname()[1]}', timeout=.05), 'Air.')
         assert type(got) is RewardTimeout
 
 
 @pytest.mark.parametrize('scores, kinds', [
-    ([1.], {WrongScoreCount}), ([1., 2., 3.], {WrongScoreCount}), ('ab', {ScoreNotFinite}), ({'a': 1}, {WrongScoreCount}),
+    ([1.], {WrongScoreCount}), ([1., 2., 3.], {WrongScoreCount}), ('ab', {WrongScoreCount}), ({'a': 1}, {WrongScoreCount}),
     ([None, math.inf], {ScoreNotFinite}),
 ])
 def test_a_plain_server_must_return_one_number_per_response(scores, kinds):
@@ -535,6 +537,15 @@ def test_a_judge_reads_the_text_of_a_server_without_probabilities():
     assert (score.value, score.tokens, score.details) == (7., 92, {})
 
 
+@pytest.mark.parametrize('status, message', [
+    (403, 'You are not allowed to request logprobs from this model'), (400, '`logprobs` is not supported with this model'),
+    (400, "Unknown name 'top_logprobs': Cannot find field."), (422, 'Unprocessable: logprobs')])
+def test_a_judge_whose_server_refuses_probabilities_is_read_from_the_text(status, message):
+    def answer(asked): return (status, {'error': {'message': message}}) if 'logprobs' in asked else (200, completion('Rating: 7'))
+    with judging(answer) as (server, model): scores = judge_all(Judge(model), 'Air.', 'Water.')
+    assert [(s.value, s.details) for s in scores] == [(7., {})] * 2
+
+
 def test_a_rating_that_is_hardly_one_is_unclear_and_paid_for():
     reply = completion('7', {'7': .1, 'I': .5, 'No': .4})
     with judging(lambda asked: (200, reply)) as (_, model): score, = judge_all(Judge(model), 'Air.')
@@ -574,10 +585,18 @@ def test_a_judge_is_checked_through_its_model():
         try: await judge.check()
         except RewardError as e: return f'{type(e).__name__}: {e}'
         finally: await judge.model.close()
-    with judging(lambda asked: (200, completion('7'))) as (server, model):
+    def answer(asked): return (200, completion('7')) if asked['model'] == 'judge' else (404, {'error': {'message': 'there is no model other'}})
+    with judging(answer) as (server, model):
         assert asyncio.run(checked(Judge(model))) is None
-        other = ChatModel('other', server.url + '/v1')
-        assert asyncio.run(checked(Judge(other))).startswith(f'RewardRefused: UnknownModel: other: {server.url}/v1: there is no model')
+        other = ChatModel('other', server.url + '/v1', retries=0, outage_timeout=0.)
+        assert asyncio.run(checked(Judge(other))).startswith('RewardRefused: UnknownModel: other')
+
+
+@pytest.mark.parametrize('low, high', [(a, b) for a in range(1, 9) for b in range(a + 1, 10)])
+@pytest.mark.parametrize('form', ['{}-{}', '{}–{}', '{}—{}', '{} - {}', '{}/{}/9', '{}..{}', '{}~{}', '{}→{}', '{} to {}', 'between {} and {}', '{},{}', '{}.{}'])
+def test_a_range_is_no_rating(form, low, high):
+    got, = asyncio.run(Judge(Fixed(form.format(low, high))).score(SKY, ['a']))
+    assert got.value is None and got.error.startswith('VerdictUnclear: ')
 
 
 # --- what scores cost ---
@@ -637,7 +656,7 @@ def test_a_reward_that_is_added_later_does_not_move_the_curve(tmp_path):
 
 
 def test_names_that_mean_something_in_the_details_are_no_names_of_parts():
-    with pytest.raises(InputError, match='other than cached_tokens, flops, tokens'): Minimum([Reading('flops', 1)])
+    with pytest.raises(InputError, match='other than cached_tokens, flops, parts, tokens'): Minimum([Reading('flops', 1)])
 
 
 def test_tokens_that_a_server_had_cached_are_no_work():
@@ -662,7 +681,7 @@ def test_what_a_served_reward_knows_about_its_scores_comes_through_http():
 def test_a_server_that_dies_is_out_until_it_answers_again():
     def answer(path, asked): return 200, {'scores': [1.] * len(asked['items']), 'tokens': [0] * len(asked['items'])}
     async def main(server):
-        queue = RewardQueue(HttpReward(server.url, name='rm'), wait=0., retries=0, max_lost=3, cache=False)
+        queue = RewardQueue(HttpReward(server.url, name='rm'), wait=0., retries=0, max_lost=3, cache=False, outage_timeout=0.)
         outs = []
         for status in (200, 503, 503, 503, 200):
             server.answer = answer if status == 200 else lambda path, asked: (503, {})

@@ -14,8 +14,8 @@ from toa_nb.models.fakes import FakeModel
 from toa_nb.reward_models.server import serve_reward
 from toa_nb.rewards.base import FunctionReward, GroupReward, RewardUnreachable
 from toa_nb.rewards.constraints import Constraints
+from toa_nb.rewards.http_servers import HttpReward
 from toa_nb.rewards.queue import RewardQueue
-from toa_nb.rewards.remote import HttpReward
 from toa_nb.run.rescoring import rescore
 from toa_nb.run.run import Run
 from toa_nb.search.samplers import BestOfN

@@ -16,7 +16,8 @@ import pytest
 from fault_server import running
 from nbclient import NotebookClient
 
-from toa_nb.cli.commands import check_run, main
+from toa_nb.cli.commands import main
+from toa_nb.cli.running import check_run
 from toa_nb.cli.config import run_from
 from toa_nb.core import InputError, Prompt, ToaError
 from toa_nb.run.run import Run
@@ -197,7 +198,7 @@ def test_the_output_of_a_process(closed):
     clean(ran.stdout, ran.stderr)
 
 
-CELLS = ['from toa_nb.cli.config import run_from\nfrom toa_nb.cli.commands import check_run\nrun = run_from("run.json")\nrun',
+CELLS = ['from toa_nb.cli.config import run_from\nfrom toa_nb.cli.running import check_run\nrun = run_from("run.json")\nrun',
          'run.models["a"]', 'run.config()', 'await check_run(run)',
          'await run', 'run.progress', 'vars(run)', 'run.models["a"].balancer', 'run_from("run.json", store="other.db").models["a"].ready().lanes[0].link',
          'await run_from("run.json", name="second")']

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from clocks import HANG, Clock, set_clock
 
 from toa_nb.core import InputError
 from toa_nb.servers.engines import llama_cpp, llama_cpp_launch, sglang, vllm
@@ -37,8 +38,8 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 def fake(**kw): return ServerSpec('fake', 'fake', (sys.executable, '-c', FAKE, '{port}'), key_variable='FAKE_KEY', grace=.2, **kw)
 
 
-def until(condition, seconds=15.):
-    deadline = time.monotonic() + seconds
+def until(condition):
+    deadline = time.monotonic() + HANG
     while not condition():
         assert time.monotonic() < deadline, 'it did not happen'
         time.sleep(.02)
@@ -249,14 +250,12 @@ def test_a_run_survives_the_death_of_a_server(gguf, tmp_path):
             while not run.progress.samples: await asyncio.sleep(.01)
             os.kill(fleet.servers[0].pid, signal.SIGKILL)
             await run
-            for _ in range(200):
-                if watcher.watched[0].failures and watcher.watched[0].state == 'ready': break
-                await asyncio.sleep(.05)
+            while not (watcher.watched[0].failures and watcher.watched[0].state == 'ready'): await asyncio.sleep(.05)
             again = [c.endpoint for c in await asyncio.gather(*(model.generate((Message('user', 'Name a thing.'),), seed=i) for i in range(8)))]
             watcher.stop()
             await model.close()
             return run.progress, again, {s.url for s in fleet.servers}
-    progress, again, urls = asyncio.run(go())
+    progress, again, urls = asyncio.run(asyncio.wait_for(go(), HANG))
     assert (progress.state, progress.samples) == ('finished', 24) and set(again) == urls
 
 
@@ -267,7 +266,14 @@ def test_a_start_that_is_interrupted_leaves_nothing(monkeypatch):
     assert not children()
 
 
-def test_a_server_that_never_answers_is_given_up():
+def test_a_server_that_never_answers_is_given_up(monkeypatch):
+    "Its time begins to pass when it has written its log."
+    clock = Clock()
+    def healthy(server):
+        if 'CUDA' in server.log.read_text(): clock.pass_by(.3)
+        return False
+    monkeypatch.setattr(Server, 'healthy', healthy)
+    set_clock(monkeypatch, 'toa_nb.servers', clock)
     silent = ServerSpec('silent', 'fake', (sys.executable, '-c', 'import time; print("CUDA out of memory", flush=True); time.sleep(600)'),
                           timeout=.5, grace=.2)
     with pytest.raises(ServeError, match=r'was not ready after \d s:\nCUDA out of memory\nThe model does not fit'): start(silent, say=None)

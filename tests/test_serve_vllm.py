@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from toa_nb import Prompt
-from toa_nb.rewards.remote import VllmReward
+from toa_nb.rewards.model_servers import VllmReward
 from toa_nb.servers.engines import EngineArgs, sglang_argv, vllm
 from toa_nb.servers.local import cache_folder, local_model
 from toa_nb.servers.process import fetch

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from toa_nb.core import Completion, InputError, Message, Prompt, Sample, Score, StoreError, StoreLocked, Trial, Usage
 from toa_nb.store.journal import RunStore
+from toa_nb.store.locks import is_locked
 from toa_nb.store.records import TrialRow, digest
 
 ASK = (Message('user', 'Why?'),)
@@ -639,3 +640,220 @@ def test_several_runs_do_not_mix(tmp_path):
         assert store.events('other') == [('budget', 'samples'), ('status', {'status': 'done', 'seconds': 1.5})] and store.events('run') == []
         assert [(r['name'], r['status'], r['seconds']) for r in store.runs()] == [('run', 'new', None), ('other', 'done', 1.5)]
         assert len(store.journal('other', 'a')) == 1
+
+
+# The file is taken away
+
+def delete(tmp): (tmp/'runs.db').unlink()
+def move(tmp): (tmp/'runs.db').rename(tmp/'elsewhere.db')
+def delete_the_log(tmp): (tmp/'runs.db-wal').unlink()
+def delete_the_lock(tmp): (tmp/'runs.db-lock').unlink()
+def delete_all(tmp): [p.unlink() for p in tmp.iterdir()]
+
+
+def replace_by_a_copy(tmp):
+    with RunStore(tmp/'runs.db', 'r') as store: store.backup(tmp/'old.db')
+    os.replace(tmp/'old.db', tmp/'runs.db')
+
+
+TAKEN = [delete, move, delete_all, replace_by_a_copy, delete_the_log, delete_the_lock]
+
+
+@pytest.mark.parametrize('take', TAKEN)
+def test_a_store_that_is_taken_away_is_noticed_at_the_next_commit(tmp_path, take):
+    async def main(store):
+        await fill(store, range(3))
+        take(tmp_path)
+        store.add_trial('run', 'b', trial(0))
+        with pytest.raises(StoreError, match='while it was being written') as first:
+            await store.add_completion('run', 'b', 0, Completion('paid', Usage(1, 1)))
+        for call in (lambda: store.add_trial('run', 'b', trial(1)), lambda: store.set_status('run', 'finished')):
+            with pytest.raises(StoreError) as again: call()
+            assert str(again.value) == str(first.value)
+        with pytest.raises(StoreError): await store.flush()
+    store = new_store(tmp_path/'runs.db')
+    asyncio.run(main(store))
+    store.close()
+    if take in (delete, delete_all): assert not (tmp_path/'runs.db').exists()
+    else:
+        with RunStore(tmp_path/('elsewhere.db' if take is move else 'runs.db')) as again:
+            assert again.check() == [] and [s.trial.number for s in again.samples('run', 'a')] == [0, 1, 2]
+            asyncio.run(fill(again, [10]))
+
+
+def test_another_writer_is_noticed(tmp_path):
+    "Whatever let it in: the count in the file is not the one that this writer left."
+    async def main(store):
+        with sqlite3.connect(tmp_path/'runs.db') as db: db.execute('UPDATE clock SET seq = seq + 1')
+        db.close()
+        store.add_trial('run', 'a', trial(0))
+        with pytest.raises(StoreError, match='another program has written this store'): await store.flush()
+    with new_store(tmp_path/'runs.db') as store: asyncio.run(main(store))
+
+
+# Other names of the file
+
+def test_no_name_of_the_file_lets_a_second_writer_in(tmp_path):
+    (tmp_path/'folder').symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path/'link.db').symlink_to('runs.db')
+    names = ['runs.db', 'link.db', 'folder/runs.db', 'folder/link.db']
+    code = '''
+        for name in sys.argv[2:]:
+            try: RunStore(os.path.join(path, name))
+            except StoreError as e: print(type(e).__name__)
+            else: print('opened')'''
+    with new_store(tmp_path/'runs.db') as store:
+        assert child(code, tmp_path, *names).communicate(timeout=60) == ('StoreLocked\n' * 4, '')
+        os.link(tmp_path/'runs.db', tmp_path/'hard.db')
+        assert child(code, tmp_path, *names, 'hard.db').communicate(timeout=60) == ('StoreError\n' * 5, '')
+        asyncio.run(fill(store, [0]))
+    with pytest.raises(StoreError, match='more than one name'): RunStore(tmp_path/'runs.db')
+    (tmp_path/'hard.db').unlink()
+    with RunStore(tmp_path/'link.db') as store: assert store.count('run') == 1 and store.path == tmp_path/'runs.db'
+
+
+# Values that no column can hold
+
+odd_values = st.one_of(st.integers(-2**70, 2**70), st.integers(2**62, 2**66), st.none(), st.booleans(), st.floats(), texts, st.lists(st.integers(), max_size=2),
+                       st.dictionaries(texts, st.integers(), max_size=1), st.binary(max_size=3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(odd_values, min_size=11, max_size=11))
+def test_no_value_of_a_server_ends_a_run(tmp_path_factory, values):
+    async def main(store):
+        a, b, c, finish, latency, endpoint, served, seed, logprob, version, tokens = values
+        completion = Completion('paid', Usage(a, b, c), finish, latency, endpoint, served, seed, 1, logprob)
+        store.add_trial('run', 'a', trial(0))
+        await store.finish('run', 'a', 0, completion, scores=[Score('r', 1., version=version, tokens=tokens)])
+        await fill(store, [1])
+    with new_store(tmp_path_factory.mktemp('odd')/'runs.db') as store:
+        asyncio.run(main(store))
+        odd, plain = store.samples('run')
+        assert (odd.completion.text, odd.value('r'), plain.value('length')) == ('paid', 1., 1.)
+        counts = odd.completion.usage
+        assert counts is None or all(v is None or not isinstance(v, int) or -2**63 <= v < 2**63 for v in (counts.prompt_tokens, counts.completion_tokens))
+        too_large = [v for v in values[:3] if isinstance(v, int) and not -2**63 <= v < 2**63]
+        assert counts is None if too_large else True
+        assert bool(store.remarks('run')) >= bool(too_large)
+
+
+# File systems without locks or WAL
+
+NO_LOCKS = '''
+import errno, fcntl, warnings
+def refuse(*_): raise OSError(errno.ENOLCK, 'No locks available')
+fcntl.flock = refuse
+warnings.simplefilter('ignore')
+'''
+NO_FCNTL = "sys.modules['fcntl'] = None\n"
+
+
+@pytest.mark.parametrize('without', [NO_LOCKS, NO_FCNTL], ids=['locks', 'fcntl'])
+def test_one_writer_where_there_are_no_locks(tmp_path, without):
+    "Children live on a file system without locks; the second is refused until the first is killed, and then finds what it has committed."
+    path = tmp_path/'runs.db'
+    c = child(without + textwrap.dedent('''
+        async def main():
+            store = RunStore(path)
+            store.create_run('run', {}, [Prompt('a', 'Why?')])
+            for n in range(10): await one(store, n)
+            with RunStore(path, 'r') as reader: print(reader.count('run'), flush=True)
+            sys.stdin.read()
+        asyncio.run(main())'''), path, stdin=subprocess.PIPE)
+    second = without + textwrap.dedent('''
+        try:
+            with RunStore(path) as store:
+                asyncio.run(one(store, 10))
+                print(store.count('run'), store.check())
+        except StoreLocked as e: print(e)''')
+    try:
+        assert c.stdout.readline() == '10\n'
+        out, err = child(second, path).communicate(timeout=60)
+        assert f'process {c.pid} on' in out and 'is writing this store' in out and not err
+        with pytest.raises(StoreLocked, match=f'process {c.pid} on'): RunStore(path)  # a computer with locks respects the other's
+        assert is_locked(path)
+    finally: c.kill(); c.communicate()
+    assert not is_locked(path)
+    out, err = child(second, path).communicate(timeout=60)
+    assert (out, err) == ('11 []\n', '')
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['runs.db']
+    with RunStore(path) as store: asyncio.run(fill(store, [20]))
+    no_gaps(path)
+
+
+def test_kill_9_in_the_middle_of_commits_without_locks(tmp_path):
+    "A lock folder that a killed writer left does not keep the next one out."
+    path = tmp_path/'runs.db'
+    c = child(NO_LOCKS + textwrap.dedent('''
+        async def main():
+            store = RunStore(path)
+            store.create_run('run', {}, [Prompt('a', 'Why?')])
+            for n in range(5): await one(store, n)
+            os.mkdir(path + '.lock')  # as SQLite does in a transaction
+            os.utime(path + '.lock', (0, 0))
+            print('ready', flush=True)
+            sys.stdin.read()
+        asyncio.run(main())'''), path, stdin=subprocess.PIPE)
+    c.stdout.readline(); c.kill(); c.communicate()
+    out, err = child(NO_LOCKS + textwrap.dedent('''
+        with RunStore(path, 'r') as reader: print(reader.count('run'))
+        with RunStore(path) as store: print(store.check())'''), path).communicate(timeout=60)
+    assert (out, err) == ('5\n[]\n', '')
+
+
+def test_a_network_file_system_is_written_without_wal(tmp_path, monkeypatch):
+    path = tmp_path/'runs.db'
+    new_store(path).close()
+    monkeypatch.setattr('toa_nb.store.commits.network_kind', lambda path: 'nfs4')
+    monkeypatch.setattr('toa_nb.store.writer.network_kind', lambda path: 'nfs4')
+    with pytest.warns(UserWarning, match=r'network file system \(nfs4\), so the store is written without WAL'): store = RunStore(path)
+    with store, RunStore(path, 'r') as reader:
+        asyncio.run(fill(store, range(5)))
+        assert reader.count('run') == 5 and not (tmp_path/'runs.db-wal').exists()
+        store.backup(tmp_path/'copy.db')
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['copy.db', 'runs.db']
+    monkeypatch.undo()
+    with RunStore(path) as store:
+        assert store.remark == '' and (tmp_path/'runs.db-wal').exists()
+        asyncio.run(fill(store, [7]))
+        with RunStore(tmp_path/'copy.db', 'r') as copy: assert copy.count('run') == 5
+
+
+# Copies of a live store
+
+@pytest.mark.parametrize('mode', ['r', 'rw'])
+def test_a_copy_without_its_log_gives_a_warning(tmp_path, mode, recwarn):
+    with new_store(tmp_path/'runs.db') as store:
+        asyncio.run(fill(store, range(5)))
+        shutil.copyfile(tmp_path/'runs.db', tmp_path/'copy.db')
+        RunStore(tmp_path/'runs.db', 'r').close()
+        store.backup(tmp_path/'good.db')
+    for name in ('runs.db', 'good.db'): RunStore(tmp_path/name, mode).close()
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match='copy.db: this is a copy made while a run was writing the store. If its -wal file was not copied too'):
+        RunStore(tmp_path/'copy.db', mode).close()
+
+
+def test_a_killed_writer_is_not_mistaken_for_a_copy(tmp_path, recwarn):
+    c = child('''
+        store = RunStore(path)
+        store.create_run('run', {}, [Prompt('a', 'Why?')])
+        print('ready', flush=True)
+        sys.stdin.read()''', tmp_path/'runs.db', stdin=subprocess.PIPE)
+    c.stdout.readline(); c.kill(); c.communicate()
+    for mode in ('r', 'r', 'rw', 'r'): RunStore(tmp_path/'runs.db', mode).close()
+    assert not recwarn.list
+
+
+def test_a_store_without_the_table_of_writers_opens_as_before(tmp_path, recwarn):
+    "Stores of earlier versions have no such table."
+    new_store(tmp_path/'runs.db').close()
+    with sqlite3.connect(tmp_path/'runs.db') as db: db.execute('DROP TABLE writer')
+    db.close()
+    with RunStore(tmp_path/'runs.db', 'r') as store:
+        store.backup(tmp_path/'copy.db')
+        assert store.runs()[0]['name'] == 'run'
+    for name in ('runs.db', 'copy.db'):
+        with RunStore(tmp_path/name) as store: asyncio.run(fill(store, [0]))
+    assert not recwarn.list

@@ -212,9 +212,11 @@ def no_twins(
     pairs:list[tuple[str,Any]], # Names and values of a JSON object
 )->dict: # By name
     "A JSON object without a field that is given twice; for `json`."
-    twins = [k for k, n in Counter(k for k, _ in pairs).items() if n > 1]
-    if twins: raise InputError('the field is given twice', twins[0], 'Keep one of the two.')
-    return dict(pairs)
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        twin = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+        raise InputError('the field is given twice', twin, 'Keep one of the two.')
+    return table
 
 def _json(text:str)->dict:
     "Parse JSON."

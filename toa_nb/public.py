@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ERROR', 'ADDED', 'WIDTHS', 'MEMBER', 'definitions', 'beside', 'field_comments', 'function_comments', 'own_comments',
-           'comments', 'type_text', 'default_text', 'signature_of', 'default_of', 'Row', 'parameters', 'members',
-           'returned', 'docstring', 'sections', 'wrapped', 'table', 'help_text', 'public_methods', 'add_help',
-           'Catalog', 'where_each', 'offer']
+           'overridden', 'comments', 'type_text', 'default_text', 'signature_of', 'default_of', 'Row', 'parameters',
+           'members', 'returned', 'docstring', 'sections', 'wrapped', 'table', 'help_text', 'public_methods',
+           'add_help', 'Catalog', 'where_each', 'offer']
 
 # %% ../nbs/04_public.ipynb #1dc7459a
 import ast
@@ -53,10 +53,15 @@ def beside(
 )->dict[str, str]: # By name
     "The comments beside names."
     text = io.StringIO(textwrap.dedent(''.join(lines[first - 1:last])))
-    found = {}
+    found, owner, last = {}, None, None
     with suppress(tokenize.TokenError): # where the lines end inside of a statement
         for token in tokenize.generate_tokens(text.readline):
-            if token.type == tokenize.COMMENT: found[token.start[0] + first - 1] = token.string.lstrip('# ')
+            if token.type != tokenize.COMMENT: continue
+            line, column = token.start[0] + first - 1, token.start[1]
+            words, alone = token.string.lstrip('# '), not token.line[:column].strip()
+            if alone and last == (line - 1, column): found[owner] += f' {words}'
+            else: found[line], owner = words, line
+            last = line, column
     return {name: found[line] for line, name in names.items() if line in found}
 
 # %% ../nbs/04_public.ipynb #27eeafbf
@@ -100,14 +105,27 @@ def own_comments(
     if fields: return field_comments(cls)
     return function_comments(init) if inspect.isfunction(init) else {}
 
+# %% ../nbs/04_public.ipynb #b72afe22
+def overridden(
+    function, # A function or a method
+)->list: # The function itself, then the methods that it overrides, nearest first
+    "A method and those of the same name in the bases of its class."
+    owner = function.__qualname__.rpartition('.')[0]
+    cls = getattr(sys.modules.get(function.__module__), owner, None)
+    if not inspect.isclass(cls): return [function]
+    below = [vars(base).get(function.__name__) for base in cls.__mro__[1:]]
+    return [function, *(f for f in below if inspect.isfunction(f))]
+
 # %% ../nbs/04_public.ipynb #1e7ed2b6
 def comments(
     obj, # A function or a class
 )->dict[str, str]: # By parameter; `return` for what is returned
     "The comments beside the parameters."
-    if not inspect.isclass(obj): return function_comments(obj) if inspect.isfunction(obj) else {}
     found = {}
-    for cls in reversed(obj.__mro__): found |= own_comments(cls)
+    if inspect.isclass(obj):
+        for cls in reversed(obj.__mro__): found |= own_comments(cls)
+    elif inspect.isfunction(obj):
+        for function in reversed(overridden(obj)): found |= function_comments(function)
     return found
 
 # %% ../nbs/04_public.ipynb #62c1d69f
@@ -197,7 +215,9 @@ def docstring(
     obj, # A function, a class or a property
 )->str: # Empty where there is none
     "The docstring as it is in the source, without the tables of its help."
-    return ADDED.sub('', inspect.cleandoc(obj.__doc__ or ''))
+    candidates = overridden(obj) if inspect.isfunction(obj) else [obj]
+    text = next((o.__doc__ for o in candidates if o.__doc__), '')
+    return ADDED.sub('', inspect.cleandoc(text))
 
 # %% ../nbs/04_public.ipynb #a0b49849
 def sections(
@@ -270,7 +290,7 @@ def add_help(
         for base in obj.__mro__[1:]:
             if base.__module__.partition('.')[0] == home: add_help(base)
         for method in public_methods(obj).values(): add_help(method)
-    if obj.__doc__: obj.__doc__ = help_text(obj)
+    if docstring(obj): obj.__doc__ = help_text(obj)
 
 # %% ../nbs/04_public.ipynb #5e691c69
 class Catalog(dict):

@@ -24,7 +24,8 @@ def code_cells(path):
 
 def is_test(lines):
     "A cell that checks something; imports alone do not count."
-    return any(re.search(r'\b(test_\w+|test|assert)\b', line) for line in lines if not re.match(r'(from|import) ', line))
+    code = [line for line in lines if not re.match(r'(from|import) ', line)]
+    return any(re.search(r'\b(test_\w+|test|assert)\b', line) for line in code)
 
 
 def untested(cells):
@@ -45,8 +46,9 @@ def figures(path, root):
     if module is None or not exported: return None
     sizes = [len(lines) for lines in exported]
     file = (root/'toa_nb'/module[1].replace('.', '/')).with_suffix('.py')
-    return dict(module=module[1], exports=len(sizes), median=median(sizes), longest=max(sizes), untested=untested(cells),
-                lines=sum(sizes), file=len(file.read_text(encoding='utf-8').split('\n')) - 1, columns=max(len(line) for lines in exported for line in lines))
+    return dict(module=module[1], exports=len(sizes), median=median(sizes), longest=max(sizes),
+                untested=untested(cells), lines=sum(sizes), file=len(file.read_text(encoding='utf-8').splitlines()),
+                columns=max(len(line) for lines in exported for line in lines))
 
 
 def main(root):
@@ -54,7 +56,8 @@ def main(root):
     rows = [row for path in paths if (row := figures(path, root))]
     print(f'{"module":32}' + ''.join(f'{name:>10}' for name in list(rows[0])[1:]))
     for row in rows:
-        marked = [f'{value:g}{"*" if value > LIMITS.get(name, value) else " "}' for name, value in list(row.items())[1:]]
+        values = list(row.items())[1:]
+        marked = [f'{value:g}{"*" if value > LIMITS.get(name, value) else " "}' for name, value in values]
         print(f'{row["module"]:32}' + ''.join(f'{text:>10}' for text in marked))
     total = {name: sum(row[name] for row in rows) for name in ('exports', 'lines')}
     print(f'\n{len(rows)} modules, {total["exports"]} export cells, {total["lines"]} exported lines')

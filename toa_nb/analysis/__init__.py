@@ -9,5 +9,6 @@ __all__, __getattr__, __dir__ = _offer(
     comparisons='compare_methods summarize',
     paths='best_sample children depth_counts depths path search_samples tree_parent_of',
     held_out='overoptimization',
-    plot='method_style model_palette model_shares Picture plot_curve plot_models plot_tree tree_places',
+    layout='model_palette tree_places',
+    plot='method_style model_shares Picture plot_curve plot_models plot_tree',
 )

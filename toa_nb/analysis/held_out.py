@@ -7,11 +7,14 @@ __all__ = ['overoptimization']
 
 # %% ../../nbs/50_analysis/04_held_out.ipynb #951d60f5
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np, pandas as pd
 
-from .curves import _check, _one_curve
-from .comparisons import _by_prompt
+from .tables import as_frame
+from .curves import check_axes, chosen_axis, one_curve
+from .comparisons import by_prompt_mean
 
 # %% ../../nbs/50_analysis/04_held_out.ipynb #4fe223d2
 def _peak(mean):
@@ -20,38 +23,46 @@ def _peak(mean):
     return (mean >= mean.max(-1, keepdims=True) - close).argmax(-1)
 
 # %% ../../nbs/50_analysis/04_held_out.ipynb #a90b7d75
-def _halves(n, draws, seed):
+def _halves(n:int, draws:int, seed:int)->Iterator[np.ndarray]:
     "Which half each of `n` prompts is in, 0 or 1, in random splits (split x prompt), in blocks of splits."
-    rng, half, block = np.random.default_rng(seed), (np.arange(n) < n // 2).astype(float), max(1, 4_000_000 // n)
+    rng, block = np.random.default_rng(seed), max(1, 4_000_000 // n)
+    half = (np.arange(n) < n // 2).astype(float)
     for at in range(0, draws, block): yield rng.permuted(np.tile(half, (min(block, draws - at), 1)), axis=1)
 
 # %% ../../nbs/50_analysis/04_held_out.ipynb #41feeec2
-def _changes(guide, held, n_boot, seed):
+def _changes(guide:np.ndarray, held:np.ndarray, n_boot:int, seed:int)->np.ndarray:
     "In each split: index of the peak in one half, and how guide and held-out reward change from there to the end in the other."
     out = []
     for one in _halves(len(held), n_boot, seed):
-        peak, other = _peak(one @ held), (1 - one) / (1 - one).sum(1, keepdims=True)
+        peak = _peak(one @ held)
+        other = (1 - one) / (1 - one).sum(1, keepdims=True)
+        row = np.arange(len(peak))
         means = [other @ values for values in (guide, held)]
-        out.append([peak, *(m[:, -1] - m[np.arange(len(m)), peak] for m in means)])
+        out.append([peak, *(m[:, -1] - m[row, peak] for m in means)])
     return np.concatenate(out, axis=1)
 
 # %% ../../nbs/50_analysis/04_held_out.ipynb #af504715
-_overoptimization_columns = ('at', 'overoptimized', 'peak', 'low', 'high', 'end', 'guide', 'guide_low', 'guide_high', 'held_out', 'held_out_low', 'held_out_high', 'n')
+_overoptimization_columns = ('at', 'overoptimized', 'peak', 'low', 'high', 'end', 'guide', 'guide_low', 'guide_high',
+                             'held_out', 'held_out_low', 'held_out_high', 'n')
 
-def _overoptimization_row(grid, guide, held, n_boot, level, seed):
+def _overoptimization_row(grid:np.ndarray, guide:np.ndarray, held:np.ndarray, n_boot:int, level:float, seed:int)->tuple:
     "The row of `overoptimization` for one method, from the values (prompt x cost) of both rewards."
-    n, peak, share = len(held), _peak(held.mean(0)), [(1 - level) / 2, (1 + level) / 2]
-    changes = _changes(guide, held, n_boot, seed) if n > 1 and n_boot > 0 else np.full((3, 1), math.nan)
-    (g, h), (glow, hlow), (ghigh, hhigh) = changes[1:].mean(1), *np.quantile(changes[1:], share, axis=1)
-    low, high = np.quantile(grid[changes[0].astype(int)], share, method='nearest') if n > 1 and n_boot > 0 else (math.nan, math.nan)
-    overoptimized = bool(glow > 0 and hhigh < 0 and .5**n <= share[0])
-    return (grid[peak] if overoptimized else math.nan, overoptimized, grid[peak], low, high, grid[-1], g, glow, ghigh, h, hlow, hhigh, n)
+    n, share = len(held), [(1 - level) / 2, (1 + level) / 2]
+    peak, end = grid[_peak(held.mean(0))], grid[-1]
+    low = high = math.nan
+    changes = np.full((2, 1), math.nan)
+    if n > 1 and n_boot > 0:
+        peaks, *changes = _changes(guide, held, n_boot, seed)
+        low, high = np.quantile(grid[peaks.astype(int)], share, method='nearest')
+    (g, g_low, g_high), (h, h_low, h_high) = ((c.mean(), *np.quantile(c, share)) for c in changes)
+    overoptimized = bool(g_low > 0 and h_high < 0 and .5**n <= share[0])
+    return (peak if overoptimized else math.nan, overoptimized, peak, low, high, end, g, g_low, g_high, h, h_low, h_high, n)
 
 # %% ../../nbs/50_analysis/04_held_out.ipynb #99027baa
 def overoptimization(
-    df:pd.DataFrame, # From `to_frame`
+    df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one
     held_out:str, # Name of the reward that was held out
-    x:str='flops', # A key of `axes`
+    x:str='', # A key of `axes`; empty: FLOPs, or tokens where a model has no spec
     y:str='best', # `best`, `top` or `mean`, chosen by the guiding reward
     k:int=10, # Answers of `top`
     align:str='cost', # As for `reward_curve`
@@ -62,13 +73,20 @@ def overoptimization(
     seed:int=0, # Of the splits
 )->pd.DataFrame: # One row per method: at, overoptimized, peak, low, high, end, guide, held_out (each with _low and _high), n (prompts)
     "From which compute on the held-out reward of the chosen answers falls while the guiding one still rises."
-    _check(df, x, y, k, held_out, align)
+    df = as_frame(df)
+    x = chosen_axis(df, x)
+    check_axes(df, x, y, k, held_out, align)
     rows, unknown = [], []
     for name, part in df.groupby(by, sort=False):
-        if part[x].isna().any(): unknown.append(name); continue
-        fair = part.assign(reward=part['reward'].where(part[held_out].notna()))
-        (prompt, grid, guide, _), (_, _, held, _) = (_one_curve(fair, x, y, k, who, align, points) for who in ('', held_out))
-        if len(grid): rows.append((name, *_overoptimization_row(grid, *(_by_prompt(prompt, v, sorted(set(prompt))) for v in (guide, held)), n_boot, level, seed)))
+        if part[x].isna().any():
+            unknown.append(name)
+            continue
+        both = part.assign(reward=part['reward'].where(part[held_out].notna())) # Only answers that both rewards have scored
+        prompt, grid, guide, _ = one_curve(both, x, y, k, '', align, points)
+        _, _, held, _ = one_curve(both, x, y, k, held_out, align, points)
+        if not len(grid): continue
+        values = [by_prompt_mean(prompt, v, sorted(set(prompt))) for v in (guide, held)]
+        rows.append((name, *_overoptimization_row(grid, *values, n_boot, level, seed)))
     out = pd.DataFrame(rows, columns=[by, *_overoptimization_columns])
     out.attrs = dict(x=x, y=y, k=k, held_out=held_out, align=align, by=by, level=level, reward=df.attrs.get('reward', ''), unknown=unknown)
     return out

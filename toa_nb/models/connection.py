@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from fastcore.basics import patch
 
-from ..core import AuthFailed, ConnectionFailed, GenerationError
+from ..core import GenerationError
 from .endpoints import Endpoint, fill_extras
 from .failures import retry_after, status_error
 from .http import HttpClient, Reply

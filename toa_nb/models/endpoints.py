@@ -7,7 +7,7 @@ __all__ = ['MAX_REFUSALS', 'check_extras', 'fill_extras', 'Endpoint', 'AdaptiveL
            'Balancer']
 
 # %% ../../nbs/15_models/04_endpoints.ipynb #5579ad07
-import asyncio, math, os, re
+import asyncio, math, re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field

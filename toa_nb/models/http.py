@@ -7,7 +7,7 @@ __all__ = ['MAX_BYTES', 'on_this_machine', 'proxy_of', 'proxy_name', 'encrypted'
            'read_bounded', 'Reply', 'HttpClient', 'preload']
 
 # %% ../../nbs/15_models/03_http.ipynb #70529762
-import asyncio, os, ssl
+import asyncio, ssl
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address, ip_network

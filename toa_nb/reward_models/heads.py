@@ -21,10 +21,17 @@ class LinearHead:
     "One number at the last token."
     weight:Any # Tensor of shape (1, hidden), float32
 
-    def read(self, item:EncodedText)->tuple[int,...]: return len(item.ids) - 1,
+    def read(self,
+        item:EncodedText, # An encoded text
+    )->tuple[int,...]: # Indices of tokens
+        "Where the head reads: the last token."
+        return len(item.ids) - 1,
 
-    def __call__(self, rows:list, items:list[EncodedText])->list[tuple[float,dict]]:
-        "A value for each of `rows`: tensors of shape (1, hidden)."
+    def __call__(self,
+        rows:list, # Tensors of shape (1, hidden), one per text
+        items:list[EncodedText], # The texts
+    )->list[tuple[float,dict]]: # Value and details of each
+        "The values of texts."
         import torch
         return [(value, {}) for value in (torch.cat(rows) @ self.weight[0]).tolist()]
 
@@ -32,9 +39,9 @@ class LinearHead:
 @dataclass
 class MlpHead(LinearHead):
     "Two layers at the last token."
-    bias:Any # (1,)
-    inner:Any # (hidden, hidden)
-    inner_bias:Any # (hidden,)
+    bias:Any # Bias of the last layer, (1,)
+    inner:Any # Weights of the first layer, (hidden, hidden)
+    inner_bias:Any # Its bias, (hidden,)
 
     def __call__(self, rows:list, items:list[EncodedText])->list[tuple[float,dict]]:
         "A value for each of `rows`."
@@ -42,11 +49,14 @@ class MlpHead(LinearHead):
         hidden = torch.relu(torch.cat(rows) @ self.inner.T + self.inner_bias)
         return [(value, {}) for value in (hidden @ self.weight[0] + self.bias).tolist()]
 
-# %% ../../nbs/30_reward_models/01_heads.ipynb #478610e8
-objectives = ('helpsteer-helpfulness helpsteer-correctness helpsteer-coherence helpsteer-complexity helpsteer-verbosity ultrafeedback-overall_score '
-              'ultrafeedback-instruction_following ultrafeedback-truthfulness ultrafeedback-honesty ultrafeedback-helpfulness beavertails-is_safe '
-              'prometheus-score argilla-overall_quality argilla-judge_lm code-complexity code-style code-explanation code-instruction-following '
-              'code-readability').split()
+# %% ../../nbs/30_reward_models/01_heads.ipynb #5d0d8bc2
+objectives = [ # Of ArmoRM, in its order
+    'helpsteer-helpfulness', 'helpsteer-correctness', 'helpsteer-coherence', 'helpsteer-complexity',
+    'helpsteer-verbosity',
+    'ultrafeedback-overall_score', 'ultrafeedback-instruction_following', 'ultrafeedback-truthfulness',
+    'ultrafeedback-honesty', 'ultrafeedback-helpfulness', 'beavertails-is_safe', 'prometheus-score',
+    'argilla-overall_quality', 'argilla-judge_lm', 'code-complexity', 'code-style', 'code-explanation',
+    'code-instruction-following', 'code-readability']
 
 # %% ../../nbs/30_reward_models/01_heads.ipynb #d3d2141e
 @dataclass
@@ -58,19 +68,24 @@ class ArmoHead:
     scale:Any # Last factor of the gate
     pattern:tuple[int,...] # Token ids with which an assistant's turn is opened; the gate is read at the first of them
     temperature:float=10. # Softness of the gate
-    kept:OrderedDict=field(default_factory=OrderedDict) # Weights of the objectives by prompt
+    kept:OrderedDict=field(default_factory=OrderedDict, init=False) # Weights of the objectives by prompt
 
-    def read(self, item:EncodedText)->tuple[int,...]:
-        "The end of the user's last turn, and the last token."
+    def read(self,
+        item:EncodedText, # An encoded text
+    )->tuple[int,...]: # Indices of tokens
+        "Where the head reads: the end of the user's last turn, and the last token."
         n = len(self.pattern)
         for i in range(min(item.start, len(item.ids) - n), -1, -1):
             if item.ids[i:i + n] == self.pattern: return i, len(item.ids) - 1
-        raise RewardError("the text has no assistant's turn as the gate of ArmoRM knows it; is it the right chat template?")
+        raise RewardError("the text has no assistant's turn in the form that ArmoRM's gate reads; "
+                          'is it the right chat template?')
 
 # %% ../../nbs/30_reward_models/01_heads.ipynb #0bc585b5
 @patch
-def gate(self:ArmoHead, hidden)->Any:
-    "Weights of the 19 objectives for the prompts whose vectors are `hidden`."
+def gate(self:ArmoHead,
+    hidden, # Vectors at the end of the prompts
+)->Any:
+    "Weights of the 19 objectives."
     import torch
     for i, (weight, bias) in enumerate(self.layers):
         hidden = hidden @ weight.T + bias
@@ -79,8 +94,11 @@ def gate(self:ArmoHead, hidden)->Any:
 
 # %% ../../nbs/30_reward_models/01_heads.ipynb #11b28699
 @patch
-def __call__(self:ArmoHead, rows:list, items:list[EncodedText])->list[tuple[float,dict]]:
-    "Value and objectives for each of `rows`: tensors of shape (2, hidden)."
+def __call__(self:ArmoHead,
+    rows:list, # Tensors of shape (2, hidden), one per text
+    items:list[EncodedText], # The texts
+)->list[tuple[float,dict]]: # Value and objectives of each
+    "The values of texts."
     import torch
     keys = [item.ids[:self.read(item)[0] + 1] for item in items]
     for key, row in zip(keys, rows):
@@ -91,7 +109,18 @@ def __call__(self:ArmoHead, rows:list, items:list[EncodedText])->list[tuple[floa
     while len(self.kept) > 4096: self.kept.popitem(last=False)
     return [(value, dict(zip(objectives, each))) for value, each in zip(values.tolist(), rewards.tolist())]
 
-# %% ../../nbs/30_reward_models/01_heads.ipynb #6226ef3e
+# %% ../../nbs/30_reward_models/01_heads.ipynb #55d32a52
+@patch
+def explain(self:ArmoHead,
+    details:dict, # Details of a score
+)->str:
+    "The lowest objective."
+    known = [name for name in objectives if name in details]
+    if not known: return ''
+    lowest = min(known, key=details.get)
+    return f'Of {len(known)} objectives, {lowest} is the lowest ({details[lowest]:.3g}).'
+
+# %% ../../nbs/30_reward_models/01_heads.ipynb #21a622de
 @dataclass
 class StepHead:
     "The probability of a good step at each step's end."
@@ -102,14 +131,34 @@ class StepHead:
     bias:Any=0. # Bias of the good outcome less that of the bad one
 
     def __post_init__(self):
-        if self.aggregate not in aggregates: raise InputError(f'unknown aggregate {self.aggregate!r}', 'steps', f"Known are: {', '.join(aggregates)}.")
+        if self.aggregate in aggregates: return
+        raise InputError(f'unknown aggregate {self.aggregate!r}', 'steps', f"Known are: {', '.join(aggregates)}.")
 
-    def read(self, item:EncodedText)->tuple[int,...]: return item.marks
+    def read(self,
+        item:EncodedText, # An encoded text
+    )->tuple[int,...]: # Indices of tokens
+        "Where the head reads: the end of each step."
+        return item.marks
 
-    def __call__(self, rows:list, items:list[EncodedText])->list[tuple[float,dict]]:
-        "Value and step scores for each of `rows`: tensors of shape (steps, hidden)."
-        import torch
-        hidden = torch.cat(rows)
-        if self.inner: hidden = torch.relu(hidden @ self.inner[0].T + self.inner[1])
-        good = torch.sigmoid(hidden @ (self.good - self.bad) + self.bias).split([len(row) for row in rows])
-        return [(aggregates[self.aggregate](steps), dict(steps=steps)) for steps in map(torch.Tensor.tolist, good)]
+# %% ../../nbs/30_reward_models/01_heads.ipynb #73c08dba
+@patch
+def __call__(self:StepHead,
+    rows:list, # Tensors of shape (steps, hidden), one per text
+    items:list[EncodedText], # The texts
+)->list[tuple[float,dict]]: # Value and step scores of each
+    "The values of texts."
+    import torch
+    hidden = torch.cat(rows)
+    if self.inner: hidden = torch.relu(hidden @ self.inner[0].T + self.inner[1])
+    good = torch.sigmoid(hidden @ (self.good - self.bad) + self.bias).split([len(row) for row in rows])
+    return [(aggregates[self.aggregate](steps), dict(steps=steps)) for steps in map(torch.Tensor.tolist, good)]
+
+@patch
+def explain(self:StepHead,
+    details:dict, # Details of a score
+)->str:
+    "The weakest step."
+    steps = details.get('steps')
+    if not steps: return ''
+    weakest = min(range(len(steps)), key=steps.__getitem__)
+    return f'Step {weakest + 1} of {len(steps)} is the weakest (right with probability {steps[weakest]:.2f}).'

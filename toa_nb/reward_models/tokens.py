@@ -17,19 +17,24 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..core import InputError, Prompt, ResponseTooLong, RewardError
-from ..rewards.remote import DATE, scored_messages
+from ..rewards.base import scored_messages
+from ..rewards.model_servers import DATE
 
 # %% ../../nbs/30_reward_models/00_tokens.ipynb #2639a956
 @dataclass(frozen=True)
 class EncodedText:
-    "A prompt and a response, ready for a backbone."
+    "A prompt and a response as tokens, ready for a backbone."
     ids:tuple[int,...] # Token ids of the whole text
     start:int # Index of the first token that depends on the response: what is before it is the same for all responses
     marks:tuple[int,...]=() # Indices of the tokens that end the steps; empty where the model judges the whole
     cut:int=0 # Tokens that were taken out of the prompt's middle
 
 # %% ../../nbs/30_reward_models/00_tokens.ipynb #a1af30f7
-aggregates:dict[str,Callable[[list[float]],float]] = dict(last=lambda values: values[-1], min=min, mean=fmean, product=math.prod)
+aggregates:dict[str,Callable[[list[float]],float]] = dict( # How steps become one number, by name
+    last=lambda values: values[-1],
+    min=min,
+    mean=fmean,
+    product=math.prod)
 
 @dataclass(frozen=True)
 class Steps:
@@ -82,9 +87,11 @@ class ChatTemplate:
     steps:Steps|None=None # For process reward models; the tag must be a token of its own
 
     def __post_init__(self):
-        if not self.tokenizer.chat_template: raise InputError('it has no chat template', 'tokenizer', 'Give the tokenizer that the model was trained with.')
+        fix = 'Give the tokenizer that the model was trained with.'
+        if not self.tokenizer.chat_template: raise InputError('it has no chat template', 'tokenizer', fix)
         if self.steps and self.steps.tag not in self.tokenizer.get_added_vocab():
-            raise InputError(f'{self.steps.tag!r} is no token of its own', 'tokenizer', 'The model is read there: give the tokenizer that it was trained with.')
+            raise InputError(f'{self.steps.tag!r} is not a token of its own, where the model could be read',
+                             'tokenizer', fix)
 
     @cached_property
     def special(self)->dict[str,int]:
@@ -99,7 +106,10 @@ class ChatTemplate:
 
 # %% ../../nbs/30_reward_models/00_tokens.ipynb #eeaf3676
 @patch
-def text(self:ChatTemplate, turns:list[tuple[str,str]], answer:str)->str:
+def text(self:ChatTemplate,
+    turns:list[tuple[str,str]], # Role and content of each turn before the answer
+    answer:str, # The answer
+)->str:
     "The conversation with its last answer, as the template writes it."
     turns = [dict(role=role, content=content) for role, content in [*turns, ('assistant', answer)]]
     if self.system and turns[0]['role'] != 'system': turns.insert(0, dict(role='system', content=self.system))
@@ -111,9 +121,15 @@ def _ids(self:ChatTemplate, text:str, guard:str)->list[int]:
     "Token ids of `text`, in which `guard` marks what must not be special."
     if guard not in text: return self.tokenizer(text, add_special_tokens=False)['input_ids']
     names, twin = self.twin
-    return twin.encode(re.sub(_any(names), lambda m: names[m[0]], text).replace(guard, ''), add_special_tokens=False).ids
+    return twin.encode(re.sub(_any(names), lambda m: names[m[0]], text).replace(guard, ''),
+                       add_special_tokens=False).ids
 
 # %% ../../nbs/30_reward_models/00_tokens.ipynb #ea4d4b5c
+@patch
+def _answer(self:ChatTemplate, parts:list[str])->str:
+    "The steps of an answer with their tags, or the answer as it is."
+    return self.steps.joint.join(p + self.steps.tag for p in parts) if self.steps else parts[0]
+
 @patch
 def encode(self:ChatTemplate,
     prompt:Prompt, # The task
@@ -123,9 +139,8 @@ def encode(self:ChatTemplate,
     shown = scored_messages(prompt)
     guard, hole = _free([response, *(m.content for m in shown)])
     def protect(text): return re.sub(_any(self.special), lambda m: m[0][0] + guard + m[0][1:], text)
-    turns = [(m.role, protect(m.content)) for m in shown]
-    parts = [protect(s) for s in (self.steps(response) if self.steps else [response])]
-    answer = self.steps.joint.join(p + self.steps.tag for p in parts) if self.steps else parts[0]
+    turns, parts = [(m.role, protect(m.content)) for m in shown], self.steps(response) if self.steps else [response]
+    answer = self._answer([protect(part) for part in parts])
     ids = self._ids(self.text(turns, answer), guard) + ([] if self.end_id is None else [self.end_id])
     start = _common(ids[:-1], self._ids(self.text(turns, hole).partition(hole)[0], guard))
     tag = self.special[self.steps.tag] if self.steps else None
@@ -145,10 +160,15 @@ class TextTemplate:
         "The start token, where there is one."
         return {self.tokenizer.bos_token: self.tokenizer.bos_token_id} if self.bos else {}
 
-    def text(self, turns:list[tuple[str,str]], answer:str)->str:
-        "All turns in the form, one per line; what is filled in is not read again."
-        if (roles := [role for role, _ in turns]) != ['user', 'assistant']*(len(roles)//2) + ['user']:
-            raise RewardError(f"the turns {', '.join(roles)} do not fit into the form {self.form!r}, one question and one answer after the other")
+    def text(self,
+        turns:list[tuple[str,str]], # Role and content of each turn before the answer
+        answer:str, # The answer
+    )->str:
+        "All turns in the form, one per line; what is filled in is not a template."
+        roles = [role for role, _ in turns]
+        if roles != ['user', 'assistant']*(len(roles)//2) + ['user']:
+            raise RewardError(f"the turns {', '.join(roles)} do not fit into the form {self.form!r}, "
+                              "one question and one answer after the other")
         contents = [content for _, content in turns] + [answer]
         pairs = [dict(question=q, answer=a) for q, a in zip(contents[::2], contents[1::2])]
         return '\n'.join(re.sub(r'\{(question|answer)\}', lambda m: pair[m[1]], self.form) for pair in pairs)
@@ -169,7 +189,9 @@ def encode(self:TextTemplate,
     found, first = ids(text, return_offsets_mapping=bool(self.steps)), [self.tokenizer.bos_token_id]*self.bos
     whole = first + found['input_ids']
     ends = [len(head) + end - len(self.steps.joint) for end in accumulate(map(len, pieces))] if self.steps else []
-    marks = [len(first) + next(i for i, (_, stop) in enumerate(found['offset_mapping']) if stop >= min(end, len(text))) for end in ends]
+    def token_at(end):
+        return next(i for i, (_, stop) in enumerate(found['offset_mapping']) if stop >= min(end, len(text)))
+    marks = [len(first) + token_at(end) for end in ends]
     return EncodedText(tuple(whole), _common(whole[:-1], first + ids(head)['input_ids']), tuple(marks))
 
 # %% ../../nbs/30_reward_models/00_tokens.ipynb #ab250814
@@ -188,4 +210,5 @@ def truncate_prompt(
     if not cut or last - first < over + min_tokens:
         raise ResponseTooLong(f'{len(item.ids)} tokens ({item.start} of them in the prompt); the model reads {limit}')
     mid = first + (last - first - over)//2
-    return EncodedText(item.ids[:mid] + item.ids[mid + over:], item.start - over, tuple(i - over for i in item.marks), over)
+    return EncodedText(item.ids[:mid] + item.ids[mid + over:], item.start - over, tuple(i - over for i in item.marks),
+                       over)

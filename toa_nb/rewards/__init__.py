@@ -4,17 +4,14 @@ from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
-    base='as_reward_error as_score close_all evaluate FunctionReward GroupReward RewardUnreachable Rule '
-        'run_in_thread score_each ThreadRunner try_score',
-    constraints='constraint_text ConstraintKind Constraints obeys_constraint parse_constraint sentence_list unfenced '
-        'word_list',
-    verifiers='check_schema Checked CheckTooLong Exact fits_schema json_validator JsonSchema last_match math_equal '
-        'MathVerify need_package need_reference Regex serve_checks short_digest',
-    combinations='Combination combined_spent Gate Minimum Weighted',
-    queue='RewardOut RewardQueue without_cost',
-    remote='chat_text check_score check_served check_server controlled ControlToken get_path HttpReward '
-        'MalformedScores MetricServerReward parsed read_tokens RemoteReward reward_remedy RewardRefused '
-        'scored_messages ScoresSquashed SglangReward split_by_group VllmReward',
-    judges='expected_rating Judge judge_failure judged_cost last_line_tokens ModelJudge PairJudge parse_verdict '
-        'verdict_from_logprobs VerdictUnclear',
+    base='as_reward as_reward_error as_score evaluate explain_score FunctionReward GroupReward RewardUnreachable Rule scored_messages',
+    constraints='constraint_text ConstraintKind CONSTRAINTS Constraints obeys_constraint parse_constraint',
+    checks='Checked CheckTooLong',
+    verifiers='Exact JsonSchema math_equal MathVerify need_reference Regex schema_problem',
+    combinations='Combination Gate Minimum Weighted without_cost',
+    queue='RewardOut RewardQueue',
+    remote='check_score MalformedScores RemoteReward RewardRefused ScoresTooLarge',
+    http_servers='HttpReward MetricServerReward',
+    model_servers='ControlToken ScoresSquashed SglangReward VllmReward',
+    judges='Judge ModelJudge PairJudge parse_verdict VerdictUnclear',
 )

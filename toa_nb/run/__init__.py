@@ -4,10 +4,15 @@ from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
-    progress='Failures kind_of Progress short spent_text',
-    run='Active check_parts check_run describe_model diff_excerpt differences find_key follow matches '
-        'note_failure other_model_remark pick_run print_progress repeated replay Run signals stored_models '
-        'stored_rewards stored_templates troubles',
-    rescoring='open_scoring rescore Rescoring some_done stopped',
-    forecast='call_cost clock guess project Projection Rate rates width',
+    progress='Failures Progress Summary clock kind_of note_failure progress_of short spent_text wanted_samples',
+    forecast='Projection Rate guess project projected rates width',
+    sources='opened samples_of',
+    settings='check_run check_same describe_model describe_run differences',
+    stored='find_key pick_run stored_budget stored_models stored_rewards',
+    prompt_state='PromptState replay',
+    rescoring='Rescoring rescore',
+    session='Session',
+    check='AbsentModel check_all',
+    console='print_progress progress_line',
+    run='Run',
 )

@@ -1,11 +1,14 @@
-"Methods: which model is asked next, and with what."
+"Methods: which model is asked next, and with which messages."
 
 from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
-    samplers='aggregate bare BestOfN Cooldown Cooldowns Method MoA one_model ParallelEnsemble Proposal PRS refine '
-        'Sampler SequentialRefine Stage StagedSampler',
-    tree='Arm describe Node path Response RunningStd sigmoid TOA tree_text TreeSampler ucb',
+    samplers='aggregate bare BestOfN Method MoA ParallelEnsemble Proposal PRS refine Sampler SequentialRefine Stage StagedMethod '
+        'StagedSampler',
+    tree='sigmoid TOA tree_text TreeSampler ucb',
+    diversity='different overlap trigrams',
+    simulate='cut_middle FITTED paired play SimModel simulate_methods World WORLDS',
+    rounds='fit_prior MOVES Rounds',
     methods='method_from METHODS',
 )

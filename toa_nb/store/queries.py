@@ -19,21 +19,25 @@ from typing import NamedTuple
 from fastcore.basics import patch
 
 from ..core import Prompt, Sample, StoreError
-from .files import DOTFILE, check_file, check_place, connect, file_text, locks_refused, open_reader, store_path
+from toa_nb.store.files import (
+    DOTFILE, check_file, check_place, connect, file_text, locks_refused, open_reader, store_path
+)
 from .find import ORDERS, OUTCOMES, check_choice, count_sql, like, page_sql
 from .locks import is_locked
 from toa_nb.store.records import (
-    Record, SCORES, StoredConfig, THOUGHTS_OF, TRIALS, TrialRow, read_event, read_prompt, read_record, read_score, record_sample, write_prompt
+    Record, SCORES, StoredConfig, THOUGHTS_OF, TRIALS, TrialRow, read_event, read_prompt, read_record, read_score,
+    record_sample, write_prompt
 )
-from .schema import read_row, store_error, to_column, translating
+from .schema import WRITER, read_row, store_error, to_column, translating
 
-# %% ../../nbs/35_store/05_queries.ipynb #3af267da
+# %% ../../nbs/35_store/05_queries.ipynb #1ae9362d
 def may_lack_its_log(
     path:Path, # The store's file, which no process writes
     db:sqlite3.Connection, # Open for reading it
+    log:bool, # Whether its log was there before it was opened, which makes one
 )->bool:
     "Whether this looks like a copy that was made during a run without the store's log."
-    if Path(f'{path}-wal').exists(): return False
+    if log: return False
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'writer'").fetchone(): return False
     found = db.execute('SELECT file FROM writer WHERE wal').fetchone()
     return found is not None and found[0] != file_text(path)
@@ -48,7 +52,7 @@ def warn_of_copy(
     "Warn that answers can be missing."
     warnings.warn(str(store_error(path, *COPY_WARNING)), stacklevel=4)
 
-# %% ../../nbs/35_store/05_queries.ipynb #55cae5d6
+# %% ../../nbs/35_store/05_queries.ipynb #a8432867
 def close_all(parts):
     "Close what a store has open, in order."
     for part in parts: part.close()
@@ -60,17 +64,17 @@ class StoreReader:
     ):
         self.path = store_path(path)
         check_place(self.path, 'r')
-        alone = not is_locked(self.path)
+        alone, log = not is_locked(self.path), Path(f'{self.path}-wal').exists()
         check_file(self.path, 'r', alone)
         db = open_reader(self.path, alone=alone)
         self._open(db)
-        if alone and may_lack_its_log(self.path, db): warn_of_copy(self.path)
+        if alone and may_lack_its_log(self.path, db, log): warn_of_copy(self.path)
 
     def __repr__(self): return f'{type(self).__name__}({str(self.path)!r})'
     def __enter__(self): return self
     def __exit__(self, *exc): self.close()
 
-# %% ../../nbs/35_store/05_queries.ipynb #61a3e08e
+# %% ../../nbs/35_store/05_queries.ipynb #4054e461
 @patch
 def _open(self:StoreReader,
     db:sqlite3.Connection, # For reading; it belongs to the store from now on
@@ -79,9 +83,9 @@ def _open(self:StoreReader,
     "Read through `db`."
     self._db, self._guard, self.closed = db, threading.RLock(), False
     self._keys, self._prompts, self._names = {}, {}, {}
+    self._thinks = False # Whether the store is known to have a place for thoughts
     self._finish = weakref.finalize(self, close_all, [db, *more])
 
-# %% ../../nbs/35_store/05_queries.ipynb #8ff55b8c
 @patch
 def close(self:StoreReader):
     "Close the file; a store that is open for writing commits what is queued, and lets others write."
@@ -118,14 +122,15 @@ def run_key(self:StoreReader,
         self._keys[run] = found[0][0]
     return self._keys[run]
 
-# %% ../../nbs/35_store/05_queries.ipynb #61eeb78d
+# %% ../../nbs/35_store/05_queries.ipynb #0f6de152
 @patch
 def prompt_keys(self:StoreReader,
     run:str, # Name of the run
 )->dict[str,int]: # By prompt id, in the order of `create_run`; not to be changed
     "The keys of a run's prompts in the tables."
     if run not in self._prompts:
-        self._prompts[run] = dict(self.query('SELECT name, id FROM prompt WHERE run = ? ORDER BY id', (self.run_key(run),)))
+        sql = 'SELECT name, id FROM prompt WHERE run = ? ORDER BY id'
+        self._prompts[run] = dict(self.query(sql, (self.run_key(run),)))
     return self._prompts[run]
 
 @patch
@@ -137,10 +142,11 @@ def prompt_key(self:StoreReader,
     try: return self.prompt_keys(run)[prompt_id]
     except KeyError: raise store_error(self.path, f'run {run!r} has no prompt {prompt_id!r}') from None
 
-# %% ../../nbs/35_store/05_queries.ipynb #bfdad842
+# %% ../../nbs/35_store/05_queries.ipynb #8a51c812
 CONFIG = """
 SELECT config FROM (SELECT 0 seq, config FROM run WHERE id = ?
-UNION ALL SELECT seq, value FROM event WHERE run = ? AND prompt IS NULL AND kind = 'config') ORDER BY seq DESC LIMIT 1"""
+UNION ALL SELECT seq, value FROM event WHERE run = ? AND prompt IS NULL AND kind = 'config')
+ORDER BY seq DESC LIMIT 1"""
 
 @patch
 def config(self:StoreReader,
@@ -148,7 +154,8 @@ def config(self:StoreReader,
 )->dict: # As it was given to `create_run`, or in the latest event `config` of the run
     "The settings of a run."
     key = self.run_key(run)
-    return read_row(self.path, lambda text: StoredConfig(self.path, text), self.query(CONFIG, (key, key))[0][0], 'run', key)
+    text = self.query(CONFIG, (key, key))[0][0]
+    return read_row(self.path, lambda text: StoredConfig(self.path, text), text, 'run', key)
 
 # %% ../../nbs/35_store/05_queries.ipynb #803ed04a
 @patch
@@ -172,13 +179,14 @@ def changed(self:StoreReader,
         old = read_row(self.path, read_prompt, stored[p.id], 'prompt', self.prompt_key(run, p.id))
         if old != (new := read_prompt(text)): return old, new
 
-# %% ../../nbs/35_store/05_queries.ipynb #dc066196
+# %% ../../nbs/35_store/05_queries.ipynb #fa2b906f
 PAGE = 500 # Trials per page
 
 @patch
 def _has_thoughts(self:StoreReader)->bool:
-    "Whether the store has a place for thoughts; older ones have none until they are opened for writing."
-    return bool(self.query("SELECT 1 FROM sqlite_master WHERE name = 'thoughts'"))
+    "Whether the store has a place for thoughts; older stores get one when they are opened for writing."
+    self._thinks = self._thinks or bool(self.query("SELECT 1 FROM sqlite_master WHERE name = 'thoughts'"))
+    return self._thinks
 
 @patch
 def records(self:StoreReader,
@@ -210,11 +218,11 @@ def samples(self:StoreReader,
     for r in self.records(run, prompt_id):
         if r.answered: yield record_sample(run, self._names[run][r.prompt], r)
 
-# %% ../../nbs/35_store/05_queries.ipynb #5fcfb077
+# %% ../../nbs/35_store/05_queries.ipynb #4bebb1ab
 @patch
 def samples_by_prompt(self:StoreReader,
     run:str, # Name of the run
-)->Iterator[tuple[str,list[Sample]]]: # Id of the prompt and its samples, in the order of `create_run`; prompts without samples too
+)->Iterator[tuple[str,list[Sample]]]: # Ids in the order of `create_run`, also those of prompts without samples
     "The samples of each prompt, read in one pass."
     found = groupby(self.samples(run), lambda s: s.prompt_id)
     at, samples = next(found, (None, ()))
@@ -264,8 +272,8 @@ def journal(self:StoreReader,
     for r in self.records(run, prompt_id):
         entries.append((r.seq, ('ask', TrialRow(r.trial, r.digest))))
         if r.told: entries.append((r.told, ('tell', r.trial.number, record_sample(run, prompt_id, r, r.told))))
-    sql, keys = 'SELECT seq, kind, value FROM event WHERE run = ? AND prompt = ?', (self.run_key(run), self.prompt_key(run, prompt_id))
-    for seq, kind, value in self.query(sql, keys):
+    sql = 'SELECT seq, kind, value FROM event WHERE run = ? AND prompt = ?'
+    for seq, kind, value in self.query(sql, (self.run_key(run), self.prompt_key(run, prompt_id))):
         entries.append((seq, ('event', kind, read_row(self.path, json.loads, value, 'event', seq))))
     return [entry for _, entry in sorted(entries, key=itemgetter(0))]
 
@@ -281,13 +289,14 @@ def last_events(self:StoreReader,
     rows = self.query(sql, (self.run_key(run), kind))
     return {name: read_row(self.path, read_event, value, 'event', seq) for name, value, seq in rows}
 
-# %% ../../nbs/35_store/05_queries.ipynb #df9f3912
+# %% ../../nbs/35_store/05_queries.ipynb #d0d4dbd7
 @patch
 def events(self:StoreReader,
     run:str, # Name of the run
 )->list[tuple]: # Pairs of kind and value, in order
     "The events of the run as a whole."
-    rows = self.query('SELECT kind, value, seq FROM event WHERE run = ? AND prompt IS NULL ORDER BY seq', (self.run_key(run),))
+    sql = 'SELECT kind, value, seq FROM event WHERE run = ? AND prompt IS NULL ORDER BY seq'
+    rows = self.query(sql, (self.run_key(run),))
     return [(kind, read_row(self.path, read_event, value, 'event', seq)) for kind, value, seq in rows]
 
 @patch
@@ -327,14 +336,15 @@ def counts(self:StoreReader,
              LEFT JOIN tell ON tell.trial = t.seq WHERE p.run = ? GROUP BY p.id"""
     return {name: (asked, told) for name, asked, told in self.query(sql, (self.run_key(run),))}
 
-# %% ../../nbs/35_store/05_queries.ipynb #d9903c13
+# %% ../../nbs/35_store/05_queries.ipynb #ec734cb7
 @patch
 def count(self:StoreReader,
     run:str, # Name of the run
     failed:bool|None=None, # Only those that failed, or only those that did not; None: all
 )->int:
     "How many samples a run has."
-    sql = 'SELECT count(*), count(s.error) FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq WHERE p.run = ?'
+    sql = '''SELECT count(*), count(s.error) FROM prompt p JOIN trial t ON t.prompt = p.id
+             JOIN sample s ON s.trial = t.seq WHERE p.run = ?'''
     every, bad = self.query(sql, (self.run_key(run),))[0]
     return every if failed is None else bad if failed else every - bad
 
@@ -357,7 +367,7 @@ LEFT JOIN score c ON c.trial = t.seq AND c.reward = :reward
     AND c.seq = (SELECT max(seq) FROM score WHERE trial = t.seq AND reward = :reward)
 WHERE p.run = :run GROUP BY p.id"""
 
-# %% ../../nbs/35_store/05_queries.ipynb #3060bb0c
+# %% ../../nbs/35_store/05_queries.ipynb #57ac3c35
 @patch
 def prompt_facts(self:StoreReader,
     run:str, # Name of the run
@@ -365,38 +375,44 @@ def prompt_facts(self:StoreReader,
 )->dict[str,PromptFacts]: # By prompt id, in the order of `create_run`
     "How far each prompt of a run is, in one query that reads no texts."
     reward = reward or self.config(run).get('reward') or ''
-    return {name: PromptFacts(*facts) for name, *facts in self.query(FACTS, {'reward': reward, 'run': self.run_key(run)})}
+    rows = self.query(FACTS, {'reward': reward, 'run': self.run_key(run)})
+    return {name: PromptFacts(*facts) for name, *facts in rows}
 
-# %% ../../nbs/35_store/05_queries.ipynb #245f1c3f
-SAMPLE_ROWS = ('seq', 'told', 'prompt', 'number', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'error', 'finish_reason',
-               'length', 'answered', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'seconds', 'calls') # Columns of `sample_rows`
+# %% ../../nbs/35_store/05_queries.ipynb #2e0863a1
+SAMPLE_ROWS = (
+    'seq', 'told', 'prompt', 'number', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'error',
+    'finish_reason', 'length', 'answered', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'seconds', 'calls'
+) # Columns of `sample_rows`; `prompt` is a value of `prompt_keys`, `parents` are numbers with commas between
 
 @patch
 def sample_rows(self:StoreReader,
     run:str, # Name of the run
-)->list[tuple]: # Columns as in `SAMPLE_ROWS`; `prompt` is a value of `prompt_keys`, `parents` are numbers with commas between
+)->list[tuple]: # Columns as in `SAMPLE_ROWS`
     "The samples of a run as plain rows, without their texts."
     return self.query("""
-        SELECT t.seq, tell.seq, t.prompt, t.number, model, kind, layer, action, parents, tree_parent, error, finish_reason,
-               ifnull(length(text), 0), text IS NOT NULL, prompt_tokens, completion_tokens, cached_tokens, ifnull(latency, 0.),
-               ifnull(attempts, 1)
-        FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq LEFT JOIN tell ON tell.trial = t.seq
-        WHERE p.run = ?""", (self.run_key(run),))
+        SELECT t.seq, tell.seq, t.prompt, t.number, model, kind, layer, action, parents, tree_parent, error,
+               finish_reason, ifnull(length(text), 0), text IS NOT NULL, prompt_tokens, completion_tokens,
+               cached_tokens, ifnull(latency, 0.), ifnull(attempts, 1)
+        FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq
+        LEFT JOIN tell ON tell.trial = t.seq WHERE p.run = ?""", (self.run_key(run),))
 
-# %% ../../nbs/35_store/05_queries.ipynb #f584848c
-SCORE_ROWS = ('seq', 'reward', 'value', 'tokens', 'cached', 'own') # Columns of `score_rows`
+# %% ../../nbs/35_store/05_queries.ipynb #3ee3a034
+SCORE_ROWS = (
+    'seq', 'reward', 'value', 'tokens', 'cached', 'own'
+) # Columns of `score_rows`; `own` are FLOPs that a reward reports: None without, -1 if they are unknown
 
 @patch
 def score_rows(self:StoreReader,
     run:str, # Name of the run
-)->list[tuple]: # Columns as in `SCORE_ROWS`, older scores first; `own` are FLOPs that a reward reports: None without, -1 if unknown
+)->list[tuple]: # Columns as in `SCORE_ROWS`, older scores first
     "The scores of a run as plain rows."
     return self.query("""
         SELECT c.trial, c.reward, c.value, c.tokens,
                CASE WHEN details LIKE '%"cached_tokens"%' AND json_valid(details)
                     THEN json_extract(details, '$.cached_tokens') ELSE 0 END,
                CASE WHEN details LIKE '%"flops"%' AND json_valid(details)
-                    THEN CASE json_type(details, '$.flops') WHEN 'null' THEN -1 ELSE json_extract(details, '$.flops') END END
+                    THEN CASE json_type(details, '$.flops')
+                         WHEN 'null' THEN -1 ELSE json_extract(details, '$.flops') END END
         FROM prompt p JOIN trial t ON t.prompt = p.id JOIN score c ON c.trial = t.seq
         WHERE p.run = ? ORDER BY c.trial, c.seq""", (self.run_key(run),))
 
@@ -426,13 +442,13 @@ def find(self:StoreReader,
     limit:int=20, # Rows of the page
     offset:int=0, # Rows before the page
     preview:int=160, # Characters of the text
-)->tuple[list[tuple], int]: # Rows with prompt id, number, model, kind, reward, tokens, text, error; and how many match in all
+)->tuple[list[tuple], int]: # Rows with the columns of `find.FOUND`; and how many samples match in all
     "Samples that match, a page of them."
     check_choice('sort', sort, ORDERS)
     check_choice('outcome', outcome, OUTCOMES)
-    self.run_key(run)
-    given = dict(run=run, text=text and like(text), prompt_id=prompt_id, model=model, kind=kind, outcome=outcome, low=low, high=high,
-                 reward=reward or self.config(run).get('reward') or '', limit=limit, offset=offset)
+    reward = reward or self.config(run).get('reward') or ''
+    given = dict(run=run, text=text and like(text), prompt_id=prompt_id, model=model, kind=kind, outcome=outcome,
+                 low=low, high=high, reward=reward, limit=limit, offset=offset)
     return self.query(page_sql(given, sort, preview), given), self.query(count_sql(given), given)[0][0]
 
 # %% ../../nbs/35_store/05_queries.ipynb #c3c4d9e2
@@ -449,7 +465,8 @@ def backup(self:StoreReader,
     with translating(path), closing(connect(part, 'rwc', **locks)) as copy:
         with closing(open_reader(self.path, alone=not is_locked(self.path))) as source: source.backup(copy)
         copy.execute('PRAGMA journal_mode = DELETE')
-        if copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'writer'").fetchone(): copy.execute('DELETE FROM writer')
+        copy.execute(WRITER)
+        copy.execute('DELETE FROM writer')
     os.rename(part, path)
 
 # %% ../../nbs/35_store/05_queries.ipynb #3d5c5d87

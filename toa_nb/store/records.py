@@ -33,7 +33,7 @@ class TrialRow(NamedTuple):
     trial:Trial # The trial, with `messages` empty
     digest:str # Fingerprint of the messages that it had
 
-# %% ../../nbs/35_store/03_records.ipynb #f55f8cc8
+# %% ../../nbs/35_store/03_records.ipynb #5eed138b
 def trial_row(
     seq:int, # When it was asked
     prompt:int, # Key of its prompt
@@ -41,7 +41,8 @@ def trial_row(
 )->tuple: # Its row
     "A trial for its table."
     parents = ','.join(map(str, t.parents))
-    return seq, prompt, t.number, t.model, t.kind, t.layer, t.action, parents, t.tree_parent, t.seed, t.in_flight, digest(t.messages)
+    place = (t.layer, t.action, parents, t.tree_parent)
+    return (seq, prompt, t.number, t.model, t.kind, *place, t.seed, t.in_flight, digest(t.messages))
 
 # %% ../../nbs/35_store/03_records.ipynb #60d28cc4
 PROMPT_FIELDS = [f.name for f in fields(Prompt)]
@@ -63,9 +64,9 @@ def read_prompt(
     found = json.loads(text)
     return Prompt(**found | {'messages': tuple(Message(**m) for m in found.get('messages', ()))})
 
-# %% ../../nbs/35_store/03_records.ipynb #c34b6a50
-SAMPLE = ('trial', 'text', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'finish_reason', 'latency', 'endpoint',
-          'served_model', 'seed', 'attempts', 'logprob', 'error') # The columns of the table `sample`
+# %% ../../nbs/35_store/03_records.ipynb #0d1bf389
+SAMPLE = ('trial', 'text', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'finish_reason', 'latency',
+          'endpoint', 'served_model', 'seed', 'attempts', 'logprob', 'error') # The columns of the table `sample`
 USAGE = SAMPLE[2:5] # Those that hold the token counts
 
 def sample_row(
@@ -78,7 +79,8 @@ def sample_row(
     if c is None: return (seq, *[None] * 9, attempts, None, error)
     u = c.usage or Usage(None, None, None)
     counts = (u.prompt_tokens, u.completion_tokens, u.cached_tokens)
-    return (seq, c.text, *counts, c.finish_reason, c.latency, c.endpoint, c.served_model, c.seed, c.attempts, c.logprob, error)
+    call = (c.finish_reason, c.latency, c.endpoint, c.served_model, c.seed, c.attempts, c.logprob)
+    return (seq, c.text, *counts, *call, error)
 
 # %% ../../nbs/35_store/03_records.ipynb #cdd1ffe6
 def storable_sample(
@@ -107,11 +109,11 @@ def read_score(
     *found, details = row
     return Score(*found, json.loads(details) if details else None)
 
-# %% ../../nbs/35_store/03_records.ipynb #f7f5ce82
+# %% ../../nbs/35_store/03_records.ipynb #5e25a7d4
 TRIALS = """
 SELECT t.prompt, t.seq, tell.seq, digest, t.number, model, kind, layer, action, parents, tree_parent, t.seed, in_flight,
-       s.trial, text, prompt_tokens, completion_tokens, cached_tokens, finish_reason, latency, endpoint, served_model, s.seed,
-       attempts, logprob, error
+       s.trial, text, prompt_tokens, completion_tokens, cached_tokens, finish_reason, latency, endpoint, served_model,
+       s.seed, attempts, logprob, error
 FROM trial t LEFT JOIN sample s ON s.trial = t.seq LEFT JOIN tell ON tell.trial = t.seq
 WHERE (t.prompt, t.number) > (?, ?) AND t.prompt <= ? ORDER BY t.prompt, t.number LIMIT ?"""
 SCORES = """
@@ -136,25 +138,23 @@ class Record:
     scores:Iterable[tuple[int, Score]] # Pairs of when and score, in order
     attempts:int # Calls made for it
 
-# %% ../../nbs/35_store/03_records.ipynb #eb7ae854
+# %% ../../nbs/35_store/03_records.ipynb #939464a1
 def read_record(
     row:tuple, # From the query `TRIALS`
     scores:dict[int,list], # The scores of the page, by trial
-    thoughts:dict[int,str]|None=None, # The thoughts of the page, by trial
+    thoughts:dict[int,str]|None=None, # The thoughts of the page, by trial; None: there are none
 )->Record:
     "A record from its row."
-    prompt, seq, told, sha, number, model, kind, layer, action, parents, tree_parent, seed, in_flight, answered = row[:14]
+    prompt, seq, told, sha, number, model, kind, layer, action, parents, tree_parent, seed, in_flight = row[:13]
     above = tuple(map(int, parents.split(','))) if parents else ()
     trial = Trial(number, model, (), above, kind, layer, action, tree_parent, seed, in_flight)
-    text, read, written, cached, finish_reason, latency, endpoint, served, sent, attempts, logprob, error = row[14:]
+    answered, text, read, written, cached, *call, error = row[13:]
     usage = None if read is None else Usage(read, written, cached)
-    completion = None
-    if text is not None:
-        about = (finish_reason, latency, endpoint, served, sent, attempts, logprob)
-        completion = Completion(text, usage, *about, (thoughts or {}).get(seq))
-    return Record(prompt, seq, told, sha, trial, answered is not None, completion, error, scores.get(seq, ()), attempts or 1)
+    completion = None if text is None else Completion(text, usage, *call, (thoughts or {}).get(seq))
+    attempts = call[-2] or 1
+    return Record(prompt, seq, told, sha, trial, answered is not None, completion, error, scores.get(seq, ()), attempts)
 
-# %% ../../nbs/35_store/03_records.ipynb #0f17dba3
+# %% ../../nbs/35_store/03_records.ipynb #b4e7f6ab
 def record_sample(
     run:str, # Name of the run
     prompt_id:str, # Id of the prompt
@@ -163,7 +163,8 @@ def record_sample(
 )->Sample:
     "The sample of a record."
     newest = {s.reward: s for seq, s in r.scores if until is None or seq < until}
-    return Sample(run, prompt_id, r.trial, r.completion, r.error, tuple(newest.values()), 1 if r.completion else r.attempts)
+    attempts = 1 if r.completion else r.attempts
+    return Sample(run, prompt_id, r.trial, r.completion, r.error, tuple(newest.values()), attempts)
 
 # %% ../../nbs/35_store/03_records.ipynb #5b24086d
 def with_names(
@@ -178,12 +179,14 @@ def model_names(table): return with_names(table, card='spec', patience='outage_t
 def reward_names(table):
     "A reward's table, and the table of its model, under the present names."
     table = with_names(table, card='spec')
-    return table | {'model': model_names(table['model'])} if isinstance(table, dict) and 'model' in table else table
+    if not isinstance(table, dict) or 'model' not in table: return table
+    return table | {'model': model_names(table['model'])}
 
 def budget_names(table):
     "A budget, and the budget of the whole run in it, under the present names."
     table = with_names(table, money='cost')
-    return table | {'per_run': budget_names(table['per_run'])} if isinstance(table, dict) and 'per_run' in table else table
+    if not isinstance(table, dict) or 'per_run' not in table: return table
+    return table | {'per_run': budget_names(table['per_run'])}
 
 # %% ../../nbs/35_store/03_records.ipynb #dd1eab37
 def each(names, items): return [names(item) for item in items] if isinstance(items, list) else items

@@ -10,7 +10,6 @@ __all__ = ['SCHEMA', 'APPLICATION_ID', 'VERSION', 'WRITER', 'THOUGHTS', 'COLUMNS
 # %% ../../nbs/35_store/00_schema.ipynb #21e98cec
 import json, sqlite3
 from contextlib import contextmanager
-from pathlib import Path
 
 from ..core import StoreError, ToaError
 
@@ -35,24 +34,25 @@ CREATE INDEX event_of ON event (run, prompt, kind);
 INSERT INTO clock VALUES (0);
 '''
 
-# %% ../../nbs/35_store/00_schema.ipynb #20544221
+# %% ../../nbs/35_store/00_schema.ipynb #939aad34
 APPLICATION_ID = int.from_bytes(b'toan', 'big')
 VERSION = 1
 WRITER = 'CREATE TABLE IF NOT EXISTS writer (pid INTEGER, host TEXT, since TEXT, wal INTEGER, file TEXT)'
-THOUGHTS = 'CREATE TABLE IF NOT EXISTS thoughts (trial INTEGER PRIMARY KEY, text TEXT NOT NULL)' # Absent in older stores
+THOUGHTS = 'CREATE TABLE IF NOT EXISTS thoughts (trial INTEGER PRIMARY KEY, text TEXT NOT NULL)'
 
-# %% ../../nbs/35_store/00_schema.ipynb #e6d9dd54
+# %% ../../nbs/35_store/00_schema.ipynb #3fbbad2d
 def create_tables(
     db:sqlite3.Connection, # Open for writing; the file is empty, or is a store
 ):
     "Create the tables in one transaction, so that a process killed in between leaves an empty file."
     header = f'PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};'
-    if db.execute('PRAGMA user_version').fetchone()[0] == 0: db.executescript(f'BEGIN IMMEDIATE; {SCHEMA} {header} COMMIT;')
+    if db.execute('PRAGMA user_version').fetchone()[0] == 0:
+        db.executescript(f'BEGIN IMMEDIATE; {SCHEMA} {header} COMMIT;')
     db.execute(WRITER)
     db.execute(THOUGHTS)
 
-# %% ../../nbs/35_store/00_schema.ipynb #762997c7
-COLUMNS = dict(run=4, prompt=4, trial=12, sample=13, score=8, tell=2, event=5, thoughts=2) # Columns of each table that rows are added to
+# %% ../../nbs/35_store/00_schema.ipynb #192667e9
+COLUMNS = dict(run=4, prompt=4, trial=12, sample=13, score=8, tell=2, event=5, thoughts=2) # Columns of each table
 INSERT = {table: f'INSERT INTO {table} VALUES ({",".join("?" * n)})' for table, n in COLUMNS.items()}
 
 # %% ../../nbs/35_store/00_schema.ipynb #dd0dbf5d
@@ -112,18 +112,22 @@ def store_error(
     "The error that reports what is wrong with the store at `path`."
     return exc(visible(f'{path}: {what}' + (f'. {fix}' if fix else '')))
 
-# %% ../../nbs/35_store/00_schema.ipynb #bf3290e3
+# %% ../../nbs/35_store/00_schema.ipynb #dff84d5f
 REMEDIES = {
-    'empty': ('the file is empty: nothing was written to it yet', 'Try again in a moment, or give the path of another store.'),
-    'not a database': ('this file is not a run store', 'Give the path of a store, or of a file that does not exist yet.'),
+    'empty': ('the file is empty: nothing was written to it yet',
+        'Try again in a moment, or give the path of another store.'),
+    'not a database': ('this file is not a run store',
+        'Give the path of a store, or of a file that does not exist yet.'),
     'malformed': ('the store is damaged',
         'Restore a copy made with `backup`, or save what is readable with the command `sqlite3 FILE .recover`.'),
     'no such': ('the store is damaged: a table or a column is missing', 'Restore a copy made with `backup`.'),
     'disk is full': ('the disk is full', 'Everything committed is safe: free some space and resume the run.'),
     'disk I/O': ('the disk can not be written or read',
         'Everything committed is safe: check the free space and the disk, then resume the run.'),
-    'readonly': ('the store can not be written here', 'Open it with mode="r", or copy it to a place where you can write.'),
-    'unable to open': ('the store can not be opened here', 'Check the permissions of the file, its folder and its -wal file.'),
+    'readonly': ('the store can not be written here',
+        'Open it with mode="r", or copy it to a place where you can write.'),
+    'unable to open': ('the store can not be opened here',
+        'Check the permissions of the file, its folder and its -wal file.'),
     'closed database': ('the store is closed', 'Open it again.'),
     'locked': ('another program keeps the store busy', 'Close the program that has it open, then resume the run.')}
 

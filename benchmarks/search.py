@@ -1,0 +1,168 @@
+"""Searches in simulated worlds: reward, true quality, different answers, compute and time, in paired differences to published TOA.
+
+Run: python benchmarks/search.py. `--fit`, `--reach`, `--wall` and `--cpu` print other tables; `--prompts`, `--seeds`, `--worlds`, `--n` and `--jobs`
+set the size. With the defaults it takes about ten minutes on one core.
+"""
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from math import exp, log
+from random import Random
+from statistics import median
+from time import process_time
+
+import numpy as np
+
+from toa_nb.core import Outcome, Prompt
+from toa_nb.search.rounds import MOVES, Rounds
+from toa_nb.search.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
+from toa_nb.search.simulate import FITTED, WORLDS, cut_middle, paired, simulate_methods
+from toa_nb.search.tree import TOA
+
+MOVES['continue'] = cut_middle
+SD = 5.5e-3  # Standard deviation of a model's fresh answers to one prompt, in the reward's unit
+REACH_N = (64, 96, 128, 160, 208)
+METHODS = {
+    'BestOfN, one model': lambda n: BestOfN(n=n), 'ParallelEnsemble': lambda n: ParallelEnsemble(n=n),
+    'TOA published': lambda n: TOA.published(n=n), 'TOA()': lambda n: TOA(n=n), 'Rounds': lambda n: Rounds(n=n),
+    'Rounds, quorum .75': lambda n: Rounds(n=n, quorum=.75),
+    'Rounds + continue': lambda n: Rounds(n=n, moves=('fresh', 'refine', 'continue'))}
+SHORT = ['ParallelEnsemble', 'TOA published', 'TOA()', 'Rounds', 'Rounds + continue']
+PUBLISHED = {  # N -> (FLOPs per prompt in 1e16, mean of the ten best rewards), read off the published chart
+    'rand': {64: (.051, .1635), 128: (.100, .1656), 256: (.201, .1670), 384: (.303, .1676), 768: (.605, .1688)},
+    'PRS': {64: (.075, .1696), 128: (.145, .1722), 256: (.296, .1741), 384: (.443, .1753), 768: (.882, .1774)},
+    'parallel': {64: (.066, .1677), 128: (.129, .1699), 256: (.265, .1722), 384: (.396, .1731), 768: (.793, .1748)},
+    'sequential': {64: (.103, .1672), 128: (.217, .1705), 256: (.438, .1726), 384: (.663, .1739), 768: (1.331, .1756)},
+    'MoA': {64: (.298, .1683), 128: (.599, .1705), 256: (1.191, .1726), 384: (1.781, .1734), 768: (3.575, .1751)},
+    'TOA': {64: (.111, .1743), 128: (.216, .1774), 256: (.429, .1801), 384: (.647, .1812), 768: (1.260, .1830)}}
+FITS = {
+    'rand': lambda n: BestOfN(n=n, model='qwen'), 'PRS': lambda n: PRS(n=n, model='qwen'), 'parallel': lambda n: ParallelEnsemble(n=n),
+    'sequential': lambda n: SequentialRefine(n=n), 'MoA': lambda n: MoA(n=n), 'TOA': lambda n: TOA.published(n=n)}
+
+
+def submit(pool, world, methods, n, args, in_flight=1):
+    "Simulate some of `METHODS` at one size in one world."
+    return pool.submit(simulate_methods, WORLDS[world], {m: METHODS[m](n) for m in methods}, args.prompts, args.seeds, in_flight)
+
+
+def show(pair): return f'{pair[0]:+.2f} ± {pair[1]:.2f}'
+
+
+def rows(head, table):
+    print('| ' + ' | '.join(head) + ' |\n|' + '---|'*len(head))
+    for row in table: print('| ' + ' | '.join(str(x) for x in row) + ' |')
+    print(flush=True)
+
+
+def fit(pool, prompts):
+    "The fitted world beside the published figure."
+    jobs = {(name, n): pool.submit(simulate_methods, FITTED, {name: FITS[name](n)}, prompts) for name in FITS for n in PUBLISHED[name]}
+    errors, table = [], []
+    for name in FITS:
+        found = {n: jobs[name, n].result()[name] for n in PUBLISHED[name]}
+        gaps = [1e3*(float(found[n]['top10'].mean()) - PUBLISHED[name][n][1]) for n in found]
+        errors += gaps
+        flops = [found[n]['flops'].mean()/1e16/PUBLISHED[name][n][0] for n in found]
+        table.append([name, *[f'{g:+.2f} ({f:.2f})' for g, f in zip(gaps, flops)], f'{np.sqrt(np.mean(np.square(gaps))):.2f}'])
+    rows(['method', *[f'N = {n}' for n in PUBLISHED['TOA']], 'RMSE'], table)
+    print(f'All points: RMSE {np.sqrt(np.mean(np.square(errors))):.2f} (thousandths).\n')
+
+
+def differences(world, n, out):
+    "Paired differences to published TOA, in standard deviations, and compute relative to it."
+    base, unit = out['TOA published'], 1 if world == 'verifier' else SD*WORLDS[world].scale/1e-3
+    for name, r in out.items():
+        gains = [show(paired(r[k], base[k], unit)) for k in ('top10', 'best', 'different10', 'quality')]
+        costs = [f'{r[k].mean()/base[over].mean():.2f}' for k, over in (('flops', 'flops'), ('shared', 'flops'), ('reward_flops', 'flops'))]
+        yield [world, n, name, *gains, *costs]
+
+
+def reach(curve, cost, measure, target, picked):
+    "Compute at which a method's `measure` reaches `target`; infinite where no size of the grid does."
+    x = [log(r[cost][picked].mean()) for r in curve]
+    y = np.maximum.accumulate([r[measure][picked].mean() for r in curve])
+    if target > y[-1]: return np.inf
+    return exp(np.interp(target, y, x)) if target >= y[0] else exp(x[0])
+
+
+def reaches(base, curve, cost, measure, draws=1000):
+    "Reach relative to the plain FLOPs of published TOA at N = 160, with a bootstrap interval over prompts."
+    rng, count = np.random.RandomState(0), len(base['top10'])
+    def ratio(picked): return reach(curve, cost, measure, base[measure][picked].mean(), picked)/base['flops'][picked].mean()
+    low, high = np.quantile([ratio(rng.randint(count, size=count)) for _ in range(draws)], [.025, .975], method='nearest')
+    def text(x): return f'{x:.2f}' if np.isfinite(x) else 'not reached'
+    return f'{text(ratio(np.arange(count)))} [{text(low)}, {text(high)}]'
+
+
+def cpu(method, words, repeats=7):
+    "Median CPU milliseconds per sample of asking and telling, for answers of that many words."
+    rng, times = Random(0), []
+    texts = [' '.join(rng.choices([f'word{i}' for i in range(2000)], k=words)) for _ in range(method.n)]
+    for k in range(repeats):
+        s, start = method.start(Prompt(f'p{k}', 'Why is the sky blue? '*10), list('abcd')), process_time()
+        while out := list(iter(s.ask, None)):
+            for t in out: s.tell(t, Outcome(texts[t.number], rng.gauss(s.rewards[t.parents[0]]/3 if t.parents else 0., 1.)))
+        times.append((process_time() - start)/method.n*1e3)
+    return f'{median(times):.3f}'
+
+
+def cpu_table():
+    rows(['N', 'words per answer', 'TOA()', 'Rounds'],
+        ([n, words, cpu(TOA(n=n), words), cpu(Rounds(n=n), words)] for n in (64, 160, 2560) for words in (100, 600)))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--prompts', type=int, default=200)
+    parser.add_argument('--seeds', type=int, default=1)
+    parser.add_argument('--worlds', default=','.join(WORLDS))
+    parser.add_argument('--n', default='160', help='samples per prompt, separated by commas')
+    parser.add_argument('--jobs', type=int, default=1)
+    for name, text in (('fit', 'the published figure'), ('reach', 'compute to reach published TOA'),
+            ('wall', 'time with 1, 16, 32 calls in flight'),
+            ('cpu', 'time that asking and telling take')):
+        parser.add_argument(f'--{name}', action='store_true', help=text)
+    args = parser.parse_args()
+    if args.cpu: return cpu_table()
+    worlds = args.worlds.split(',')
+    with ProcessPoolExecutor(args.jobs) as pool:
+        if args.fit: return fit(pool, args.prompts)
+        if args.wall: return wall(pool, worlds, args)
+        if args.reach: return reach_table(pool, worlds, args)
+        gains(pool, worlds, args)
+
+
+def gains(pool, worlds, args):
+    sizes = [int(n) for n in args.n.split(',')]
+    jobs = {(w, n): submit(pool, w, SHORT, n, args) for w in worlds for n in sizes}
+    rows(['world', 'N', 'method', 'ten best', 'best', 'ten different', 'true quality of the best', 'FLOPs', 'shared', 'reward model'],
+        (row for (w, n), out in jobs.items() for row in differences(w, n, out.result())))
+
+
+def reach_table(pool, worlds, args):
+    methods = ['TOA published', 'TOA()', 'Rounds', 'Rounds + continue']
+    jobs = {(w, n): submit(pool, w, methods, n, args) for w in worlds for n in REACH_N}
+    def table():
+        for w in worlds:
+            out = {n: jobs[w, n].result() for n in REACH_N}
+            for m in methods:
+                curve = [out[n][m] for n in REACH_N]
+                base = out[160]['TOA published']
+                yield [w, m, *[reaches(base, curve, cost, k) for k in ('top10', 'different10') for cost in ('flops', 'shared')]]
+    rows(['world', 'method', *[f'{k}, {cost}' for k in ('ten best', 'ten different') for cost in ('plain', 'shared')]], table())
+
+
+def wall(pool, worlds, args):
+    sizes = [int(n) for n in args.n.split(',')]
+    jobs = {(w, n, f): submit(pool, w, list(METHODS), n, args, f) for w in worlds for n in sizes for f in (1, 16, 32)}
+    def table():
+        for w in worlds:
+            for n in sizes:
+                out = {f: jobs[w, n, f].result() for f in (1, 16, 32)}
+                base, unit = out[1]['TOA published'], SD*WORLDS[w].scale/1e-3
+                for m in METHODS:
+                    times = [f'{out[f][m]["wall"].mean()/base["wall"].mean():.3f}' for f in out]
+                    yield [w, n, m, *times, show(paired(out[16][m]['top10'], base['top10'], unit))]
+    rows(['world', 'N', 'method', 'time, 1 in flight', '16', '32', 'ten best at 16 in flight'], table())
+
+
+if __name__ == '__main__': main()
