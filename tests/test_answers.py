@@ -1,4 +1,4 @@
-"""What real servers send and refuse, through a whole run: thoughts, finish reasons, token counts, fields, headers, templates, proxies and sizes."""
+"""What real servers send and refuse: thoughts, finish reasons, token counts, fields, templates, proxies and sizes."""
 import asyncio
 import json
 import os
@@ -13,8 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from toa_nb import TOA, BestOfN, ChatModel, FunctionReward, Message, MoA, Prompt, Run, RunStore, Usage, models_from, to_dpo, to_sft
-from toa_nb.core import AnswerTooLarge, AuthFailed, ContextOverflow, EmptyAnswer, MissingUsage, RequestRefused, ServerFailed
+from toa_nb import TOA, BestOfN, ChatModel, FunctionReward, Message, MoA, Prompt, Run, RunStore, Usage
+from toa_nb import models_from, to_dpo, to_sft
+from toa_nb.core import AnswerTooLarge, AuthFailed, ContextOverflow, EmptyAnswer, MissingUsage
+from toa_nb.core import RequestRefused, ServerFailed
 from toa_nb.models.thoughts import FAMILIES
 
 HI = (Message('user', 'Hi'),)
@@ -72,7 +74,8 @@ LENGTH = FunctionReward(lambda prompt, response: float(len(response)), name='len
 
 def run_of(model, folder, method=None, reward=LENGTH):
     "A finished run with its store, and what it raised."
-    run = Run([Prompt('p', 'How much is 2+2?')], method or BestOfN(2), [model], reward, store=str(folder/'runs.db'), name='r')
+    run = Run([Prompt('p', 'How much is 2+2?')], method or BestOfN(2), [model], reward, store=str(folder/'runs.db'),
+              name='r')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try: run.wait(show=False)
@@ -102,16 +105,22 @@ def model_at(server, **settings): return ChatModel('m', server.url, **{'retries'
 
 # Thoughts
 
-TAGGED = ['<think>\nSECRET\n</think>\n\n4', 'SECRET\n</think>\n\n4', '<thinking>SECRET</thinking>4', '[THINK]SECRET[/THINK]4', '<seed:think>SECRET</seed:think>4',
-          '<|begin_of_thought|>SECRET<|end_of_thought|><|begin_of_solution|>4<|end_of_solution|>', '◁think▷SECRET◁/think▷4',
-          '<|channel|>analysis<|message|>SECRET<|end|><|start|>assistant<|channel|>final<|message|>4', '<THINK lang="en">SECRET</THINK>\n4']
+TAGGED = ['<think>\nSECRET\n</think>\n\n4', 'SECRET\n</think>\n\n4', '<thinking>SECRET</thinking>4',
+          '[THINK]SECRET[/THINK]4', '<seed:think>SECRET</seed:think>4',
+          '<|begin_of_thought|>SECRET<|end_of_thought|><|begin_of_solution|>4<|end_of_solution|>',
+          '◁think▷SECRET◁/think▷4',
+          '<|channel|>analysis<|message|>SECRET<|end|><|start|>assistant<|channel|>final<|message|>4',
+          '<THINK lang="en">SECRET</THINK>\n4']
 PARTS = [[{'type': 'thinking', 'thinking': [{'type': 'text', 'text': 'SECRET'}]}, {'type': 'text', 'text': '4'}],
          [{'type': 'reasoning', 'text': 'SECRET'}, {'type': 'output_text', 'text': '4'}]]
-BESIDE = [{'reasoning_content': 'SECRET'}, {'reasoning': 'SECRET'}, {'reasoning_details': [{'type': 'reasoning.text', 'text': 'SECRET'}]},
+BESIDE = [{'reasoning_content': 'SECRET'}, {'reasoning': 'SECRET'},
+          {'reasoning_details': [{'type': 'reasoning.text', 'text': 'SECRET'}]},
           {'thinking_blocks': [{'type': 'thinking', 'thinking': 'SECRET'}]}]
 
 
-@pytest.mark.parametrize('form', [*((t, None) for t in TAGGED), *((p, None) for p in PARTS), *(('4', b) for b in BESIDE)], ids=lambda f: json.dumps(f)[:40])
+@pytest.mark.parametrize('form',
+                         [*((t, None) for t in TAGGED), *((p, None) for p in PARTS), *(('4', b) for b in BESIDE)],
+                         ids=lambda f: json.dumps(f)[:40])
 def test_thoughts_are_beside_the_answer_in_every_form(serve, form):
     c = ask(model_at(serve(lambda body: completion(form[0], message=form[1]))))
     assert (c.text, c.thoughts, c.usage) == ('4', 'SECRET', Usage(10, 20))
@@ -127,16 +136,22 @@ def test_thoughts_reach_neither_reward_nor_refinement_nor_training_data_and_are_
     with RunStore(tmp_path/'runs.db', 'r') as store: assert 'SECRET' not in json.dumps([to_sft(store), to_dpo(store)])
 
 
-@pytest.mark.parametrize('text', ['Write `<think>` first.', 'So "</think>" ends it.', '```\n<think>\n```\nis a tag.', '<b>bold</b>', 'I <think> so'])
+@pytest.mark.parametrize('text',
+                         ['Write `<think>` first.', 'So "</think>" ends it.', '```\n<think>\n```\nis a tag.',
+                          '<b>bold</b>', 'I <think> so'])
 def test_an_answer_that_mentions_tags_is_left_alone(serve, text):
     c = ask(model_at(serve(lambda body: completion(text))))
     assert (c.text, c.thoughts) == (text, None)
 
 
-@pytest.mark.parametrize('text, message', [('<think>SECRET', None), (None, {'reasoning_content': 'SECRET'}), ('', {'reasoning': 'SECRET'})])
+@pytest.mark.parametrize('text, message',
+                         [('<think>SECRET', None), (None, {'reasoning_content': 'SECRET'}),
+                          ('', {'reasoning': 'SECRET'})])
 def test_a_budget_used_up_by_thinking_is_a_failure_that_says_what_to_set(serve, text, message):
-    e = ask(model_at(serve(lambda body: completion(text, 'length', {'prompt_tokens': 10, 'completion_tokens': 2048}, message))))
-    assert type(e) is EmptyAnswer and 'used up all 2048 tokens for thinking' in str(e) and 'Set a larger max_tokens' in str(e)
+    e = ask(model_at(serve(lambda body: completion(text, 'length', {'prompt_tokens': 10, 'completion_tokens': 2048},
+                                                   message))))
+    assert type(e) is EmptyAnswer
+    assert 'used up all 2048 tokens for thinking' in str(e) and 'Set a larger max_tokens' in str(e)
     assert (e.completion.text, e.completion.thoughts, e.completion.usage.completion_tokens) == ('', 'SECRET', 2048)
 
 
@@ -150,7 +165,9 @@ def test_the_words_of_a_refusal_are_kept(serve):
 
 # Finish reasons and token counts
 
-@pytest.mark.parametrize('reason', ['content_filter', 'model_length', 'model_context_window_exceeded', 'max_tokens', 'MAX_TOKENS', 'length', 'tool_calls', None, 'odd'])
+@pytest.mark.parametrize('reason',
+                         ['content_filter', 'model_length', 'model_context_window_exceeded', 'max_tokens', 'MAX_TOKENS',
+                          'length', 'tool_calls', None, 'odd'])
 def test_only_known_reasons_make_a_whole_answer(serve, tmp_path, reason):
     texts = iter([('Short.', 'stop'), ('A longer answer that breaks off in the mid', reason)] * 9)
     def answer(body): return completion('yes') if body.get('max_tokens') == 1 else completion(*next(texts))
@@ -167,10 +184,14 @@ def test_a_call_that_failed_behind_the_server_is_made_again(serve, reason):
     assert type(e) is ServerFailed and e.completion.text == 'Half'
 
 
-USAGES = [({'prompt_tokens': 10, 'completion_tokens': 5, 'total_tokens': 215, 'completion_tokens_details': {'reasoning_tokens': 200}}, Usage(10, 205)),
-          ({'prompt_tokens': 10, 'completion_tokens': 5, 'completion_tokens_details': {'reasoning_tokens': 200}}, Usage(10, 205)),
-          ({'prompt_tokens': 10, 'completion_tokens': 205, 'total_tokens': 215, 'completion_tokens_details': {'reasoning_tokens': 200}}, Usage(10, 205)),
-          ({'prompt_tokens': 10, 'completion_tokens': 5, 'prompt_cache_hit_tokens': 8, 'prompt_cache_miss_tokens': 2}, Usage(10, 5, 8)),
+USAGES = [({'prompt_tokens': 10, 'completion_tokens': 5, 'total_tokens': 215,
+            'completion_tokens_details': {'reasoning_tokens': 200}}, Usage(10, 205)),
+          ({'prompt_tokens': 10, 'completion_tokens': 5, 'completion_tokens_details': {'reasoning_tokens': 200}},
+           Usage(10, 205)),
+          ({'prompt_tokens': 10, 'completion_tokens': 205, 'total_tokens': 215,
+            'completion_tokens_details': {'reasoning_tokens': 200}}, Usage(10, 205)),
+          ({'prompt_tokens': 10, 'completion_tokens': 5, 'prompt_cache_hit_tokens': 8, 'prompt_cache_miss_tokens': 2},
+           Usage(10, 5, 8)),
           ({'input_tokens': 10, 'output_tokens': 5, 'input_tokens_details': {'cached_tokens': 8}}, Usage(10, 5, 8)),
           ({'prompt_tokens': 10, 'completion_tokens': 5, 'cached_tokens': 8}, Usage(10, 5, 8))]
 
@@ -180,8 +201,11 @@ def test_token_counts_in_every_spelling(serve, usage, counted):
     assert ask(model_at(serve(lambda body: completion('Lovely.', usage=usage)))).usage == counted
 
 
-@pytest.mark.parametrize('usage', [{'prompt_tokens': 0, 'completion_tokens': 0, 'total_tokens': 0}, {'prompt_tokens': 10, 'completion_tokens': 0},
-                                   {'prompt_tokens': 2**64 - 1, 'completion_tokens': 5}, {'prompt_tokens': -1, 'completion_tokens': 5}])
+@pytest.mark.parametrize('usage',
+                         [{'prompt_tokens': 0, 'completion_tokens': 0, 'total_tokens': 0},
+                          {'prompt_tokens': 10, 'completion_tokens': 0},
+                          {'prompt_tokens': 2**64 - 1, 'completion_tokens': 5},
+                          {'prompt_tokens': -1, 'completion_tokens': 5}])
 def test_counts_that_can_not_be_true_are_unknown(serve, usage):
     e = ask(model_at(serve(lambda body: completion('Lovely.', usage=usage))))
     assert type(e) is MissingUsage and e.completion.usage is None
@@ -189,8 +213,10 @@ def test_counts_that_can_not_be_true_are_unknown(serve, usage):
 
 # Fields, headers, templates
 
-FIELDS = {'seed': 'seed: Extra inputs are not permitted', 'max_tokens': "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.",
-          'temperature': "Unsupported value: 'temperature' does not support 0.7 with this model.", 'top_p': "Unknown parameter: 'top_p'.",
+FIELDS = {'seed': 'seed: Extra inputs are not permitted',
+          'max_tokens': "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.",
+          'temperature': "Unsupported value: 'temperature' does not support 0.7 with this model.",
+          'top_p': "Unknown parameter: 'top_p'.",
           'stop': "Unsupported parameter: 'stop' is not supported with this model."}
 
 
@@ -219,7 +245,8 @@ query = {{api-version = "2024-06-01"}}
     [model] = models_from(path)
     assert ask(model).text == 'Lovely.' and 'sk-route' not in repr(model) + json.dumps(model.settings())
     address, headers, body = server.calls[0]
-    assert parse_qs(urlsplit(address).query) == {'api-version': ['2024-06-01']} and headers['x-route'] == 'a' and headers['api-key'] == 'sk-route-4711'
+    assert parse_qs(urlsplit(address).query) == {'api-version': ['2024-06-01']}
+    assert headers['x-route'] == 'a' and headers['api-key'] == 'sk-route-4711'
     assert body['max_completion_tokens'] == 99 and not {'seed', 'max_tokens'} & set(body)
 
 
@@ -229,27 +256,39 @@ def test_a_secret_in_a_header_is_not_shown_when_a_server_quotes_it(serve, monkey
     assert type(e) is AuthFailed and '4711' not in str(e) and '***' in str(e)
 
 
-@pytest.mark.parametrize('words, status', [('Conversation roles must alternate user/assistant/user/assistant/...', 400), ('System role not supported', 400),
-                                           ('Developer instruction is not enabled for models/gemma-3-27b-it', 400), ('System role not supported', 500)])
+@pytest.mark.parametrize('words, status',
+                         [('Conversation roles must alternate user/assistant/user/assistant/...', 400),
+                          ('System role not supported', 400),
+                          ('Developer instruction is not enabled for models/gemma-3-27b-it', 400),
+                          ('System role not supported', 500)])
 def test_a_template_without_a_system_role_serves_every_layer(serve, tmp_path, words, status):
     texts = iter(range(99))
-    server = serve(lambda body: refusal(words, status) if body['messages'][0]['role'] == 'system' else completion(f'Answer {next(texts)}.'))
+
+    def answer(body):
+        if body['messages'][0]['role'] == 'system': return refusal(words, status)
+        return completion(f'Answer {next(texts)}.')
+    server = serve(answer)
     run, error = run_of(model_at(server), tmp_path, MoA(n=8))
     assert error is None and run.progress.samples == 8
 
 
 def test_a_prompt_that_does_not_fit_is_a_failure_of_its_own(serve):
-    e = ask(model_at(serve(lambda body: refusal("This model's maximum context length is 60 tokens. However, your prompt contains at least 71 input tokens."))))
+    words = "This model's maximum context length is 60 tokens. However, your prompt contains at least 71 input tokens."
+    e = ask(model_at(serve(lambda body: refusal(words))))
     assert type(e) is ContextOverflow
 
 
-@pytest.mark.parametrize('listed, asked', [('models/gemini-2.5-flash', 'gemini-2.5-flash'), ('qwen3:latest', 'qwen3'), ('openai/*', 'openai/gpt-4o'), ('gpt-4o', 'mine')])
+@pytest.mark.parametrize('listed, asked',
+                         [('models/gemini-2.5-flash', 'gemini-2.5-flash'), ('qwen3:latest', 'qwen3'),
+                          ('openai/*', 'openai/gpt-4o'), ('gpt-4o', 'mine')])
 def test_what_is_listed_is_advice(serve, tmp_path, listed, asked):
     run, error = run_of(model_at(serve(lambda body: completion('Lovely.'), [listed]), model=asked), tmp_path)
     assert error is None and run.progress.samples == 2
 
 
-@pytest.mark.parametrize('status, words', [(402, 'Insufficient credits: 3 left'), (400, 'Unknown parameter: frobnicate'), (400, 'maximum context length is 60 tokens')])
+@pytest.mark.parametrize('status, words',
+                         [(402, 'Insufficient credits: 3 left'), (400, 'Unknown parameter: frobnicate'),
+                          (400, 'maximum context length is 60 tokens')])
 def test_the_same_refusal_from_every_call_takes_the_model_out_after_a_few(serve, status, words):
     server = serve(lambda body: refusal(words, status))
 
@@ -276,19 +315,21 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize('url, says', [('', 'Lovely.'), ('http://models.invalid/v1', 'the call went through the proxy 127.0.0.1')])
+@pytest.mark.parametrize('url, says',
+                         [('', 'Lovely.'), ('http://models.invalid/v1', 'the call went through the proxy 127.0.0.1')])
 def test_a_proxy_is_used_for_other_machines_only_and_named_in_failures(serve, url, says):
     server, proxy = serve(lambda body: completion('Lovely.')), serve(lambda body: (502, b'Bad Gateway'))
     env = {k: v for k, v in os.environ.items() if not k.lower().endswith('_proxy')}
     env |= {name: proxy.url.removesuffix('/v1') for name in ('HTTP_PROXY', 'http_proxy')}
-    out = subprocess.run([sys.executable, '-c', CALL, url or server.url], env=env, capture_output=True, text=True).stdout
+    out = subprocess.run([sys.executable, '-c', CALL, url or server.url], env=env, capture_output=True,
+                         text=True).stdout
     assert says in out, out
 
 
 def test_a_certificate_that_is_not_trusted_is_named_with_the_variable_that_helps(tmp_path):
     if not shutil.which('openssl'): pytest.skip('openssl makes the certificate')
-    command = f'openssl req -x509 -newkey rsa:2048 -nodes -keyout {tmp_path}/key -out {tmp_path}/cert -days 1 -subj /CN=localhost'
-    subprocess.run(command.split(), check=True, capture_output=True)
+    command = 'openssl req -x509 -newkey rsa:2048 -nodes -keyout key -out cert -days 1 -subj /CN=localhost'
+    subprocess.run(command.split(), check=True, capture_output=True, cwd=tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tmp_path/'cert', tmp_path/'key')
 

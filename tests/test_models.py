@@ -483,7 +483,7 @@ BAD_FIELDS = [
     ({'stop': 3}, 'stop'),
     ({'system': 3}, 'system'), ({'extra': []}, 'extra'), ({'extra': {'stream': True}}, 'stream'), ({'api_key_env': 'sk-1234'}, 'api_key_env'),
     ({'api_key': 'x'}, 'environment variable'), ({'temprature': 1}, 'Known fields'), ({'spec': 'no-such-spec'}, 'spec'),
-    ({'spec': {'layers': 3}}, "spec.hidden: calls of 'q' can't be counted"),
+    ({'spec': {'layers': 3}}, "spec.hidden: the cost of 'q' can't be computed"),
 ]
 
 

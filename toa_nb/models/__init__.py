@@ -12,5 +12,6 @@ __all__, __getattr__, __dir__ = _offer(
     connection='Connection',
     client='as_endpoint as_spec ChatModel',
     file='models_from read_table',
-    fakes='FakeModel ReplayModel',
+    fakes='FakeModel',
+    replay='ReplayModel',
 )

@@ -37,7 +37,8 @@ def _count(
     return next((n for name in names if type(n := table.get(name)) is int and 0 <= n <= MOST_TOKENS), None)
 
 # %% ../../nbs/15_models/02_answers.ipynb #a8a12482
-CACHED = ('cached_tokens', 'prompt_cache_hit_tokens', 'cache_read_input_tokens', 'cacheReadInputTokens', 'cachedContentTokenCount',
+CACHED = ('cached_tokens', 'prompt_cache_hit_tokens', 'cache_read_input_tokens', 'cacheReadInputTokens',
+          'cachedContentTokenCount',
           'cached_prompt_text_tokens', 'cached_prompt_tokens', 'num_cached_tokens', 'cache_read_tokens')
 
 def read_cached(answer:dict)->int:
@@ -83,9 +84,10 @@ def read_logprob(choice:dict)->float|None:
 
 # %% ../../nbs/15_models/02_answers.ipynb #b3fdf42f
 def token_logprobs(choice:dict)->list[dict[str,float]]:
-    "Tokens and their log-probabilities at each position of a choice, the chosen token first; empty where the server gives none."
+    "Tokens and their log-probabilities at each position of a choice, the chosen token first."
     positions = (choice.get('logprobs') or {}).get('content') or []
-    return [{t['token']: float(t['logprob']) for t in (chosen, *(chosen.get('top_logprobs') or ()))} for chosen in positions]
+    weighed = [[chosen, *(chosen.get('top_logprobs') or ())] for chosen in positions]
+    return [{t['token']: float(t['logprob']) for t in tokens} for tokens in weighed]
 
 # %% ../../nbs/15_models/02_answers.ipynb #76bcff5c
 @dataclass(slots=True)
@@ -122,7 +124,8 @@ def _refusal(message:dict)->str:
     return next((str(p['refusal']) for p in parts if isinstance(p, dict) and p.get('refusal')), '')
 
 # %% ../../nbs/15_models/02_answers.ipynb #7464aaa7
-FAILED = ('error', 'insufficient_system_resource', 'network_error', 'server_error', 'internal_error', 'abort', 'aborted', 'engine_error')
+FAILED = ('error', 'insufficient_system_resource', 'network_error', 'server_error', 'internal_error', 'abort',
+          'aborted', 'engine_error')
 
 # %% ../../nbs/15_models/02_answers.ipynb #4ba64e50
 def empty_answer(
@@ -135,11 +138,14 @@ def empty_answer(
         spent = f'all {usage.completion_tokens} tokens' if usage else 'all tokens'
         if choice.reason.lower() == 'stop':
             return f"the model thought and gave no answer (finish reason 'stop'); it wrote {spent.removeprefix('all ')}"
-        return (f'the model used up {spent} for thinking and gave no answer (finish reason {choice.reason!r}). Set a larger max_tokens, '
-                'or switch thinking off, for many models by extra = {chat_template_kwargs = {enable_thinking = false}}')
+        return (f'the model used up {spent} for thinking and gave no answer (finish reason {choice.reason!r}). '
+                'Set a larger max_tokens, or switch thinking off, for many models by '
+                'extra = {chat_template_kwargs = {enable_thinking = false}}')
     hidden = usage and usage.completion_tokens > 1 and choice.reason.lower() in ('length', 'max_tokens')
-    fix = f'. {usage.completion_tokens} tokens were written, perhaps as thoughts that the server does not show: set a larger max_tokens' if hidden else ''
-    return f'the content is {"missing" if choice.text is None else "blank"} (finish reason {choice.reason!r}){fix}'
+    what = f'the content is {"missing" if choice.text is None else "blank"} (finish reason {choice.reason!r})'
+    if not hidden: return what
+    return (f'{what}. {usage.completion_tokens} tokens were written, perhaps as thoughts that the server does not '
+            'show: set a larger max_tokens')
 
 # %% ../../nbs/15_models/02_answers.ipynb #ab557b68
 def read_answer(
@@ -147,17 +153,20 @@ def read_answer(
     split:bool=True, # Split off tagged thoughts in the text?
     **about, # Fields of `Completion` that the caller knows: latency, endpoint, seed, attempts
 )->Completion:
-    "The completion in the body of a response; raises `MalformedAnswer`, `NoChoices`, `EmptyAnswer`, `ServerFailed` or `MissingUsage`."
+    "The completion in the body of a response, or the `GenerationError` that says why it can't be used."
     answer = read_json(data)
     choice = read_choice(answer, split)
     text, blank = choice.text or '', not (choice.text or '').strip()
     usage = read_usage(answer, (text + (choice.thoughts or '')).strip())
-    completion = Completion(text, usage, choice.reason, served_model=str(answer.get('model') or ''), logprob=choice.logprob,
+    completion = Completion(text, usage, choice.reason, served_model=str(answer.get('model') or ''),
+                            logprob=choice.logprob,
                             thoughts=choice.thoughts, **about)
     if choice.reason.lower() in FAILED:
-        raise ServerFailed(f'the answer broke off (finish reason {choice.reason!r}){choice.error and ": "}{choice.error}', completion=completion)
+        why = f'the answer broke off (finish reason {choice.reason!r}){choice.error and ": "}{choice.error}'
+        raise ServerFailed(why, completion=completion)
     if blank: raise EmptyAnswer(empty_answer(choice, usage), completion=completion)
-    if usage is None: raise MissingUsage('the answer has no token counts, or counts that can not be true', completion=completion)
+    if usage is None:
+        raise MissingUsage('the answer has no token counts, or counts that can not be true', completion=completion)
     return completion
 
 # %% ../../nbs/15_models/02_answers.ipynb #41a67877

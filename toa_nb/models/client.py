@@ -17,7 +17,8 @@ from typing import Any
 from fastcore.basics import patch
 
 from toa_nb.core import (
-    AuthFailed, CallTimeout, Completion, ConnectionFailed, EmptyAnswer, FieldRefused, GenerationError, InputError, Message, MissingUsage,
+    AuthFailed, CallTimeout, Completion, ConnectionFailed, EmptyAnswer, FieldRefused, GenerationError, InputError,
+                         Message, MissingUsage,
     ModelOut, RequestRefused, UnknownModel
 )
 from ..inputs import check_env_name, check_fields, check_number, read_key
@@ -26,6 +27,7 @@ from .answers import read_answer, read_with_logprobs
 from .connection import Connection
 from .endpoints import AdaptiveLimit, Balancer, check_extras, Endpoint, EndpointState
 from .failures import backoff, no_system_role, remedy
+from .http import preload
 
 # %% ../../nbs/15_models/06_client.ipynb #ecac2de3
 def as_endpoint(
@@ -59,11 +61,14 @@ def check_name(
     name:Any, # Name of a model
 ):
     "Refuse a name that can't stand in a report."
-    if not isinstance(name, str) or not name.strip(): raise InputError('the model has no name', 'name', 'Give it a short name of its own.')
-    if not name.isprintable(): raise InputError(f'{name!r} is not a name', 'name', 'Use letters, digits and punctuation.')
+    if not isinstance(name, str) or not name.strip():
+        raise InputError('the model has no name', 'name', 'Give it a short name of its own.')
+    if not name.isprintable():
+        raise InputError(f'{name!r} is not a name', 'name', 'Use letters, digits and punctuation.')
 
 # %% ../../nbs/15_models/06_client.ipynb #db99bd70
-FIELDS = ('temperature', 'top_p', 'seed', 'max_tokens', 'stop', 'logprobs', 'top_logprobs') # Fields that `omit` can leave out
+FIELDS = ('temperature', 'top_p', 'seed', 'max_tokens', 'stop', 'logprobs',
+          'top_logprobs') # Fields that `omit` can leave out
 
 def check_body(
     extra:Any, # More fields for the body of a call
@@ -75,7 +80,8 @@ def check_body(
         raise InputError(f"{min(bad)!r} can't be set here", 'extra', 'Leave it out.')
     try: json.dumps(extra, allow_nan=False)
     except (TypeError, ValueError) as e:
-        raise InputError(f'this has no form in JSON ({e})', 'extra', 'Use texts, finite numbers, true, false, lists, tables.') from None
+        raise InputError(f'this has no form in JSON ({e})', 'extra',
+                         'Use texts, finite numbers, true, false, lists, tables.') from None
     if bad := [f for f in omit if f not in FIELDS]:
         raise InputError(f"{bad[0]!r} can't be left out", 'omit', f"Fields that can: {', '.join(FIELDS)}.")
 
@@ -85,19 +91,24 @@ def check_types(m):
     known = dict(model=str, system=str|None, logprobs=bool, system_role=bool, split_thoughts=bool)
     words = {str: 'a text', str|None: 'a text', bool: 'true or false'}
     for name, kind in known.items():
-        if not isinstance(getattr(m, name), kind): raise InputError(f'this is not {words[kind]}', name, 'Correct the value.')
+        if not isinstance(getattr(m, name), kind):
+            raise InputError(f'this is not {words[kind]}', name, 'Correct the value.')
     for name, example in (('stop', '["</s>"]'), ('omit', '["seed"]')):
-        if not all(isinstance(s, str) and s for s in getattr(m, name)): raise InputError(f'{name} is not a list of texts', name, f'Write it like {example}.')
+        if not all(isinstance(s, str) and s for s in getattr(m, name)):
+            raise InputError(f'{name} is not a list of texts', name, f'Write it like {example}.')
 
 def check_settings(m):
     "Refuse settings of a `ChatModel` that can't be right."
     check_name(m.name)
-    if not m.endpoints: raise InputError('the model has no endpoints', 'endpoints', 'List at least one address, such as http://127.0.0.1:8000/v1.')
+    if not m.endpoints:
+        raise InputError('the model has no endpoints', 'endpoints',
+                         'List at least one address, such as http://127.0.0.1:8000/v1.')
     check_env_name(m.api_key_env)
     check_types(m)
     limits = dict(temperature=(0, 5), top_p=(0, 1), timeout=(.001, 1e6), outage_timeout=(0, math.inf))
     for name, (low, high) in limits.items():
-        if getattr(m, name) is not None or name in ('timeout', 'outage_timeout'): check_number(getattr(m, name), name, low, high)
+        if getattr(m, name) is not None or name in ('timeout', 'outage_timeout'):
+            check_number(getattr(m, name), name, low, high)
     for name, low in (('retries', 0), ('concurrency', 1)): check_number(getattr(m, name), name, low, whole=True)
     if m.max_tokens is not None: check_number(m.max_tokens, 'max_tokens', 1, whole=True)
     for name in 'headers', 'query': check_extras(getattr(m, name), name)
@@ -128,10 +139,12 @@ class ChatModel:
     query:dict[str,str]=field(default_factory=dict) # Parameters of the address, such as {'api-version': '2024-06-01'}
     system_role:bool=True # False: system texts go into the first user turn, for templates without a system role
     split_thoughts:bool=True # False: text between tags such as <think> stays in the answer
-    sleep:Callable=field(default_factory=lambda: asyncio.sleep, init=False, repr=False) # Waits between attempts; for tests
+    sleep:Callable=field(default_factory=lambda: asyncio.sleep, init=False,
+                         repr=False) # Waits between attempts; for tests
     balancer:Balancer|None=field(default=None, init=False, repr=False) # The endpoints at work, once there is a call
     resting:int=field(default=0, init=False, repr=False) # Calls that wait between two attempts
-    refused:set=field(default_factory=set, init=False, repr=False) # What the servers turned out to refuse: `system`, `logprobs`
+    refused:set=field(default_factory=set, init=False,
+                      repr=False) # What the servers turned out to refuse: `system`, `logprobs`
 
     def __post_init__(self):
         given = self.endpoints if isinstance(self.endpoints, list|tuple) else [self.endpoints] if self.endpoints else []
@@ -161,7 +174,8 @@ def with_system(
 )->tuple[Message,...]:
     "`messages` with `system` in front."
     if not system: return messages
-    if messages and messages[0].role == 'system': return (Message('system', f'{system}\n\n{messages[0].content}'),) + messages[1:]
+    if messages and messages[0].role == 'system':
+        return (Message('system', f'{system}\n\n{messages[0].content}'),) + messages[1:]
     return (Message('system', system),) + messages
 
 # %% ../../nbs/15_models/06_client.ipynb #6458d604
@@ -190,11 +204,28 @@ def body(self:ChatModel,
     turns = with_system(messages, self.system)
     if not self.system_role or 'system' in self.refused: turns = without_system(turns)
     body = dict(model=self.model, messages=[{'role': m.role, 'content': m.content} for m in turns],
-                temperature=self.temperature, top_p=self.top_p, seed=seed, max_tokens=self.max_tokens, stop=self.stop or None,
+                temperature=self.temperature, top_p=self.top_p, seed=seed, max_tokens=self.max_tokens,
+                stop=self.stop or None,
                 logprobs=self.logprobs or None)
     left_out = {*self.omit, *(('logprobs', 'top_logprobs') if 'logprobs' in self.refused else ())}
     body = {k: v for k, v in (body | others).items() if v is not None and k not in left_out}
     return json.dumps(body | {k: v for k, v in self.extra.items() if k not in others}).encode()
+
+# %% ../../nbs/15_models/06_client.ipynb #85830fb9
+@patch
+def ready(self:ChatModel)->Balancer:
+    "The endpoints at work; they are connected anew where another event loop runs than before."
+    loop = asyncio.get_running_loop()
+    if self.balancer is None or self.balancer.loop is not loop:
+        preload()
+        lanes = []
+        for e in self.endpoints:
+            most, env = e.concurrency or self.concurrency, e.api_key_env or self.api_key_env
+            lanes.append(EndpointState(e, AdaptiveLimit(most),
+                                       link=Connection(e, read_key(env), most, self.headers, self.query)))
+        self.balancer = Balancer(lanes, self.outage_timeout, self.name)
+        self.balancer.loop = loop
+    return self.balancer
 
 # %% ../../nbs/15_models/06_client.ipynb #91db7c30
 @patch
@@ -211,7 +242,8 @@ async def attempt(self:ChatModel,
     try:
         data = await lane.link.exchange(body, self.timeout)
         latency = balancer.clock() - slot.started
-        result = read(data, split=self.split_thoughts, latency=latency, endpoint=lane.endpoint.url, seed=sent, attempts=number)
+        result = read(data, split=self.split_thoughts, latency=latency, endpoint=lane.endpoint.url, seed=sent,
+                      attempts=number)
         lane.learn(slot, None, balancer.clock())
         return result
     except GenerationError as e:
@@ -220,26 +252,13 @@ async def attempt(self:ChatModel,
         raise
     finally: balancer.release(slot)
 
-# %% ../../nbs/15_models/06_client.ipynb #85830fb9
-@patch
-def ready(self:ChatModel)->Balancer:
-    "The endpoints at work; they are connected anew where another event loop runs than before."
-    loop = asyncio.get_running_loop()
-    if self.balancer is None or self.balancer.loop is not loop:
-        lanes = []
-        for e in self.endpoints:
-            most, env = e.concurrency or self.concurrency, e.api_key_env or self.api_key_env
-            lanes.append(EndpointState(e, AdaptiveLimit(most), link=Connection(e, read_key(env), most, self.headers, self.query)))
-        self.balancer = Balancer(lanes, self.outage_timeout, self.name)
-        self.balancer.loop = loop
-    return self.balancer
-
 # %% ../../nbs/15_models/06_client.ipynb #7ff4081a
 @patch
 def again(self:ChatModel, error:GenerationError, attempts:int)->bool:
     "Whether another attempt makes sense."
     if attempts > self.retries: return False
-    if isinstance(error, AuthFailed | UnknownModel): return any(l.breaker.allows(self.balancer.clock()) for l in self.ready().lanes)
+    if isinstance(error, AuthFailed | UnknownModel):
+        return any(l.breaker.allows(self.balancer.clock()) for l in self.ready().lanes)
     return error.retryable and (error.retry_after or 0) <= self.outage_timeout
 
 # %% ../../nbs/15_models/06_client.ipynb #8e0f5692
@@ -273,7 +292,8 @@ def adapt(self:ChatModel,
     if part in self.refused: return
     self.refused.add(part)
     for lane in self.ready().lanes: lane.adapted = self.balancer.clock()
-    found = dict(system='refuses system turns, so their texts go into the first user turn. Set system_role = false to say so beforehand.',
+    found = dict(system='refuses system turns, so their texts go into the first user turn. '
+                        'To start so, set system_role = false.',
                  logprobs='refuses log-probabilities, so none are asked for.')
     warnings.warn(f'{self.name}: {error.endpoint} {found[part]}', stacklevel=2)
 
@@ -311,7 +331,7 @@ async def generate_logprobs(self:ChatModel,
     *,
     seed:int, # Sampling seed
     top:int=5, # Tokens at each position; the chat API allows up to 20
-)->tuple[Completion, list[dict[str,float]]]: # The answer; for each of its tokens a dict from token to log-probability, the chosen one first; or an empty list
+)->tuple[Completion, list[dict[str,float]]]: # The answer, and for each token what `token_logprobs` gives; or no tokens
     "`generate`, with the log-probabilities of the tokens where the server gives them."
     return await self.adapting(messages, seed, read_with_logprobs, logprobs=True, top_logprobs=top)
 
@@ -319,8 +339,10 @@ async def generate_logprobs(self:ChatModel,
 @patch(as_prop=True)
 def capacity(self:ChatModel)->int:
     "Calls that the model can usefully be given at once, at least 1."
-    if self.balancer is None: return sum(int(AdaptiveLimit(e.concurrency or self.concurrency).value) for e in self.endpoints)
-    return self.resting + max(1, sum(int(l.limit.value) for l in self.balancer.lanes if l.breaker.allows(self.balancer.clock())))
+    if self.balancer is None:
+        return sum(int(AdaptiveLimit(e.concurrency or self.concurrency).value) for e in self.endpoints)
+    now = self.balancer.clock()
+    return self.resting + max(1, sum(int(l.limit.value) for l in self.balancer.lanes if l.breaker.allows(now)))
 
 # %% ../../nbs/15_models/06_client.ipynb #cf15a762
 @patch
@@ -337,7 +359,8 @@ def out(self:ChatModel)->GenerationError|None:
     return lanes[0].error if lanes and all(lane.breaker.is_open for lane in lanes) else None
 
 # %% ../../nbs/15_models/06_client.ipynb #71432c81
-SHORT = ('max_tokens', 'max_completion_tokens', 'max_output_tokens', 'max_new_tokens') # Names for the length of an answer
+SHORT = ('max_tokens', 'max_completion_tokens', 'max_output_tokens',
+         'max_new_tokens') # Names for the length of an answer
 
 @patch
 def _trial_body(self:ChatModel, messages:tuple[Message,...]|None, short:bool)->bytes:
@@ -358,7 +381,8 @@ async def try_lane(self:ChatModel,
         body, started = self._trial_body(messages, short), monotonic()
         try:
             data = await lane.link.exchange(body, self.timeout)
-            return read_answer(data, split=self.split_thoughts, latency=monotonic() - started, endpoint=lane.endpoint.url, seed=0)
+            return read_answer(data, split=self.split_thoughts, latency=monotonic() - started,
+                               endpoint=lane.endpoint.url, seed=0)
         except EmptyAnswer as e:
             if messages: raise
             if e.completion.usage: return e.completion
@@ -383,7 +407,8 @@ def is_listed(
     if not ids: return True
     name = model.removeprefix('models/').lower()
     plain = [i.removeprefix('models/').lower() for i in ids]
-    return any(name == i or f'{name}:latest' == i or name.startswith(f'{i}:') or fnmatch(name, i.replace('[', '[[]')) for i in plain)
+    if name in plain or f'{name}:latest' in plain: return True
+    return any(name.startswith(f'{i}:') or fnmatch(name, i.replace('[', '[[]')) for i in plain)
 
 # %% ../../nbs/15_models/06_client.ipynb #318ba87e
 @patch
@@ -400,13 +425,15 @@ async def check_lane(self:ChatModel,
             ids = await lane.link.served()
             completion = await self.try_lane(lane, messages)
         if not is_listed(self.model, ids):
-            warnings.warn(f'{self.name}: {url} answers to {self.model!r} and does not list it; it lists {_some(ids)}.', stacklevel=2)
+            warnings.warn(f'{self.name}: {url} answers to {self.model!r} and does not list it; it lists {_some(ids)}.',
+                          stacklevel=2)
         return completion
     except TimeoutError: error = CallTimeout(f'no answer within {timeout:g} s')
     except GenerationError as e: error = e
     others = f'. This server lists {_some(ids)}' if ids and isinstance(error, UnknownModel) else ''
     hint = remedy(error, lane.endpoint.api_key_env or self.api_key_env)
-    message = f'{self.name}: {url}: {error}{others}{hint and ". "}{hint}'
+    what = str(error).rstrip('.')
+    message = f'{self.name}: {url}: {what}{others}{hint and ". "}{hint}'
     raise type(error)(message, model=self.name, endpoint=url, completion=error.completion)
 
 def _some(ids:list[str])->str:
@@ -417,16 +444,19 @@ def _some(ids:list[str])->str:
 @patch
 async def check(self:ChatModel,
     timeout:float=20., # Seconds for all of it
-    messages:tuple[Message,...]|None=None, # A call of the run, made with the model's settings; None: a call for one token
+    messages:tuple[Message,
+                   ...]|None=None, # A call of the run, made with the model's settings; None: a call for one token
 )->list[Completion]: # One answer per endpoint that is in order, with its latency
     "Call each endpoint once; raises the `GenerationError` of the first where none is in order."
     lanes, now = self.ready().lanes, self.balancer.clock
-    results = await asyncio.gather(*(self.check_lane(lane, timeout, messages) for lane in lanes), return_exceptions=True)
+    results = await asyncio.gather(*(self.check_lane(lane, timeout, messages) for lane in lanes),
+                                   return_exceptions=True)
     good = [r for r in results if isinstance(r, Completion)]
     for lane, error in zip(lanes, results):
         if isinstance(error, Completion): continue
         if not good or not isinstance(error, GenerationError): raise error
         lane.error = error
         lane.breaker.failed(now(), now(), fatal=True)
-        warnings.warn(f'{error} The run goes on without this endpoint, and takes it back when it answers.', stacklevel=2)
+        warnings.warn(f'{error} The run goes on without this endpoint, and takes it back when it answers.',
+                      stacklevel=2)
     return good

@@ -31,7 +31,8 @@ class Connection:
         self.secrets = [s for s in (key, *hidden, *also_hidden) if s]
         self.http = HttpClient(endpoint.url, most)
         self.base, self.query = endpoint.url, urlencode(parameters)
-        self.headers = {'Authorization': f'Bearer {key or "none"}', 'Content-Type': 'application/json', 'User-Agent': 'toa_nb'} | more
+        self.headers = {'Authorization': f'Bearer {key or "none"}', 'Content-Type': 'application/json',
+                        'User-Agent': 'toa_nb'} | more
 
 # %% ../../nbs/15_models/05_connection.ipynb #002be2f3
 @patch
@@ -72,7 +73,7 @@ async def exchange(self:Connection,
     try: reply = await self.send(body, limit)
     except GenerationError as e: raise type(e)(self.hide(str(e))) from None
     status, headers, remark = reply.status, reply.headers, reply.remark
-    reply = self.hide(reply.data, 8 if status < 300 else 1) # under the same name, so that no traceback shows a key that the server quotes
+    reply = self.hide(reply.data, 8 if status < 300 else 1) # under the same name: no traceback shows a quoted key
     if status < 300: return reply
     raise status_error(status, reply, retry_after(headers), remark)
 
@@ -87,7 +88,8 @@ async def served(self:Connection,
     if reply.status in (401, 403): raise status_error(reply.status, self.hide(reply.data), remark=reply.remark)
     try: listed = json.loads(reply.data)['data'] if reply.status == 200 else None
     except (ValueError, KeyError, TypeError): return None
-    return [self.hide(str(m['id']), 8) for m in listed if isinstance(m, dict) and 'id' in m] if isinstance(listed, list) else None
+    if not isinstance(listed, list): return None
+    return [self.hide(str(m['id']), 8) for m in listed if isinstance(m, dict) and 'id' in m]
 
 # %% ../../nbs/15_models/05_connection.ipynb #b465592f
 @patch

@@ -32,7 +32,8 @@ def check_extras(
     where:str, # The field, for the error
 )->None:
     "Refuse headers or query parameters that can't be sent, and secrets that are written out."
-    if not isinstance(table, dict): raise InputError('this is not a table', where, 'Write it like {api-version = "2024-06-01"}.')
+    if not isinstance(table, dict):
+        raise InputError('this is not a table', where, 'Write it like {api-version = "2024-06-01"}.')
     for name, value in table.items():
         place = f'{where}.{name}'
         if not all(isinstance(t, str) and t.isascii() and t.isprintable() for t in (name, value)) or not name:
@@ -57,8 +58,8 @@ class Endpoint:
     url:str # Base address; it ends in `/v1` for most servers
     api_key_env:str|None=None # Environment variable with the key; None takes the model's
     concurrency:int|None=None # Most calls at once; None takes the model's
-    headers:dict[str,str]=field(default_factory=dict, hash=False) # More headers, added to the model's; `${NAME}` stands for an environment variable
-    query:dict[str,str]=field(default_factory=dict, hash=False) # Parameters of the address, such as `api-version`, added to the model's
+    headers:dict[str,str]=field(default_factory=dict, hash=False) # Headers on top of the model's; `${NAME}`: a variable
+    query:dict[str,str]=field(default_factory=dict, hash=False) # Query on top of the model's, such as `api-version`
 
     def __post_init__(self):
         check_url(self.url)
@@ -211,7 +212,8 @@ def learn(self:EndpointState,
     self.error, first = error, True
     if isinstance(error, RateLimited | CallTimeout): first = self.limit.overloaded(slot.started, now)
     if first or not isinstance(error, RateLimited): self.breaker.failed(slot.started, now, fatal)
-    if error.retry_after: self.breaker.until = max(self.breaker.until, now + min(error.retry_after, self.breaker.max_pause))
+    if error.retry_after:
+        self.breaker.until = max(self.breaker.until, now + min(error.retry_after, self.breaker.max_pause))
 
 # %% ../../nbs/15_models/04_endpoints.ipynb #dd2cbddb
 class Balancer:
@@ -238,6 +240,18 @@ def take(self:Balancer)->Slot|None:
     lane.busy, lane.breaker.probing = lane.busy + 1, lane.breaker.is_open
     return Slot(lane, now, lane.breaker.is_open)
 
+# %% ../../nbs/15_models/04_endpoints.ipynb #25bc8faf
+@patch
+def give_up(self:Balancer, now:float):
+    "Fail all calls that wait."
+    error = next((l.error for l in self.lanes if l.error), None)
+    last = f'; the last failure: {type(error).__name__}: {error}' if error else ''
+    message = f'every endpoint of {self.name!r} has been out for {now - self.out_since:.0f} s{last}'
+    while self.waiting:
+        turn = self.waiting.popleft()
+        if turn.done(): continue
+        turn.set_exception(ModelOut(message, model=self.name))
+
 # %% ../../nbs/15_models/04_endpoints.ipynb #ca871daa
 @patch
 async def acquire(self:Balancer)->Slot:
@@ -260,7 +274,6 @@ def release(self:Balancer, slot:Slot):
     if not slot.lane.breaker.failures: self.out_since = None
     self.serve()
 
-# %% ../../nbs/15_models/04_endpoints.ipynb #f74c468e
 @patch
 def serve(self:Balancer):
     "Give free slots to the calls that wait."
@@ -282,17 +295,7 @@ def watch(self:Balancer):
     if not any(l.breaker.allows(now) for l in self.lanes):
         self.out_since = now if self.out_since is None else self.out_since
         if now >= self.out_since + self.outage_timeout: return self.give_up(now)
-    times = [l.breaker.until for l in self.lanes] + ([] if self.out_since is None else [self.out_since + self.outage_timeout])
+    times = [l.breaker.until for l in self.lanes]
+    if self.out_since is not None: times.append(self.out_since + self.outage_timeout)
     times = [t for t in times if t > now]
     if times: self.timer = asyncio.get_running_loop().call_later(min(times) - now, self.serve)
-
-# %% ../../nbs/15_models/04_endpoints.ipynb #25bc8faf
-@patch
-def give_up(self:Balancer, now:float):
-    "Fail all calls that wait."
-    error = next((l.error for l in self.lanes if l.error), None)
-    last = f'; the last failure: {type(error).__name__}: {error}' if error else ''
-    while self.waiting:
-        turn = self.waiting.popleft()
-        if turn.done(): continue
-        turn.set_exception(ModelOut(f'every endpoint of {self.name!r} has been out for {now - self.out_since:.0f} s{last}', model=self.name))

@@ -42,10 +42,11 @@ def error_text(
     return text if len(text) <= most else text[:most] + '...'
 
 # %% ../../nbs/15_models/00_failures.ipynb #93ac600c
-OPTIONAL = ('max_tokens', 'temperature', 'top_p', 'seed', 'stop', 'top_logprobs', 'logprobs') # Fields that a call can do without
-_REFUSES = re.compile(r'(?i)unsupported|not supported|not support|unknown|unrecogni[sz]ed|extra inputs|extra_forbidden|not permitted|not allowed|'
-                      r'cannot find field|unexpected|invalid (?:field|param|argument|value)|not compatible|incompatible|does not exist|deprecated|'
-                      r'only the default')
+OPTIONAL = ('max_tokens', 'temperature', 'top_p', 'seed', 'stop', 'top_logprobs', 'logprobs') # Not needed in a call
+_REFUSES = re.compile(
+    r'(?i)unsupported|not support|unknown|unrecogni[sz]ed|extra inputs|extra_forbidden|not permitted|not allowed|'
+    r'cannot find field|unexpected|invalid (?:field|param|argument|value)|not compatible|incompatible|does not exist|'
+    r'deprecated|only the default')
 
 # %% ../../nbs/15_models/00_failures.ipynb #728fb916
 def refused_field(
@@ -64,32 +65,38 @@ def field_remedy(
 )->str: # A sentence
     "The settings that leave a field out."
     if field == 'max_tokens':
-        other = next(iter(re.findall(r'max_completion_tokens|max_output_tokens|max_new_tokens', text)), 'max_completion_tokens')
+        other = next(iter(re.findall(r'max_completion_tokens|max_output_tokens|max_new_tokens', text)),
+                     'max_completion_tokens')
         return (f'Write omit = ["max_tokens"] and extra = {{{other} = 2048}} in the table of the model '
                 f'(in Python max_tokens = None, extra = {{"{other}": 2048}}).')
     return f'Write omit = ["{field}"] in the table of the model (in Python omit=("{field}",)).'
 
 # %% ../../nbs/15_models/00_failures.ipynb #21186e9f
-_TOO_LONG = re.compile(r'(?i)context[_ ]?(?:length|window|size)|maximum (?:context|sequence|model) length|max_model_len|(?:prompt|input|request|messages?)'
-                       r'(?: \w+){0,3} (?:is|are) too (?:long|large)|(?:prompt|input) (?:tokens )?(?:exceeds|is longer)|too many (?:input )?tokens|'
-                       r'tokens? limit|reduce the length|string too long')
+_TOO_LONG = re.compile(
+    r'(?i)context[_ ]?(?:length|window|size)|maximum (?:context|sequence|model) length|max_model_len|'
+    r'(?:prompt|input|request|messages?)(?: \w+){0,3} (?:is|are) too (?:long|large)|'
+    r'(?:prompt|input) (?:tokens )?(?:exceeds|is longer)|too many (?:input )?tokens|'
+    r'tokens? limit|reduce the length|string too long')
 
 def too_long(text:str)->bool:
     "Whether a server's words mean that the messages and the answer asked for do not fit into its context."
     return bool(_TOO_LONG.search(text))
 
 # %% ../../nbs/15_models/00_failures.ipynb #e256c421
-_NO_SYSTEM = re.compile(r"(?i)system (?:role|message|prompt|turn)s?[^.]{0,40}not (?:be )?(?:supported|allowed|enabled|permitted)|"
-                        r"(?:not|n't) support(?:ed|s)?[^.]{0,30}system|developer instruction is not enabled|roles must alternate|"
-                        r"only user(?:,| and| or) (?:assistant|model)[^.]{0,40}roles|first message must be (?:from )?(?:a |the )?user|"
-                        r"unexpected role.{0,3}system|invalid role.{0,5}system")
+_NO_SYSTEM = re.compile(
+    r"(?i)system (?:role|message|prompt|turn)s?[^.]{0,40}not (?:be )?(?:supported|allowed|enabled|permitted)|"
+    r"(?:not|n't) support(?:ed|s)?[^.]{0,30}system|developer instruction is not enabled|roles must alternate|"
+    r"only user(?:,| and| or) (?:assistant|model)[^.]{0,40}roles|first message must be (?:from )?(?:a |the )?user|"
+    r"unexpected role.{0,3}system|invalid role.{0,5}system")
 
 def no_system_role(text:str)->bool:
     "Whether a server's words mean that messages may not begin with a system turn."
     return bool(_NO_SYSTEM.search(text))
 
 # %% ../../nbs/15_models/00_failures.ipynb #61a3005f
-_CONTENT = re.compile(r'(?i)content[_ ](?:filter|management|policy)|safety|moderation|usage polic|flagged|prohibited content|inappropriate')
+_CONTENT = re.compile(
+    r'(?i)content[_ ](?:filter|management|policy)|safety|moderation|usage polic|flagged|'
+    r'prohibited content|inappropriate')
 
 def about_content(text:str)->bool:
     "Whether a server's words mean that it does not want to deal with this content."
@@ -106,13 +113,14 @@ def status_error(
     words = error_text(data, 1000)
     message = f'HTTP {status}: {error_text(data)}{remark}'
     field = refused_field(words) if status in (400, 403, 404, 422) else ''
-    if field in ('logprobs', 'top_logprobs') or status in (400, 422, 500) and no_system_role(words): return FieldRefused(message)
+    if field in ('logprobs', 'top_logprobs') or status in (400, 422, 500) and no_system_role(words):
+        return FieldRefused(message)
     if status in (401, 403): return AuthFailed(message)
     if status == 429: return RateLimited(message, retry_after=retry_after)
     if status >= 500 and not too_long(words) or status in (408, 409, 425):
         return ServerFailed(message, retry_after=retry_after)
     if status == 413 or too_long(words): return ContextOverflow(message)
-    if field: return RequestRefused(f'{message}. {field_remedy(field, words)}')
+    if field: return RequestRefused(f'{message.rstrip(".")}. {field_remedy(field, words)}')
     return UnknownModel(message) if status == 404 else RequestRefused(message)
 
 # %% ../../nbs/15_models/00_failures.ipynb #bd9be865
@@ -146,9 +154,12 @@ def remedy(
     env:str|None=None, # Environment variable with the key
 )->str: # A sentence; empty where the message has one already
     "What to do about an endpoint that fails its check."
-    if isinstance(error, AuthFailed): return f'Check the key in {env}.' if env else 'Name the environment variable that holds the key in api_key_env.'
-    if isinstance(error, UnknownModel): return 'Set `model` to an id that this server serves, and check that the address ends as it should (mostly in /v1).'
+    if isinstance(error, AuthFailed):
+        return f'Check the key in {env}.' if env else 'Name the environment variable that holds the key in api_key_env.'
+    if isinstance(error, UnknownModel):
+        return 'Set `model` to an id that this server serves, and check the end of the address (mostly /v1).'
     if isinstance(error, ConnectionFailed | CallTimeout): return 'Is the server running, and is the address right?'
-    if isinstance(error, MissingUsage): return 'toa_nb counts compute from token counts: use a server that reports usage.'
+    if isinstance(error, MissingUsage):
+        return 'toa_nb counts compute from token counts: use a server that reports usage.'
     if isinstance(error, ContextOverflow): return 'Serve the model with a longer context, or set a smaller max_tokens.'
     return '' if 'omit = ' in str(error) else 'Look into the log of the server.'

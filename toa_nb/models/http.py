@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_BYTES', 'on_this_machine', 'proxy_of', 'proxy_name', 'encrypted', 'trusted', 'connection_error', 'through_proxy',
-           'read_bounded', 'Reply', 'HttpClient']
+           'read_bounded', 'Reply', 'HttpClient', 'preload']
 
 # %% ../../nbs/15_models/03_http.ipynb #70529762
 import asyncio, ssl
@@ -55,7 +55,8 @@ def proxy_of(
     kind = next((k for k in (parts.scheme, 'all') if proxies.get(k)), None)
     host = parts.hostname or ''
     if kind is None or on_this_machine(host) or _in_no_proxy(host): return None
-    if proxy_bypass(f'[{host}]:{parts.port}' if ':' in host and parts.port else f'{host}:{parts.port}' if parts.port else host): return None
+    name = f'[{host}]' if ':' in host else host
+    if proxy_bypass(f'{name}:{parts.port}' if parts.port else name): return None
     address = proxies[kind]
     return address if '://' in address else f'http://{address}', f'{kind.upper()}_PROXY'
 
@@ -99,10 +100,10 @@ def connection_error(
     what = error_text(f'{type(error).__name__}: {text}')
     if proxy and (secret := urlsplit(proxy[0]).password): what = what.replace(secret, '***')
     if any(isinstance(e, ssl.SSLCertVerificationError) or 'CERTIFICATE_VERIFY_FAILED' in str(e) for e in chain):
-        return ConnectionFailed(f'the certificate of {host} is not trusted ({what}). If an authority of your own signed it, '
-                                'name the file with its certificate in SSL_CERT_FILE.')
+        return ConnectionFailed(f'the certificate of {host} is not trusted ({what}). If an authority of your own '
+                                'signed it, name the file with its certificate in SSL_CERT_FILE.')
     if any('WRONG_VERSION_NUMBER' in str(e) or 'record layer failure' in str(e) for e in chain):
-        return ConnectionFailed(f'{host} does not use TLS ({what}). Write the address with http:// instead of https://.')
+        return ConnectionFailed(f'{host} does not use TLS ({what}). Write http:// instead of https://.')
     if proxy: return ConnectionFailed(f'no connection to {host} through the proxy {proxy_name(proxy)} ({what}). '
                                       f'Add {host} to NO_PROXY if it can be reached without it.')
     return ConnectionFailed(what)
@@ -114,7 +115,8 @@ def through_proxy(
 )->str: # Empty where a proxy has nothing to do with it
     "A remark for a message about a call that went through a proxy."
     if proxy is None or status not in (403, 407, 500, 502, 503, 504): return ''
-    return f' (the call went through the proxy {proxy_name(proxy)}; if the server can be reached directly, add it to NO_PROXY)'
+    return (f' (the call went through the proxy {proxy_name(proxy)}; '
+            'if the server can be reached directly, add it to NO_PROXY)')
 
 # %% ../../nbs/15_models/03_http.ipynb #368c5db1
 MAX_BYTES = 64 * 2**20
@@ -174,21 +176,37 @@ def _aiohttp(self:HttpClient):
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4., ssl=trusted(self.secure))
     return aiohttp.ClientSession(connector=connector, proxy=self.proxy and self.proxy[0])
 
-# %% ../../nbs/15_models/03_http.ipynb #fc97d9f6
 @patch
 def _sdk(self:HttpClient):
     "The HTTP client that the SDK brings along."
     import openai
     self.aiohttp, most = False, self.connections
-    limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most, keepalive_expiry=4.)
-    return openai.DefaultAsyncHttpxClient(limits=limits, timeout=openai.Timeout(None, connect=10.), verify=trusted(self.secure),
+    limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most,
+                                                    keepalive_expiry=4.)
+    return openai.DefaultAsyncHttpxClient(limits=limits, timeout=openai.Timeout(None, connect=10.),
+                                          verify=trusted(self.secure),
                                           proxy=self.proxy and self.proxy[0], trust_env=False)
+
+# %% ../../nbs/15_models/03_http.ipynb #0d216822
+@patch
+async def close(self:HttpClient)->None:
+    "Close the connections of the running loop; the next call opens new ones."
+    client, self.client = self.client, None
+    if client is None or self.loop is not asyncio.get_running_loop(): return
+    await (client.close() if self.aiohttp else client.aclose())
+
+# %% ../../nbs/15_models/03_http.ipynb #45e7f47a
+def preload():
+    "Import the HTTP client."
+    try: import aiohttp
+    except ImportError: import openai
 
 # %% ../../nbs/15_models/03_http.ipynb #04c15cb9
 @patch
 def _remark(self:HttpClient, status:int, headers)->str:
     "What a message about an answer should add."
-    if 300 <= status < 400: return f" (the server redirects to {headers.get('location', 'nowhere')}: write the address that it leads to)"
+    if 300 <= status < 400:
+        return f" (the server redirects to {headers.get('location', 'nowhere')}: write the address that it leads to)"
     return through_proxy(status, self.proxy)
 
 # %% ../../nbs/15_models/03_http.ipynb #de4ef7ad
@@ -230,11 +248,3 @@ async def call(self:HttpClient,
         except asyncio.TimeoutError: raise CallTimeout(f'no whole answer within {timeout:g} s') from None
         except GenerationError: raise
         except Exception as e: raise connection_error(e, url, self.proxy) from None
-
-# %% ../../nbs/15_models/03_http.ipynb #0d216822
-@patch
-async def close(self:HttpClient)->None:
-    "Close the connections of the running loop; the next call opens new ones."
-    client, self.client = self.client, None
-    if client is None or self.loop is not asyncio.get_running_loop(): return
-    await (client.close() if self.aiohttp else client.aclose())

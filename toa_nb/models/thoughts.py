@@ -12,7 +12,8 @@ from typing import Any
 # %% ../../nbs/15_models/01_thoughts.ipynb #6e0bf8df
 _WORDS = 'think|thinking|thought|thoughts|reasoning|scratchpad|inner_monologue|internal_monologue'
 FAMILIES = (
-    (rf'<((?:\w+:)?(?:{_WORDS}))(?:\s[^<>]*)?>', rf'</(?:\w+:)?(?:{_WORDS})\s*>'), # DeepSeek-R1, Qwen3, EXAONE, Seed-OSS and most others
+    (rf'<((?:\w+:)?(?:{_WORDS}))(?:\s[^<>]*)?>',
+     rf'</(?:\w+:)?(?:{_WORDS})\s*>'), # DeepSeek-R1, Qwen3, EXAONE, Seed-OSS and most others
     (r'\[THINK\]', r'\[/THINK\]'), # Magistral
     (r'<\|begin_of_thought\|>', r'<\|end_of_thought\|>'), # OpenThinker, Sky-T1
     (r'<\|start_thinking\|>', r'<\|end_thinking\|>'), # Command A Reasoning
@@ -68,7 +69,9 @@ def _closed(text:str)->tuple[str, list[str]]: # What comes after the tag; what c
     return text[closing.end():], [text[:closing.start()]]
 
 # %% ../../nbs/15_models/01_thoughts.ipynb #c10644be
-_CHANNEL = re.compile(r'(?:<\|start\|>assistant)?<\|channel\|>(\w+)[^<]*<\|message\|>(.*?)(?=<\|end\|>|<\|return\|>|<\|call\|>|<\|start\|>|<\|channel\|>|$)', re.S)
+_CHANNEL = re.compile(
+    r'(?:<\|start\|>assistant)?<\|channel\|>(\w+)[^<]*<\|message\|>'
+    r'(.*?)(?=<\|end\|>|<\|return\|>|<\|call\|>|<\|start\|>|<\|channel\|>|$)', re.S)
 _BARE = re.compile(r'\s*analysis(.*?)assistantfinal(.*)', re.S)
 
 def _channels(text:str)->tuple[str, list[str]]|None: # The final channel; the others. None if the text has no channels
@@ -116,7 +119,8 @@ def split_parts(
     return ''.join(answer) if answer else None, '\n\n'.join(t for t in thoughts if t) if thoughts else None
 
 # %% ../../nbs/15_models/01_thoughts.ipynb #c8d738c8
-BESIDE = ('reasoning_content', 'reasoning', 'reasoning_details', 'thinking', 'thinking_blocks', 'thoughts', 'thought', 'reasoning_text')
+BESIDE = ('reasoning_content', 'reasoning', 'reasoning_details', 'thinking', 'thinking_blocks', 'thoughts', 'thought',
+          'reasoning_text')
 
 def beside(
     message:dict, # The message of a choice

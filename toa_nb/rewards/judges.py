@@ -96,7 +96,7 @@ def judged_cost(
     if usage is None: return dict(details={'flops': None})
     read, written, cached = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
     details = {'cached_tokens': cached} if cached else {}
-    if spec: details['flops'] = float(call_flops(spec, read, written, cached).total)
+    if spec and spec.sized: details['flops'] = float(call_flops(spec, read, written, cached).total)
     return dict(tokens=usage.total - cached, details=details)
 
 # %% ../../nbs/25_rewards/10_judges.ipynb #aaabd207

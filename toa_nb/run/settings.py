@@ -144,7 +144,8 @@ def stored_templates(
 
 # %% ../../nbs/40_run/03_settings.ipynb #812036b6
 SAME = ('method', 'settings', 'seed', 'reward')
-SAMPLING = ('model', 'temperature', 'top_p', 'max_tokens', 'stop', 'system', 'extra')
+SAMPLING = ('model', 'temperature', 'top_p', 'max_tokens', 'stop', 'system', 'extra', 'omit', 'system_role',
+            'split_thoughts')
 
 def model_differences(
     old:list[dict], # Stored models

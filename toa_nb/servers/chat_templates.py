@@ -31,7 +31,8 @@ def render_chat(
     plain = re.sub(r'\{%-?\s*(end)?generation\s*-?%\}', '', text)
     given = dict(messages=messages, add_generation_prompt=True, bos_token='', eos_token='', tools=None)
     try: return env.from_string(plain).render(**given)
-    except TemplateSyntaxError as e: raise InputError(f'{e.message}', f'{where}:{e.lineno}', 'Correct the template.') from e
+    except TemplateSyntaxError as e:
+        raise InputError(f'{e.message}', f'{where}:{e.lineno}', 'Correct the template.') from e
     except (TemplateError, TypeError, ValueError, KeyError) as e: raise ChatRefused(str(e)) from e
 
 # %% ../../nbs/20_servers/05_chat_templates.ipynb #6f60315d
@@ -61,7 +62,8 @@ def read_chat_template(
 )->str: # The template
     "A chat template from a file, checked by rendering."
     path = Path(path).expanduser()
-    if not path.is_file(): raise InputError('there is no such file', str(path), "Leave the template out to use the model's own.")
+    if not path.is_file():
+        raise InputError('there is no such file', str(path), "Leave the template out to use the model's own.")
     text = path.read_text(encoding='utf-8')
     for note in check_chat_template(text, path.name):
         if say: say(note)

@@ -34,7 +34,8 @@ def llama_cpp_launch(
     "How to serve a GGUF file on the CPU."
     path = local_model() if gguf == 'local' else Path(gguf).expanduser().absolute()
     if not path.is_file():
-        raise InputError('there is no such file', str(gguf), 'Give the path of a GGUF file; `local_model()` fetches a small one.')
+        raise InputError('there is no such file', str(gguf),
+                         'Give the path of a GGUF file; `local_model()` fetches a small one.')
     if not find_spec('xllamacpp'): raise ServeError("llama.cpp is not installed: pip install 'toa_nb[demo]'")
     template = read_chat_template(chat_template) if chat_template else ''
     options = dict(gguf=str(path), name=name, threads=threads, parallel=parallel, ctx=ctx, template=template,
@@ -100,14 +101,17 @@ def check_engine_args(w:EngineArgs)->None:
     "Refuse what can't work, and fill in what follows from the rest."
     at = f'server {w.name or w.model!r}'
     share = w.gpu_memory_utilization
-    if not 0 <= share <= 1: raise InputError(f'gpu_memory_utilization is a share between 0 and 1, not {share}', at, 'Write 0.9 for 90 %.')
+    if not 0 <= share <= 1:
+        raise InputError(f'gpu_memory_utilization is a share between 0 and 1, not {share}', at, 'Write 0.9 for 90 %.')
     if w.trust_remote_code and not w.revision:
         raise InputError('trust_remote_code without a revision', at, 'Pin the commit whose code you have read.')
     split = w.tensor_parallel or max(len(w.gpus), w.data_parallel) // w.data_parallel
     if w.gpus and split * w.data_parallel != len(w.gpus):
-        raise InputError(f'{len(w.gpus)} GPUs for {w.data_parallel} x {split}', at, 'data_parallel times tensor_parallel is the number of GPUs.')
+        raise InputError(f'{len(w.gpus)} GPUs for {w.data_parallel} x {split}', at,
+                         'data_parallel times tensor_parallel is the number of GPUs.')
     ids = tuple(w.gpus) or _first_gpus(split * w.data_parallel)
-    derived = dict(name=w.name or Path(w.model).name, gpus=ids if share else (), tensor_parallel=split, extra=tuple(w.extra))
+    derived = dict(name=w.name or Path(w.model).name, gpus=ids if share else (), tensor_parallel=split,
+                   extra=tuple(w.extra))
     for name, value in derived.items(): object.__setattr__(w, name, value)
 
 # %% ../../nbs/20_servers/07_engines.ipynb #76028a45
@@ -119,7 +123,8 @@ def _first_gpus(n:int)->tuple[int,...]:
 # %% ../../nbs/20_servers/07_engines.ipynb #a65475e9
 def _flags(**values)->list[str]:
     "Command line flags; None and False leave a flag out, True gives it no value."
-    pairs = [('--' + name.replace('_', '-'), value) for name, value in values.items() if value is not None and value is not False]
+    pairs = [('--' + name.replace('_', '-'), value) for name,
+             value in values.items() if value is not None and value is not False]
     return [word for flag, value in pairs for word in ((flag,) if value is True else (flag, str(value)))]
 
 # %% ../../nbs/20_servers/07_engines.ipynb #949a8e5d
@@ -146,7 +151,8 @@ def sglang_argv(
         config='{key_file}', model_path=w.model, served_model_name=w.name, host=host, port='{port}', dtype=w.dtype,
         tp_size=w.tensor_parallel, dp_size=w.data_parallel if w.data_parallel > 1 else None,
         mem_fraction_static=w.gpu_memory_utilization or None, context_length=w.max_model_len,
-        chat_template=w.chat_template, revision=w.revision, trust_remote_code=w.trust_remote_code, is_embedding=w.reward)
+        chat_template=w.chat_template, revision=w.revision, trust_remote_code=w.trust_remote_code,
+                   is_embedding=w.reward)
     return w.python, '-m', 'sglang.launch_server', *flags, *w.extra
 
 # %% ../../nbs/20_servers/07_engines.ipynb #c9fc8bca
@@ -194,7 +200,7 @@ def vllm(
     wait:bool=True, # Return when it is healthy; loading takes minutes
     say:Callable[[str],None]|None=print, # Gets a line whenever there is progress
     engine:str='vllm', # Or `sglang`
-    **options, # Fields of `EngineArgs` and of `ServerSpec`: `name`, `gpus`, `gpu_memory_utilization`, `reward`, `detach`, ...
+    **options, # Fields of `EngineArgs` and of `ServerSpec`: `name`, `gpus`, `reward`, `detach`, ...
 )->Server: # Ready to be called
     "Serve a model with vLLM."
     return start(gpu_launch(engine, model, **options), wait, say)

@@ -52,7 +52,8 @@ def launches(
             raise InputError(f'unknown engine {engine!r}', 'engine', 'Write vllm, sglang or llama_cpp, or give a url.')
         ids = tuple(options.pop('gpus', ()))
         if copies > 1 and (not ids or len(ids) % copies):
-            raise InputError(f'{len(ids)} GPUs for {copies} replicas', 'gpus', 'Name the GPUs, as many for each replica.')
+            raise InputError(f'{len(ids)} GPUs for {copies} replicas', 'gpus',
+                             'Name the GPUs, as many for each replica.')
         share = len(ids) // copies
         return [gpu_launch(engine, **options, gpus=ids[i * share:(i + 1) * share]) for i in range(copies)]
     except (InputError, TypeError) as e: raise InputError(str(e), where) from e

@@ -49,8 +49,8 @@ def check_gpu(
     gpu = there[i]
     if share * gpu.total <= gpu.free: return
     asked, free, total = (n / 1024 for n in (share * gpu.total, gpu.free, gpu.total))
-    raise InputError(f'{share:.0%} of GPU {i} ({gpu.name}) is {asked:.1f} GiB, and {free:.1f} of {total:.1f} GiB are free',
-                     'gpu_memory_utilization', 'Ask for a smaller share, use another GPU, or end what uses it.')
+    what = f'{share:.0%} of GPU {i} ({gpu.name}) is {asked:.1f} GiB, and {free:.1f} of {total:.1f} GiB are free'
+    raise InputError(what, 'gpu_memory_utilization', 'Ask for a smaller share, use another GPU, or end what uses it.')
 
 # %% ../../nbs/20_servers/02_gpu.ipynb #68f1173c
 def check_gpus(
@@ -64,6 +64,6 @@ def check_gpus(
         for i in launch.gpus: wanted[i] = wanted.get(i, 0) + launch.gpu_memory_utilization
     if wanted and not found:
         raise InputError('this machine shows no GPU', 'nvidia-smi',
-                         'Start it where nvidia-smi lists one, or use llama_cpp; gpu_memory_utilization=0 skips this check.')
+                         'Start it where there is one, or use llama_cpp; gpu_memory_utilization=0 skips this check.')
     there = {gpu.index: gpu for gpu in found}
     for i, share in wanted.items(): check_gpu(i, share, there)

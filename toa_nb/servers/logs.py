@@ -12,7 +12,8 @@ import re
 CAUSES = {
     r"No module named '?(vllm|sglang|xllamacpp)\b": 'The engine is not installed in that Python: pip install {0}',
     r"No module named '?([\w.]+)": 'A package that the server needs is missing: pip install {0}',
-    r'(?i)out of memory|OutOfMemoryError|failed to allocate|bad_alloc|Cannot allocate memory|No available memory for the cache':
+    r'(?i)out of memory|OutOfMemoryError|failed to allocate|bad_alloc|Cannot allocate memory|'
+    r'No available memory for the cache':
         'The model does not fit into the memory: give it a larger share, more GPUs, a shorter context, '
         'or stop what else uses it',
     r'(?i)free memory on device.*less than desired|not enough memory':
@@ -21,7 +22,8 @@ CAUSES = {
         'The context does not fit into the memory: ask for a smaller max_model_len',
     r"(?i)address already in use|couldn't bind|port .* in use":
         'Something listens on that port already: choose another, or 0 for a free one',
-    r'(?i)architectures? .*not supported|does not recognize this architecture|unknown model architecture|unsupported architecture':
+    r'(?i)architectures? .*not supported|does not recognize this architecture|unknown model architecture|'
+    r'unsupported architecture':
         'This version of the engine does not support the model: update the engine, or serve another model',
     r'(?i)gated repo|401 Client Error|Repository Not Found|not a valid model identifier|is not a local folder':
         'The model was not found: check its name or path; a gated one needs HF_TOKEN',

@@ -74,7 +74,8 @@ def fetch(
     "What a server answers to a GET."
     request = Request(url, headers={'Authorization': f'Bearer {key}'} if key else {})
     try:
-        with build_opener(ProxyHandler({})).open(request, timeout=timeout) as answer: return answer.status, answer.read().decode()
+        with build_opener(ProxyHandler({})).open(request, timeout=timeout) as answer:
+            return answer.status, answer.read().decode()
     except HTTPError as e: return e.code, ''
     except (URLError, OSError, ValueError): return 0, ''
 
@@ -152,7 +153,8 @@ def _spawn(self:Server)->None:
     parent = '0' if self.launch.detach else str(os.getpid())
     command = child_command('toa_nb.servers.supervisor:supervise_command', str(self.folder), parent)
     with open(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 'wb') as log:
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                        start_new_session=True)
     self.owner = os.getpid()
     _started.add(self)
 

@@ -61,7 +61,8 @@ def take_port(
     "A free port, or an error if the wanted one is taken."
     if port:
         why = listen_error(port, host)
-        if why: raise ServeError(f"port {port} on {host} can't be used: {why.strerror}. Choose another, or 0 for a free one.")
+        if why:
+            raise ServeError(f"port {port} on {host} can't be used: {why.strerror}. Choose another, or 0 for any.")
         return port
     for _ in range(1000):
         drawn = 20000 + secrets.randbelow(12000)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARK', 'PR_SET_PDEATHSIG', 'PR_SET_CHILD_SUBREAPER', 'started_at', 'is_running', 'parents', 'descendants',
-           'send_signal', 'end_all', 'orphans', 'exit_reason', 'write_private', 'supervise', 'child_command',
+           'send_signal', 'end_all', 'orphans', 'exit_reason', 'write_private', 'child_command', 'supervise',
            'supervise_command']
 
 # %% ../../nbs/20_servers/01_supervisor.ipynb #dc276737
@@ -124,6 +124,20 @@ def _left()->list[int]:
     except ChildProcessError: pass
     return descendants(os.getpid())
 
+# %% ../../nbs/20_servers/01_supervisor.ipynb #1ed35d5c
+def child_command(
+    entry:str, # The function to call, as `module:function`
+    *args:str, # Its arguments, as text
+)->tuple[str,...]: # A command
+    "The command that calls a function in a process of its own."
+    import toa_nb
+    root = str(Path(toa_nb.__file__).parent.parent)
+    module, function = entry.split(':')
+    lines = ['import sys', f'sys.path.append({root!r})', f'from {module} import {function}',
+             f'sys.exit({function}(*sys.argv[1:]))']
+    code = '\n'.join(lines)
+    return sys.executable, '-c', code, *args
+
 # %% ../../nbs/20_servers/01_supervisor.ipynb #4ccde8b8
 def _run(
     folder:Path, # State of the server
@@ -159,19 +173,6 @@ def supervise(
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         end_all(_left, launch['grace'])
         for name in ('server.json', 'key.yaml'): (folder/name).unlink(missing_ok=True)
-
-# %% ../../nbs/20_servers/01_supervisor.ipynb #1ed35d5c
-def child_command(
-    entry:str, # The function to call, as `module:function`
-    *args:str, # Its arguments, as text
-)->tuple[str,...]: # A command
-    "The command that calls a function in a process of its own."
-    import toa_nb
-    root = str(Path(toa_nb.__file__).parent.parent)
-    module, function = entry.split(':')
-    lines = ['import sys', f'sys.path.append({root!r})', f'from {module} import {function}', f'sys.exit({function}(*sys.argv[1:]))']
-    code = '\n'.join(lines)
-    return sys.executable, '-c', code, *args
 
 # %% ../../nbs/20_servers/01_supervisor.ipynb #6513a4d5
 def supervise_command(

@@ -30,7 +30,8 @@ class Watcher:
     "Keeps servers running."
     def __init__(self,
         servers:Iterable[Server], # The servers to watch; only those that this process started
-        on_change:Callable[[Server,str],None]|None=None, # Called for each new state, in the event loop that made the watcher
+        on_change:Callable[[Server,str],
+                           None]|None=None, # Called for each new state, in the event loop that made the watcher
         say:Callable[[str],None]|None=print, # Gets a line for each new state; None: no lines
         hang_timeout:float=30., # Seconds without an answer, after which a server counts as hung
         backoff:float=1., # Seconds before the first restart; then twice as long each time
@@ -55,6 +56,21 @@ def _now(self:Watcher, w:Watched, state:str, why:str='')->None:
     if not self.on_change: return
     if self.loop and not self.loop.is_closed(): self.loop.call_soon_threadsafe(self.on_change, w.server, state)
     else: self.on_change(w.server, state)
+
+# %% ../../nbs/20_servers/09_watcher.ipynb #acfb8cec
+@patch
+def _failed(self:Watcher, w:Watched, why:str)->None:
+    "Count a failure, and plan a restart or give up."
+    w.failures += 1
+    self._now(w, 'given up' if w.failures >= self.give_up else 'down', why)
+
+# %% ../../nbs/20_servers/09_watcher.ipynb #0da4d4c0
+@patch
+def _restart(self:Watcher, w:Watched)->None:
+    "Start a server again; a port that is still taken is one more failure."
+    try: w.server.restart()
+    except ServeError as e: return self._failed(w, str(e))
+    self._now(w, 'starting')
 
 # %% ../../nbs/20_servers/09_watcher.ipynb #9d89e16f
 @patch
@@ -82,21 +98,6 @@ def _look(self:Watcher, w:Watched)->None:
 def _last_words(server:Server)->str:
     "What the log of a server shows about its end."
     return diagnose(server.log.read_text(errors='replace'), os.environ.get(server.api_key_env, ''))
-
-# %% ../../nbs/20_servers/09_watcher.ipynb #acfb8cec
-@patch
-def _failed(self:Watcher, w:Watched, why:str)->None:
-    "Count a failure, and plan a restart or give up."
-    w.failures += 1
-    self._now(w, 'given up' if w.failures >= self.give_up else 'down', why)
-
-# %% ../../nbs/20_servers/09_watcher.ipynb #0da4d4c0
-@patch
-def _restart(self:Watcher, w:Watched)->None:
-    "Start a server again; a port that is still taken is one more failure."
-    try: w.server.restart()
-    except ServeError as e: return self._failed(w, str(e))
-    self._now(w, 'starting')
 
 # %% ../../nbs/20_servers/09_watcher.ipynb #6a1dff84
 @patch
