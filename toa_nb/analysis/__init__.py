@@ -10,5 +10,5 @@ __all__, __getattr__, __dir__ = _offer(
     paths='best_sample children depth_counts depths path search_samples tree_parent_of',
     held_out='overoptimization',
     layout='model_palette tree_places',
-    plot='method_style model_shares Picture plot_curve plot_models plot_tree',
+    plot='method_style model_shares plot_curve plot_models plot_tree',
 )
