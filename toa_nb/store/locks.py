@@ -7,7 +7,7 @@ __all__ = ['BEAT', 'STALE', 'now_text', 'owner_record', 'read_owner', 'has_died'
            'is_stale', 'HeartbeatLock', 'lock_store', 'is_locked']
 
 # %% ../../nbs/35_store/02_locks.ipynb #8f804ef3
-import json, os, tempfile, threading
+import json, os, threading
 from datetime import datetime, timezone
 from pathlib import Path
 from socket import gethostname
