@@ -246,7 +246,7 @@ class Server(Rule):
 @pytest.mark.parametrize('method', [ParallelEnsemble(n=30), TOA(n=30)])
 def test_a_guide_that_dies_ends_the_run_and_no_answer_is_lost(how, method, tmp_path):
     "The run fails and says which reward, how often and why; when the reward is back, what was paid for is scored and the rest is asked for."
-    dead = RewardQueue(Server(20, how), max_batch=1, timeout=.01, retries=0, wait=0, max_lost=3)
+    dead = RewardQueue(Server(20, how), max_batch=1, timeout=.01, retries=0, wait=0, max_lost=3, outage_timeout=0)
     def run(reward, models): return Run(tasks(3), method, models, reward, store=tmp_path/'runs.db', name='r')
     first = run(dead, models := [FakeModel(name, latency=.002, capacity=2) for name in 'ab'])
     with pytest.raises(RewardOut, match=r'letters is out: \d+ responses in a row got no answer, the last one because of Reward(Timeout|Unreachable): no'):
@@ -260,7 +260,7 @@ def test_a_guide_that_dies_ends_the_run_and_no_answer_is_lost(how, method, tmp_p
 
 
 def test_a_watching_reward_that_is_out_does_not_stop_a_run(tmp_path):
-    watch = RewardQueue(Server(5, 'gone'), retries=0, wait=0, max_lost=2)
+    watch = RewardQueue(Server(5, 'gone'), retries=0, wait=0, max_lost=2, outage_timeout=0)
     watch.reward.name = watch.name = 'watch'
     run = Run(tasks(3), TOA(n=6), fake_models(), Letters(), store=tmp_path/'runs.db', held_out=[watch]).wait(show=False)
     assert run.ok and (run.progress.samples, run.progress.scored) == (18, 18) and ' x RewardUnreachable: no connection' in run.report()

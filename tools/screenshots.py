@@ -24,7 +24,7 @@ class Slow(ReplayModel):
         await asyncio.sleep(.3 + seed % 100/200)
         return await super().generate(messages, seed=seed)
 import asyncio
-models = [Slow(n, samples, prompts, spec=spec('SmolLM2-135M-Instruct')) for n in ('plain', 'bold', 'careful')]
+models = [Slow(n, samples, prompts, spec='SmolLM2-135M-Instruct') for n in ('plain', 'bold', 'careful')]
 '''
 
 
@@ -32,7 +32,7 @@ def run_settings(lab, out):
     "The run panel before a start, with the projection."
     lab.notebook(replay, "panel = RunPanel('new.db', prompts, models)\npanel")
     lab.press('.toa-RunPanel', 'Estimate')
-    lab.see('.toa-RunPanel', '48 samples')
+    lab.see('.toa-RunPanel', '64 samples')
     lab.shot('.toa-RunPanel', out/'run_settings.png')
 
 

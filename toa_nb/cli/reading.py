@@ -10,7 +10,7 @@ __all__ = ['EXPORTS', 'WRITERS', 'some_runs', 'guiding', 'chosen_by', 'curve_of'
 from pathlib import Path
 from typing import Any
 
-from ..core import InputError, StoreError
+from ..core import InputError
 from ..inputs import check_path, error_context
 from ..store.journal import RunStore
 from ..run.stored import pick_run

@@ -19,7 +19,7 @@ from ..models.client import ChatModel
 from ..rewards.remote import check_score
 from ..store.journal import RunStore
 from ..run.forecast import projected
-from ..run.progress import Progress, progress_of
+from ..run.progress import progress_of
 from ..run.settings import check_same
 from ..run.stored import pick_run
 from ..run.run import Run

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['field', 'form', 'button_row', 'side_by_side', 'fields_grid', 'number', 'found_files', 'file_field', 'choose_values',
-           'follow_fields', 'help_of', 'setting', 'in_form', 'read_settings', 'as_code', 'evenly']
+           'follow_fields', 'help_of', 'in_form', 'setting', 'read_settings', 'as_code', 'evenly']
 
-# %% ../../nbs/60_panels/01_forms.ipynb #b9132404
+# %% ../../nbs/60_panels/01_forms.ipynb #5b292f44
 import os
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -114,10 +114,10 @@ def choose_values(
     values:dict, # By the names of the fields
 ):
     "Set fields without starting what follows them."
+    check_fields(values, list(panel.fields), type(panel).__name__)
     panel.held = True
     try:
         for name, value in values.items():
-            check_fields({name: value}, list(panel.fields), type(panel).__name__)
             try: panel.fields[name].value = value
             except TraitError as e:
                 where = f'{type(panel).__name__}.{name}'
@@ -142,7 +142,13 @@ def help_of(
         found |= {name: text for name, text in docments(base).items() if text}
     return {name: text.replace('`', '').replace('None', 'empty') for name, text in found.items()}
 
-# %% ../../nbs/60_panels/01_forms.ipynb #7b8e94e2
+# %% ../../nbs/60_panels/01_forms.ipynb #28068165
+def in_form(
+    f, # A field of a dataclass
+)->bool:
+    "Whether a setting has a place in a form."
+    return not any(kind in str(f.type) for kind in ('tuple', 'dict', 'list'))
+
 def setting(
     f, # A field of a dataclass
     models:tuple[str,...]=(), # Names of the models, for a field that names one
@@ -156,12 +162,6 @@ def setting(
     return field(W.Text, f.name, '' if f.default is None else str(f.default), placeholder='empty')
 
 # %% ../../nbs/60_panels/01_forms.ipynb #7039f95b
-def in_form(
-    f, # A field of a dataclass
-)->bool:
-    "Numbers and names have a place in a form; lists and tables are set in code."
-    return not any(kind in str(f.type) for kind in ('tuple', 'dict', 'list'))
-
 def read_settings(
     cls:type, # A dataclass
     widgets:dict[str,W.Widget], # One for each field

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LIMITS', 'RunForm', 'make_fields', 'free_name']
 
-# %% ../../nbs/60_panels/07_run_form.ipynb #1ada02a3
+# %% ../../nbs/60_panels/07_run_form.ipynb #41eb283b
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import fields
@@ -25,9 +25,11 @@ from ..reward_models.registry import get_reward, REWARDS
 from ..run.run import Run
 from ..data.prompts import load_prompts, prompts_from
 from .base import safe_label, variable_of
-from .forms import as_code, evenly, field, file_field, form, help_of, in_form, number, read_settings, setting
+from toa_nb.panels.forms import (
+    as_code, evenly, field, file_field, form, help_of, in_form, number, read_settings, setting
+)
 
-# %% ../../nbs/60_panels/07_run_form.ipynb #41b8a6cf
+# %% ../../nbs/60_panels/07_run_form.ipynb #07d3e13e
 class RunForm:
     "The settings of a new run."
     def __init__(self,
@@ -53,11 +55,11 @@ class RunForm:
         with suppress(ToaError): self.list_models()
 
     def reward_names(self)->list[str]:
-        "The rewards that were handed over, and the registered ones that need no settings."
+        "The rewards that were handed over, and the registered ones that need no settings, rules before models."
         def ready(make):
             optional = lambda p: p.default is not p.empty or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
             return all(map(optional, signature(make).parameters.values()))
-        return [*self.rewards, *sorted(n for n, make in REWARDS.items() if n not in self.rewards and ready(make))]
+        return [*self.rewards, *(n for n, make in REWARDS.items() if n not in self.rewards and ready(make))]
 
 # %% ../../nbs/60_panels/07_run_form.ipynb #bcce33df
 LIMITS = dict(samples=int, tokens=int, flops=float, seconds=float, cost=float)
@@ -103,7 +105,7 @@ def lay_out(self:RunForm):
                  (f['concurrency'], 'Calls to models, besides the limits that models set themselves.')))
     self.box.children, self.box.titles = list(parts.values()), list(parts)
 
-# %% ../../nbs/60_panels/07_run_form.ipynb #6f5186c4
+# %% ../../nbs/60_panels/07_run_form.ipynb #9fb0c973
 @patch
 def show_method(self:RunForm):
     "The settings of the chosen method; those that it shares with the one before are kept."
@@ -131,7 +133,7 @@ def list_models(self:RunForm):
     self.fields['models'].value = names
     self.show_method()
 
-# %% ../../nbs/60_panels/07_run_form.ipynb #26729057
+# %% ../../nbs/60_panels/07_run_form.ipynb #0963c407
 @patch
 def set(self:RunForm,
     **values, # By field; those of a method by the name of its setting; `budget` and `per_run` take dicts
@@ -146,15 +148,14 @@ def set(self:RunForm,
         known[k].value = str(v) if text else v
     return self
 
-# %% ../../nbs/60_panels/07_run_form.ipynb #f4dbb59e
+# %% ../../nbs/60_panels/07_run_form.ipynb #5a1451d9
 @patch
 def prompts(self:RunForm)->list[Prompt]:
     "The prompts of the run."
     lines = [line.strip() for line in self.fields['typed'].value.splitlines() if line.strip()]
+    path, n = self.fields['prompts'].value.strip(), number(self.fields['take'].value, 'how many', int)
     if lines: return prompts_from(lines)
-    path = self.fields['prompts'].value.strip()
-    found = load_prompts(path) if path else list(self.given_prompts)
-    return evenly(found, number(self.fields['take'].value, 'how many', int))
+    return evenly(load_prompts(path) if path else list(self.given_prompts), n)
 
 @patch
 def budget(self:RunForm)->Budget:

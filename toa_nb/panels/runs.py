@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pace', 'progress_lines', 'prompt_table', 'failure_table', 'RunPanel']
 
-# %% ../../nbs/60_panels/09_runs.ipynb #e2877ea2
+# %% ../../nbs/60_panels/09_runs.ipynb #22c701d9
 import asyncio, itertools, time
 from collections import deque
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ from .tables import blank, draw, fact_table, Html, image_place, picture, progres
 from .run_form import RunForm
 from .live_run import LiveRun, newest_run, run_state, store_stamp, stored_runs
 
-# %% ../../nbs/60_panels/09_runs.ipynb #589f478b
+# %% ../../nbs/60_panels/09_runs.ipynb #f6f24075
 def pace(
     p:Progress, # Of a run that is going on here
     recent:list[tuple], # Pairs of monotonic clock and samples, of the last frames
@@ -51,6 +51,7 @@ def progress_lines(
     done = progress_bar(p.samples/p.target if p.target else 0, f'{p.samples:,} of {p.target:,} samples')
     unscored = p.samples - p.scored
     now = [f'{p.done:,} of {p.prompts:,} prompts done', f'{p.given_up:,} of them given up' if p.given_up else '',
+           f'{p.waiting:,} waiting for a score' if p.waiting else '',
            f'{unscored:,} without a score' if unscored else '', *speed,
            f'mean best {p.mean_best:.4g}' if p.best else '']
     flops = 'FLOPs unknown' if p.spent.flops is None else f'{short(p.spent.flops)} FLOPs'
@@ -234,12 +235,12 @@ async def watching(self:RunPanel,
 def read(self:RunPanel,
     look:LiveRun, # The run that is shown
 )->Progress:
-    "How far the run is: from memory if it is ours, else from the store."
-    if self.run and self.run.name == look.run and self.run.task:
-        with suppress(StoreError): look.update()
-        return self.run.progress
-    look.update()
-    return progress_of(look.store, look.run)
+    "How far the run is: from memory if it was started here or is not stored yet, else from the store."
+    mine = self.run if self.run and self.run.name == look.run else None
+    try: look.update()
+    except StoreError:
+        if not mine: raise
+    return mine.progress if mine and (mine.task or not look.store) else progress_of(look.store, look.run)
 
 @patch
 def paint(self:RunPanel,
@@ -282,7 +283,7 @@ def ended(self:RunPanel):
     elif p.state == 'finished': self.say(f'{text} in {clock(p.seconds)}', 'good' if text == 'finished' else 'bad')
     else: self.say(f'{text}. Everything so far is stored; Resume continues from there.')
 
-# %% ../../nbs/60_panels/09_runs.ipynb #6c762bbe
+# %% ../../nbs/60_panels/09_runs.ipynb #2eff704c
 @patch
 def servers_changed(self:RunPanel):
     "Offer the models that the server panel has now."
@@ -295,8 +296,8 @@ def summary(self:RunPanel)->str:
     "The run that is shown, in two lines."
     if not self.shown: return f'Settings of a new run in {self.path}'
     p = self.progress
-    if p is None:
-        with suppress(ToaError), RunStore(self.path, 'r') as store: p = progress_of(store, self.shown)
+    if p is None and self.shown in [r['name'] for r in stored_runs(self.path)]:
+        with RunStore(self.path, 'r') as store: p = progress_of(store, self.shown)
     if p is None: return f'{self.shown}: not stored yet'
     best = f', mean best {p.mean_best:.4g}' if p.best else ''
     numbers = f'{p.samples}/{p.target} samples, {p.done}/{p.prompts} prompts done{best}'
@@ -361,7 +362,7 @@ def start(self:RunPanel)->Run:
 def pause(self:RunPanel):
     "Stop the gentle way: calls in flight finish, and everything is stored."
     if self.busy and self.run.progress.state == 'running': self.run.pause()
-    self.show_code(f'{self.run_code()}.cancel()')
+    self.show_code(f'{self.run_code()}.pause()')
 
 @patch
 def cancel(self:RunPanel):

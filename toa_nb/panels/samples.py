@@ -6,7 +6,7 @@
 __all__ = ['order_names', 'search_fields', 'search_arguments', 'list_rows', 'nothing_found', 'pair_row', 'PairFile',
            'SampleBrowser']
 
-# %% ../../nbs/60_panels/14_samples.ipynb #d3f03d9c
+# %% ../../nbs/60_panels/14_samples.ipynb #a9675a59
 import json
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from fastcore.basics import patch
 from ..core import InputError, Prompt, Sample
 from ..store.journal import RunStore
 from ..run.progress import short
+from ..store.find import OUTCOMES
 from ..data.rows import save_samples, write_jsonl
 from ..data.exports import dpo_row, to_dpo
 from ..analysis.tables import to_frame
-from ..store.find import OUTCOMES
 from ..analysis.paths import search_samples
 from .base import AnyWidget, asset, Panel, plain, reading, safe, store_code
 from .forms import button_row, choose_values, field, fields_grid, follow_fields, number, side_by_side
@@ -36,7 +36,7 @@ if AnyWidget:
         chosen = T.List().tag(sync=True) # Positions of the chosen rows, in the order of choosing
         sort = T.Unicode().tag(sync=True) # The order it is in
 
-# %% ../../nbs/60_panels/14_samples.ipynb #36d862c9
+# %% ../../nbs/60_panels/14_samples.ipynb #fdd70686
 order_names = dict(asked='as asked', best='best first', worst='worst first', longest='longest first',
                    shortest='shortest first', slowest='slowest first', model='by model')
 

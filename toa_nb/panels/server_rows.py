@@ -6,7 +6,7 @@
 __all__ = ['PROBE_SECONDS', 'HEADS', 'Metered', 'is_here', 'http_text', 'meaning', 'read_metrics', 'Row', 'by_gpu', 'rows_of',
            'join_running', 'row_cells', 'tail']
 
-# %% ../../nbs/60_panels/05_server_rows.ipynb #0101e7bd
+# %% ../../nbs/60_panels/05_server_rows.ipynb #d4134af1
 import os, re, time
 from collections import deque
 from dataclasses import dataclass, field as field_

@@ -6,7 +6,7 @@
 __all__ = ['ENGINES', 'CLIENT_FIELDS', 'engine_help', 'entry', 'read_entry', 'server_fields', 'client_fields', 'check_table',
            'to_toml', 'from_toml', 'TableForm']
 
-# %% ../../nbs/60_panels/04_server_tables.ipynb #6d6f9773
+# %% ../../nbs/60_panels/04_server_tables.ipynb #6c33942d
 import json, sys
 from dataclasses import replace
 from pathlib import Path

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ServerPanel', 'gpu_text', 'start_row', 'ask_code', 'hosted_table']
 
-# %% ../../nbs/60_panels/06_servers.ipynb #05005c6f
+# %% ../../nbs/60_panels/06_servers.ipynb #e851c76b
 import asyncio
 from dataclasses import fields
 from pathlib import Path

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VIEWS', 'MOST', 'details', 'from_above', 'legend', 'prompt_labels', 'TreePanel']
 
-# %% ../../nbs/60_panels/13_trees.ipynb #0c67a056
+# %% ../../nbs/60_panels/13_trees.ipynb #8335daca
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
