@@ -782,8 +782,9 @@ def test_one_writer_where_there_are_no_locks(tmp_path, without):
     no_gaps(path)
 
 
-def test_kill_9_in_the_middle_of_commits_without_locks(tmp_path):
-    "A lock folder that a killed writer left does not keep the next one out."
+@pytest.mark.parametrize('mode', ['r', 'rw'])
+def test_kill_9_in_the_middle_of_commits_without_locks(tmp_path, mode):
+    "A lock folder that a killed writer left does not keep the next reader or writer out."
     path = tmp_path/'runs.db'
     c = child(NO_LOCKS + textwrap.dedent('''
         async def main():
@@ -797,9 +798,8 @@ def test_kill_9_in_the_middle_of_commits_without_locks(tmp_path):
         asyncio.run(main())'''), path, stdin=subprocess.PIPE)
     c.stdout.readline(); c.kill(); c.communicate()
     out, err = child(NO_LOCKS + textwrap.dedent('''
-        with RunStore(path, 'r') as reader: print(reader.count('run'))
-        with RunStore(path) as store: print(store.check())'''), path).communicate(timeout=60)
-    assert (out, err) == ('5\n[]\n', '')
+        with RunStore(path, sys.argv[2]) as store: print(store.count('run'), store.check())'''), path, mode).communicate(timeout=60)
+    assert (out, err) == ('5 []\n', '') and not (tmp_path/'runs.db.lock').exists()
 
 
 def test_a_network_file_system_is_written_without_wal(tmp_path, monkeypatch):
