@@ -32,7 +32,7 @@ def test_run_is_started_watched_paused_resumed_and_there_tomorrow(lab):
     assert page.evaluate('s => document.querySelector(s).naturalWidth > 300', f'{panel} img')
     lab.press(panel, 'Pause')
     lab.see(panel, 'paused')
-    lab.see(panel, 'Resume goes on from there')
+    lab.see(panel, 'Resume continues from there')
     assert '180 of 180' not in lab.text(panel)
     lab.press(panel, 'Resume')
     lab.see(panel, '180 of 180 samples')
@@ -59,7 +59,7 @@ def test_what_is_wrong_is_said_and_cancel_gives_up(lab):
     lab.see(panel, "prompts_from(['Why?', 'How?'])")
     lab.press(panel, 'Cancel')
     lab.see(panel, 'paused')
-    lab.see(panel, 'stopped in')
+    lab.see(panel, 'Everything so far is stored')
 
 
 @journey
@@ -96,6 +96,25 @@ url = f'http://127.0.0.1:{server.server_port}/v1'
     assert page.title() != '3'
     page.get_by_text('Files', exact=True).click()
     lab.press(servers, 'Save')
-    lab.see(servers, '1 models written to servers.toml')
+    lab.see(servers, '1 model written to servers.toml')
     lab.restart()
     lab.see(servers, 'mine')
+
+
+@journey
+def test_a_panel_follows_a_run_of_another_cell_and_shows_its_settings(lab):
+    lab.notebook(setup, "RunPanel('followed.db', every=.1)",
+                 "run = await Run(prompts, BestOfN(n=5), [FakeModel('a', latency=.05)], reward, store='followed.db')")
+    lab.see(panel, '15 of 15 samples')
+    lab.page.get_by_text('Settings of best_of_n').click()
+    lab.see(panel, 'best_of_n(n=5')
+
+
+@journey
+def test_a_light_is_what_was_found_last(lab):
+    lab.notebook('from toa_nb.panels import *', "panel = ServerPanel([dict(name='gone', url='http://127.0.0.1:1/v1')], every=.1)\npanel")
+    servers = '.toa-ServerPanel'
+    lab.see(servers, 'no answer')
+    lab.see(servers, 'down')
+    assert lab.page.locator(f'{servers} .toa-when').count() == 1
+    assert '46, 158, 68' not in lab.page.locator(f'{servers} .toa-light > i').first.evaluate('e => getComputedStyle(e).backgroundColor')

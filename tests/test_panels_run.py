@@ -5,7 +5,7 @@ from html import unescape
 import pytest
 
 from toa_nb.cli.config import run_from
-from toa_nb.core import CallTimeout, InputError, Prompt
+from toa_nb.core import CallTimeout, GenerationError, InputError, Prompt
 from toa_nb.models.fakes import FakeModel
 from toa_nb.panels.base import safe, with_imports
 from toa_nb.panels.live_run import LiveRun
@@ -228,3 +228,80 @@ def test_run_panel_takes_the_models_of_a_server_panel():
     servers.add(name='b', url='http://127.0.0.1:2/v1')
     assert p.form.fields['models'].value == ('a', 'b')
     assert p.form.all_models()[0] is servers.models()[0]
+
+
+def test_the_code_under_a_run_panel_runs_as_it_stands():
+    async def main():
+        p = panel().set(n=2, take=2, reward='length', held_out=('short',))
+        p.build()
+        scope = dict(panel=p)
+        exec(p.code_text, scope)
+        await scope['run']
+        assert scope['run'].progress.samples == 4
+        p.show('toa')
+        await p.following
+        await p.resume() if not p.buttons['Resume'].disabled else await p.extend(1)
+        again = dict(panel=p)
+        exec(p.code_text.replace('.start()', ''), again)
+        assert again['run'].name == 'toa'
+    asyncio.run(main())
+
+
+def test_a_stored_run_leaves_plain_text_and_its_settings():
+    asyncio.run(Run(tasks, BestOfN(n=3), pair(), length, store='runs.db', held_out=[short], seed=5)._finish())
+    p = RunPanel('runs.db')
+    text = p._repr_mimebundle_()['text/plain']
+    assert 'best_of_n: finished, 12/12 samples, 4/4 prompts done' in text and 'VBox(' not in text
+    assert all(word in p.facts.value for word in ('best_of_n(n=3', 'a, b', 'length', 'short', '5'))
+
+
+def test_an_idle_panel_follows_what_others_write():
+    async def main():
+        p = RunPanel('runs.db', every=.01)
+        assert p.shown == ''
+        await Run(tasks, BestOfN(n=3), pair(), length, store='runs.db')
+        while '12 of 12 samples' not in p.status.value: await asyncio.sleep(.01)
+        await Run(tasks, BestOfN(n=2), pair(), length, store='runs.db', name='second')
+        while p.shown != 'second' or '8 of 8 samples' not in p.status.value: await asyncio.sleep(.01)
+        p.choose('best_of_n')
+        await Run(tasks, BestOfN(n=2), pair(), length, store='runs.db', name='third')
+        while 'third' not in [name for _, name in p.choice.options]: await asyncio.sleep(.01)
+        assert p.shown == 'best_of_n'
+    asyncio.run(main())
+
+
+def test_a_paused_run_is_paused_in_every_line():
+    async def main():
+        p = RunPanel('runs.db', tasks, pair(latency=.01), [length], every=.01).set(n=10, reward='length')
+        run = p.start()
+        while run.progress.samples < 5: await asyncio.sleep(.001)
+        p.pause()
+        await ended(p)
+        later = RunPanel('runs.db', every=.01)
+        await later.following
+        for shown in (p, later):
+            assert 'paused' in shown.status.value and f'{run.progress.samples:,} of 40 samples' in shown.status.value
+            assert f'toa: paused, {run.progress.samples}/40 samples' in shown.as_text()
+        assert p.message_text.startswith('paused') and later.progress.done == run.progress.done
+    asyncio.run(main())
+
+
+def test_the_line_and_the_figure_end_at_the_same_number():
+    run = Run(tasks, BestOfN(n=6), pair(), length, store='runs.db')
+    asyncio.run(run._finish())
+    p = RunPanel('runs.db')
+    star = p.look.figure(p.progress).axes[0].lines[-1].get_xydata().tolist()
+    assert star == [[run.progress.spent.tokens/4, run.progress.mean_best]] and f'mean best {run.progress.mean_best:.4g}' in p.status.value
+
+
+def test_a_light_is_no_greener_than_what_was_found():
+    async def main():
+        p = ServerPanel([dict(name='gone', url='http://127.0.0.1:1/v1'), dict(name='keyless', url='http://127.0.0.1:1/v1', api_key_env='TOA_NO_KEY')], every=60)
+        assert [r.state for r in p.rows] == ['not asked', 'no key'] and '#2e9e44' not in p.listing.value
+        await p.look()
+        assert [r.state for r in p.rows] == ['down', 'no key'] and '#2e9e44' not in p.listing.value
+        p.row('gone').found('ready')
+        with pytest.raises(GenerationError): await p.ask('Hello?', 'gone')
+        assert p.row('gone').state == 'down' and p.row('gone').error and '#2e9e44' not in p.listing.value
+        for job in list(p.jobs): job.cancel()
+    asyncio.run(main())

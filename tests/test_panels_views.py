@@ -186,3 +186,43 @@ def test_a_panel_reads_beside_a_run_that_is_being_written(tmp_path):
             return panel
     panel = asyncio.run(both())
     assert [n['state'] for n in panel.tree.nodes].count('best') == 1 and 6 in panel.samples and panel.number.value == 0
+
+
+@pytest.mark.parametrize('open_panel', [
+    lambda db: CurvePanel(db, x='tokens', held_out='gold', finished=True), lambda db: CurvePanel(db, x='tokens', facets=True, log=True, bands=False),
+    lambda db: TreePanel(db, 'toa', 'sea', selected=2), lambda db: SampleBrowser(db, prompt_id='sky', sort='best', page=3)])
+def test_the_code_under_a_panel_runs_as_it_stands(open_panel, db, monkeypatch):
+    monkeypatch.chdir(db.parent)
+    panel = open_panel(db)
+    assert 'import' in panel.code_text
+    exec(panel.code_text, {})
+
+
+@pytest.mark.parametrize('open_panel, shown', [
+    (CurvePanel, 'toa: best answer so far across'), (TreePanel, 'toa, prompt sky: 6 samples, best rm 0.4 (no. 4)'),
+    (SampleBrowser, 'toa: 1 to 12 of 12')])
+def test_a_panel_leaves_plain_text_where_no_widget_is_drawn(open_panel, shown, db):
+    text = open_panel(db)._repr_mimebundle_()['text/plain']
+    assert shown in text and 'VBox(' not in text and '<style>' not in text
+
+
+def test_nothing_to_draw_is_named(db):
+    panel = CurvePanel(db, x='tokens')
+    assert panel.set(runs=[]).message_text == 'No run is chosen.'
+    with RunStore(db) as store: store.create_run('new', dict(method='toa', reward='rm', models=[]), [Prompt('p', 'Why?')])
+    panel.reread()
+    assert panel.set(runs=['new']).message_text == 'No sample in new yet.'
+    browser = SampleBrowser(db, 'toa', text='no such text')
+    assert "nothing found in toa with text 'no such text'" in browser.as_text()
+
+
+def test_the_published_curve_stands_behind_flops_only(db):
+    panel = CurvePanel(db, x='tokens', backdrop=True)
+    assert 'it is in FLOPs, and this axis is not' in panel.message_text and 'published' not in panel.code_text
+    for x in ('samples', 'seconds', 'cost'): assert panel.set(x=x).choice.behind() is None
+    for x in ('flops', 'flops_uncached', 'flops_published_with_reward'): assert panel.set(x=x).choice.behind() is not None
+
+
+def test_an_error_of_a_wrong_choice_is_one_line(db):
+    with pytest.raises(InputError) as caught: CurvePanel(db, x='watts')
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__

@@ -99,7 +99,8 @@ class LiveRun:
         most:int=4000, # Samples to draw at most, so that a frame takes a fraction of a second
     ):
         self.path, self.run, self.most = Path(path), run, most
-        self.store, self.counts, self.known, self.done, self.wanted = None, {}, {}, {}, 0
+        self.store, self.config, self.settings = None, {}, {}
+        self.counts, self.known, self.done, self.wanted = {}, {}, {}, 0
 
     def close(self):
         "Close the store."

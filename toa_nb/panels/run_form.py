@@ -148,15 +148,14 @@ def set(self:RunForm,
         known[k].value = str(v) if text else v
     return self
 
-# %% ../../nbs/60_panels/07_run_form.ipynb #f4dbb59e
+# %% ../../nbs/60_panels/07_run_form.ipynb #5a1451d9
 @patch
 def prompts(self:RunForm)->list[Prompt]:
     "The prompts of the run."
     lines = [line.strip() for line in self.fields['typed'].value.splitlines() if line.strip()]
+    path, n = self.fields['prompts'].value.strip(), number(self.fields['take'].value, 'how many', int)
     if lines: return prompts_from(lines)
-    path = self.fields['prompts'].value.strip()
-    found = load_prompts(path) if path else list(self.given_prompts)
-    return evenly(found, number(self.fields['take'].value, 'how many', int))
+    return evenly(load_prompts(path) if path else list(self.given_prompts), n)
 
 @patch
 def budget(self:RunForm)->Budget:

@@ -235,12 +235,12 @@ async def watching(self:RunPanel,
 def read(self:RunPanel,
     look:LiveRun, # The run that is shown
 )->Progress:
-    "How far the run is: from memory if it is ours, else from the store."
-    if self.run and self.run.name == look.run and self.run.task:
-        with suppress(StoreError): look.update()
-        return self.run.progress
-    look.update()
-    return progress_of(look.store, look.run)
+    "How far the run is: from memory if it was started here or is not stored yet, else from the store."
+    mine = self.run if self.run and self.run.name == look.run else None
+    try: look.update()
+    except StoreError:
+        if not mine: raise
+    return mine.progress if mine and (mine.task or not look.store) else progress_of(look.store, look.run)
 
 @patch
 def paint(self:RunPanel,
@@ -283,7 +283,7 @@ def ended(self:RunPanel):
     elif p.state == 'finished': self.say(f'{text} in {clock(p.seconds)}', 'good' if text == 'finished' else 'bad')
     else: self.say(f'{text}. Everything so far is stored; Resume continues from there.')
 
-# %% ../../nbs/60_panels/09_runs.ipynb #f209c1fe
+# %% ../../nbs/60_panels/09_runs.ipynb #2eff704c
 @patch
 def servers_changed(self:RunPanel):
     "Offer the models that the server panel has now."
@@ -296,8 +296,8 @@ def summary(self:RunPanel)->str:
     "The run that is shown, in two lines."
     if not self.shown: return f'Settings of a new run in {self.path}'
     p = self.progress
-    if p is None:
-        with suppress(ToaError), RunStore(self.path, 'r') as store: p = progress_of(store, self.shown)
+    if p is None and self.shown in [r['name'] for r in stored_runs(self.path)]:
+        with RunStore(self.path, 'r') as store: p = progress_of(store, self.shown)
     if p is None: return f'{self.shown}: not stored yet'
     best = f', mean best {p.mean_best:.4g}' if p.best else ''
     numbers = f'{p.samples}/{p.target} samples, {p.done}/{p.prompts} prompts done{best}'

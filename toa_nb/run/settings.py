@@ -183,16 +183,17 @@ def diff_excerpt(
     start = max(0, len(os.path.commonprefix([a, b])) - most//4) if max(len(a), len(b)) > most else 0
     return tuple('...'*(start > 0) + text[start:start + most] + '...'*(len(text) > start + most) for text in (a, b))
 
-# %% ../../nbs/40_run/03_settings.ipynb #72089180
+# %% ../../nbs/40_run/03_settings.ipynb #a151e3cd
 def check_models(
     run, # The run that goes on
     stored:dict, # Configuration of the stored run
     where:str, # The run's place, for the error
 ):
     "Refuse other models than those of the stored run, unless they are named."
-    old, kept = [m['name'] for m in stored['models']], [name for name in run.models if name not in run.added]
+    old = [m['name'] for m in stored['models']]
     unknown = [n for n in run.without if n not in old] + [n for n in run.added if n not in run.models]
     if unknown: raise InputError(f'there is no model {unknown[0]!r}', where, f'Its models are {", ".join(old)}.')
+    kept = [name for name in run.models if name in old or name not in run.added]
     if kept == [name for name in old if name not in run.without]: return
     fix = 'Name those that are gone in `without` (--without) and new ones in `added` (--with), or give the new run a name of its own.'
     raise InputError(f'its models were {", ".join(old)}', where, fix)
