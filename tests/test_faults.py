@@ -160,7 +160,7 @@ def test_all_models_that_fail_their_check_are_named_at_once(tmp_path):
     async def check():
         async with FaultServer(models=['a']) as s:
             models = [ChatModel(name, s.url) for name in 'abc']
-            with pytest.raises(core.UnknownModel, match="no model 'b' here.*no model 'c' here"):
+            with pytest.raises(core.UnknownModel, match='The model `b` does not exist.*The model `c` does not exist'):
                 await Run(tasks(1), TOA(n=8), models, Letters(), store=tmp_path/'runs.db')
             for m in models: await m.close()
     asyncio.run(check())
