@@ -727,7 +727,7 @@ def test_registry():
 
 @pytest.mark.parametrize('written, kw', [('"{}:quality"', {}), ('{{kind = "{}:quality", name = "mine"}}', {'name': 'mine'}), ('{{kind = "{}:Longer", than = 2}}', {'name': 'longer'})])
 def test_a_configuration_names_a_reward_of_its_own_folder(written, kw, tmp_path, monkeypatch):
-    from toa_nb.cli.config import _read_reward
+    from toa_nb.cli.config import read_reward
     from toa_nb.inputs import read_config
     module = f'own_{tmp_path.name}'.replace('-', '_')
     (tmp_path/f'{module}.py').write_text('''
@@ -740,9 +740,9 @@ class Longer(Rule):
 ''')
     (tmp_path/'run.toml').write_text('reward = ' + written.format(module))
     monkeypatch.chdir('/')
-    reward = _read_reward(read_config(tmp_path/'run.toml')['reward'], tmp_path, 'run.toml: reward')
+    reward = read_reward(read_config(tmp_path/'run.toml')['reward'], tmp_path, 'run.toml: reward')
     assert reward.name == kw.get('name', 'quality') and asyncio.run(reward.score(SKY, ['four'])) == [4]
-    with pytest.raises(InputError, match='run.toml: reward.*has no .quantity'): _read_reward(f'{module}:quantity', tmp_path, 'run.toml: reward')
+    with pytest.raises(InputError, match='run.toml: reward.*has no .quantity'): read_reward(f'{module}:quantity', tmp_path, 'run.toml: reward')
 
 
 def test_a_reward_that_is_not_pure_says_so_through_queue_and_combination():
