@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from toa_nb.cli.commands import status
+from toa_nb.cli.running import status
 from toa_nb.compute import Budget, get_spec
 from toa_nb.core import CallTimeout, Prompt
 from toa_nb.models.fakes import FakeModel
