@@ -254,7 +254,10 @@ async def attempt(self:ChatModel,
 
 # %% ../../nbs/15_models/06_client.ipynb #7ff4081a
 @patch
-def again(self:ChatModel, error:GenerationError, attempts:int)->bool:
+def again(self:ChatModel,
+    error:GenerationError, # How the last attempt failed
+    attempts:int, # Attempts made so far
+)->bool:
     "Whether another attempt makes sense."
     if attempts > self.retries: return False
     if isinstance(error, AuthFailed | UnknownModel):

@@ -126,7 +126,9 @@ def is_open(self:CircuitBreaker)->bool:
 
 # %% ../../nbs/15_models/04_endpoints.ipynb #11796629
 @patch
-def allows(self:CircuitBreaker, now:float)->bool:
+def allows(self:CircuitBreaker,
+    now:float, # The present, in seconds
+)->bool:
     "Whether a call may be made."
     return now >= self.until and not self.probing
 
@@ -154,9 +156,9 @@ def failed(self:CircuitBreaker,
 @dataclass(eq=False)
 class EndpointState:
     "One endpoint and how it is doing."
-    endpoint:Endpoint
-    limit:AdaptiveLimit=field(default_factory=AdaptiveLimit)
-    breaker:CircuitBreaker=field(default_factory=CircuitBreaker)
+    endpoint:Endpoint # Where it is
+    limit:AdaptiveLimit=field(default_factory=AdaptiveLimit) # How many calls it gets at once
+    breaker:CircuitBreaker=field(default_factory=CircuitBreaker) # Whether it may be called
     busy:int=0 # Calls in flight
     error:GenerationError|None=None # The last failure
     link:Any=field(default=None, repr=False) # The connection
@@ -167,7 +169,9 @@ class EndpointState:
 
 # %% ../../nbs/15_models/04_endpoints.ipynb #dd807491
 @patch
-def free(self:EndpointState, now:float)->bool:
+def free(self:EndpointState,
+    now:float, # The present, in seconds
+)->bool:
     "Whether one more call may be made."
     return self.breaker.allows(now) and self.busy < int(self.limit.value)
 
@@ -242,7 +246,9 @@ def take(self:Balancer)->Slot|None:
 
 # %% ../../nbs/15_models/04_endpoints.ipynb #25bc8faf
 @patch
-def give_up(self:Balancer, now:float):
+def give_up(self:Balancer,
+    now:float, # The present, in seconds
+):
     "Fail all calls that wait."
     error = next((l.error for l in self.lanes if l.error), None)
     last = f'; the last failure: {type(error).__name__}: {error}' if error else ''
@@ -267,7 +273,9 @@ async def acquire(self:Balancer)->Slot:
 
 # %% ../../nbs/15_models/04_endpoints.ipynb #440a9c09
 @patch
-def release(self:Balancer, slot:Slot):
+def release(self:Balancer,
+    slot:Slot, # From `take` or `acquire`
+):
     "Hand a slot back and serve the next in the queue."
     slot.lane.busy -= 1
     if slot.probe: slot.lane.breaker.probing = False

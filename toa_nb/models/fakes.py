@@ -28,8 +28,12 @@ class FakeModel:
     top_logprobs:Callable[[tuple[Message,...], int], list[dict[str,float]]]|None=None # For messages and seed
     calls:int=field(default=0, init=False) # Calls so far
 
-    async def check(self, timeout=20., messages=None): return []
-    async def close(self): pass
+    async def check(self):
+        "Nothing: there is no server."
+        return []
+
+    async def close(self):
+        "Nothing: there are no connections."
 
 # %% ../../nbs/15_models/08_fakes.ipynb #0b97cbeb
 def digits(messages:tuple[Message,...], seed:int)->str:
@@ -38,7 +42,11 @@ def digits(messages:tuple[Message,...], seed:int)->str:
 
 # %% ../../nbs/15_models/08_fakes.ipynb #d0845db7
 @patch
-async def generate(self:FakeModel, messages:tuple[Message,...], *, seed:int)->Completion:
+async def generate(self:FakeModel,
+    messages:tuple[Message,...], # The turns
+    *,
+    seed:int, # Sampling seed
+)->Completion:
     "Answer as `reply` says, or fail as `fail` says. A reply of None or blanks is an `EmptyAnswer`."
     number, self.calls = self.calls, self.calls + 1
     latency = self.latency(seed) if callable(self.latency) else self.latency

@@ -30,12 +30,18 @@ class ReplayModel:
             if s.completion and not s.error and s.prompt_id in self.samples:
                 self.samples[s.prompt_id][s.run, s.trial.number] = s
 
-    async def check(self, timeout=20., messages=None): return []
-    async def close(self): pass
+    async def check(self):
+        "Nothing: there is no server."
+        return []
+
+    async def close(self):
+        "Nothing: there are no connections."
 
 # %% ../../nbs/15_models/09_replay.ipynb #b675f94a
 @patch
-def prompt_of(self:ReplayModel, text:str)->Prompt:
+def prompt_of(self:ReplayModel,
+    text:str, # All turns of a call
+)->Prompt:
     "The prompt whose text occurs in `text`; the longest, if several do."
     found = [p for p in self.prompts if (p.source or p.instruction) in text]
     if not found:
@@ -44,7 +50,10 @@ def prompt_of(self:ReplayModel, text:str)->Prompt:
 
 # %% ../../nbs/15_models/09_replay.ipynb #a0f4734d
 @patch
-def quoted(self:ReplayModel, prompt:Prompt, text:str)->dict:
+def quoted(self:ReplayModel,
+    prompt:Prompt, # What the call is about
+    text:str, # All of its turns
+)->dict: # By run and number of the trial
     "The stored samples of a prompt whose responses occur in `text`, and not just as a part of the task."
     task = prompt.source or prompt.instruction
     found = {}
@@ -54,7 +63,10 @@ def quoted(self:ReplayModel, prompt:Prompt, text:str)->dict:
 
 # %% ../../nbs/15_models/09_replay.ipynb #ad8cf0ad
 @patch
-def draw(self:ReplayModel, messages:tuple[Message,...], seed:int)->Completion:
+def draw(self:ReplayModel,
+    messages:tuple[Message,...], # The turns
+    seed:int, # Sampling seed
+)->Completion:
     "The stored answer for a call."
     text = '\n'.join(m.content for m in messages)
     prompt = self.prompt_of(text)
@@ -70,7 +82,11 @@ def draw(self:ReplayModel, messages:tuple[Message,...], seed:int)->Completion:
 
 # %% ../../nbs/15_models/09_replay.ipynb #8b5890f4
 @patch
-async def generate(self:ReplayModel, messages:tuple[Message,...], *, seed:int)->Completion:
+async def generate(self:ReplayModel,
+    messages:tuple[Message,...], # The turns
+    *,
+    seed:int, # Sampling seed
+)->Completion:
     "The stored answer for a call; `RequestRefused` where there is none."
     await asyncio.sleep(0)
     return self.draw(messages, seed)

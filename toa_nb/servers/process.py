@@ -32,11 +32,17 @@ class Server:
         self.owner = 0 # Id of the process that started it
 
     @property
-    def name(self)->str: return self.launch.name
+    def name(self)->str:
+        "The name under which the model is served."
+        return self.launch.name
     @property
-    def api_key_env(self)->str: return key_env(self.launch)
+    def api_key_env(self)->str:
+        "The environment variable with the key."
+        return key_env(self.launch)
     @property
-    def log(self)->Path: return self.folder/'log'
+    def log(self)->Path:
+        "The file with what the server printed."
+        return self.folder/'log'
     @property
     def url(self)->str:
         "The address for OpenAI-compatible clients, on other machines too where `host` lets them in."
