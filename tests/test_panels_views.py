@@ -218,7 +218,7 @@ def test_nothing_to_draw_is_named(db):
 
 def test_the_published_curve_stands_behind_flops_only(db):
     panel = CurvePanel(db, x='tokens', backdrop=True)
-    assert 'it is in FLOPs, and this axis is not' in panel.message_text and 'published' not in panel.code_text
+    assert 'it is in FLOPs, and this axis is not' in panel.message_text and 'backdrop' not in panel.code_text
     for x in ('samples', 'seconds', 'cost'): assert panel.set(x=x).choice.behind() is None
     for x in ('flops', 'flops_uncached', 'flops_published_with_reward'): assert panel.set(x=x).choice.behind() is not None
 

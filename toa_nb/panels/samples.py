@@ -146,7 +146,7 @@ class SampleBrowser(Panel):
         self.store, self.page, self.offset, self.found, self.chosen = reading(store), page, 0, None, []
         self.pairs = PairFile(pairs or self.store.path.with_suffix('.pairs.jsonl'))
         self.fields, self.list = search_fields(), TableView(heads=_heads, numeric=[1, 4, 5])
-        self.known, self.prompts = {}, {}
+        self.known, self.prompts, self.count_text = {}, {}, ''
         self.list.add_class('toa-list')
         self.lay_out()
         self.offer(run)
@@ -235,7 +235,8 @@ def search(self:SampleBrowser,
     self.list.chosen, self.list.sort = [], self.fields['sort'].value
     self.list.rows = list_rows(self.found)
     page = f'{offset + 1:,} to {offset + len(self.found):,} of {total:,}'
-    self.count.value = safe(page if total else nothing_found(run, arguments))
+    self.count_text = page if total else nothing_found(run, arguments)
+    self.count.value = safe(self.count_text)
     given = ''.join(f', {k}={v!r}' for k, v in (arguments | ({'offset': offset} if offset else {})).items())
     self.show_code(f'search_samples({store_code(self.store)}, {run!r}{given})')
     self.choose(*([0] if len(self.found) else []))
@@ -340,7 +341,7 @@ def export(self:SampleBrowser,
     self.say(f'{len(samples):,} samples written: {path}', 'good')
     return path
 
-# %% ../../nbs/60_panels/14_samples.ipynb #d5e07409
+# %% ../../nbs/60_panels/14_samples.ipynb #1c1e2df0
 @patch
 def export_pairs(self:SampleBrowser,
     path:str|Path, # A JSON Lines file
@@ -356,4 +357,4 @@ def summary(self:SampleBrowser)->str:
     "What was found, and the first rows of it."
     if self.found is None: return ''
     rows = [' | '.join(row)[:120] for row in self.list.rows[:5]]
-    return '\n'.join([f'{self.fields["run"].value}: {plain(self.count.value)}', *rows])
+    return '\n'.join([f'{self.fields["run"].value}: {self.count_text}', *rows])
