@@ -39,7 +39,8 @@ def work(path, method, prompts, samples):
     import toa_nb
     from toa_nb import FakeModel, FunctionReward, Prompt, Run
     start = time.perf_counter()
-    tasks = [Prompt(f'p{i}', f'Describe place {i} to somebody who was never there, in fifty words.') for i in range(prompts)]
+    tasks = [Prompt(f'p{i}', f'Describe place {i} to somebody who was never there, in fifty words.')
+             for i in range(prompts)]
     run = Run(tasks, getattr(toa_nb, method)(n=samples), [FakeModel(m, answer) for m in 'abcd'],
               FunctionReward(lambda prompt, response: len(set(response))/64, 'variety'), store=path, concurrency=200)
     readings, end, before = [], threading.Event(), memory()
@@ -59,7 +60,8 @@ def work(path, method, prompts, samples):
 
 def apart(path, *arguments):
     "What `work` prints, in a process of its own."
-    done = subprocess.run([sys.executable, __file__, '--work', path, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, __file__, '--work', path, *map(str, arguments)], check=True,
+                          stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout)
 
 
@@ -70,8 +72,10 @@ def report(folder, method, prompts, samples):
     size = sum(os.path.getsize(f'{folder}/{f}') for f in os.listdir(folder) if f.startswith(os.path.basename(path)))/1e6
     again = apart(path, method, prompts, samples)
     assert first['new'] == prompts*samples and again['new'] == 0
-    print(f'| {method} | {prompts:,} x {samples} | {first["seconds"]:.0f} | {first["new"]/first["seconds"]:.0f} | {first["cpu"]/first["new"]*1e3:.2f} '
-          f'| {first["before"]:.0f} | {first["half"]:.0f} | {first["peak"]:.0f} | {size:.0f} | {size*1e6/first["new"]:.0f} '
+    print(f'| {method} | {prompts:,} x {samples} | {first["seconds"]:.0f} | {first["new"]/first["seconds"]:.0f} | '
+          f'{first["cpu"]/first["new"]*1e3:.2f} '
+          f'| {first["before"]:.0f} | {first["half"]:.0f} | {first["peak"]:.0f} | {size:.0f} | '
+          f'{size*1e6/first["new"]:.0f} '
           f'| {again["seconds"]:.1f} | {again["peak"]:.0f} |', flush=True)
 
 
@@ -81,7 +85,8 @@ def main():
     parser.add_argument('--samples', type=int, default=40)
     parser.add_argument('--method', choices=METHODS, default='TOA')
     o = parser.parse_args()
-    print('| method | samples | s | samples/s | CPU ms per sample | MB before | MB at most, first half | MB at most | store MB | bytes per sample '
+    print('| method | samples | s | samples/s | CPU ms per sample | MB before | MB at most, first half | MB at most | '
+          'store MB | bytes per sample '
           '| resume s | resume MB |\n|---|---|---|---|---|---|---|---|---|---|---|---|')
     with tempfile.TemporaryDirectory() as folder:
         for n in (max(1, o.prompts//10), o.prompts): report(folder, o.method, n, o.samples)

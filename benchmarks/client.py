@@ -29,7 +29,8 @@ BODY = dict(model='a', messages=[dict(role='user', content=TEXT)], temperature=.
 
 def pooled(most):
     "The SDK's HTTP client on aiohttp, with a pool of `most` connections."
-    return openai.DefaultAioHttpClient(limits=type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most, max_keepalive_connections=most))
+    return openai.DefaultAioHttpClient(limits=type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most,
+        max_keepalive_connections=most))
 
 
 @asynccontextmanager
@@ -58,7 +59,8 @@ async def ours(url):
 async def bare(url):
     "aiohttp and JSON."
     async def call(i):
-        async with session.post(f'{url}/chat/completions', json=BODY | dict(seed=i)) as r: return json.loads(await r.read())
+        async with session.post(f'{url}/chat/completions', json=BODY | dict(seed=i)) as r:
+            return json.loads(await r.read())
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session: yield call
 
 
@@ -94,10 +96,12 @@ def main():
     print('| layer | ' + ' | '.join(f'CPU ms per call, {loop} | times bare' for loop in runners) + ' |')
     print('|---|' + '---|---|'*len(runners))
     with running('--latency', '0.05', '--models', 'a') as url:
-        turns = [{(loop, name): run(cpu(layer, url, o.slots, o.calls)) for loop, run in runners.items() for name, layer in LAYERS.items()}
+        turns = [{(loop, name): run(cpu(layer, url, o.slots, o.calls)) for loop, run in runners.items()
+                  for name, layer in LAYERS.items()}
                  for _ in range(o.repeats)]
     for name in LAYERS:
-        cells = [f'{median(t[loop, name] for t in turns):.2f} | {median(t[loop, name]/t[loop, "bare aiohttp"] for t in turns):.1f}' for loop in runners]
+        cells = ([f'{median(t[loop, name] for t in turns):.2f} | '
+                  f'{median(t[loop, name]/t[loop, "bare aiohttp"] for t in turns):.1f}' for loop in runners])
         print(f'| {name} | ' + ' | '.join(cells) + ' |')
 
 

@@ -34,7 +34,9 @@ async def drive(model, calls, at=None, then=None):
 
     async def one(i):
         async with gate:
-            try: done.append(await model.generate((Message('user', f'Tell me something about the number {i}.'),), seed=i))
+            try:
+                done.append(await model.generate((Message('user', f'Tell me something about the number {i}.'),),
+                                                 seed=i))
             except GenerationError as e: failed[type(e).__name__] += 1
             if then and len(done) == at: then()
     begun = time.monotonic()
@@ -46,9 +48,12 @@ def report(title, fleet, roles, done, failed, seconds):
     "Print one table."
     calls, attempts = Counter(c.endpoint for c in done), Counter(c.attempts for c in done)
     tokens = sum(c.usage.completion_tokens for c in done)
-    print(f'\n{title}: {len(done)} calls in {seconds:.1f} s, {len(done) / seconds:.2f} calls/s, {tokens / seconds:.1f} tokens/s, '
-          f'{sum(failed.values())} failed {dict(failed) or ""}, {sum(n for a, n in attempts.items() if a > 1)} needed another attempt')
-    for server, role in zip(fleet.servers, roles): print(f'  {role:8} {server.url:28} {calls[server.url]:5} calls {calls[server.url] / len(done):6.1%}')
+    print(f'\n{title}: {len(done)} calls in {seconds:.1f} s, {len(done) / seconds:.2f} calls/s, {tokens / seconds:.1f} '
+          f'tokens/s, '
+          f'{sum(failed.values())} failed {dict(failed) or ""}, {sum(n for a, n in attempts.items() if a > 1)} needed '
+          f'another attempt')
+    for server, role in zip(fleet.servers, roles):
+        print(f'  {role:8} {server.url:28} {calls[server.url]:5} calls {calls[server.url] / len(done):6.1%}')
 
 
 async def main():

@@ -10,7 +10,8 @@ import sys
 import time
 from statistics import median
 
-CODES = {'nothing': 'pass', 'import toa_nb': 'import toa_nb', 'what a script needs to run': 'from toa_nb import ChatModel, Constraints, Prompt, Run, TOA',
+CODES = {'nothing': 'pass', 'import toa_nb': 'import toa_nb',
+         'what a script needs to run': 'from toa_nb import ChatModel, Constraints, Prompt, Run, TOA',
          'import openai': 'import openai', 'import pandas': 'import pandas'}
 
 

@@ -34,7 +34,8 @@ async def seconds(url, method, concurrency):
         wall, depth = time.perf_counter() - start, {}
         assert run.progress.samples == method.n, run.report()
         with RunStore(f'{folder}/runs.db', 'r') as store:
-            for s in store.samples('run'): depth[s.trial.number] = 1 + max((depth[p] for p in s.trial.parents), default=0)
+            for s in store.samples('run'):
+                depth[s.trial.number] = 1 + max((depth[p] for p in s.trial.parents), default=0)
     for m in models: await m.close()
     return wall, max(depth.values())
 

@@ -14,15 +14,18 @@ from toa_nb import Completion, Prompt, RunStore, Usage, to_frame
 from toa_nb.core import Score, Trial
 
 MODELS = ['Llama-3.1-8B-Instruct', 'Qwen2-7B-Instruct', 'Mistral-7B-Instruct-v0.2', 'Yi-1.5-9B-Chat-16K']
-WORDS = 'air light sky blue wave scatters short long because every answer says that the sun is low at dusk and red then'.split()
+WORDS = ('air light sky blue wave scatters short long because every answer says that the sun is low at dusk and red '
+         'then'.split())
 
 
 async def fill(path, prompts, samples, seed=0):
     "Write a run of made-up samples."
     rng = random.Random(seed)
-    tasks = [Prompt(f'p{i:04}', f'Question {i}: why is the sky blue?', meta={'category': ['science', 'writing', 'coding'][i % 3]}) for i in range(prompts)]
+    tasks = [Prompt(f'p{i:04}', f'Question {i}: why is the sky blue?',
+                    meta={'category': ['science', 'writing', 'coding'][i % 3]}) for i in range(prompts)]
     with RunStore(path) as store:
-        store.create_run('toa', dict(method='toa', reward='rm', held_out=['gold'], models=[dict(name=m) for m in MODELS]), tasks)
+        store.create_run('toa', dict(method='toa', reward='rm', held_out=['gold'],
+                                     models=[dict(name=m) for m in MODELS]), tasks)
 
         async def search(p):
             for n in range(samples):
@@ -33,7 +36,8 @@ async def fill(path, prompts, samples, seed=0):
                 else:
                     usage = Usage(rng.randrange(50, 500), rng.randrange(50, 900), rng.randrange(50))
                     scores = [Score('rm', rng.gauss(n / 400, .1), tokens=600), Score('gold', rng.random())]
-                    await store.finish('toa', p.id, n, Completion(' '.join(rng.choices(WORDS, k=160)), usage, latency=2.), scores=scores)
+                    await store.finish('toa', p.id, n, Completion(' '.join(rng.choices(WORDS, k=160)), usage,
+                        latency=2.), scores=scores)
                 store.mark_told('toa', p.id, n)
             store.event('toa', p.id, 'done', dict(cost=dict(samples=samples), scored=samples, best=.5))
 
@@ -63,7 +67,8 @@ def measure(path):
     timed('TreePanel: next prompt', lambda: tree.next_prompt(1))
     timed('TreePanel: another node', lambda: tree.select(5))
     samples = timed('SampleBrowser: open', lambda: SampleBrowser(path))
-    for search in dict(sort='best'), dict(text='dusk and'), dict(text='', model=MODELS[1]), dict(outcome='failed', model=''), dict(outcome='', low=.5):
+    for search in dict(sort='best'), dict(text='dusk and'), dict(text='', model=MODELS[1]), dict(outcome='failed',
+        model=''), dict(outcome='', low=.5):
         timed(f'SampleBrowser: {search}', lambda search=search: samples.set(**search))
     timed('SampleBrowser: next page', lambda: samples.turn(1))
 

@@ -37,7 +37,8 @@ def play(plays, walk=False):
 def main():
     assert issubclass(TOA.sampler, TreeSampler)
     first = None
-    print('| plays | us per play | relative to 160 plays | layers by walking, us per play | ratio |\n|---|---|---|---|---|')
+    print('| plays | us per play | relative to 160 plays | layers by walking, us per play | ratio '
+          '|\n|---|---|---|---|---|')
     for plays in (160, 2560, 20000):
         seconds, actions = play(plays)
         us = seconds/plays*1e6

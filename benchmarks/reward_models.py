@@ -21,11 +21,15 @@ from toa_nb.reward_models.heads import LinearHead
 from toa_nb.reward_models.scorers import TextScorer
 from toa_nb.reward_models.tokens import ChatTemplate
 
-SHAPES = {'100m': dict(hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12, num_key_value_heads=12, vocab_size=32000),
-          '1b': dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8, vocab_size=128256),
-          '8b': dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8, vocab_size=128256)}
+SHAPES = {'100m': dict(hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
+                       num_key_value_heads=12, vocab_size=32000),
+          '1b': dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
+                     num_key_value_heads=8, vocab_size=128256),
+          '8b': dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+                     num_key_value_heads=8, vocab_size=128256)}
 
-RECORDED = [s.completion.usage.completion_tokens for s in load_samples(Path(__file__).parents[1]/'nbs'/'tutorials'/'replay.jsonl') if s.completion]
+RECORDED = [s.completion.usage.completion_tokens
+            for s in load_samples(Path(__file__).parents[1]/'nbs'/'tutorials'/'replay.jsonl') if s.completion]
 
 
 def tokenizer():
@@ -33,7 +37,8 @@ def tokenizer():
     words = ['<s>', '</s>', '<pad>', 'user', 'assistant', '?', *(f'w{i}' for i in range(9000))]
     tok = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token='?'))
     tok.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tok, bos_token='<s>', eos_token='</s>', pad_token='<pad>', unk_token='?')
+    fast = PreTrainedTokenizerFast(tokenizer_object=tok, bos_token='<s>', eos_token='</s>', pad_token='<pad>',
+                                   unk_token='?')
     fast.chat_template = "{{ bos_token }}{% for m in messages %} {{ m.role }} {{ m.content }} </s>{% endfor %}"
     return fast
 
@@ -59,14 +64,16 @@ def main():
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--dtype', default='float32')
     parser.add_argument('--shape', choices=SHAPES, default='100m')
-    parser.add_argument('--repeats', type=int, default=3, help='the fastest of so many counts, because machines are shared')
+    parser.add_argument('--repeats', type=int, default=3,
+                        help='the fastest of so many counts, because machines are shared')
     args = parser.parse_args()
 
     torch.manual_seed(0)
     tok, rng = tokenizer(), random.Random(0)
     torch.set_default_dtype(getattr(torch, args.dtype))
     with torch.device(args.device):
-        config = LlamaConfig(**SHAPES[args.shape], num_labels=1, max_position_embeddings=4096, pad_token_id=tok.pad_token_id)
+        config = LlamaConfig(**SHAPES[args.shape], num_labels=1, max_position_embeddings=4096,
+                             pad_token_id=tok.pad_token_id)
         model = LlamaForSequenceClassification(config).eval()
     torch.set_default_dtype(torch.float32)
     def words(n): return ' '.join(f'w{rng.randrange(9000)}' for _ in range(n))
@@ -74,25 +81,31 @@ def main():
     pairs = [(p, words(n)) for p in prompts for n in lengths(args.lengths, 16, rng)]
 
     def texts(pairs):
-        return [tok.apply_chat_template([dict(role='user', content=p.instruction), dict(role='assistant', content=r)], tokenize=False) for p, r in pairs]
+        return [tok.apply_chat_template([dict(role='user', content=p.instruction), dict(role='assistant', content=r)],
+                                        tokenize=False) for p, r in pairs]
 
     def batches(pairs, size):
         out = []
         for i in range(0, len(pairs), size):
-            batch = tok(texts(pairs[i:i + size]), return_tensors='pt', padding=True, add_special_tokens=False).to(args.device)
-            with torch.inference_mode(): out += model(input_ids=batch['input_ids'], attention_mask=batch['attention_mask']).logits[:, 0].float().tolist()
+            batch = tok(texts(pairs[i:i + size]), return_tensors='pt', padding=True,
+                        add_special_tokens=False).to(args.device)
+            with torch.inference_mode():
+                out += (model(input_ids=batch['input_ids'],
+                              attention_mask=batch['attention_mask']).logits[:, 0].float().tolist())
         return out
 
     head = LinearHead(model.score.weight.detach().float())
     def ours(pairs): return [s.value for s in TextScorer(model.model, ChatTemplate(tok), head).score_pairs(pairs)]
 
-    ways = {'one at a time': lambda pairs: batches(pairs, 1), 'batches of 8': lambda pairs: batches(pairs, 8), 'toa_nb': ours}
+    ways = {'one at a time': lambda pairs: batches(pairs, 1), 'batches of 8': lambda pairs: batches(pairs, 8),
+            'toa_nb': ours}
     for way in ways.values(): way(pairs[:2])
     seconds, found = dict.fromkeys(ways, 0.), {name: [] for name in ways}
     for i in range(0, len(pairs), 16):  # turn by turn, so that a busy machine slows all of them
         runs = {name: [] for name in ways}
         for _ in range(args.repeats):
-            for name, way in ways.items(): runs[name].append(timed(args.device, lambda way=way, i=i: way(pairs[i:i + 16])))
+            for name, way in ways.items():
+                runs[name].append(timed(args.device, lambda way=way, i=i: way(pairs[i:i + 16])))
         for name in ways:
             seconds[name] += min(took for _, took in runs[name])
             found[name] += runs[name][0][0]
@@ -101,12 +114,15 @@ def main():
     own = [len(r.split()) + 1 for _, r in pairs]
     padded = sum(8*max(sizes[i:i + 8]) for i in range(0, len(sizes), 8))
     read = {'one at a time': sum(sizes), 'batches of 8': padded, 'toa_nb': sum(own) + args.prompts*(sizes[0] - own[0])}
-    print(f'{args.shape} {args.dtype} on {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; {len(pairs)} responses, '
+    print(f'{args.shape} {args.dtype} on {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; '
+          f'{len(pairs)} responses, '
           f'{args.lengths} lengths, mean {sum(own)/len(own):.0f} tokens')
-    print(f'{"":14} {"seconds":>8} {"rewards/s":>10} {"tokens/s":>9} {"speed-up of toa_nb":>19} {"by token counts":>16} {"largest difference":>19}')
+    print(f'{"":14} {"seconds":>8} {"rewards/s":>10} {"tokens/s":>9} {"speed-up of toa_nb":>19} '
+          f'{"by token counts":>16} {"largest difference":>19}')
     for name in ways:
         apart = max(abs(a - b) for a, b in zip(found[name], found['one at a time']))
-        print(f'{name:14} {seconds[name]:8.2f} {len(pairs)/seconds[name]:10.2f} {sum(sizes)/seconds[name]:9.0f} {seconds[name]/seconds["toa_nb"]:19.2f} '
+        print(f'{name:14} {seconds[name]:8.2f} {len(pairs)/seconds[name]:10.2f} {sum(sizes)/seconds[name]:9.0f} '
+              f'{seconds[name]/seconds["toa_nb"]:19.2f} '
               f'{read[name]/read["toa_nb"]:16.2f} {apart:19.1e}')
 
 

@@ -35,13 +35,15 @@ PUBLISHED = {  # N -> (FLOPs per prompt in 1e16, mean of the ten best rewards), 
     'MoA': {64: (.298, .1683), 128: (.599, .1705), 256: (1.191, .1726), 384: (1.781, .1734), 768: (3.575, .1751)},
     'TOA': {64: (.111, .1743), 128: (.216, .1774), 256: (.429, .1801), 384: (.647, .1812), 768: (1.260, .1830)}}
 FITS = {
-    'rand': lambda n: BestOfN(n=n, model='qwen'), 'PRS': lambda n: PRS(n=n, model='qwen'), 'parallel': lambda n: ParallelEnsemble(n=n),
+    'rand': lambda n: BestOfN(n=n, model='qwen'), 'PRS': lambda n: PRS(n=n, model='qwen'),
+    'parallel': lambda n: ParallelEnsemble(n=n),
     'sequential': lambda n: SequentialRefine(n=n), 'MoA': lambda n: MoA(n=n), 'TOA': lambda n: TOA.published(n=n)}
 
 
 def submit(pool, world, methods, n, args, in_flight=1):
     "Simulate some of `METHODS` at one size in one world."
-    return pool.submit(simulate_methods, WORLDS[world], {m: METHODS[m](n) for m in methods}, args.prompts, args.seeds, in_flight)
+    return pool.submit(simulate_methods, WORLDS[world], {m: METHODS[m](n) for m in methods}, args.prompts, args.seeds,
+                       in_flight)
 
 
 def show(pair): return f'{pair[0]:+.2f} ± {pair[1]:.2f}'
@@ -55,14 +57,16 @@ def rows(head, table):
 
 def fit(pool, prompts):
     "The fitted world beside the published figure."
-    jobs = {(name, n): pool.submit(simulate_methods, FITTED, {name: FITS[name](n)}, prompts) for name in FITS for n in PUBLISHED[name]}
+    jobs = {(name, n): pool.submit(simulate_methods, FITTED, {name: FITS[name](n)}, prompts) for name in FITS
+            for n in PUBLISHED[name]}
     errors, table = [], []
     for name in FITS:
         found = {n: jobs[name, n].result()[name] for n in PUBLISHED[name]}
         gaps = [1e3*(float(found[n]['top10'].mean()) - PUBLISHED[name][n][1]) for n in found]
         errors += gaps
         flops = [found[n]['flops'].mean()/1e16/PUBLISHED[name][n][0] for n in found]
-        table.append([name, *[f'{g:+.2f} ({f:.2f})' for g, f in zip(gaps, flops)], f'{np.sqrt(np.mean(np.square(gaps))):.2f}'])
+        table.append([name, *[f'{g:+.2f} ({f:.2f})' for g, f in zip(gaps, flops)],
+                      f'{np.sqrt(np.mean(np.square(gaps))):.2f}'])
     rows(['method', *[f'N = {n}' for n in PUBLISHED['TOA']], 'RMSE'], table)
     print(f'All points: RMSE {np.sqrt(np.mean(np.square(errors))):.2f} (thousandths).\n')
 
@@ -72,7 +76,8 @@ def differences(world, n, out):
     base, unit = out['TOA published'], 1 if world == 'verifier' else SD*WORLDS[world].scale/1e-3
     for name, r in out.items():
         gains = [show(paired(r[k], base[k], unit)) for k in ('top10', 'best', 'different10', 'quality')]
-        costs = [f'{r[k].mean()/base[over].mean():.2f}' for k, over in (('flops', 'flops'), ('shared', 'flops'), ('reward_flops', 'flops'))]
+        costs = [f'{r[k].mean()/base[over].mean():.2f}' for k, over in (('flops', 'flops'), ('shared', 'flops'),
+            ('reward_flops', 'flops'))]
         yield [world, n, name, *gains, *costs]
 
 
@@ -87,8 +92,10 @@ def reach(curve, cost, measure, target, picked):
 def reaches(base, curve, cost, measure, draws=1000):
     "Reach relative to the plain FLOPs of published TOA at N = 160, with a bootstrap interval over prompts."
     rng, count = np.random.RandomState(0), len(base['top10'])
-    def ratio(picked): return reach(curve, cost, measure, base[measure][picked].mean(), picked)/base['flops'][picked].mean()
-    low, high = np.quantile([ratio(rng.randint(count, size=count)) for _ in range(draws)], [.025, .975], method='nearest')
+    def ratio(picked):
+        return reach(curve, cost, measure, base[measure][picked].mean(), picked)/base['flops'][picked].mean()
+    low, high = np.quantile([ratio(rng.randint(count, size=count)) for _ in range(draws)], [.025, .975],
+                            method='nearest')
     def text(x): return f'{x:.2f}' if np.isfinite(x) else 'not reached'
     return f'{text(ratio(np.arange(count)))} [{text(low)}, {text(high)}]'
 
@@ -100,7 +107,8 @@ def cpu(method, words, repeats=7):
     for k in range(repeats):
         s, start = method.start(Prompt(f'p{k}', 'Why is the sky blue? '*10), list('abcd')), process_time()
         while out := list(iter(s.ask, None)):
-            for t in out: s.tell(t, Outcome(texts[t.number], rng.gauss(s.rewards[t.parents[0]]/3 if t.parents else 0., 1.)))
+            for t in out:
+                s.tell(t, Outcome(texts[t.number], rng.gauss(s.rewards[t.parents[0]]/3 if t.parents else 0., 1.)))
         times.append((process_time() - start)/method.n*1e3)
     return f'{median(times):.3f}'
 
@@ -134,7 +142,8 @@ def main():
 def gains(pool, worlds, args):
     sizes = [int(n) for n in args.n.split(',')]
     jobs = {(w, n): submit(pool, w, SHORT, n, args) for w in worlds for n in sizes}
-    rows(['world', 'N', 'method', 'ten best', 'best', 'ten different', 'true quality of the best', 'FLOPs', 'shared', 'reward model'],
+    rows(['world', 'N', 'method', 'ten best', 'best', 'ten different', 'true quality of the best', 'FLOPs', 'shared',
+          'reward model'],
         (row for (w, n), out in jobs.items() for row in differences(w, n, out.result())))
 
 
@@ -147,8 +156,10 @@ def reach_table(pool, worlds, args):
             for m in methods:
                 curve = [out[n][m] for n in REACH_N]
                 base = out[160]['TOA published']
-                yield [w, m, *[reaches(base, curve, cost, k) for k in ('top10', 'different10') for cost in ('flops', 'shared')]]
-    rows(['world', 'method', *[f'{k}, {cost}' for k in ('ten best', 'ten different') for cost in ('plain', 'shared')]], table())
+                yield [w, m, *[reaches(base, curve, cost, k) for k in ('top10', 'different10')
+                               for cost in ('flops', 'shared')]]
+    rows(['world', 'method', *[f'{k}, {cost}' for k in ('ten best', 'ten different') for cost in ('plain', 'shared')]],
+         table())
 
 
 def wall(pool, worlds, args):

@@ -27,7 +27,9 @@ MODELS, N_PROMPTS = 'abcd', 50
 METHODS = {'TOA': TOA, 'ParallelEnsemble': ParallelEnsemble}
 
 
-def make_prompts(): return [Prompt(f'p{i}', f'Describe place {i} to somebody who was never there, in fifty words.') for i in range(N_PROMPTS)]
+def make_prompts():
+    return [Prompt(f'p{i}', f'Describe place {i} to somebody who was never there, in fifty words.')
+            for i in range(N_PROMPTS)]
 
 
 def variety(prompt, response):
@@ -39,7 +41,8 @@ async def ours(url, method, slots, samples):
     "Our run; the preflight is left out, as the bare client has none."
     models = [ChatModel(m, url) for m in MODELS]
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(make_prompts(), METHODS[method](n=samples), models, FunctionReward(variety), store=f'{folder}/runs.db', concurrency=slots, check=False)
+        run = Run(make_prompts(), METHODS[method](n=samples), models, FunctionReward(variety),
+                  store=f'{folder}/runs.db', concurrency=slots, check=False)
         await run
     for m in models: await m.close()
     assert run.progress.samples == N_PROMPTS*samples and not run.progress.failures, run.report()
@@ -53,7 +56,8 @@ async def bare(url, method, slots, samples):
             prompt, seed = prompts[i % N_PROMPTS], i
             quoted = newest.get(prompt.id) if method == 'TOA' else None
             messages = templates.fresh(prompt) if quoted is None else templates.refined(prompt, quoted)
-            body = dict(model=MODELS[i % len(MODELS)], messages=[dict(role=m.role, content=m.content) for m in messages],
+            body = dict(model=MODELS[i % len(MODELS)], messages=[dict(role=m.role, content=m.content)
+                for m in messages],
                         temperature=.7, top_p=1., seed=seed, max_tokens=2048)
             async with session.post(f'{url}/chat/completions', json=body) as response: answer = await response.json()
             newest[prompt.id] = answer['choices'][0]['message']['content']
@@ -85,7 +89,8 @@ def options():
     parser.add_argument('--methods', default='TOA,ParallelEnsemble')
     parser.add_argument('--latency', type=float, default=.05, help='seconds per answer')
     parser.add_argument('--repeats', type=int, default=3)
-    parser.add_argument('--samples', type=int, default=40, help='samples per prompt; a quarter of them at fewer than 20 slots')
+    parser.add_argument('--samples', type=int, default=40,
+                        help='samples per prompt; a quarter of them at fewer than 20 slots')
     parser.add_argument('--uvloop', action='store_true', help='both clients on uvloop')
     return parser.parse_args()
 
@@ -96,7 +101,8 @@ def main():
     if o.uvloop:
         import uvloop
         runner = uvloop.run
-    print('| method | slots | samples | generations/s: ours | bare | ratio (target 0.9) | CPU ms per generation: ours | bare | ratio (target 3) |')
+    print('| method | slots | samples | generations/s: ours | bare | ratio (target 0.9) | CPU ms per generation: ours '
+          '| bare | ratio (target 3) |')
     print('|---|---|---|---|---|---|---|---|---|')
     with running('--latency', str(o.latency), '--models', ','.join(MODELS)) as url:
         for client in (ours, bare): runner(client(url, 'TOA', 32, 4))
@@ -104,7 +110,8 @@ def main():
             for slots in map(int, o.slots.split(',')):
                 samples = o.samples
                 r, r0, ratio, c, c0, ratio_c = turns(runner, url, method, slots, samples, o.repeats)
-                print(f'| {method} | {slots} | {N_PROMPTS} x {samples} | {r:.0f} | {r0:.0f} | {ratio:.2f} | {c:.2f} | {c0:.2f} | {ratio_c:.2f} |', flush=True)
+                print(f'| {method} | {slots} | {N_PROMPTS} x {samples} | {r:.0f} | {r0:.0f} | {ratio:.2f} | {c:.2f} | '
+                      f'{c0:.2f} | {ratio_c:.2f} |', flush=True)
 
 
 if __name__ == '__main__': main()

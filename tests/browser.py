@@ -41,7 +41,8 @@ class Lab:
         self.url, self.errors, self.outside = f'http://127.0.0.1:{self.port}', [], []
         self.notebooks = self.folder/'notebooks'
         self.notebooks.mkdir()
-        self.server = subprocess.Popen(command(self.port, self.notebooks), env=environment(self.folder), cwd=self.notebooks,
+        self.server = subprocess.Popen(command(self.port, self.notebooks), env=environment(self.folder),
+                                       cwd=self.notebooks,
                                        stdout=open(self.folder/'log', 'wb'), stderr=subprocess.STDOUT)
         self.thread = ThreadPoolExecutor(1)
         self.thread.submit(self.open).result()
@@ -50,11 +51,14 @@ class Lab:
         "Start the browser and wait for the server."
         from playwright.sync_api import sync_playwright
         self.playwright = sync_playwright().start()
-        self.browser = self.playwright.chromium.launch(executable_path=chromium, args=['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu'])
+        self.browser = self.playwright.chromium.launch(executable_path=chromium,
+                                                       args=['--no-sandbox', '--disable-dev-shm-usage',
+                                                             '--disable-gpu'])
         self.page = self.browser.new_page(viewport=dict(width=1280, height=1000))
         self.page.on('console', lambda m: self.errors.append(m.text) if m.type == 'error' else None)
         self.page.on('pageerror', lambda e: self.errors.append(str(e)))
-        self.page.on('request', lambda r: self.outside.append(r.url) if not r.url.startswith((self.url, 'data:', 'blob:', 'about:')) else None)
+        self.page.on('request', lambda r: self.outside.append(r.url)
+                     if not r.url.startswith((self.url, 'data:', 'blob:', 'about:')) else None)
         wait_for(self.answers, 60, lambda: (self.folder/'log').read_text(errors='replace')[-2000:])
 
     def answers(self):
@@ -66,7 +70,8 @@ class Lab:
         "Open a new notebook with these code cells, run it to its end, and give its path."
         self.count += 1
         path = self.notebooks/f'journey_{self.count}.ipynb'
-        rows = [dict(cell_type='code', id=f'c{i}', metadata={}, execution_count=None, outputs=[], source=s) for i, s in enumerate(sources)]
+        rows = [dict(cell_type='code', id=f'c{i}', metadata={}, execution_count=None, outputs=[], source=s)
+                for i, s in enumerate(sources)]
         kernel = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))
         path.write_text(json.dumps(dict(cells=rows, metadata=kernel, nbformat=4, nbformat_minor=5)))
         self.page.goto(f'{self.url}/lab/tree/{path.name}?reset')
@@ -107,7 +112,8 @@ class Lab:
     def see(self, selector, text, timeout=20):
         "Wait until the first match shows `text`."
         wait_for(lambda: text in (self.text(selector) if self.page.locator(selector).count() else ''), timeout,
-                 lambda: f'{text!r} is not in {self.text(selector) if self.page.locator(selector).count() else "nothing: no " + selector!r}', self.page)
+                 lambda: f'{text!r} is not in '
+                         f'{self.text(selector) if self.page.locator(selector).count() else "nothing: no " + selector!r}', self.page)
 
     def press(self, selector, label):
         "Click the button that says `label`."
@@ -141,8 +147,10 @@ class Lab:
 
 def command(port, notebooks):
     "JupyterLab for tests: this machine only, no token."
-    return [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0',
-            '--IdentityProvider.token=', '--ServerApp.password=', '--ServerApp.disable_check_xsrf=True', f'--ServerApp.root_dir={notebooks}',
+    return [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}',
+            '--ServerApp.port_retries=0',
+            '--IdentityProvider.token=', '--ServerApp.password=', '--ServerApp.disable_check_xsrf=True',
+            f'--ServerApp.root_dir={notebooks}',
             '--LabApp.expose_app_in_browser=True', '--ServerApp.terminals_enabled=False']
 
 
@@ -151,7 +159,8 @@ def environment(folder):
     settings = folder/'settings'/'@jupyterlab'/'apputils-extension'
     settings.mkdir(parents=True)
     (settings/'notification.jupyterlab-settings').write_text(json.dumps(quiet))
-    places = dict(HOME='home', JUPYTER_CONFIG_DIR='config', JUPYTER_DATA_DIR='data', JUPYTER_RUNTIME_DIR='runtime', IPYTHONDIR='ipython',
+    places = dict(HOME='home', JUPYTER_CONFIG_DIR='config', JUPYTER_DATA_DIR='data', JUPYTER_RUNTIME_DIR='runtime',
+                  IPYTHONDIR='ipython',
                   JUPYTERLAB_WORKSPACES_DIR='workspaces', JUPYTERLAB_SETTINGS_DIR='settings', TOA_STATE='state')
     for name in places.values(): (folder/name).mkdir(exist_ok=True)
     path = os.pathsep.join(filter(None, [str(root), os.environ.get('PYTHONPATH')]))

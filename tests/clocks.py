@@ -27,7 +27,8 @@ def set_clock(monkeypatch, wing, clock):
     rooms = [m for name, m in sys.modules.items() if name.startswith(f'{wing}.')]
     for room in rooms:
         if hasattr(room, 'monotonic'): monkeypatch.setattr(room, 'monotonic', clock)
-        if hasattr(room, 'time'): monkeypatch.setattr(room, 'time', SimpleNamespace(**vars(time) | {'monotonic': clock}))
+        if hasattr(room, 'time'):
+            monkeypatch.setattr(room, 'time', SimpleNamespace(**vars(time) | {'monotonic': clock}))
     assert any(hasattr(room, 'monotonic') or hasattr(room, 'time') for room in rooms)
 
 
@@ -39,7 +40,8 @@ def time_out_in_silence(model, server):
 async def _exchange(exchange, server, body, limit):
     "A call with as much time as it needs; when the server has decided to give no answer, its limit is over."
     sent = json.loads(body)
-    silent = server.silences[digest(sent['model'], sent['messages'], sent.get('seed'))] = asyncio.get_running_loop().create_future()
+    silent = server.silences[digest(sent['model'], sent['messages'],
+                                    sent.get('seed'))] = asyncio.get_running_loop().create_future()
     call = asyncio.ensure_future(exchange(body, HANG))
     try:
         await asyncio.wait({call, silent}, return_when=asyncio.FIRST_COMPLETED)

@@ -82,7 +82,8 @@ def instrument(points):
         sampler.tell = counted_tell
         return sampler
 
-    commits.CommitThread.commit, FakeModel.generate, Letters.score_one, TOA.start = counted_commit, counted_generate, counted_score, counted_start
+    commits.CommitThread.commit, FakeModel.generate, Letters.score_one, TOA.start = (counted_commit, counted_generate,
+        counted_score, counted_start)
 
 
 class Odd(FakeModel):
@@ -98,7 +99,8 @@ def broken(number): return ServerFailed('HTTP 500', model='a', endpoint='fake')
 def run(store, fail=None, kind=FakeModel, more=0, names='ab', **change):
     "A small run of TOA on two models, brought to its end."
     tasks = [Prompt(f'p{i}', f'Write about the number {i}.') for i in range(2)]
-    made = Run(tasks, TOA(n=3, parallel=1), [kind(name, fail=fail) for name in names], Letters(), store=store, name='r', **change)
+    made = Run(tasks, TOA(n=3, parallel=1), [kind(name, fail=fail) for name in names], Letters(), store=store, name='r',
+               **change)
     if more: made.extend(more)
     return made.wait(show=False)
 

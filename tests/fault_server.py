@@ -28,17 +28,24 @@ from dataclasses import dataclass
 from functools import partial
 
 KINDS = {
-    'error500': 'HTTP 500', 'error503': 'HTTP 503', 'rate_limit': 'HTTP 429', 'rate_limit_after': 'HTTP 429 with Retry-After',
+    'error500': 'HTTP 500', 'error503': 'HTTP 503', 'rate_limit': 'HTTP 429',
+    'rate_limit_after': 'HTTP 429 with Retry-After',
     'auth': 'HTTP 401 that quotes the key', 'unknown_model': 'HTTP 404', 'too_long': 'HTTP 400',
-    'hang': 'no answer', 'reset': 'connection reset before the answer', 'cut': 'connection closed inside the body', 'trickle': 'a byte now and then',
-    'none_content': 'content is null', 'empty_text': 'content is blank', 'no_choices': 'choices is []', 'no_usage': 'no usage',
-    'truncated': 'JSON cut short', 'html': 'HTML with status 200', 'error200': 'an error object with status 200', 'quota': 'the same, and it quotes the key',
+    'hang': 'no answer', 'reset': 'connection reset before the answer', 'cut': 'connection closed inside the body',
+    'trickle': 'a byte now and then',
+    'none_content': 'content is null', 'empty_text': 'content is blank', 'no_choices': 'choices is []',
+    'no_usage': 'no usage',
+    'truncated': 'JSON cut short', 'html': 'HTML with status 200', 'error200': 'an error object with status 200',
+    'quota': 'the same, and it quotes the key',
     'login': 'HTML with status 200 that quotes the key', 'other_model': 'another model id',
 }
 SILENT = ('hang', 'trickle')  # faults that end in the time limit of the client
-WORDS = ('amber brook cedar delta ember fable grove harbor island jasper kettle lantern meadow nectar orchard pebble quartz river summit timber umber '
-         'valley willow yarrow zephyr anchor beacon candle drift echo feather glimmer hollow iris juniper kindle ledger marble north opal prairie quill '
-         'ripple saddle thistle under violet wander xenon yonder zenith atlas breeze copper dune eagle flint garnet hazel ivory jade keel lilac').split()
+WORDS = ('amber brook cedar delta ember fable grove harbor island jasper kettle lantern meadow nectar orchard pebble '
+         'quartz river summit timber umber '
+         'valley willow yarrow zephyr anchor beacon candle drift echo feather glimmer hollow iris juniper kindle '
+         'ledger marble north opal prairie quill '
+         'ripple saddle thistle under violet wander xenon yonder zenith atlas breeze copper dune eagle flint garnet '
+         'hazel ivory jade keel lilac').split()
 
 
 @dataclass
@@ -86,7 +93,8 @@ def http(status, body, content_type='application/json', headers=''):
 
 
 def http_json(status, value, headers=''): return http(status, json.dumps(value).encode(), headers=headers)
-def http_error(status, message, headers=''): return http_json(status, {'error': {'message': message, 'type': 'test', 'code': status}}, headers)
+def http_error(status, message, headers=''):
+    return http_json(status, {'error': {'message': message, 'type': 'test', 'code': status}}, headers)
 
 
 class Call:
@@ -96,7 +104,8 @@ class Call:
         self.model, self.seed, self.body = body.get('model'), body.get('seed'), body
         self.key = digest(self.model, body.get('messages'), self.seed)
         self.fault = server.pick(self.model)
-        self.row = [server.calls, self.model, self.seed, self.key.hex()[:16], self.fault.kind if self.fault else '', time.time(), None, 'open']
+        self.row = [server.calls, self.model, self.seed, self.key.hex()[:16], self.fault.kind if self.fault else '',
+                    time.time(), None, 'open']
         server.register(self)
 
     def begin(self):
@@ -116,9 +125,12 @@ class Call:
         text = text_of(self.key, min(self.server.words, self.body.get('max_tokens') or self.server.words))
         n_in, n_out = sum(len(m['content'].split()) for m in self.body['messages']), len(text.split())
         choice = {'index': 0, 'message': {'role': 'assistant', 'content': text}, 'finish_reason': 'stop'}
-        if self.body.get('logprobs'): choice['logprobs'] = {'content': [{'token': w, 'logprob': -.5} for w in text.split()]}
-        usage = {'prompt_tokens': n_in, 'completion_tokens': n_out, 'total_tokens': n_in + n_out, 'prompt_tokens_details': {'cached_tokens': n_in // 2}}
-        return {'id': f'cmpl-{self.row[0]}', 'object': 'chat.completion', 'created': 1700000000, 'model': self.model, 'choices': [choice], 'usage': usage}
+        if self.body.get('logprobs'):
+            choice['logprobs'] = {'content': [{'token': w, 'logprob': -.5} for w in text.split()]}
+        usage = {'prompt_tokens': n_in, 'completion_tokens': n_out, 'total_tokens': n_in + n_out,
+                 'prompt_tokens_details': {'cached_tokens': n_in // 2}}
+        return {'id': f'cmpl-{self.row[0]}', 'object': 'chat.completion', 'created': 1700000000, 'model': self.model,
+                'choices': [choice], 'usage': usage}
 
     def answer(self):
         "Send the answer or the fault."
@@ -126,7 +138,8 @@ class Call:
         if kind in SILENT: self.server.silence(self.key)
         if kind == 'hang': return
         if kind == 'trickle': return self.trickle(http_json(200, self.completion()))
-        self.connection.send(self, self.faulty(kind) if kind else http_json(200, self.completion()), broken=kind in ('reset', 'cut'))
+        self.connection.send(self, self.faulty(kind) if kind else http_json(200, self.completion()),
+                             broken=kind in ('reset', 'cut'))
 
     def faulty(self, kind):
         "The bytes of a fault."
@@ -137,7 +150,8 @@ class Call:
         if kind == 'error500': return http_error(500, 'internal error')
         if kind == 'error503': return http_error(503, 'overloaded')
         if kind == 'rate_limit': return http_error(429, 'too many requests')
-        if kind == 'rate_limit_after': return http_error(429, 'too many requests', f'Retry-After: {self.fault.retry_after:g}\r\n')
+        if kind == 'rate_limit_after':
+            return http_error(429, 'too many requests', f'Retry-After: {self.fault.retry_after:g}\r\n')
         if kind == 'auth': return http_error(401, f'Incorrect API key provided: {self.auth}')
         if kind == 'unknown_model': return http_error(404, f'The model `{self.model}` does not exist.')
         if kind == 'too_long': return http_error(400, 'the prompt is longer than the context of 4096 tokens')
@@ -145,7 +159,8 @@ class Call:
         if kind == 'html': return http(200, b'<html><body>Gateway login</body></html>', 'text/html')
         if kind == 'error200': return http_error(200, 'worker lost')
         if kind == 'quota': return http_error(200, f'Quota of key {self.auth} exceeded')
-        if kind == 'login': return http(200, f'<html><body>No login for {self.auth}</body></html>'.encode(), 'text/html')
+        if kind == 'login':
+            return http(200, f'<html><body>No login for {self.auth}</body></html>'.encode(), 'text/html')
         if kind == 'none_content': message['content'] = None
         if kind == 'empty_text': message['content'] = ' \n'
         if kind == 'no_choices': ok['choices'] = []
@@ -187,7 +202,8 @@ class Connection(asyncio.Protocol):
     def request(self, method, path, body, key):
         server, path = self.server, path.split('?')[0]
         if path.startswith('/control'): return self.control(method, path, body)
-        if server.key and key != server.key: return self.transport.write(http_error(401, f'Incorrect API key provided: {key}'))
+        if server.key and key != server.key:
+            return self.transport.write(http_error(401, f'Incorrect API key provided: {key}'))
         if path.endswith('/models'): return self.transport.write(server.models_answer())
         if not path.endswith('/chat/completions'): return self.transport.write(http_error(404, f'no {path} here'))
         try: body = json.loads(body)
@@ -213,17 +229,22 @@ class Connection(asyncio.Protocol):
 
 class FaultServer:
     "The server; `async with` starts it on a free port of the loopback interface."
-    def __init__(self, models=('a', 'b', 'c', 'd'), latency=0., sigma=0., slots=0, reject=False, words=12, faults=(), key='', trickle=.05, salt=0,
+    def __init__(self, models=('a', 'b', 'c', 'd'), latency=0., sigma=0., slots=0, reject=False, words=12, faults=(),
+                 key='', trickle=.05, salt=0,
                  strict=True, list_models=True, port=0, hold=0):
-        self.models, self.latency, self.sigma, self.slots, self.reject, self.words = tuple(models), latency, sigma, slots, reject, words
-        self.key, self.trickle, self.salt, self.strict, self.list_models, self.port = key, trickle, salt, strict, list_models, port
+        self.models, self.latency, self.sigma, self.slots, self.reject, self.words = (tuple(models), latency, sigma,
+            slots, reject, words)
+        self.key, self.trickle, self.salt, self.strict, self.list_models, self.port = (key, trickle, salt, strict,
+            list_models, port)
         self.hold = hold  # calls that may begin until it is raised; 0: all
         self.connections, self.waiting, self.silences = set(), deque(), {}
         self.change(faults, reset=True)
 
     def change(self, faults=None, reset=False, **settings):
         "Other settings from now on; `reset` forgets counts and log, so that windows count from here."
-        if faults is not None: self.faults = [f if isinstance(f, Fault) else Fault.parse(f) if isinstance(f, str) else Fault(**f) for f in faults]
+        if faults is not None:
+            self.faults = [f if isinstance(f, Fault) else Fault.parse(f) if isinstance(f, str) else Fault(**f)
+                           for f in faults]
         for name, value in settings.items():
             if not hasattr(self, name): raise ValueError(f'no setting {name!r}')
             setattr(self, name, value)
@@ -233,7 +254,8 @@ class FaultServer:
         self.admit()
 
     def state(self):
-        return {'calls': self.calls, 'by_model': dict(self.by_model), 'by_fault': dict(self.by_fault), 'in_flight': self.busy, 'peak': self.peak,
+        return {'calls': self.calls, 'by_model': dict(self.by_model), 'by_fault': dict(self.by_fault),
+                'in_flight': self.busy, 'peak': self.peak,
                 'waiting': len(self.waiting), 'connections': len(self.connections)}
 
     def models_answer(self):
@@ -244,7 +266,9 @@ class FaultServer:
         "The fault that the next call of `model` meets, or None."
         if self.strict and model not in self.models: return Fault('unknown_model')
         for i, fault in enumerate(self.faults):
-            if fault.model in (None, model) and fault.hits(self.by_model[model] if fault.model else self.calls, f'{self.salt}:{i}'): return fault
+            if fault.model in (None, model) and fault.hits(self.by_model[model] if fault.model else self.calls,
+                                                           f'{self.salt}:{i}'):
+                return fault
         return None
 
     def silence(self, key):
@@ -318,17 +342,21 @@ def options():
     parser.add_argument('--latency', type=float, default=0., help='seconds per answer (median with --sigma)')
     parser.add_argument('--sigma', type=float, default=0., help='spread of a log-normal latency')
     parser.add_argument('--slots', type=int, default=0, help='calls worked on at once; 0: no limit')
-    parser.add_argument('--reject', action='store_true', help='answer 429 where all slots are taken, instead of queueing')
+    parser.add_argument('--reject', action='store_true',
+                        help='answer 429 where all slots are taken, instead of queueing')
     parser.add_argument('--words', type=int, default=12, help='words per answer')
     parser.add_argument('--trickle', type=float, default=.05, help='seconds between the bytes of the fault `trickle`')
     parser.add_argument('--key-env', default='', help='environment variable that holds the key to ask for')
-    parser.add_argument('--any-model', action='store_true', help='answer an unknown model name with 200, as llama.cpp does')
-    parser.add_argument('--fault', action='append', default=[], help='KIND[:SHARE[:MODEL[:START-STOP]]]; kinds: ' + ', '.join(KINDS))
+    parser.add_argument('--any-model', action='store_true',
+                        help='answer an unknown model name with 200, as llama.cpp does')
+    parser.add_argument('--fault', action='append', default=[],
+                        help='KIND[:SHARE[:MODEL[:START-STOP]]]; kinds: ' + ', '.join(KINDS))
     return parser.parse_args()
 
 
 async def serve(o):
-    async with FaultServer(o.models.split(','), o.latency, o.sigma, o.slots, o.reject, o.words, o.fault, os.environ.get(o.key_env, ''), o.trickle,
+    async with FaultServer(o.models.split(','), o.latency, o.sigma, o.slots, o.reject, o.words, o.fault,
+                           os.environ.get(o.key_env, ''), o.trickle,
                            strict=not o.any_model, port=o.port) as server:
         print(server.url, flush=True)
         await asyncio.Event().wait()

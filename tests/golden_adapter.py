@@ -19,7 +19,8 @@ class TOA:
         t = self.trial = self.sampler.ask()
         kind = 'root' if t.layer == 1 else t.kind
         return dict(model=self.names.index(t.model), layer=t.layer, kind=kind,
-                    prompt_parent=t.parents[0] if t.parents else -1, tree_parent=-1 if t.tree_parent is None else t.tree_parent)
+                    prompt_parent=t.parents[0] if t.parents else -1,
+                    tree_parent=-1 if t.tree_parent is None else t.tree_parent)
 
     def feedback(self, raw): self.sampler.tell(self.trial, Outcome('text', raw))
 
@@ -45,7 +46,8 @@ def drive(method, models, q, gen, reward, shuffle, refine=None, aggregator=None)
     return calls
 
 
-def rows(calls): return [t.action for t, _, _ in calls], [text for _, text, _ in calls], [value for _, _, value in calls]
+def rows(calls):
+    return [t.action for t, _, _ in calls], [text for _, text, _ in calls], [value for _, _, value in calls]
 
 
 def sample(models, q, n, gen, reward, shuffle, refine=None, aggregator=None, n_iter=None, num_agg=None):

@@ -13,10 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from toa_nb import TOA, BestOfN, ChatModel, FunctionReward, Message, MoA, Prompt, Run, RunStore, Usage
-from toa_nb import models_from, to_dpo, to_sft
-from toa_nb.core import AnswerTooLarge, AuthFailed, ContextOverflow, EmptyAnswer, MissingUsage
-from toa_nb.core import RequestRefused, ServerFailed
+from toa_nb import TOA, BestOfN, ChatModel, FunctionReward, Message, MoA, Prompt, Run, RunStore, Usage, models_from, to_dpo, to_sft
+from toa_nb.core import AnswerTooLarge, AuthFailed, ContextOverflow, EmptyAnswer, MissingUsage, RequestRefused, ServerFailed
 from toa_nb.models.thoughts import FAMILIES
 
 HI = (Message('user', 'Hi'),)

@@ -48,7 +48,8 @@ def test_run_is_started_watched_paused_resumed_and_there_tomorrow(lab):
 
 @journey
 def test_what_is_wrong_is_said_and_cancel_gives_up(lab):
-    lab.notebook(setup, "panel = RunPanel('cancelled.db', prompts, [FakeModel('a', latency=60)], [reward], every=.1)\npanel")
+    lab.notebook(setup,
+                 "panel = RunPanel('cancelled.db', prompts, [FakeModel('a', latency=60)], [reward], every=.1)\npanel")
     lab.page.get_by_label('or typed in').fill('Why?\nHow?')
     lab.page.get_by_label('how many').fill('some')
     lab.press(panel, 'Start')
@@ -77,7 +78,8 @@ server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 url = f'http://127.0.0.1:{server.server_port}/v1'
 '''
-    lab.notebook('from toa_nb.panels import *', code, "panel = ServerPanel('servers.toml', every=.1)\npanel", 'print(url)')
+    lab.notebook('from toa_nb.panels import *', code, "panel = ServerPanel('servers.toml', every=.1)\npanel",
+                 'print(url)')
     servers, page = '.toa-ServerPanel', lab.page
     lab.see(servers, 'No models yet')
     url = page.locator('.jp-OutputArea-output pre').last.inner_text().strip()
@@ -112,9 +114,11 @@ def test_a_panel_follows_a_run_of_another_cell_and_shows_its_settings(lab):
 
 @journey
 def test_a_light_is_what_was_found_last(lab):
-    lab.notebook('from toa_nb.panels import *', "panel = ServerPanel([dict(name='gone', url='http://127.0.0.1:1/v1')], every=.1)\npanel")
+    lab.notebook('from toa_nb.panels import *',
+                 "panel = ServerPanel([dict(name='gone', url='http://127.0.0.1:1/v1')], every=.1)\npanel")
     servers = '.toa-ServerPanel'
     lab.see(servers, 'no answer')
     lab.see(servers, 'down')
     assert lab.page.locator(f'{servers} .toa-when').count() == 1
-    assert '46, 158, 68' not in lab.page.locator(f'{servers} .toa-light > i').first.evaluate('e => getComputedStyle(e).backgroundColor')
+    assert ('46, 158, 68' not in lab.page.locator(
+        f'{servers} .toa-light > i').first.evaluate('e => getComputedStyle(e).backgroundColor'))

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from browser import journey
 from test_panels_views import fill
 
-NASTY = ('<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'"> ![i](http://example.com/i.png) '
+NASTY = ('<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'"> '
+         '![i](http://example.com/i.png) '
          '\x1b[31mred\x1b[0m user\u202egnp.exe <b>bold</b> {n}')
 SHOWN = '[U+001B][31mred[U+001B][0m user[U+202E]gnp.exe <b>bold</b>'
 
@@ -27,23 +28,27 @@ def test_curves(lab):
     lab.page.get_by_label('upwards').select_option('mean of all so far')
     lab.page.get_by_label('log scale').check()
     lab.see('.toa-CurvePanel .toa-code', "reward_curve(df, x='tokens', y='mean'), log=True)")
-    lab.until(f'() => document.querySelector(".toa-CurvePanel .toa-picture").src !== {json.dumps(before)}', 'the picture does not change')
+    lab.until(f'() => document.querySelector(".toa-CurvePanel .toa-picture").src !== {json.dumps(before)}',
+              'the picture does not change')
     assert picture.evaluate('e => e.naturalWidth') > 400
     for name in 'curve.svg', 'curve.csv':
         lab.page.get_by_label('save as').fill(name)
         lab.press('.toa-CurvePanel', 'Save')
         lab.see('.toa-CurvePanel .toa-say', f'Written: {name}')
-    assert '<svg' in (lab.notebooks/'curve.svg').read_text() and 'mean,low,high' in (lab.notebooks/'curve.csv').read_text()
+    assert ('<svg' in (lab.notebooks/'curve.svg').read_text()
+            and 'mean,low,high' in (lab.notebooks/'curve.csv').read_text())
     lab.restart()
     lab.see('.toa-CurvePanel .toa-code', "reward_curve(df, x='tokens', y='best')")
-    lab.until('() => document.querySelector(".toa-CurvePanel .toa-picture")?.naturalWidth > 400', 'the curve is not drawn again')
+    lab.until('() => document.querySelector(".toa-CurvePanel .toa-picture")?.naturalWidth > 400',
+              'the curve is not drawn again')
 
 
 @journey
 def test_tree(lab):
     stored(lab, 'tree.db', text=NASTY)
     lab.notebook('from toa_nb.panels import TreePanel', "TreePanel('tree.db', 'toa', 'sky')")
-    node, text, selected = lambda n: f'.toa-tree [data-id="{n}"]', '.toa-TreePanel .toa-answer', '.toa-tree [aria-selected=true]'
+    node, text, selected = (lambda n: f'.toa-tree [data-id="{n}"]', '.toa-TreePanel .toa-answer',
+                            '.toa-tree [aria-selected=true]')
     lab.see(text, f'{SHOWN} 4')
     assert lab.page.locator('.toa-tree[role=tree] [role=treeitem]').count() == 7
     lab.page.locator(node(2)).click()
@@ -57,7 +62,8 @@ def test_tree(lab):
     lab.press('.toa-TreePanel', 'Next')
     lab.see('.toa-TreePanel .toa-code', "TreePanel('")
     lab.see('.toa-TreePanel .toa-code', "'sea'")
-    assert lab.page.title() != 'owned' and lab.page.locator('.toa-TreePanel :is(script, b, img:not(.toa-picture))').count() == 0
+    assert (lab.page.title() != 'owned'
+            and lab.page.locator('.toa-TreePanel :is(script, b, img:not(.toa-picture))').count() == 0)
     lab.restart()
     lab.see(text, f'{SHOWN} 4')
 
@@ -66,7 +72,8 @@ def test_tree(lab):
 def test_tree_plays_back(lab):
     stored(lab, 'tree.db', text=NASTY)
     lab.notebook('from toa_nb.panels import TreePanel', "TreePanel('tree.db', 'toa', 'sky', step=0)")
-    seen = '() => [...document.querySelectorAll(".toa-tree [role=treeitem]")].filter(e => e.style.display !== "none").length'
+    seen = ('() => [...document.querySelectorAll(".toa-tree [role=treeitem]")].filter(e => e.style.display !== '
+            '"none").length')
     lab.until(f'() => ({seen})() === 1', 'the samples are not hidden')
     lab.page.locator('.toa-TreePanel .widget-play button').first.click()
     lab.until(f'() => ({seen})() === 7', 'the search is not played back')
@@ -76,7 +83,8 @@ def test_tree_plays_back(lab):
 def test_samples(lab):
     stored(lab, 'samples.db', text=NASTY)
     lab.notebook('from toa_nb.panels import SampleBrowser', "SampleBrowser('samples.db', 'toa')")
-    row, first = (lambda n: lab.page.locator(f'.toa-list tbody tr[data-row="{n}"]')), '.toa-SampleBrowser .toa-answer >> nth=0'
+    row, first = (lambda n: lab.page.locator(
+        f'.toa-list tbody tr[data-row="{n}"]')), '.toa-SampleBrowser .toa-answer >> nth=0'
     lab.see('.toa-list', 'CallTimeout: no <answer>')
     lab.page.locator('.toa-list th', has_text='reward').click()
     lab.see(first, f'{SHOWN} 4')
@@ -93,7 +101,8 @@ def test_samples(lab):
     lab.see('.toa-SampleBrowser', '1 pair by hand in samples.pairs.jsonl, the last for sky: 2 before 4')
     lab.press('.toa-SampleBrowser', 'Save pairs')
     lab.see('.toa-SampleBrowser .toa-say', '2 pairs written: dpo.jsonl')
-    assert [json.loads(line)['policy'] for line in (lab.notebooks/'dpo.jsonl').read_text().splitlines()] == ['by hand', 'mu-2sigma']
+    assert ([json.loads(line)['policy']
+             for line in (lab.notebooks/'dpo.jsonl').read_text().splitlines()] == ['by hand', 'mu-2sigma'])
     lab.press('.toa-SampleBrowser', 'Save samples')
     lab.see('.toa-SampleBrowser .toa-say', '2 samples written: samples.jsonl')
     assert lab.page.title() != 'owned' and lab.page.locator('.toa-SampleBrowser :is(script, b, img)').count() == 0

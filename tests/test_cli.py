@@ -27,7 +27,8 @@ from toa_nb.store.journal import RunStore
 
 root = Path(__file__).parent.parent
 LETTERS = [{'kind': 'letter', 'letter': letter, 'relation': 'at least', 'count': 5} for letter in 'aeiou']
-COMMANDS = [['run'], ['resume'], ['check'], ['status'], ['curve'], ['export'], ['prompts', 'check'], ['store', 'backup'], ['serve'], ['serve-reward'], ['servers']]
+COMMANDS = [['run'], ['resume'], ['check'], ['status'], ['curve'], ['export'], ['prompts', 'check'],
+            ['store', 'backup'], ['serve'], ['serve-reward'], ['servers']]
 
 
 @pytest.fixture
@@ -39,13 +40,15 @@ def url():
 def here(tmp_path, monkeypatch):
     "A folder with prompts, which is the working directory."
     monkeypatch.chdir(tmp_path)
-    rows = [{'id': f'p{i}', 'instruction': f'Write about {i}.', 'category': 'even odd'.split()[i % 2], 'constraints': LETTERS} for i in range(4)]
+    rows = [{'id': f'p{i}', 'instruction': f'Write about {i}.', 'category': 'even odd'.split()[i % 2],
+             'constraints': LETTERS} for i in range(4)]
     Path('prompts.jsonl').write_text('\n'.join(map(json.dumps, rows)))
     return tmp_path
 
 
 def configure(url, more='', models='ab', n=6, name='run.toml', above=''):
-    tables = '\n'.join(f'[[models]]\nname = "{m}"\nendpoints = ["{url}"]\nretries = 0\nspec = "smollm2-135m-instruct"' for m in models)
+    tables = '\n'.join(f'[[models]]\nname = "{m}"\nendpoints = ["{url}"]\nretries = 0\nspec = "smollm2-135m-instruct"'
+                       for m in models)
     top = f'prompts = "prompts.jsonl"\nreward = "constraints"\nstore = "runs.db"\nmethod = {{name = "toa", n = {n}}}'
     Path(name).write_text('\n'.join([above, top, tables, more]))
 
@@ -65,7 +68,8 @@ def toa(capsys, *argv):
 def process(*argv, **options):
     "The command in a process of its own."
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE} | options
-    return subprocess.Popen([sys.executable, '-m', 'toa_nb', *argv], text=True, env=os.environ | {'PYTHONPATH': str(root)}, **pipes)
+    return subprocess.Popen([sys.executable, '-m', 'toa_nb', *argv], text=True,
+                            env=os.environ | {'PYTHONPATH': str(root)}, **pipes)
 
 
 def test_a_run_its_store_and_what_comes_out(here, url, capsys):
@@ -91,13 +95,15 @@ def test_a_complete_run_costs_nothing_and_more_goes_on(here, url, capsys):
     assert (code, more['resumed'], more['samples'], more['target']) == (0, 24, 32, 32)
     code, more, _ = toa(capsys, 'resume', 'runs.db', '--more', '1', '--quiet', '--json')
     assert (code, more['resumed'], more['samples']) == (0, 32, 36)
-    assert control(url)['calls'] == calls + 2 + 8 + 2 + 4                       # each time a check of both endpoints, and the samples
+    # each time a check of both endpoints, and the samples
+    assert control(url)['calls'] == calls + 2 + 8 + 2 + 4
 
 
 def test_the_store_alone_is_enough_to_go_on(here, url, capsys):
     configure(url, '[budget.per_run]\nsamples = 10\n')
     code, stopped, err = toa(capsys, 'run', 'run.toml')
-    assert code == 3 and '(samples)' in stopped and err.rstrip().endswith('is reached: raise it, and run the file again')
+    assert (code == 3 and '(samples)' in stopped
+            and err.rstrip().endswith('is reached: raise it, and run the file again'))
     for name in ('run.toml', 'prompts.jsonl'): Path(name).unlink()
     code, result, _ = toa(capsys, 'resume', 'runs.db', 'toa', '--quiet', '--json')
     assert (code, result['stopped_by'], result['resumed']) == (3, 'samples', 10)  # the budget is still what it was
@@ -139,12 +145,15 @@ def test_figures_and_files(here, url, capsys):
     assert points[0]['method'] == 'toa' and points[0]['x'] > 1e6 and points[-1]['mean'] >= points[0]['mean']
     assert toa(capsys, 'curve', 'runs.db', '--x', 'tokens', '-o', 'curve.csv')[0] == 0
     assert Path('curve.csv').read_text().startswith('method,x,mean,low,high,n\ntoa,')
-    for form, ending, rows in (('sft', 'jsonl', 4), ('published', 'jsonl', 4), ('alpaca_eval', 'json', 4), ('sft', 'parquet', 4)):
+    for form, ending, rows in (('sft', 'jsonl', 4), ('published', 'jsonl', 4), ('alpaca_eval', 'json', 4),
+                               ('sft', 'parquet', 4)):
         code, result, _ = toa(capsys, 'export', 'runs.db', '--format', form, '-o', f'{form}.{ending}', '--json')
         assert (code, result['rows']) == (0, rows) and Path(f'{form}.{ending}').stat().st_size > 100
-    code, result, _ = toa(capsys, 'export', 'runs.db', '--format', 'dpo', '--rejected', 'min', '-o', 'dpo.jsonl', '--json')
+    code, result, _ = toa(capsys, 'export', 'runs.db', '--format', 'dpo', '--rejected', 'min', '-o', 'dpo.jsonl',
+                          '--json')
     assert code == 0 and result['rows'] + sum(result['dropped'].values()) == 4
-    assert all({'prompt', 'chosen', 'rejected'} <= set(json.loads(line)) for line in Path('dpo.jsonl').read_text().splitlines())
+    assert all({'prompt', 'chosen', 'rejected'} <= set(json.loads(line))
+               for line in Path('dpo.jsonl').read_text().splitlines())
 
 
 def test_a_store_of_two_runs(here, url, capsys):
@@ -152,7 +161,9 @@ def test_a_store_of_two_runs(here, url, capsys):
     configure(url, above='name = "two"', name='two.toml', n=4)
     for name in ('run.toml', 'two.toml'): assert toa(capsys, 'run', name, '--quiet')[0] == 0
     assert [r['run'] for r in toa(capsys, 'status', 'runs.db', '--json')[1]] == ['one', 'two']
-    assert toa(capsys, 'resume', 'runs.db')[::2] == (2, f'{here}/runs.db: 0 of 2 runs are unfinished. Name one of: one, two.\n')
+    assert (toa(capsys, 'resume', 'runs.db')[::2] == (2,
+                                                      f'{here}/runs.db: 0 of 2 runs are unfinished. Name one of: one, '
+                                                      f'two.\n'))
     assert toa(capsys, 'export', 'runs.db', '--format', 'published', '-o', 'x.jsonl')[0] == 2
     assert toa(capsys, 'export', 'runs.db', '--format', 'published', '--run', 'two', '-o', 'x.jsonl')[0] == 0
     assert len(json.loads(Path('x.jsonl').read_text().splitlines()[0])['responses']) == 4
@@ -183,16 +194,20 @@ def test_check_names_every_endpoint_and_remedy(here, url, capsys):
 
 def test_a_run_begins_with_one_replica_of_two(here, url, capsys):
     configure(url, models='a')
-    text = Path('run.toml').read_text().replace('retries = 0', 'retries = 9')  # a probe of the dead endpoint is not a failed call
+    # a probe of the dead endpoint is not a failed call
+    text = Path('run.toml').read_text().replace('retries = 0', 'retries = 9')
     Path('run.toml').write_text(text.replace(f'["{url}"]', f'["http://127.0.0.1:9/v1", "{url}"]'))
     code, rows, _ = toa(capsys, 'check', 'run.toml', '--json')
     assert code == 1 and [r['ok'] for r in rows] == [True, False, True, True]
     code, result, err = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
     assert (code, result['samples'], result['failures']) == (0, 24, [])
-    assert err.startswith('warning: a: http://127.0.0.1:9/v1: ') and 'The run goes on without this endpoint' in err and len(err.splitlines()) == 1
-    Path('run.toml').write_text(Path('run.toml').read_text().replace(f', "{url}"', '').replace('runs.db', 'dead.db').replace('retries = 9', 'retries = 0'))
+    assert (err.startswith('warning: a: http://127.0.0.1:9/v1: ') and 'The run goes on without this endpoint' in err
+            and len(err.splitlines()) == 1)
+    Path('run.toml').write_text(Path('run.toml').read_text().replace(f', "{url}"', '').replace('runs.db',
+        'dead.db').replace('retries = 9', 'retries = 0'))
     code, _, err = toa(capsys, 'run', 'run.toml', '--quiet')
-    assert code == 1 and err.startswith('ConnectionFailed: a: http://127.0.0.1:9/v1: ') and 'Is the server running' in err
+    assert (code == 1 and err.startswith('ConnectionFailed: a: http://127.0.0.1:9/v1: ')
+            and 'Is the server running' in err)
 
 
 @pytest.mark.parametrize('fault, words', [('auth', 'AuthFailed: a: '), ('unknown_model', 'UnknownModel: a: ')])
@@ -238,7 +253,8 @@ def test_an_interrupt_stops_with_3_and_the_run_goes_on(here, url, capsys, number
     child.send_signal(number)
     out, err = child.communicate(timeout=60)
     result = json.loads(out)
-    assert (child.returncode, result['state'], result['stopped_by']) == (3, 'stopped', 'cancelled') and 'Traceback' not in err
+    assert (child.returncode, result['state'],
+            result['stopped_by']) == (3, 'stopped', 'cancelled') and 'Traceback' not in err
     assert re.search(r'stopping: [1-4] calls in flight have up to 5 s; Ctrl-C again stops now', err)
     assert 8 <= result['samples'] < 200
     control(url, latency=0.)
@@ -270,7 +286,8 @@ def test_a_model_leaves_and_another_joins(here, url, capsys):
         assert [store.config('toa')[k] for k in ('without', 'added')] == [['b'], ['c']]
         new = [s for s in store.samples('toa') if s.trial.number >= 6]
     assert all(s.error for s in new if s.trial.model == 'b') and sum(not s.error for s in new) == 8
-    code, more, _ = toa(capsys, 'resume', 'runs.db', '--more', '2', '--without', 'c', '--without', 'b', '--quiet', '--json')
+    code, more, _ = toa(capsys, 'resume', 'runs.db', '--more', '2', '--without', 'c', '--without', 'b', '--quiet',
+                        '--json')
     assert (code, more['samples']) == (0, 40)
 
 
@@ -278,13 +295,16 @@ def test_a_method_for_one_model_names_the_one_that_it_takes(here, url, capsys):
     configure(url)
     Path('run.toml').write_text(Path('run.toml').read_text().replace('name = "toa"', 'name = "prs"'))
     code, _, err = toa(capsys, 'run', 'run.toml', '--quiet', '--json')
-    assert code == 0 and err == "warning: prs samples one model: it takes 'a', not 'b'; set `model` of the method to choose\n"
+    assert (code == 0 and err == "warning: prs samples one model: it takes 'a', not 'b'; set `model` of the method to "
+                                 "choose\n")
 
 
 def test_fields_that_nothing_reads_are_reported(here, url, capsys):
-    with Path('prompts.jsonl').open('a') as f: f.write('\n' + json.dumps({'id': 'x', 'prompt': 'Why?', 'output': 'So.', 'constraints': LETTERS}))
+    with Path('prompts.jsonl').open('a') as f:
+        f.write('\n' + json.dumps({'id': 'x', 'prompt': 'Why?', 'output': 'So.', 'constraints': LETTERS}))
     configure(url)
-    assert toa(capsys, 'prompts', 'check', 'prompts.jsonl')[1].splitlines()[-1] == 'fields that nothing reads: output (in 1)'
+    assert (toa(capsys, 'prompts', 'check',
+                'prompts.jsonl')[1].splitlines()[-1] == 'fields that nothing reads: output (in 1)')
     rows = toa(capsys, 'check', 'run.toml', '--json')[1]
     assert rows[0]['says'].endswith('; fields that nothing reads: output') and rows[0]['unread'] == {'output': 1}
 
@@ -294,7 +314,8 @@ def test_compute_is_counted_in_tokens_where_a_model_has_no_spec(here, url, capsy
     Path('run.toml').write_text(Path('run.toml').read_text().replace('spec = "smollm2-135m-instruct"', ''))
     toa(capsys, 'run', 'run.toml', '--quiet')
     code, _, err = toa(capsys, 'curve', 'runs.db', '-o', 'curve.png')
-    assert code == 0 and err == 'warning: the FLOPs of a, b are unknown, so compute is counted in tokens: give the models a spec for FLOPs\n'
+    assert (code == 0 and err == 'warning: the FLOPs of a, b are unknown, so compute is counted in tokens: give the '
+                                 'models a spec for FLOPs\n')
     assert toa(capsys, 'curve', 'runs.db', '--x', 'flops')[0] == 2
 
 
@@ -320,7 +341,8 @@ def test_a_copy_of_a_store(here, url, capsys):
 
 
 def test_ids_keep_their_type_in_the_published_form(here, url, capsys):
-    Path('prompts.jsonl').write_text('\n'.join(json.dumps({'id': i, 'instruction': 'Say 1.', 'constraints': LETTERS}) for i in (7, '8')))
+    Path('prompts.jsonl').write_text('\n'.join(json.dumps({'id': i, 'instruction': 'Say 1.', 'constraints': LETTERS})
+                                               for i in (7, '8')))
     configure(url)
     toa(capsys, 'run', 'run.toml', '--quiet')
     assert toa(capsys, 'export', 'runs.db', '--format', 'published', '-o', 'x.jsonl')[0] == 0
@@ -344,9 +366,11 @@ def test_the_folder_of_a_reward_is_relative_to_the_file(here, url, monkeypatch):
 def test_a_reward_of_your_own_beside_the_file(here, url):
     configure(url, models='a')
     Path('run.toml').write_text(Path('run.toml').read_text().replace('"constraints"', '"quality_here:vowels"'))
-    Path('quality_here.py').write_text('def vowels(prompt, response): return float(sum(c in "aeiou" for c in response))\n')
+    Path('quality_here.py').write_text('def vowels(prompt, response): return float(sum(c in "aeiou" for c in '
+                                       'response))\n')
     (here/'elsewhere').mkdir()
-    for argv in (['run', '../run.toml', '--quiet', '--json'], ['resume', '../runs.db', '--more', '2', '--quiet', '--json']):
+    for argv in (['run', '../run.toml', '--quiet', '--json'],
+                 ['resume', '../runs.db', '--more', '2', '--quiet', '--json']):
         child = process(*argv, cwd=here/'elsewhere')
         out, err = child.communicate(timeout=60)
         assert child.returncode == 0, err
@@ -361,7 +385,8 @@ def test_a_run_made_in_python_goes_on_in_python(here, capsys):
     prompts = run_from({'prompts': 'prompts.jsonl'}, models=[FakeModel('a')], reward=reward).prompts
     asyncio.run(Run(prompts, BestOfN(n=2), [FakeModel('a')], reward, store='runs.db')._finish())
     code, _, err = toa(capsys, 'resume', 'runs.db')
-    assert code == 2 and err.startswith("runs.db (run 'best_of_n'): models: the store does not say how to reach the model 'a'. It was made in Python")
+    assert (code == 2 and err.startswith("runs.db (run 'best_of_n'): models: the store does not say how to reach the "
+                                         "model 'a'. It was made in Python"))
     assert len(err.splitlines()) == 1
     again = Run.from_store('runs.db', models=[FakeModel('a')], rewards=[reward]).extend(1)
     asyncio.run(again._finish())
@@ -376,10 +401,12 @@ def test_prompts_check(here, capsys):
     code, _, err = toa(capsys, 'prompts', 'check', 'bad.jsonl')
     assert code == 2 and [line.partition(': ')[0] for line in err.splitlines()] == ['bad.jsonl:2', 'bad.jsonl:3']
     code, result, _ = toa(capsys, 'prompts', 'check', 'bad.jsonl', '--skip-bad', '--json')
-    assert (code, result['prompts']) == (0, 1) and [line.partition(': ')[0] for line in result['left_out']] == ['bad.jsonl:2', 'bad.jsonl:3']
+    assert (code, result['prompts']) == (0, 1) and [line.partition(': ')[0]
+                                                    for line in result['left_out']] == ['bad.jsonl:2', 'bad.jsonl:3']
     text = toa(capsys, 'prompts', 'check', 'bad.jsonl', '--skip-bad')[1]
     assert text.splitlines()[:3] == ['bad.jsonl: 1 prompts', '1 is read as:', '  user: x']
-    assert text.splitlines()[3:5][0] == '2 reports on lines that are left out:' and text.splitlines()[4].startswith('bad.jsonl:2: ') and len(text.splitlines()) == 6
+    assert (text.splitlines()[3:5][0] == '2 reports on lines that are left out:'
+            and text.splitlines()[4].startswith('bad.jsonl:2: ') and len(text.splitlines()) == 6)
     Path('plain.jsonl').write_text('{"id": 1, "instruction": "x"}')
     assert toa(capsys, 'prompts', 'check', 'plain.jsonl', '--reward', 'constraints')[0] == 2
 
@@ -392,7 +419,8 @@ def test_all_that_is_left_out_is_reported(here, url, capsys):
     for command in ('check', 'run'):
         code, result, err = toa(capsys, command, 'run.toml', '--json')
         left_out = (result[0] if command == 'check' else result)['left_out']
-        assert code == 0 and [line.partition(': ')[0] for line in left_out[:3]] == ['prompts.jsonl', 'prompts.jsonl:5', 'prompts.jsonl:6']
+        assert code == 0 and [line.partition(': ')[0] for line in left_out[:3]] == ['prompts.jsonl', 'prompts.jsonl:5',
+            'prompts.jsonl:6']
         assert left_out[0].startswith('prompts.jsonl: id: 60 records have no id, the first on line 7. Number them with')
         assert f'warning: {len(left_out)} reports on lines that are left out:\nprompts.jsonl: id: ' in err
         assert len(left_out) == 63 and err.count('prompts.jsonl:') == 63
@@ -401,7 +429,8 @@ def test_all_that_is_left_out_is_reported(here, url, capsys):
 def test_a_reader_that_leaves_changes_nothing(here, url, capsys):
     configure(url)
     toa(capsys, 'run', 'run.toml', '--quiet')
-    for argv, code in ((['status', 'runs.db'], 0), (['status', 'runs.db', '--json'], 0), (['status', 'none.db', '--json'], 2)):
+    for argv, code in ((['status', 'runs.db'], 0), (['status', 'runs.db', '--json'], 0),
+                       (['status', 'none.db', '--json'], 2)):
         left, end = os.pipe()
         os.close(left)
         child = process(*argv, stdout=end)
@@ -442,7 +471,8 @@ def test_serve_stays_until_an_interrupt_and_stops_its_server(here, capsys, monke
     def interrupt(seconds): raise KeyboardInterrupt
     asked = []
     monkeypatch.setattr('toa_nb.servers.local.local_model', lambda **options: Path('model.gguf'))
-    monkeypatch.setattr('toa_nb.servers.engines.llama_cpp', lambda *args, **options: asked.append((args, options['port'])) or Served())
+    monkeypatch.setattr('toa_nb.servers.engines.llama_cpp',
+                        lambda *args, **options: asked.append((args, options['port'])) or Served())
     monkeypatch.setattr('toa_nb.cli.serving.time.sleep', interrupt)
     code, rows, _ = toa(capsys, 'serve', '--name', 'small', '--port', '8011', '--json')
     assert (code, rows[0]['url'], asked, Served.stopped) == (0, Served.url, [((Path('model.gguf'), 'small'), 8011)], 1)
@@ -452,7 +482,8 @@ def test_servers_that_run(here, capsys, monkeypatch):
     monkeypatch.setenv('TOA_STATE', str(here/'state'))
     assert toa(capsys, 'servers', '--json')[:2] == (0, [])
     assert toa(capsys, 'servers')[1] == 'nothing\n'
-    assert toa(capsys, 'servers', '--stop', 'qwen')[::2] == (1, "ServeError: no server 'qwen' is running; running are []\n")
+    assert toa(capsys, 'servers', '--stop', 'qwen')[::2] == (1,
+                                                             "ServeError: no server 'qwen' is running; running are []\n")
 
 
 @pytest.fixture
@@ -461,9 +492,11 @@ def reward_server(here):
     started = []
     def start(*argv):
         # A terminal's processes hear Ctrl-C; those of a script in the background, such as these tests may be, are started deaf to it.
-        hear = 'import signal, sys; from toa_nb.cli import main; signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())'
+        hear = ('import signal, sys; from toa_nb.cli import main; signal.signal(signal.SIGINT, '
+                'signal.default_int_handler); sys.exit(main())')
         env = os.environ | {'PYTHONPATH': str(root), 'HF_HUB_OFFLINE': '1'}
-        started.append(subprocess.Popen([sys.executable, '-c', hear, 'serve-reward', *map(str, argv), '--json'], stdout=subprocess.PIPE, text=True, env=env))
+        started.append(subprocess.Popen([sys.executable, '-c', hear, 'serve-reward', *map(str, argv), '--json'],
+                                        stdout=subprocess.PIPE, text=True, env=env))
         return json.loads(started[-1].stdout.readline())
     yield start
     for process, number in zip(started, cycle([signal.SIGTERM, signal.SIGINT])):
@@ -494,12 +527,14 @@ def test_a_reward_model_in_a_folder_is_served(reward_server, tmp_path):
     served = reward_server(tmp_path/'tiny', '--device', 'cpu', '--dtype', 'float32')
     here = load_reward_model(str(tmp_path/'tiny'), device='cpu')
     assert (served['reward'], served['version']) == (here.name, here.version)
-    assert scored(served['url'], prompt, answers) == pytest.approx([s.value for s in here.score_pairs([(prompt, a) for a in answers])], abs=1e-4)
+    assert scored(served['url'], prompt, answers) == pytest.approx([s.value
+        for s in here.score_pairs([(prompt, a) for a in answers])], abs=1e-4)
 
 
 def test_what_can_not_be_served_is_said_in_a_line(here, capsys, url):
     taken = url.rpartition(':')[2].partition('/')[0]
-    for argv, says in ((['no-such'], "no-such: unknown reward 'no-such'. Known are: "), (['missing.toml'], 'missing.toml: '),
+    for argv, says in ((['no-such'], "no-such: unknown reward 'no-such'. Known are: "),
+                       (['missing.toml'], 'missing.toml: '),
                        (['constraints', '--port', taken], f"--port: 127.0.0.1:{taken} can't be used")):
         code, _, err = toa(capsys, 'serve-reward', *argv)
         assert code == 2 and err.startswith(says) and err.count('\n') == 1
@@ -512,7 +547,8 @@ def test_every_command_explains_itself(command, capsys):
     assert e.value.code == 0 and 'exit codes:' in out and '--json' in out and len(out.splitlines()) > 12
 
 
-@pytest.mark.parametrize('argv', [[], ['fly'], ['run'], ['export', 'runs.db', '-o', 'x.jsonl'], ['run', 'x.toml', '--more', 'many']], ids=' '.join)
+@pytest.mark.parametrize('argv', [[], ['fly'], ['run'], ['export', 'runs.db', '-o', 'x.jsonl'],
+                                  ['run', 'x.toml', '--more', 'many']], ids=' '.join)
 def test_wrong_usage_is_2(argv, capsys):
     with pytest.raises(SystemExit) as e: main(argv)
     assert e.value.code == 2 and 'usage: toa' in capsys.readouterr().err
@@ -530,4 +566,5 @@ except SystemExit: print("heavy:", sorted({"openai", "pandas", "numpy", "matplot
 def test_the_example_is_a_configuration(monkeypatch):
     monkeypatch.setenv('TOA_KEY_SMOLLM2_135M', 'k')
     run = run_from(root/'data/example.toml')
-    assert (run.name, len(run.prompts), list(run.models), run.reward.name, run.method.n) == ('example', 6, ['smollm2-135m'], 'constraints', 16)
+    assert (run.name, len(run.prompts), list(run.models), run.reward.name, run.method.n) == ('example', 6,
+        ['smollm2-135m'], 'constraints', 16)

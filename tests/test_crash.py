@@ -24,7 +24,8 @@ from toa_nb.store.journal import RunStore
 @pytest.fixture(scope='module')
 def forks():
     "The process that forks the lives."
-    with subprocess.Popen([sys.executable, crash_run.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, crash_run.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as process:
         yield process
         process.stdin.close()
 
@@ -37,7 +38,8 @@ def server():
 def control(url, what='', **change):
     "What the server says, or a change of its settings."
     data = json.dumps(change).encode() if change else None
-    with urllib.request.urlopen(f'{url.removesuffix("/v1")}/control{what}', data, timeout=10) as answer: return json.load(answer)
+    with urllib.request.urlopen(f'{url.removesuffix("/v1")}/control{what}', data, timeout=10) as answer:
+        return json.load(answer)
 
 
 def calls(url):
@@ -92,7 +94,8 @@ def journals(path):
 
 def samples(path):
     "What is stored of each answer, by the seed of its call."
-    return read(path, lambda store: {s.trial.seed: (s.prompt_id, s.trial, s.completion.text) for s in store.samples('crash')})
+    return read(path, lambda store: {s.trial.seed: (s.prompt_id, s.trial, s.completion.text)
+                                     for s in store.samples('crash')})
 
 
 def tree(path):

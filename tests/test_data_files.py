@@ -37,7 +37,8 @@ def satisfy(constraints):
     for c in constraints: of.setdefault(c['kind'], []).append(parse_constraint(c)[1])
     def least(kind): return max((c['count'] for c in of.get(kind, ()) if c['relation'] != 'at most'), default=0)
     required = [w for c in of.get('include', ()) for w in c['words']] + [c['options'][0] for c in of.get('one_of', ())]
-    required += [c['word'] for c in of.get('keyword', ()) for _ in range(c['count'])] + [c['letter'] * c['count'] for c in of.get('letter', ())]
+    required += [c['word'] for c in of.get('keyword', ()) for _ in range(c['count'])] + [c['letter'] * c['count']
+        for c in of.get('letter', ())]
     required += ['NB'] * least('capitals') + ['[date]'] * least('placeholders') + ['*so*'] * least('highlights')
     if 'json' in of:
         keys = of['json'][0]['keys']
@@ -71,10 +72,14 @@ def test_a_contradiction_has_no_answer():
 
 
 STATED = dict(
-    bullets='bullet point', numbered='numbered item', words='word', sentences='sentence', paragraphs='paragraph', lines='line', placeholders='placeholder',
-    highlights='asterisks', capitals='capitals', questions='question', exclamations='exclamation mark', title='title', postscript='P.S.', json='JSON',
-    lower='lower case', upper='capital letters', quoted='quotation marks', no_commas='no commas', no_digits='no digits', letter='letter', start='Begin',
-    end='nd with', include=('nclude', 'se the word', 'ention the word', 'holds the word', 'with the word'), exclude=('not', 'without'),
+    bullets='bullet point', numbered='numbered item', words='word', sentences='sentence', paragraphs='paragraph',
+    lines='line', placeholders='placeholder',
+    highlights='asterisks', capitals='capitals', questions='question', exclamations='exclamation mark', title='title',
+    postscript='P.S.', json='JSON',
+    lower='lower case', upper='capital letters', quoted='quotation marks', no_commas='no commas', no_digits='no digits',
+    letter='letter', start='Begin',
+    end='nd with', include=('nclude', 'se the word', 'ention the word', 'holds the word', 'with the word'),
+    exclude=('not', 'without'),
     one_of=('one of', 'both'), keyword='word')
 
 
@@ -86,12 +91,16 @@ def test_every_constraint_is_stated_in_the_instruction(record):
         kind, params = c['kind'], parse_constraint(c)[1]
         hints = STATED[kind] if isinstance(STATED[kind], tuple) else (STATED[kind],)
         assert any(h in text for h in hints), constraint_text(c)
-        values = [v for p in params.values() for v in (p if isinstance(p, list) else [p]) if v not in ('exactly', 'at least', 'at most')]
+        values = [v for p in params.values() for v in (p if isinstance(p, list) else [p])
+                  if v not in ('exactly', 'at least', 'at most')]
         for value in values:
             if value == 0: assert re.search(r'\bno\b', text), constraint_text(c)
-            else: assert re.search(rf'(?<!\w){re.escape(str(value))}(?!\w)|\b{NUMBERS.get(value, "-")}\b', text), constraint_text(c)
+            else:
+                assert re.search(rf'(?<!\w){re.escape(str(value))}(?!\w)|\b{NUMBERS.get(value, "-")}\b',
+                                 text), constraint_text(c)
         if params.get('count'):
-            says = {'exactly': 'exactly', 'at least': 'at least|At least', 'at most': 'at most|no more than|within'}[params['relation']]
+            says = {'exactly': 'exactly', 'at least': 'at least|At least',
+                    'at most': 'at most|no more than|within'}[params['relation']]
             assert any(s in text for s in says.split('|')), constraint_text(c)
 
 
@@ -106,7 +115,8 @@ def test_the_constraints_are_varied():
 
 
 def test_the_reward_accepts_every_instruction():
-    for r in INSTRUCTIONS: Constraints().validate(Prompt(r['id'], r['instruction'], meta={'constraints': r['constraints']}))
+    for r in INSTRUCTIONS:
+        Constraints().validate(Prompt(r['id'], r['instruction'], meta={'constraints': r['constraints']}))
 
 
 @pytest.mark.parametrize('record', MATH, ids=lambda r: r['id'])
@@ -118,4 +128,5 @@ def test_math_answers_are_right(record):
 def test_translations_are_complete():
     assert len({r['source_language'] for r in TRANSLATION}) >= 5
     for r in TRANSLATION:
-        assert r['source'].strip() and r['reference'].strip() and r['source'] != r['reference'] and r['target_language'] == 'English'
+        assert (r['source'].strip() and r['reference'].strip() and r['source'] != r['reference']
+                and r['target_language'] == 'English')

@@ -55,13 +55,15 @@ def test_every_link_leads_somewhere(site):
 
 def test_pages_load_nothing_from_elsewhere(site):
     loads = {load for path in site.rglob('*.html') for load in Page(path).loads if outside(load)}
-    styles = {url for path in site.rglob('*.css') for url in re.findall(r'(?:url\(|@import)\s*["\']?(https?:[^"\')]+)', path.read_text())}
+    styles = {url for path in site.rglob('*.css') for url in re.findall(r'(?:url\(|@import)\s*["\']?(https?:[^"\')]+)',
+        path.read_text())}
     assert loads | styles == set()
 
 
 @pytest.mark.skipif(chromium is None, reason='no Chromium')
 def test_search_works_from_the_disk(site, tmp_path):
-    options = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', f'--user-data-dir={tmp_path}', '--virtual-time-budget=60000']
+    options = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', f'--user-data-dir={tmp_path}',
+               '--virtual-time-budget=60000']
     command = [chromium, *options, '--dump-dom', f'{site.as_uri()}/search.html?q=exploration']
     found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert re.search(r'<a href="[^"]*tree\.html', found)

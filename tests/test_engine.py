@@ -53,14 +53,16 @@ def done(tmp, method, models, prompts=6, name='r', **settings):
     "A run to its end, and what is stored of it."
     async def go():
         with RunStore(tmp/'runs.db', synchronous='NORMAL') as store:
-            run = await asyncio.wait_for(Run(tasks(prompts), method, models, RewardQueue(Letters(), wait=0), store=store, name=name, **settings), HANG)
+            run = await asyncio.wait_for(Run(tasks(prompts), method, models, RewardQueue(Letters(), wait=0),
+                                             store=store, name=name, **settings), HANG)
             return run, list(store.samples(name))
     return asyncio.run(go())
 
 
 # Slots
 
-@pytest.mark.parametrize('method', [TOA(n=10), ParallelEnsemble(n=10), BestOfN(n=10), PRS(n=10), MoA(n=10), SequentialRefine(n=10)])
+@pytest.mark.parametrize('method', [TOA(n=10), ParallelEnsemble(n=10), BestOfN(n=10), PRS(n=10), MoA(n=10),
+                                    SequentialRefine(n=10)])
 @pytest.mark.parametrize('concurrency', [None, 3])
 def test_no_model_gets_more_calls_than_it_takes(method, concurrency, tmp_path):
     models = [Watched('a', latency=.001, capacity=2), Watched('b', latency=.002, capacity=5)]
@@ -123,7 +125,8 @@ def test_long_prompts_do_not_delay_the_rest(tmp_path):
     others = asyncio.Event()
     async def go():
         with RunStore(tmp_path/'runs.db', synchronous='NORMAL') as store:
-            run = Run(tasks(20), TOA(n=16, parallel=4), [Long('a', capacity=8)], RewardQueue(Letters(), wait=0), store=store, name='r').start()
+            run = Run(tasks(20), TOA(n=16, parallel=4), [Long('a', capacity=8)], RewardQueue(Letters(), wait=0),
+                      store=store, name='r').start()
             while run.progress.done < 19: await asyncio.sleep(0)
             assert run.progress.samples == 19*16 and not list(store.samples('r', 'p0'))
             others.set()
@@ -151,7 +154,8 @@ def clock(monkeypatch):
     return clock
 
 
-@pytest.mark.parametrize('limit, value', [('samples', 5), ('tokens', 100), ('flops', 1.5e12), ('seconds', .004), ('cost', 40e-6)])
+@pytest.mark.parametrize('limit, value', [('samples', 5), ('tokens', 100), ('flops', 1.5e12), ('seconds', .004),
+                                          ('cost', 40e-6)])
 @pytest.mark.parametrize('method', [BestOfN(n=40), TOA(n=40)])
 def test_limits_per_prompt(limit, value, method, clock, tmp_path):
     "A prompt ends at its limit, overshot by no more than the trials that were out; the run goes on to the last prompt."
@@ -164,10 +168,12 @@ def test_limits_per_prompt(limit, value, method, clock, tmp_path):
     assert run.progress.target == (15 if limit == 'samples' else 120)
     if limit == 'samples': assert set(by_prompt.values()) == {5} and projected(run.progress).samples == 15
     if limit == 'cost': assert all(4 <= n <= 4 + 3 for n in by_prompt.values())
-    if limit == 'tokens': assert all(sum(s.completion.usage.total for s in samples if s.prompt_id == p) >= 100 for p in by_prompt)
+    if limit == 'tokens':
+        assert all(sum(s.completion.usage.total for s in samples if s.prompt_id == p) >= 100 for p in by_prompt)
 
 
-@pytest.mark.parametrize('limit, value', [('samples', 30), ('tokens', 600), ('flops', 9e12), ('seconds', .02), ('cost', 300e-6)])
+@pytest.mark.parametrize('limit, value', [('samples', 30), ('tokens', 600), ('flops', 9e12), ('seconds', .02),
+                                          ('cost', 300e-6)])
 def test_limits_per_run(limit, value, clock, tmp_path):
     "The run stops at the first limit to be reached, says which, and overshoots by no more than what was in flight."
     model = words(10, clock)
@@ -175,7 +181,8 @@ def test_limits_per_run(limit, value, clock, tmp_path):
     run, samples = done(tmp_path, BestOfN(n=40), [model], prompts=50, budget=Budget(per_run=Budget(**{limit: value})))
     p = run.progress
     assert (p.state, p.stopped_by) == ('stopped', limit) and 0 < p.samples < 400 and f'({limit})' in run.report()
-    spent = dict(samples=p.samples, tokens=p.spent.tokens, flops=p.spent.flops, cost=p.spent.cost, seconds=p.seconds)[limit]
+    spent = dict(samples=p.samples, tokens=p.spent.tokens, flops=p.spent.flops, cost=p.spent.cost,
+                 seconds=p.seconds)[limit]
     assert spent >= value
     if limit == 'samples': assert spent == value
     assert spent <= value + 4*spent/p.samples
@@ -183,7 +190,8 @@ def test_limits_per_run(limit, value, clock, tmp_path):
 
 def test_a_limit_on_what_is_unknown_is_refused_before_a_call(tmp_path):
     model = FakeModel('a')
-    with pytest.raises(Exception, match='Give every model a spec'): done(tmp_path, BestOfN(n=4), [model], budget=Budget(flops=1e12))
+    with pytest.raises(Exception, match='Give every model a spec'):
+        done(tmp_path, BestOfN(n=4), [model], budget=Budget(flops=1e12))
     assert model.calls == 0
 
 
@@ -193,9 +201,11 @@ def test_parked_trials_of_a_prompt_without_budget_are_not_called(tmp_path):
         async def generate(self, messages, *, seed):
             await spent.wait()
             return await super().generate(messages, seed=seed)
-    spent, models = asyncio.Event(), [FakeModel('a', lambda m, s: 'many words indeed', capacity=4), Late('b', capacity=1)]
+    spent, models = asyncio.Event(), [FakeModel('a', lambda m, s: 'many words indeed', capacity=4),
+                                      Late('b', capacity=1)]
     async def go():
-        run = Run(tasks(4), ParallelEnsemble(n=12), models, Letters(), store=tmp_path/'runs.db', name='r', budget=Budget(tokens=30)).start()
+        run = Run(tasks(4), ParallelEnsemble(n=12), models, Letters(), store=tmp_path/'runs.db', name='r',
+                  budget=Budget(tokens=30)).start()
         while run.progress.spent.tokens < 4*30: await asyncio.sleep(0)
         spent.set()
         return await run
@@ -214,14 +224,16 @@ def test_projected_totals_agree_with_the_end(tmp_path):
     run, _ = done(tmp_path, BestOfN(n=8), [words(3)], budget=Budget(per_run=Budget(samples=12)))
     half = projected(run.progress)
     run, _ = done(tmp_path, BestOfN(n=8), [words(3)])
-    assert (half.samples, half.tokens, half.flops) == (48, run.progress.spent.tokens, pytest.approx(run.progress.spent.flops))
+    assert (half.samples, half.tokens, half.flops) == (48, run.progress.spent.tokens,
+                                                       pytest.approx(run.progress.spent.flops))
 
 
 def test_the_seconds_of_a_prompt_add_up_over_sessions(clock, tmp_path):
     "Prompts that ran out of time stay closed, unless they are given more of it."
     first, samples = done(tmp_path, BestOfN(n=200), [words(3, clock)], prompts=3, budget=Budget(seconds=.01))
     again, same = done(tmp_path, BestOfN(n=200), [words(3, clock)], prompts=3, budget=Budget(seconds=.01))
-    assert samples == same and again.models['a'].calls == 0 and (again.progress.done, again.progress.state) == (3, 'finished')
+    assert (samples == same and again.models['a'].calls == 0
+            and (again.progress.done, again.progress.state) == (3, 'finished'))
     assert again.progress.spent.tokens == first.progress.spent.tokens and again.progress.best == first.progress.best
     with RunStore(tmp_path/'runs.db', 'r') as store: spent = store.last_events('r', 'done')
     more, samples = done(tmp_path, BestOfN(n=200), [words(3, clock)], prompts=3, budget=Budget(seconds=3600))
@@ -238,7 +250,8 @@ def test_the_projection_ends_where_the_budgets_of_the_prompts_do(tmp_path):
     each = samples[0].completion.usage.total
     p, whole = run.progress, projected(run.progress)
     assert (p.samples, p.target, whole.tokens) == (30, 240, 6*150) and whole.samples == round(900/each)
-    assert whole.flops == pytest.approx(p.spent.flops*30/p.samples*900/(30*each)) and whole.cost == pytest.approx(p.spent.cost*900/(30*each))
+    assert (whole.flops == pytest.approx(p.spent.flops*30/p.samples*900/(30*each))
+            and whole.cost == pytest.approx(p.spent.cost*900/(30*each)))
     assert f'projected total: 900 tokens, {whole.flops:.3g} FLOPs, 0 FLOPs of rewards, cost {whole.cost:.4g}' in run.report()
 
 
@@ -260,11 +273,14 @@ def test_the_books_are_complete_before_a_call_is_paid_for(at, tmp_path):
     idle = asyncio.run(cut_off(tmp_path, TOA(n=10), 0)).progress
     with RunStore(tmp_path/'runs.db', 'r') as store:
         told = [entry[2] for p in tasks(6) for entry in store.journal('r', p.id) if entry[0] == 'tell']
-        assert idle.spent.tokens == sum(s.completion.usage.total for s in store.samples('r')) and idle.session.calls == 0
+        assert idle.spent.tokens == sum(s.completion.usage.total
+                                        for s in store.samples('r')) and idle.session.calls == 0
     assert idle.samples == idle.resumed == idle.scored == len(told) >= at
-    assert idle.best == {p: max(s.value('letters') for s in told if s.prompt_id == p) for p in {s.prompt_id for s in told}}
+    assert idle.best == {p: max(s.value('letters') for s in told if s.prompt_id == p)
+                         for p in {s.prompt_id for s in told}}
     end = asyncio.run(cut_off(tmp_path, TOA(n=10), 99)).progress
-    with RunStore(tmp_path/'runs.db', 'r') as store: assert end.spent.tokens == sum(s.completion.usage.total for s in store.samples('r'))
+    with RunStore(tmp_path/'runs.db', 'r') as store:
+        assert end.spent.tokens == sum(s.completion.usage.total for s in store.samples('r'))
     assert (end.state, end.samples, end.spent.samples, end.done) == ('finished', 60, 60, 6)
 
 
@@ -287,7 +303,8 @@ def test_an_extended_run_that_is_cut_off_keeps_its_books(tmp_path):
     half = asyncio.run(asyncio.wait_for(extended(), HANG)).progress
     idle, end = (asyncio.run(cut_off(tmp_path, TOA(n=4), n)).progress for n in (0, 99))
     assert half.samples == idle.samples == 27 and (idle.session.calls, idle.target) == (0, 42)
-    with RunStore(tmp_path/'runs.db', 'r') as store: assert end.spent.tokens == sum(s.completion.usage.total for s in store.samples('r'))
+    with RunStore(tmp_path/'runs.db', 'r') as store:
+        assert end.spent.tokens == sum(s.completion.usage.total for s in store.samples('r'))
     assert (end.samples, end.spent.samples, end.done) == (42, 42, 6)
 
 
@@ -303,7 +320,8 @@ def test_asking_for_more_in_vain_and_again_asks_once(tmp_path):
     class Down(FakeModel):
         async def check(self): raise ServerFailed('HTTP 500: down')
     done(tmp_path, BestOfN(n=2), [FakeModel('a')])
-    async def more(model): return await Run(tasks(6), BestOfN(n=2), [model], Letters(), store=tmp_path/'runs.db', name='r').extend(3)
+    async def more(model):
+        return await Run(tasks(6), BestOfN(n=2), [model], Letters(), store=tmp_path/'runs.db', name='r').extend(3)
     for _ in range(2):
         with pytest.raises(ServerFailed): asyncio.run(more(Down('a')))
     assert asyncio.run(more(FakeModel('a'))).progress.samples == 6*5
@@ -314,20 +332,26 @@ def test_asking_for_more_in_vain_and_again_asks_once(tmp_path):
     (dict(model=dict(temperature=0.)), "temperature of the model 'a' was 0.7 and is now 0.0"),
     (dict(model=dict(extra={'top_k': 5})), "extra of the model 'a' was {'stop': [1, 2]} and is now {'top_k': 5}"),
     (dict(model=dict(model='qwen')), "model of the model 'a' was 'a' and is now 'qwen'"),
-    (dict(prompts=[Prompt('p0', 'Write about the number 0.', reference='0')]), "reference of the prompt 'p0' was None and is now '0'"),
-    (dict(prompts=[Prompt('p0', 'x'*400)]), "instruction of the prompt 'p0' was 'Write about the number 0.' and is now 'xxx"),
-    (dict(model=dict(timeout=3., retries=9, concurrency=2, api_key_env='TOA_KEY', endpoints='http://127.0.0.1:8/v1'), budget=Budget(tokens=9)), None)])
+    (dict(prompts=[Prompt('p0', 'Write about the number 0.', reference='0')]),
+     "reference of the prompt 'p0' was None and is now '0'"),
+    (dict(prompts=[Prompt('p0', 'x'*400)]),
+     "instruction of the prompt 'p0' was 'Write about the number 0.' and is now 'xxx"),
+    (dict(model=dict(timeout=3., retries=9, concurrency=2, api_key_env='TOA_KEY', endpoints='http://127.0.0.1:8/v1'),
+          budget=Budget(tokens=9)), None)])
 def test_a_run_goes_on_as_the_same_experiment_or_not_at_all(change, says, tmp_path):
     "What decides what is asked, and what an answer is worth, is compared before a server is called; where and how long is not."
     def run(prompts=None, reward=None, model=None, **settings):
         model = ChatModel('a', **dict(endpoints='http://127.0.0.1:9/v1', extra={'stop': (1, 2)}) | (model or {}))
-        return Run(prompts or tasks(1), BestOfN(n=1), [model], reward or Regex('[a-z]', 'r'), store=tmp_path/'runs.db', name='r', **settings)
+        return Run(prompts or tasks(1), BestOfN(n=1), [model], reward or Regex('[a-z]', 'r'), store=tmp_path/'runs.db',
+                   name='r', **settings)
     with pytest.MonkeyPatch.context() as m:
         m.setenv('TOA_KEY', 'key')
         with pytest.raises(ConnectionFailed): run().wait(show=False)
-        with RunStore(tmp_path/'runs.db') as store: store.add_trial('r', 'p0', BestOfN(n=1).start(tasks(1)[0], ['a']).ask())
+        with RunStore(tmp_path/'runs.db') as store:
+            store.add_trial('r', 'p0', BestOfN(n=1).start(tasks(1)[0], ['a']).ask())
         with pytest.raises(InputError if says else ConnectionFailed) as e: run(**change).wait(show=False)
-    if says: assert f"run 'r' in the store: {says}" in str(e.value) and len(str(e.value)) < 400 and '\n' not in str(e.value)
+    if says:
+        assert f"run 'r' in the store: {says}" in str(e.value) and len(str(e.value)) < 400 and '\n' not in str(e.value)
 
 
 def test_a_run_is_taken_up_with_the_budget_and_the_servers_of_its_last_session(tmp_path):
@@ -348,7 +372,8 @@ def test_notes_of_earlier_versions_are_read(tmp_path):
         assert (run.models['a'].calls, len(samples), run.progress.samples, run.progress.done) == (calls, 2*n, 2*n, 2)
 
 
-@pytest.mark.parametrize('method', [TOA(n=6), TOA.published(n=6), PRS(n=6), MoA(n=6), SequentialRefine(n=6), ParallelEnsemble(n=6)])
+@pytest.mark.parametrize('method', [TOA(n=6), TOA.published(n=6), PRS(n=6), MoA(n=6), SequentialRefine(n=6),
+                                    ParallelEnsemble(n=6)])
 def test_extending_a_finished_run_pays_for_the_new_samples_only(method, tmp_path):
     async def go():
         models = [FakeModel(name, spec=get_spec('Qwen2-7B-Instruct')) for name in 'ab']
@@ -360,7 +385,8 @@ def test_extending_a_finished_run_pays_for_the_new_samples_only(method, tmp_path
         again = await Run(tasks(4), method, models, Letters(), store=tmp_path/'runs.db', name='r')
         assert calls == sum(m.calls for m in models) == 4*11
         assert again.progress.samples == again.progress.resumed == 44 and again.progress.state == 'finished'
-        assert first.samples == 24 and again.progress.spent.tokens == run.progress.spent.tokens and again.progress.best == run.progress.best
+        assert (first.samples == 24 and again.progress.spent.tokens == run.progress.spent.tokens
+                and again.progress.best == run.progress.best)
     asyncio.run(go())
 
 
@@ -386,14 +412,17 @@ def test_failures_of_finished_prompts_are_in_the_report_of_a_later_session(tmp_p
 
 
 def test_the_kinds_of_models_and_rewards_are_saved(tmp_path):
-    run = Run(tasks(1), BestOfN(n=1), [ChatModel('q', 'http://127.0.0.1:9/v1', api_key_env='TOA_KEY')], Letters(), store=tmp_path/'runs.db')
-    assert run.config()['models'] == [dict(name='q', api_key_env='TOA_KEY', model='q', endpoints=[{'url': 'http://127.0.0.1:9/v1'}])]
+    run = Run(tasks(1), BestOfN(n=1), [ChatModel('q', 'http://127.0.0.1:9/v1', api_key_env='TOA_KEY')], Letters(),
+              store=tmp_path/'runs.db')
+    assert run.config()['models'] == [dict(name='q', api_key_env='TOA_KEY', model='q',
+                                           endpoints=[{'url': 'http://127.0.0.1:9/v1'}])]
 
 
 def test_a_failure_counts_every_call_that_it_cost(tmp_path):
     "In the books of the run, in those of a session that only reads the store, and in the table of the analysis."
     def fail(number): return ServerFailed('HTTP 500', attempts=5) if number == 1 else None
-    def run(): return Run(tasks(1), BestOfN(n=3), [FakeModel('a', fail=fail)], Letters(), store=tmp_path/'runs.db', name='r')
+    def run():
+        return Run(tasks(1), BestOfN(n=3), [FakeModel('a', fail=fail)], Letters(), store=tmp_path/'runs.db', name='r')
     first = run().wait(show=False)
     assert (first.progress.samples, first.progress.spent.calls) == (3, 8)
     again = run().wait(show=False)
@@ -405,7 +434,8 @@ def test_a_failure_counts_every_call_that_it_cost(tmp_path):
 
 def test_cancelling_twice_at_once_puts_the_store_away(tmp_path):
     async def go():
-        run = Run(tasks(2), BestOfN(n=3), [FakeModel('a', latency=.01)], Letters(), store=tmp_path/'runs.db', name='r').start()
+        run = Run(tasks(2), BestOfN(n=3), [FakeModel('a', latency=.01)], Letters(), store=tmp_path/'runs.db',
+                  name='r').start()
         run.cancel()
         run.cancel()
         await run
@@ -416,6 +446,7 @@ def test_cancelling_twice_at_once_puts_the_store_away(tmp_path):
 
 def test_a_reward_server_that_can_not_be_reached_is_refused_before_a_prompt_is_spent(tmp_path):
     model = FakeModel('a')
-    run = Run(tasks(2), BestOfN(n=3), [model], HttpReward('http://127.0.0.1:9/score', name='far'), store=tmp_path/'runs.db', name='r')
+    run = Run(tasks(2), BestOfN(n=3), [model], HttpReward('http://127.0.0.1:9/score', name='far'),
+              store=tmp_path/'runs.db', name='r')
     with pytest.raises(RewardUnreachable, match='far'): run.wait(show=False)
     assert model.calls == 0

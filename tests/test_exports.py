@@ -28,8 +28,10 @@ words = FunctionReward(lambda prompt, response: float(len(set(response))), 'word
 TALK = {'id': 'talk', 'messages': [{'role': role, 'content': text} for role, text in (
     ('system', 'Be short.'), ('user', 'Hi'), ('assistant', 'Hello!'), ('user', 'Why?'))]}
 arena_hard = lambda *args, **options: to_arena_hard(*args, count_tokens=len, tstamp=0., **options)
-EXPORTS = dict(sft=to_sft, dpo=to_dpo, ultrafeedback=to_ultrafeedback, published=to_published, alpaca_eval=to_alpaca_eval, arena_hard=arena_hard)
-TABLES = dict(to_frame=to_frame, reward_curve=lambda s: reward_curve(s, x='tokens'), complete=complete, summarize=summarize, plot_curve=plot_curve,
+EXPORTS = dict(sft=to_sft, dpo=to_dpo, ultrafeedback=to_ultrafeedback, published=to_published,
+               alpaca_eval=to_alpaca_eval, arena_hard=arena_hard)
+TABLES = dict(to_frame=to_frame, reward_curve=lambda s: reward_curve(s, x='tokens'), complete=complete,
+              summarize=summarize, plot_curve=plot_curve,
               model_shares=model_shares, plot_models=plot_models)
 
 
@@ -45,7 +47,8 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize('name', EXPORTS | TABLES)
 def test_a_run_a_store_and_its_path_give_the_same(run, name):
     act = (EXPORTS | TABLES)[name]
-    with RunStore(run.store_at, 'r') as store: found = [act(source) for source in (run, store, run.store_at, str(run.store_at))]
+    with RunStore(run.store_at, 'r') as store:
+        found = [act(source) for source in (run, store, run.store_at, str(run.store_at))]
     if name.startswith('plot_'): assert all(fig.axes for fig in found)
     elif name == 'model_shares': assert all(f[0].equals(found[0][0]) for f in found)
     else: assert all(f.equals(found[0]) if name in TABLES else f == found[0] for f in found) and len(found[0])
@@ -57,11 +60,14 @@ def test_samples_alone_need_their_prompts(run, name):
     assert EXPORTS[name](run.samples(), run.prompts, reward='words') == EXPORTS[name](run)
 
 
-@pytest.mark.parametrize('act', [to_frame, to_sft, summarize, reward_curve, plot_curve, lambda s: save_samples(s, 'x.jsonl')])
+@pytest.mark.parametrize('act', [to_frame, to_sft, summarize, reward_curve, plot_curve,
+                                 lambda s: save_samples(s, 'x.jsonl')])
 def test_what_holds_no_samples_is_one_line(act, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for given in (7, {'a': 1}, None):
-        with pytest.raises(InputError, match='holds no samples. Give samples, a Run, a RunStore, or the path of a store'): act(given)
+        with pytest.raises(InputError,
+                           match='holds no samples. Give samples, a Run, a RunStore, or the path of a store'):
+            act(given)
 
 
 def test_samples_come_back(run, tmp_path):
@@ -71,23 +77,29 @@ def test_samples_come_back(run, tmp_path):
 @pytest.mark.parametrize('name', EXPORTS)
 def test_a_dialogue_keeps_its_history_or_is_left_out_with_a_word(run, name):
     rows = EXPORTS[name](run)
-    rows = [json.dumps(row) for row in rows if 'Why?' in json.dumps(row) and ('talk' in json.dumps(row) or 'Hello!' in json.dumps(row))]
-    if name == 'alpaca_eval': assert not rows and EXPORTS[name](run).dropped == {'conversations, for which the format has no place': 1}
+    rows = [json.dumps(row) for row in rows if 'Why?' in json.dumps(row)
+            and ('talk' in json.dumps(row) or 'Hello!' in json.dumps(row))]
+    if name == 'alpaca_eval':
+        assert not rows and EXPORTS[name](run).dropped == {'conversations, for which the format has no place': 1}
     else: assert len(rows) == 1 and all(text in rows[0] for text in ('Be short.', 'Hello!', 'Why?'))
 
 
 def test_trainers_keep_the_history(run):
     rows = [r for r in to_dpo(run) if r['prompt_id'] == 'talk']
-    for made in ([*to_llama_factory(rows)[0], *to_llama_factory(rows, form='sharegpt')[0], *to_axolotl(rows), *to_axolotl(rows, 'argilla_chat')]):
+    for made in ([*to_llama_factory(rows)[0], *to_llama_factory(rows, form='sharegpt')[0], *to_axolotl(rows),
+                  *to_axolotl(rows, 'argilla_chat')]):
         assert all(text in json.dumps(made) for text in ('Be short.', 'Hello!', 'Why?'))
 
 
-def scored(*texts): return [Sample('r', 'p', Trial(i, 'a', ()), Completion(t, Usage(1, 1), 'stop'), None, (Score('words', -float(i)),)) for i, t in enumerate(texts)]
+def scored(*texts):
+    return [Sample('r', 'p', Trial(i, 'a', ()), Completion(t, Usage(1, 1), 'stop'), None, (Score('words', -float(i)),))
+            for i, t in enumerate(texts)]
 
 
 @pytest.mark.parametrize('act', [to_dpo, to_ultrafeedback])
 @pytest.mark.parametrize('policy', ['min', 'rank:2', 'mu-2sigma', 'margin>=0.5'])
-@pytest.mark.parametrize('other', ['same words\n\n', '  same words', 'same\twords', 'same\u00a0words', 'samewords', 'same words'])
+@pytest.mark.parametrize('other', ['same words\n\n', '  same words', 'same\twords', 'same\u00a0words', 'samewords',
+                                   'same words'])
 def test_texts_that_differ_in_white_space_are_no_pair(act, policy, other):
     assert act(scored('same words', other), [Prompt('p', 'x')], rejected=policy) == []
     assert len(act(scored('same words', 'other words'), [Prompt('p', 'x')], rejected=policy)) == 1
@@ -102,7 +114,8 @@ def test_a_blank_answer_is_not_learnt():
 @pytest.fixture(scope='module')
 def wide(tmp_path_factory):
     "A run of 2,000 prompts with a sample each."
-    made = Run(prompts_from([f'Say {i}.' for i in range(2000)]), BestOfN(1), [FakeModel('a')], words, store=tmp_path_factory.mktemp('wide')/'runs.db')
+    made = Run(prompts_from([f'Say {i}.' for i in range(2000)]), BestOfN(1), [FakeModel('a')], words,
+               store=tmp_path_factory.mktemp('wide')/'runs.db')
     return made.wait(show=False)
 
 
@@ -118,7 +131,9 @@ def test_the_number_of_queries_does_not_grow_with_the_prompts(wide, name, monkey
 
 def test_methods_are_compared_from_a_store(tmp_path):
     prompts = prompts_from(['Why?', 'How?', 'When?'])
-    for name in ('one', 'two'): asyncio.run(Run(prompts, BestOfN(4), [FakeModel('a')], words, store=tmp_path/'runs.db', name=name)._finish())
+    for name in ('one', 'two'):
+        asyncio.run(Run(prompts, BestOfN(4), [FakeModel('a')], words, store=tmp_path/'runs.db', name=name)._finish())
     table = compare_methods(tmp_path/'runs.db', 'one', 'two', x='samples', by='run')
     assert table['difference'].iloc[0] == 0 and table['n'].iloc[0] == 3
-    with pytest.raises(InputError, match="no scores of 'gold'"): overoptimization(tmp_path/'runs.db', 'gold', x='samples')
+    with pytest.raises(InputError, match="no scores of 'gold'"):
+        overoptimization(tmp_path/'runs.db', 'gold', x='samples')

@@ -16,12 +16,16 @@ root = Path(__file__).parent.parent
 
 # Every kind of commit, and what a run does between commits, with the scenario in which the process dies there.
 FAILPOINTS = {
-    'run': 'fresh', 'trial': 'fresh', 'sample': 'fresh', 'score': 'fresh', 'tell': 'fresh', 'event status': 'fresh', 'event done': 'fresh',
+    'run': 'fresh', 'trial': 'fresh', 'sample': 'fresh', 'score': 'fresh', 'tell': 'fresh', 'event status': 'fresh',
+    'event done': 'fresh',
     'call': 'fresh', 'judge': 'fresh', 'listen': 'fresh',
-    'thoughts': 'odd', 'event remark': 'odd', 'event stopped_by': 'stopped', 'event config': 'goes_on', 'event retry': 'retried', 'event extend': 'extended',
+    'thoughts': 'odd', 'event remark': 'odd', 'event stopped_by': 'stopped', 'event config': 'goes_on',
+    'event retry': 'retried', 'event extend': 'extended',
     'event reward': 'rescored', 'event models': 'shrunk'}
 ENGINE = {'call', 'judge', 'listen'}  # no commits
-BASES = dict(fresh=[], odd=[], stopped=[], goes_on=['stopped'], shrunk=['begins'], retried=['fails'], extended=['fresh'], rescored=['fresh'])  # what happened before
+# what happened before
+BASES = dict(fresh=[], odd=[], stopped=[], goes_on=['stopped'], shrunk=['begins'], retried=['fails'],
+             extended=['fresh'], rescored=['fresh'])
 ENDS = dict(stopped='goes_on')  # with what a scenario is resumed, where that is not itself
 
 
@@ -29,7 +33,8 @@ def event_kinds(path):
     "The kinds of the events that a module writes."
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute): continue
-        if node.func.attr in ('event', '_event_row') and len(node.args) > 2 and isinstance(node.args[2], ast.Constant): yield node.args[2].value
+        if node.func.attr in ('event', '_event_row') and len(node.args) > 2 and isinstance(node.args[2], ast.Constant):
+            yield node.args[2].value
 
 
 def written_kinds():
@@ -41,7 +46,8 @@ def written_kinds():
 @pytest.fixture(scope='module')
 def forks():
     "The process that forks the lives."
-    with subprocess.Popen([sys.executable, failpoint_run.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, failpoint_run.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as process:
         yield process
         process.stdin.close()
 
@@ -53,7 +59,8 @@ def live(forks, scenario, store, at=None):
     forks.stdin.flush()
     code = int(forks.stdout.readline())
     lines = [line.split('|') for line in log.read_text().splitlines()]
-    return code, [(name, when, int(n)) for name, when, n in lines if name != 'seed'], {int(seed) for name, seed, _ in lines if name == 'seed'}
+    return code, [(name, when, int(n)) for name, when, n in lines if name != 'seed'], {int(seed)
+        for name, seed, _ in lines if name == 'seed'}
 
 
 def after(forks, scenarios, folder):
@@ -68,10 +75,12 @@ def look(path):
     with RunStore(path, 'r') as store:
         assert store.check() == []
         clock, = store.query('SELECT seq FROM clock')[0]
-        tables = 'SELECT seq FROM trial UNION ALL SELECT seq FROM tell UNION ALL SELECT seq FROM event UNION ALL SELECT seq FROM score'
+        tables = ('SELECT seq FROM trial UNION ALL SELECT seq FROM tell UNION ALL SELECT seq FROM event UNION ALL '
+                  'SELECT seq FROM score')
         assert sorted(seq for seq, in store.query(tables)) == list(range(1, clock + 1))
         found = list(store.samples('r')) if store.runs() else []
-        search = [(s.prompt_id, s.trial, s.completion and s.completion.text, s.error, s.value('letters'), s.value('second')) for s in found]
+        search = [(s.prompt_id, s.trial, s.completion and s.completion.text, s.error, s.value('letters'),
+                   s.value('second')) for s in found]
         return {s.trial.seed for s in found}, search
 
 
@@ -94,7 +103,8 @@ def test_a_process_that_dies_at_a_failpoint_resumes_to_the_same_search(forks, tm
     if base: shutil.copy(base, whole)
     code, points, _ = live(forks, scenario, whole)
     assert code == 0
-    assert {kind for kind, place in FAILPOINTS.items() if place == scenario} & (written_kinds() | ENGINE) <= {k for p in points for k in p[0].split('+')}
+    assert {kind for kind, place in FAILPOINTS.items()
+            if place == scenario} & (written_kinds() | ENGINE) <= {k for p in points for k in p[0].split('+')}
     if end != scenario: assert live(forks, end, whole)[0] == 0
     expected = look(whole)[1]
     for at in choose(scenario, points):
@@ -111,4 +121,5 @@ def test_a_process_that_dies_at_a_failpoint_resumes_to_the_same_search(forks, tm
 @pytest.mark.slow
 @pytest.mark.parametrize('scenario', BASES)
 def test_at_every_single_moment(forks, tmp_path, scenario):
-    test_a_process_that_dies_at_a_failpoint_resumes_to_the_same_search(forks, tmp_path, scenario, lambda scenario, points: points)
+    test_a_process_that_dies_at_a_failpoint_resumes_to_the_same_search(forks, tmp_path, scenario,
+        lambda scenario, points: points)

@@ -21,14 +21,18 @@ from toa_nb.store.journal import RunStore
 
 PASSING = dict(
     error500=('ServerFailed', 'HTTP 500: internal error'), error503=('ServerFailed', 'HTTP 503: overloaded'),
-    rate_limit=('RateLimited', 'HTTP 429: too many requests'), rate_limit_after=('RateLimited', 'HTTP 429: too many requests'),
+    rate_limit=('RateLimited', 'HTTP 429: too many requests'),
+    rate_limit_after=('RateLimited', 'HTTP 429: too many requests'),
     hang=('CallTimeout', 'no whole answer within 0.3 s'), trickle=('CallTimeout', 'no whole answer within 0.3 s'),
-    reset=('ConnectionFailed', ''), cut=('ConnectionFailed', ''), truncated=('MalformedAnswer', 'the answer is not JSON'),
+    reset=('ConnectionFailed', ''), cut=('ConnectionFailed', ''),
+    truncated=('MalformedAnswer', 'the answer is not JSON'),
     html=('MalformedAnswer', 'the answer is not JSON: <html>'), error200=('MalformedAnswer', 'worker lost'),
     no_choices=('NoChoices', 'the list of choices is empty'))
 LASTING = dict(
-    auth=('AuthFailed', 'HTTP 401: Incorrect API key'), unknown_model=('UnknownModel', 'HTTP 404: The model `b` does not exist.'),
-    too_long=('ContextOverflow', 'HTTP 400: the prompt is longer'), none_content=('EmptyAnswer', 'the content is missing'),
+    auth=('AuthFailed', 'HTTP 401: Incorrect API key'), unknown_model=('UnknownModel',
+        'HTTP 404: The model `b` does not exist.'),
+    too_long=('ContextOverflow', 'HTTP 400: the prompt is longer'),
+    none_content=('EmptyAnswer', 'the content is missing'),
     empty_text=('EmptyAnswer', 'the content is blank'), no_usage=('MissingUsage', 'the answer has no token counts'))
 FAULTS = PASSING | LASTING
 
@@ -56,8 +60,10 @@ async def driven(tmp, faults, method, prompts=6, names='ab', until=None, outage_
     async with FaultServer(faults=faults, **dict(latency=.002) | server) as s:
         models = [chat_model(name, s, outage_timeout) for name in names]
         with RunStore(tmp/'runs.db', synchronous='NORMAL') as store:
-            run = await asyncio.wait_for(Run(tasks(prompts), method, models, Letters(), store=store, name='r', check=False), HANG)
-            while until and not until(list(store.samples('r'))) and run.session.wanted < 100*method.n: await asyncio.wait_for(run.extend(method.n), HANG)
+            run = await asyncio.wait_for(Run(tasks(prompts), method, models, Letters(), store=store, name='r',
+                                             check=False), HANG)
+            while until and not until(list(store.samples('r'))) and run.session.wanted < 100*method.n:
+                await asyncio.wait_for(run.extend(method.n), HANG)
             samples = list(store.samples('r'))
         for m in models: await m.close()
     return run, samples
@@ -94,7 +100,8 @@ def test_a_fault_in_all_calls_of_one_model_leaves_the_work_to_the_other(kind, tm
 
 @pytest.mark.parametrize('kind', FAULTS)
 def test_a_fault_that_begins_in_the_middle(kind, tmp_path):
-    run, samples = asyncio.run(driven(tmp_path, [Fault(kind, model='b', start=12, retry_after=.02)], TOA(n=10), outage_timeout=.1))
+    run, samples = asyncio.run(driven(tmp_path, [Fault(kind, model='b', start=12, retry_after=.02)], TOA(n=10),
+                                      outage_timeout=.1))
     assert run.progress.state == 'finished' and len(good(samples)) == 6*10
     assert 0 < len(good(samples, 'b')) <= 12
     check_report(run, 'b', *FAULTS[kind])
@@ -117,7 +124,398 @@ def test_an_answer_by_another_model_is_recorded_and_remarked(share, tmp_path):
     assert len(good(samples)) == 6*16 and len(others) > 0 and (share < 1) == (len(others) < len(good(samples, 'b')))
     later, _ = asyncio.run(driven(tmp_path, [], ParallelEnsemble(n=16)))
     for r in (run, later):
-        assert r.ok and r.progress.failures == {} and [(who, f.count) for (who, _), f in r.progress.remarks.items()] == [('b', len(others))]
+        assert r.ok and r.progress.failures == {} and [(who, f.count)
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+                                                       for (who, _), f in r.progress.remarks.items()] == [('b', len(others))]
         assert f"b: {len(others)} x OtherModel: the server reports that 'another-model' answered, not 'b'" in r.report()
 
 

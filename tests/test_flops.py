@@ -7,7 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from toa_nb.compute import call_flops, reward_flops, spec_from_config  # noqa: E402
 
-SHAPE = dict(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96, vocab_size=128,
+SHAPE = dict(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96,
+             vocab_size=128,
     bos_token_id=1, eos_token_id=2, pad_token_id=0)
 GPT2 = dict(n_embd=64, n_layer=3, n_head=4, vocab_size=128, bos_token_id=1, eos_token_id=2)
 MOE = dict(num_experts_per_tok=2)
@@ -34,12 +35,14 @@ def build(name):
     config = getattr(tf, kind)(**shape)
     if 'num_experts_per_tok' in shape: config._experts_implementation = 'eager'
     torch.manual_seed(0)
-    return tf.AutoModelForCausalLM.from_config(config, attn_implementation='eager').eval(), spec_from_config(config.to_dict(), name)
+    return (tf.AutoModelForCausalLM.from_config(config, attn_implementation='eager').eval(),
+            spec_from_config(config.to_dict(), name))
 
 
 def count(model, ids, cache=None):
     "FLOPs that torch counts for reading `ids` after `cache`, one row of logits included; and the cache."
-    with torch.no_grad(), FlopCounterMode(display=False) as counter: out = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        out = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return counter.get_total_flops(), out.past_key_values
 
 
@@ -92,13 +95,15 @@ def test_a_reward_model_has_no_head():
 
 
 def test_the_numbers_in_the_notebook():
-    model = tf.LlamaForCausalLM._from_config(tf.LlamaConfig(**SHAPE | dict(num_hidden_layers=2)), attn_implementation='eager').eval()
+    model = tf.LlamaForCausalLM._from_config(tf.LlamaConfig(**SHAPE | dict(num_hidden_layers=2)),
+                                             attn_implementation='eager').eval()
     ids = torch.randint(0, 128, (1, 25))
     prefill, cache = count(model, ids[:, :24])
     assert (prefill, count(model, ids[:, 24:], cache)[0]) == (3_260_416, 152_064)
 
 
-@pytest.mark.parametrize('kind', ['DeepseekV3Config', 'BertConfig', 'T5Config', 'MambaConfig', 'Qwen3NextConfig', 'JambaConfig', 'Llama4TextConfig',
+@pytest.mark.parametrize('kind', ['DeepseekV3Config', 'BertConfig', 'T5Config', 'MambaConfig', 'Qwen3NextConfig',
+                                  'JambaConfig', 'Llama4TextConfig',
     'FalconConfig', 'BartConfig', 'XLMRobertaConfig', 'DbrxConfig', 'ModernBertConfig'])
 def test_other_architectures_are_refused(kind):
     with pytest.raises(ValueError, match='does not cover|is missing'): spec_from_config(getattr(tf, kind)().to_dict())

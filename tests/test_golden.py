@@ -43,7 +43,8 @@ def test_tree(name):
     search = golden_adapter.TOA(s['K'], s['alpha'], s['tau'], s['width'], s['topk_child'])
     for play in trace['plays']:
         got = search.next()
-        want = {k: play[k] for k in ('layer', 'kind', 'prompt_parent', 'tree_parent')} | {'model': s['models'].index(play['model'])}
+        want = {k: play[k] for k in ('layer', 'kind', 'prompt_parent',
+                                     'tree_parent')} | {'model': s['models'].index(play['model'])}
         assert got == want, f"play {play['play']}"
         raw = reward(play['model'], [p for p in [got['prompt_parent']] if p >= 0])
         assert raw == play['raw']

@@ -36,19 +36,26 @@ class Hub(BaseHTTPRequestHandler):
 
     def reply(self, status=200, body=b'', **headers):
         self.send_response(status)
-        for key, value in {'Content-Length': len(body), 'X-Repo-Commit': COMMIT, **headers}.items(): self.send_header(key.replace('_', '-'), str(value))
+        for key, value in {'Content-Length': len(body), 'X-Repo-Commit': COMMIT, **headers}.items():
+            self.send_header(key.replace('_', '-'), str(value))
         self.end_headers()
         if self.command == 'GET': self.wfile.write(body)
 
     def do_GET(self):
-        folder, asked = self.server.folder, self.path.partition('?')[0].removeprefix('/api/models').strip('/').split('/')
-        if asked[:2] != ['lab', 'tiny']: return self.reply(404, b'{"error": "Repository not found"}', X_Error_Code='RepoNotFound')
-        if asked[3] not in ('main', COMMIT): return self.reply(404, b'{"error": "Revision not found"}', X_Error_Code='RevisionNotFound')
+        folder, asked = (self.server.folder,
+                         self.path.partition('?')[0].removeprefix('/api/models').strip('/').split('/'))
+        if asked[:2] != ['lab', 'tiny']:
+            return self.reply(404, b'{"error": "Repository not found"}', X_Error_Code='RepoNotFound')
+        if asked[3] not in ('main', COMMIT):
+            return self.reply(404, b'{"error": "Revision not found"}', X_Error_Code='RevisionNotFound')
         if asked[2] == 'revision':
             files = [dict(rfilename=p.name) for p in sorted(folder.iterdir())]
-            return self.reply(200, json.dumps(dict(id='lab/tiny', modelId='lab/tiny', sha=COMMIT, siblings=files)).encode(), Content_Type='application/json')
+            return (self.reply(200,
+                               json.dumps(dict(id='lab/tiny', modelId='lab/tiny', sha=COMMIT, siblings=files)).encode(),
+                               Content_Type='application/json'))
         if asked[2] == 'tree':
-            files = [dict(type='file', path=p.name, size=p.stat().st_size, oid=hashlib.sha1(p.read_bytes()).hexdigest()) for p in sorted(folder.iterdir())]
+            files = [dict(type='file', path=p.name, size=p.stat().st_size,
+                          oid=hashlib.sha1(p.read_bytes()).hexdigest()) for p in sorted(folder.iterdir())]
             return self.reply(200, json.dumps(files).encode(), Content_Type='application/json')
         self.server.fetched.append(asked[4])
         data = (folder/asked[4]).read_bytes()
@@ -72,8 +79,10 @@ def hub(tmp_path_factory):
 def fetched(hub, home, name, revision):
     "What a process of its own says, which knows no other hub and has an empty cache."
     env = {k: v for k, v in os.environ.items() if not k.startswith('HF_')}
-    env |= dict(HF_ENDPOINT=f'http://127.0.0.1:{hub.server_address[1]}', HF_HOME=str(home), HF_HUB_DISABLE_TELEMETRY='1', NO_PROXY='127.0.0.1')
-    done = subprocess.run([sys.executable, '-c', CODE, name, revision], capture_output=True, text=True, env=env, timeout=120)
+    env |= dict(HF_ENDPOINT=f'http://127.0.0.1:{hub.server_address[1]}', HF_HOME=str(home),
+                HF_HUB_DISABLE_TELEMETRY='1', NO_PROXY='127.0.0.1')
+    done = subprocess.run([sys.executable, '-c', CODE, name, revision], capture_output=True, text=True, env=env,
+                          timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -83,11 +92,13 @@ def test_weights_come_from_the_hub_with_their_commit(hub, tmp_path, revision):
     name, version, value = fetched(hub, tmp_path, 'lab/tiny', revision)
     here = load_reward_model(str(hub.folder), family='linear', device='cpu')
     assert name == 'tiny' and version.startswith(f'lab/tiny@{COMMIT[:12]} float32')
-    assert value == pytest.approx(here.score_pairs([(Prompt('sky', 'Why is the sky blue?'), 'Air scatters blue light.')])[0].value, abs=1e-5)
+    assert (value == pytest.approx(here.score_pairs([(Prompt('sky', 'Why is the sky blue?'),
+                                                      'Air scatters blue light.')])[0].value, abs=1e-5))
     assert 'model-00001-of-00002.safetensors' in hub.fetched and 'evil.py' not in hub.fetched
 
 
-@pytest.mark.parametrize('name, revision, says', [('lab/nothing', 'main', 'lab/nothing'), ('lab/tiny', 'v9', 'v9'), ('not a name', 'main', 'not a name')])
+@pytest.mark.parametrize('name, revision, says', [('lab/nothing', 'main', 'lab/nothing'), ('lab/tiny', 'v9', 'v9'),
+                                                  ('not a name', 'main', 'not a name')])
 def test_what_the_hub_does_not_have_is_said_in_a_line(hub, tmp_path, name, revision, says):
     said = fetched(hub, tmp_path, name, revision)
     assert isinstance(said, str) and says in said and '\n' not in said and 'HF_TOKEN' in said

@@ -59,7 +59,8 @@ class Length(Rule):
 
 def script(answers, grace, store):
     "A script with a run; returns when eight calls are in flight."
-    p = subprocess.Popen([sys.executable, '-c', SCRIPT + 'print(run.wait(show=False).report())', answers, str(grace), str(store)],
+    p = subprocess.Popen([sys.executable, '-c', SCRIPT + 'print(run.wait(show=False).report())', answers, str(grace),
+                          str(store)],
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert p.stdout.readline() == 'calling\n'
     return p
@@ -79,7 +80,8 @@ def end_of(p):
 
 
 def stored(store):
-    with RunStore(store, 'r') as s: return list(s.samples('r')), s.runs()[0]['status'], [n for p in s.prompts('r') for n in s.pending('r', p.id)]
+    with RunStore(store, 'r') as s:
+        return list(s.samples('r')), s.runs()[0]['status'], [n for p in s.prompts('r') for n in s.pending('r', p.id)]
 
 
 @pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGTERM])
@@ -118,12 +120,15 @@ def test_a_run_that_was_stopped_goes_on(tmp_path):
     before, _, _ = stored(tmp_path/'runs.db')
     out = end_of(script('at once', HANG, tmp_path/'runs.db'))
     samples, status, _ = stored(tmp_path/'runs.db')
-    assert '200/200 samples' in out and status == 'finished' and before == samples[:len(before)] or set(before) <= set(samples)
+    assert ('200/200 samples' in out and status == 'finished' and before == samples[:len(before)]
+            or set(before) <= set(samples))
 
 
 def test_a_second_process_is_told_who_has_the_store(tmp_path):
     p = script('never', HANG, tmp_path/'runs.db')
-    async def second(): await Run([Prompt('x', 'Say something.')], BestOfN(n=1), [FakeModel('a')], Length(), store=tmp_path/'runs.db', name='r')
+    async def second():
+        await Run([Prompt('x', 'Say something.')], BestOfN(n=1), [FakeModel('a')], Length(), store=tmp_path/'runs.db',
+                  name='r')
     with pytest.raises(StoreLocked, match=f'process {p.pid} on .* is writing this store'): asyncio.run(second())
     for _ in range(2): p.send_signal(signal.SIGINT)
     p.kill()
@@ -147,7 +152,8 @@ class Gated(FakeModel):
 async def started(tmp, reward=None, **settings):
     "A run with four calls in flight."
     model = Gated('a', capacity=4)
-    run = Run([Prompt(str(i), 'Say something.') for i in range(9)], TOA(n=3), [model], reward or Length(), store=tmp/'runs.db', name='r', **settings).start()
+    run = Run([Prompt(str(i), 'Say something.') for i in range(9)], TOA(n=3), [model], reward or Length(),
+              store=tmp/'runs.db', name='r', **settings).start()
     while run.progress.in_flight < 4: await asyncio.sleep(.001)
     return run, model
 
@@ -181,7 +187,8 @@ def test_answers_without_a_score_are_kept_when_a_run_is_given_up(tmp_path):
         run.cancel(), run.cancel()
         await run
         calls = model.calls
-        run, model = await Run(run.prompts, run.method, [FakeModel('a')], Length(), store=tmp_path/'runs.db', name='r'), run.models['a']
+        run, model = await Run(run.prompts, run.method, [FakeModel('a')], Length(), store=tmp_path/'runs.db',
+                               name='r'), run.models['a']
         assert run.progress.state == 'finished' and run.progress.samples == run.progress.scored == 27
         assert run.models['a'].calls == 27 - calls
     asyncio.run(check())
@@ -204,11 +211,13 @@ def test_an_interrupt_stops_a_preflight_that_hangs(tmp_path):
     class Mute(FakeModel):
         async def check(self): await asyncio.Event().wait()
     async def check():
-        run = Run([Prompt('x', 'Say something.')], BestOfN(n=1), [Mute('a')], Length(), store=tmp_path/'runs.db', name='r').start()
+        run = Run([Prompt('x', 'Say something.')], BestOfN(n=1), [Mute('a')], Length(), store=tmp_path/'runs.db',
+                  name='r').start()
         await asyncio.sleep(.01)
         run.cancel()
         await run
-        assert (run.progress.state, run.progress.stopped_by) == ('stopped', 'cancelled') and stored(tmp_path/'runs.db')[1] == 'stopped'
+        assert (run.progress.state, run.progress.stopped_by) == ('stopped',
+            'cancelled') and stored(tmp_path/'runs.db')[1] == 'stopped'
     asyncio.run(check())
 
 
@@ -221,9 +230,11 @@ def test_a_run_in_the_background_of_a_script_that_ends_is_closed(tmp_path):
 
 def test_a_run_refused_leaves_the_store_open_for_others(tmp_path):
     async def check():
-        run = Run([Prompt('x', 'Say something.')], BestOfN(n=1), [FakeModel('a')], Length(), store=tmp_path/'runs.db', name='r')
+        run = Run([Prompt('x', 'Say something.')], BestOfN(n=1), [FakeModel('a')], Length(), store=tmp_path/'runs.db',
+                  name='r')
         await run
-        other = Run([Prompt('y', 'Say something.')], BestOfN(n=1), [FakeModel('a')], Length(), store=tmp_path/'runs.db', name='r')
+        other = Run([Prompt('y', 'Say something.')], BestOfN(n=1), [FakeModel('a')], Length(), store=tmp_path/'runs.db',
+                    name='r')
         with pytest.raises(Exception, match='its prompts were others'): await other
         await run.extend(1)
         assert run.progress.samples == 2
@@ -253,7 +264,8 @@ def execute(kc, code, until=None):
         kind, content = message['msg_type'], message['content']
         if kind == 'stream': text += content['text']
         if kind == 'error': text += content['ename']
-        if until and until in text or kind == 'status' and content['execution_state'] == 'idle' and not until: return text
+        if until and until in text or kind == 'status' and content['execution_state'] == 'idle' and not until:
+            return text
 
 
 def idle(kc, until=None):

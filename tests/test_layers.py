@@ -9,7 +9,8 @@ import pytest
 
 root = Path(__file__).parent.parent
 everywhere = {'fastcore', 'toa_nb'} | set(sys.stdlib_module_names)
-allowed = {'analysis': {'pandas', 'numpy'}, 'analysis.plot': {'matplotlib'}, 'panels': {'ipywidgets', 'anywidget', 'traitlets'}}
+allowed = {'analysis': {'pandas', 'numpy'}, 'analysis.plot': {'matplotlib'},
+           'panels': {'ipywidgets', 'anywidget', 'traitlets'}}
 
 
 def notebooks():
@@ -55,7 +56,8 @@ def test_module_imports_only_what_sorts_before_it(module):
 @pytest.mark.parametrize('module', paths)
 def test_module_imports_from_rooms_not_from_wings(module):
     wings = {m.split('.')[0] for m in paths if '.' in m}
-    from_wings = {n for n in imported(module) if n.startswith('toa_nb.') and n.count('.') == 1 and n.split('.')[1] in wings}
+    from_wings = {n for n in imported(module) if n.startswith('toa_nb.') and n.count('.') == 1
+                  and n.split('.')[1] in wings}
     assert from_wings == set()
 
 
@@ -90,16 +92,19 @@ def test_module_imports_only_the_packages_of_its_wing(module):
 def test_methods_join_their_class_in_its_own_room(module):
     tree, here = ast.parse(file_of(module).read_text(encoding='utf-8')), defined(module)
     for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and any('patch' in ast.unparse(d) for d in node.decorator_list):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and any('patch' in ast.unparse(d)
+            for d in node.decorator_list):
             assert ast.unparse(node.args.args[0].annotation) in here, node.name
 
 
 def test_every_module_has_a_notebook_in_the_folder_of_its_wing():
-    files = {p.relative_to(root/'toa_nb').with_suffix('').as_posix().replace('/', '.') for p in (root/'toa_nb').rglob('*.py')}
+    files = {p.relative_to(root/'toa_nb').with_suffix('').as_posix().replace('/', '.')
+             for p in (root/'toa_nb').rglob('*.py')}
     assert {f for f in files if not f.endswith('__init__') and f != '_modidx'} - {'__main__'} == set(paths)
     for module, path in paths.items():
         folder = path.split('/')[0] if '/' in path else ''
-        assert folder[3:] == ('.'.join(module.split('.')[:-1])) and path.split('/')[-1][3:-6] == module.split('.')[-1], path
+        assert folder[3:] == ('.'.join(module.split(
+            '.')[:-1])) and path.split('/')[-1][3:-6] == module.split('.')[-1], path
 
 
 def test_no_room_holds_more_than_about_600_lines():

@@ -54,7 +54,8 @@ def test_an_answer_with_all_that_is_recorded():
             await model.close()
             return c, s.url
     c, url = asyncio.run(run())
-    assert (c.text, c.usage, c.finish_reason, c.endpoint, c.served_model) == (TEXT, core.Usage(5, 12, 2), 'stop', url, 'a')
+    assert (c.text, c.usage, c.finish_reason, c.endpoint, c.served_model) == (TEXT, core.Usage(5, 12, 2), 'stop', url,
+        'a')
     assert (c.seed, c.attempts, c.logprob) == (3, 1, -.5) and c.latency > 0
 
 
@@ -80,14 +81,16 @@ def test_log_probabilities_fail_like_any_call():
     assert (e.attempts, calls, e.model) == (3, 3, 'a')
 
 
-@pytest.mark.parametrize('kind, settings', [('error500', {'retries': 2}), ('auth', {}), ('none_content', {}), ('hang', {'retries': 1, 'timeout': .1})])
+@pytest.mark.parametrize('kind, settings', [('error500', {'retries': 2}), ('auth', {}), ('none_content', {}),
+                                            ('hang', {'retries': 1, 'timeout': .1})])
 def test_a_failure_tells_how_many_calls_it_cost(kind, settings):
     e, calls = asyncio.run(call([Fault(kind)], settings))
     assert e.attempts == calls
     if e.completion: assert e.completion.attempts == calls
 
 
-PASSING = ['error500', 'error503', 'rate_limit', 'hang', 'reset', 'cut', 'trickle', 'no_choices', 'truncated', 'html', 'error200', 'quota', 'login']
+PASSING = ['error500', 'error503', 'rate_limit', 'hang', 'reset', 'cut', 'trickle', 'no_choices', 'truncated', 'html',
+           'error200', 'quota', 'login']
 
 
 @pytest.mark.parametrize('kind', PASSING)
@@ -98,13 +101,20 @@ def test_a_fault_that_passes_costs_one_more_attempt(kind):
 
 
 LASTING = {
-    'error500': (core.ServerFailed, 'HTTP 500: internal error', 3), 'error503': (core.ServerFailed, 'HTTP 503: overloaded', 3),
-    'rate_limit': (core.RateLimited, 'HTTP 429', 3), 'auth': (core.AuthFailed, 'HTTP 401', 1), 'unknown_model': (core.UnknownModel, 'does not exist', 1),
-    'too_long': (core.ContextOverflow, 'HTTP 400: the prompt is longer', 1), 'hang': (core.CallTimeout, 'no whole answer within 0.1 s', 3),
-    'trickle': (core.CallTimeout, 'no whole answer within 0.1 s', 3), 'reset': (core.ConnectionFailed, '', 3), 'cut': (core.ConnectionFailed, '', 3),
-    'none_content': (core.EmptyAnswer, 'missing', 1), 'empty_text': (core.EmptyAnswer, 'blank', 1), 'no_choices': (core.NoChoices, 'empty', 3),
-    'no_usage': (core.MissingUsage, 'no token counts', 1), 'truncated': (core.MalformedAnswer, 'not JSON', 3), 'html': (core.MalformedAnswer, '<html>', 3),
-    'error200': (core.MalformedAnswer, 'worker lost', 3), 'quota': (core.MalformedAnswer, 'Quota of key none exceeded', 3),
+    'error500': (core.ServerFailed, 'HTTP 500: internal error', 3),
+    'error503': (core.ServerFailed, 'HTTP 503: overloaded', 3),
+    'rate_limit': (core.RateLimited, 'HTTP 429', 3), 'auth': (core.AuthFailed, 'HTTP 401', 1),
+    'unknown_model': (core.UnknownModel, 'does not exist', 1),
+    'too_long': (core.ContextOverflow, 'HTTP 400: the prompt is longer', 1),
+    'hang': (core.CallTimeout, 'no whole answer within 0.1 s', 3),
+    'trickle': (core.CallTimeout, 'no whole answer within 0.1 s', 3), 'reset': (core.ConnectionFailed, '', 3),
+    'cut': (core.ConnectionFailed, '', 3),
+    'none_content': (core.EmptyAnswer, 'missing', 1), 'empty_text': (core.EmptyAnswer, 'blank', 1),
+    'no_choices': (core.NoChoices, 'empty', 3),
+    'no_usage': (core.MissingUsage, 'no token counts', 1), 'truncated': (core.MalformedAnswer, 'not JSON', 3),
+    'html': (core.MalformedAnswer, '<html>', 3),
+    'error200': (core.MalformedAnswer, 'worker lost', 3), 'quota': (core.MalformedAnswer, 'Quota of key none exceeded',
+        3),
     'login': (core.MalformedAnswer, 'No login for none', 3),
 }
 
@@ -357,7 +367,8 @@ def test_check_passes_and_tells_the_latency():
 
 
 def test_check_warns_of_a_name_that_is_answered_and_not_listed():
-    with pytest.warns(UserWarning, match="answers to 'tpyo' and does not list it; it lists a, b, c, d"): [c] = asyncio.run(check({'name': 'tpyo'}, strict=False))
+    with pytest.warns(UserWarning, match="answers to 'tpyo' and does not list it; it lists a, b, c, d"):
+        [c] = asyncio.run(check({'name': 'tpyo'}, strict=False))
     assert c.usage.completion_tokens == 1
 
 
@@ -387,7 +398,8 @@ def test_one_replica_in_order_is_enough_and_the_other_is_taken_back():
     async def run():
         async with FaultServer() as good, FaultServer(faults=[Fault('auth')]) as bad:
             model = model_for(good.url, bad.url, concurrency=8)
-            with pytest.warns(UserWarning, match=f'a: {bad.url}: HTTP 401.* takes it back when it answers'): [c] = await model.check(timeout=HANG)
+            with pytest.warns(UserWarning, match=f'a: {bad.url}: HTTP 401.* takes it back when it answers'):
+                [c] = await model.check(timeout=HANG)
             breaker = model.balancer.lanes[1].breaker
             assert c.endpoint == good.url and breaker.is_open
             bad.change(faults=[], reset=True)
@@ -408,7 +420,8 @@ def test_no_replica_in_order_is_an_error():
     asyncio.run(run())
 
 
-WRONG = [('hang', core.CallTimeout, 'within 0.5 s'), ('html', core.MalformedAnswer, '<html>'), ('no_usage', core.MissingUsage, 'a server that reports usage'),
+WRONG = [('hang', core.CallTimeout, 'within 0.5 s'), ('html', core.MalformedAnswer, '<html>'),
+         ('no_usage', core.MissingUsage, 'a server that reports usage'),
          ('error500', core.ServerFailed, 'log of the server')]
 
 
@@ -435,7 +448,8 @@ def test_a_wrong_key_fails_at_once_and_is_never_shown(monkeypatch, caplog, where
         async with FaultServer(key='right') as s:
             model = model_for(s.url, api_key_env='TOA_TEST_KEY')
             try: await (model.check() if where == 'check' else model.generate(ASK, seed=3))
-            except core.AuthFailed as e: shown = [str(e), repr(e), repr(vars(e)), ''.join(traceback.format_exception(e))]
+            except core.AuthFailed as e:
+                shown = [str(e), repr(e), repr(vars(e)), ''.join(traceback.format_exception(e))]
             shown += [repr(model), repr(model.ready().lanes), json.dumps(model.settings())]
             await model.close()
             return shown
@@ -460,7 +474,8 @@ def test_a_key_that_is_not_set_is_found_before_any_call(monkeypatch):
     monkeypatch.delenv('TOA_TEST_KEY', raising=False)
     async def run():
         async with FaultServer() as s:
-            with pytest.raises(core.InputError, match='TOA_TEST_KEY is not set'): await model_for(s.url, api_key_env='TOA_TEST_KEY').check()
+            with pytest.raises(core.InputError, match='TOA_TEST_KEY is not set'):
+                await model_for(s.url, api_key_env='TOA_TEST_KEY').check()
             return s.calls
     assert asyncio.run(run()) == 0
 
@@ -469,19 +484,28 @@ def test_a_key_that_is_not_set_is_found_before_any_call(monkeypatch):
 
 GOOD = {'name': 'q', 'endpoints': ['http://127.0.0.1:8000/v1']}
 BAD = [
-    ({'models': []}, 'models: there are no models'), ({}, 'models: there are no models'), ({'models': {'name': 'q'}}, 'models: there are no models'),
+    ({'models': []}, 'models: there are no models'), ({}, 'models: there are no models'),
+    ({'models': {'name': 'q'}}, 'models: there are no models'),
     ({'models': ['q']}, 'models[0]: this is not a table'), ({'models': [GOOD, GOOD]}, "two models are called 'q'"),
 ]
 BAD_FIELDS = [
-    ({'name': ''}, 'name: the model has no name'), ({'name': 3}, 'name: the model has no name'), ({'endpoints': []}, 'endpoints: the model has no endpoints'),
-    ({'endpoints': ['localhost:8000']}, 'url: this is not the address'), ({'endpoints': ['ftp://a']}, 'url: this is not the address'),
-    ({'endpoints': [{'url': 'http://a/v1', 'weight': 2}]}, "[0].endpoints[0]: unknown field 'weight'"), ({'endpoints': ['http://u:p@a/v1']}, 'credentials'),
-    ({'endpoints': ['http://a/v1?api_key=x']}, 'credentials or a query'), ({'endpoints': [7]}, 'url: this is not the address'),
-    ({'temperature': 'hot'}, 'temperature'), ({'temperature': -1}, 'temperature'), ({'temperature': float('nan')}, 'temperature'), ({'top_p': 2}, 'top_p'),
-    ({'max_tokens': 0}, 'max_tokens'), ({'max_tokens': 1.5}, 'max_tokens'), ({'retries': -1}, 'retries'), ({'retries': True}, 'retries'),
-    ({'timeout': 0}, 'timeout'), ({'outage_timeout': -1}, 'outage_timeout'), ({'concurrency': 0}, 'concurrency'), ({'stop': [1]}, 'stop'),
+    ({'name': ''}, 'name: the model has no name'), ({'name': 3}, 'name: the model has no name'),
+    ({'endpoints': []}, 'endpoints: the model has no endpoints'),
+    ({'endpoints': ['localhost:8000']}, 'url: this is not the address'),
+    ({'endpoints': ['ftp://a']}, 'url: this is not the address'),
+    ({'endpoints': [{'url': 'http://a/v1', 'weight': 2}]}, "[0].endpoints[0]: unknown field 'weight'"),
+    ({'endpoints': ['http://u:p@a/v1']}, 'credentials'),
+    ({'endpoints': ['http://a/v1?api_key=x']}, 'credentials or a query'),
+    ({'endpoints': [7]}, 'url: this is not the address'),
+    ({'temperature': 'hot'}, 'temperature'), ({'temperature': -1}, 'temperature'),
+    ({'temperature': float('nan')}, 'temperature'), ({'top_p': 2}, 'top_p'),
+    ({'max_tokens': 0}, 'max_tokens'), ({'max_tokens': 1.5}, 'max_tokens'), ({'retries': -1}, 'retries'),
+    ({'retries': True}, 'retries'),
+    ({'timeout': 0}, 'timeout'), ({'outage_timeout': -1}, 'outage_timeout'), ({'concurrency': 0}, 'concurrency'),
+    ({'stop': [1]}, 'stop'),
     ({'stop': 3}, 'stop'),
-    ({'system': 3}, 'system'), ({'extra': []}, 'extra'), ({'extra': {'stream': True}}, 'stream'), ({'api_key_env': 'sk-1234'}, 'api_key_env'),
+    ({'system': 3}, 'system'), ({'extra': []}, 'extra'), ({'extra': {'stream': True}}, 'stream'),
+    ({'api_key_env': 'sk-1234'}, 'api_key_env'),
     ({'api_key': 'x'}, 'environment variable'), ({'temprature': 1}, 'Known fields'), ({'spec': 'no-such-spec'}, 'spec'),
     ({'spec': {'layers': 3}}, "spec.hidden: the cost of 'q' can't be computed"),
 ]
@@ -499,7 +523,8 @@ def test_a_spec_comes_by_name_and_goes_into_the_settings():
     assert models_from({'models': [m.settings()]})[0].spec == m.spec
 
 
-BROKEN = [('a.json', '{"models": [}', 'a.json:1: this is not valid JSON'), ('a.toml', '[[models]]\nname', 'a.toml:2: this is not'),
+BROKEN = [('a.json', '{"models": [}', 'a.json:1: this is not valid JSON'),
+          ('a.toml', '[[models]]\nname', 'a.toml:2: this is not'),
           ('a.json', '[1]', 'not a table of settings'), ('a.toml', 'x = 1', 'a.toml: models: there are no models')]
 
 

@@ -29,7 +29,8 @@ def test_an_output_is_kept_as_a_picture_or_as_text():
 
 @pytest.mark.parametrize('keep, left', [(True, [stream('1')]), (False, [])])
 def test_tidy_leaves_no_trace_of_an_execution(keep, left):
-    cell = dict(cell_type='code', execution_count=7, metadata=dict(execution={}, hide_input=True), source=[], outputs=[stream('1'), stream('2', 'stderr')])
+    cell = dict(cell_type='code', execution_count=7, metadata=dict(execution={}, hide_input=True), source=[],
+                outputs=[stream('1'), stream('2', 'stderr')])
     notebook = dict(cells=[cell, dict(cell_type='markdown', metadata={}, source=[])], metadata=dict(widgets={}))
     outputs.tidy(notebook, keep)
     assert notebook['metadata'] == {}
@@ -42,7 +43,8 @@ def test_a_notebook_is_tidy(path):
     before = json.dumps(notebook, sort_keys=True)
     outputs.tidy(notebook, outputs.keeps(path))
     assert json.dumps(notebook, sort_keys=True) == before
-    texts = [''.join(o.get('text', o.get('data', {}).get('text/plain', ''))) for c in notebook['cells'] for o in c.get('outputs', [])]
+    texts = [''.join(o.get('text', o.get('data', {}).get('text/plain', ''))) for c in notebook['cells']
+             for o in c.get('outputs', [])]
     assert not re.search(r'(?<![\w.:/])/(home|root|tmp|work|Users|var)/', '\n'.join(texts))
 
 

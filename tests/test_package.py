@@ -64,16 +64,22 @@ asyncio.run(main())
 
 
 def test_wheel_in_an_empty_environment(tmp_path):
-    subprocess.run([sys.executable, '-m', 'build', '--wheel', '--outdir', tmp_path, root], check=True, capture_output=True)
+    subprocess.run([sys.executable, '-m', 'build', '--wheel', '--outdir', tmp_path, root], check=True,
+                   capture_output=True)
     [wheel] = tmp_path.glob('*.whl')
     venv.create(tmp_path/'env', with_pip=False)
     exe = tmp_path/'env'/('Scripts' if sys.platform == 'win32' else 'bin')/'python'
-    pip = [sys.executable, '-m', 'pip'] if subprocess.run([sys.executable, '-m', 'pip', '--version'], capture_output=True).returncode == 0 else ['pip']
+    pip = [sys.executable, '-m', 'pip'] if subprocess.run([sys.executable, '-m', 'pip', '--version'],
+                                                          capture_output=True).returncode == 0 else ['pip']
     subprocess.run([*pip, '--python', str(exe), 'install', '--quiet', str(wheel)], check=True, cwd=tmp_path)
-    code = 'import toa_nb; names = [getattr(toa_nb, n) for n in toa_nb.__all__]; print(toa_nb.__version__, len(names) > 20)'
+    code = ('import toa_nb; names = [getattr(toa_nb, n) for n in toa_nb.__all__]; print(toa_nb.__version__, len(names) '
+            '> 20)')
     assert python(code, exe, tmp_path) == '0.1.0 True'
-    assert python(EACH_REMOTE_KIND, exe, tmp_path) == "[('http', 4.0), ('metric_server', 4.0), ('vllm', 4.0), ('sglang', 4.0), ('judge', 4.0)]"
-    assert 'at least 1' in python('import toa_nb; print(toa_nb.TOA.__doc__)', exe, tmp_path)  # help is made from the installed sources
+    assert (python(EACH_REMOTE_KIND, exe,
+                   tmp_path) == "[('http', 4.0), ('metric_server', 4.0), ('vllm', 4.0), ('sglang', 4.0), ('judge', "
+                                "4.0)]")
+    # help is made from the installed sources
+    assert 'at least 1' in python('import toa_nb; print(toa_nb.TOA.__doc__)', exe, tmp_path)
     listed = subprocess.run([exe, '-m', 'zipfile', '-l', wheel], check=True, capture_output=True, text=True).stdout
     assert 'tests/' not in listed and 'nbs/' not in listed
     files = {p.relative_to(root).as_posix() for p in (root/'toa_nb').rglob('*') if p.suffix in ('.js', '.css')}

@@ -51,7 +51,8 @@ def test_every_method_runs_from_its_form(method):
 
 
 def test_the_line_of_code_makes_the_same_run():
-    p = panel().set(n=4, take=2, reward='length', held_out=('short',), budget=dict(samples=3, tokens='1e4'), per_run=dict(samples=20), seed=7, concurrency=3)
+    p = panel().set(n=4, take=2, reward='length', held_out=('short',), budget=dict(samples=3, tokens='1e4'),
+                    per_run=dict(samples=20), seed=7, concurrency=3)
     run = p.build()
     scope = dict(panel=p)
     exec(with_imports(f'again = {p.form.code(run)}'), scope)
@@ -61,9 +62,12 @@ def test_the_line_of_code_makes_the_same_run():
 
 
 @pytest.mark.parametrize('values, said', [
-    (dict(take='few'), "'few' is not a whole number"), (dict(take='0'), 'Take at least 1'), (dict(prompts='missing.jsonl'), 'there is no such file'),
-    (dict(models=()), 'there are no models'), (dict(tau='-1'), 'TOA.tau'), (dict(budget=dict(tokens='0')), 'is not above 0'),
-    (dict(reward='length', held_out=('length',)), "two rewards are called 'length'"), (dict(models_file='missing.toml'), "can't be read")])
+    (dict(take='few'), "'few' is not a whole number"), (dict(take='0'), 'Take at least 1'),
+    (dict(prompts='missing.jsonl'), 'there is no such file'),
+    (dict(models=()), 'there are no models'), (dict(tau='-1'), 'TOA.tau'),
+    (dict(budget=dict(tokens='0')), 'is not above 0'),
+    (dict(reward='length', held_out=('length',)), "two rewards are called 'length'"),
+    (dict(models_file='missing.toml'), "can't be read")])
 def test_what_is_wrong_is_said_and_nothing_starts(values, said):
     async def main():
         p = panel()
@@ -150,7 +154,8 @@ def test_hostile_names_and_answers_stay_text():
     evil = '<img src=x onerror=alert(1)>'
 
     async def main():
-        p = RunPanel('runs.db', [Prompt(evil, evil)], [FakeModel(evil, fail=lambda n: CallTimeout(evil) if n % 2 else None)], [length], every=.01)
+        p = (RunPanel('runs.db', [Prompt(evil, evil)],
+                      [FakeModel(evil, fail=lambda n: CallTimeout(evil) if n % 2 else None)], [length], every=.01))
         p.set(n=4, reward='length', name=evil).start()
         await ended(p)
         shown = ''.join([p.status.value, p.lists.value, p.message.value, p.code_line.value, p.forecast.value])
@@ -176,13 +181,16 @@ def test_stored_run_keeps_every_setting():
 def test_the_panel_goes_on_with_a_run_of_the_command_line():
     async def main():
         digit = {'kind': 'regex', 'name': 'digit', 'pattern': '[02468]'}
-        made = run_from({'reward': digit, 'method': {'name': 'best_of_n', 'n': 2}}, prompts=tasks, models=[FakeModel('a')], store='runs.db')
+        made = run_from({'reward': digit, 'method': {'name': 'best_of_n', 'n': 2}}, prompts=tasks,
+                        models=[FakeModel('a')], store='runs.db')
         await made._finish()
         p = RunPanel('runs.db', models=[FakeModel('a')], every=.01)
         await p.following
         run = await p.extend(1)
-        assert (run.progress.resumed, run.progress.samples, run.reward.name, run.reward.pattern.pattern) == (8, 12, 'digit', '[02468]')
-        assert "Run.from_store('runs.db', 'best_of_n', models=panel.form.source).extend(1)" in unescape(p.code_line.value)
+        assert (run.progress.resumed, run.progress.samples, run.reward.name,
+                run.reward.pattern.pattern) == (8, 12, 'digit', '[02468]')
+        assert ("Run.from_store('runs.db', 'best_of_n', models=panel.form.source).extend(1)" in unescape(
+            p.code_line.value))
         await p.following
     asyncio.run(main())
 
@@ -198,15 +206,18 @@ key = 'sk-proj-abcdef0123456789'
 
 def test_a_key_is_in_no_widget():
     p = ServerPanel()
-    for name, value in dict(name='x', url='https://me:hunter2@host/v1', api_key_env=key).items(): p.form.entries[name].value = value
+    for name, value in dict(name='x', url='https://me:hunter2@host/v1', api_key_env=key).items():
+        p.form.entries[name].value = value
     p.buttons['Add'].click()
     assert p.rows == [] and key not in ''.join(texts(p.box))
     assert 'hunter2' not in p.message.value and 'credentials' in p.message.value
 
 
 def test_file_round_trip_keeps_everything(tmp_path):
-    tables = [dict(engine='hosted', name='a b"c', url='http://127.0.0.1:1/v1', stop=['</s>', 'né\n'], temperature=.2, system='Be "brief"\x7f'),
-              dict(engine='llama_cpp', name='local', threads=2, detach=True, max_tokens=64, spec='SmolLM2-135M-Instruct')]
+    tables = [dict(engine='hosted', name='a b"c', url='http://127.0.0.1:1/v1', stop=['</s>', 'né\n'], temperature=.2,
+                   system='Be "brief"\x7f'),
+              dict(engine='llama_cpp', name='local', threads=2, detach=True, max_tokens=64,
+                   spec='SmolLM2-135M-Instruct')]
     (tmp_path/'servers.toml').write_text(to_toml(tables), encoding='utf-8')
     assert from_toml(tmp_path/'servers.toml') == tables
     p = ServerPanel(tmp_path/'servers.toml')
@@ -292,12 +303,14 @@ def test_the_line_and_the_figure_end_at_the_same_number():
     asyncio.run(run._finish())
     p = RunPanel('runs.db')
     star = p.look.figure(p.progress).axes[0].lines[-1].get_xydata().tolist()
-    assert star == [[run.progress.spent.tokens/4, run.progress.mean_best]] and f'mean best {run.progress.mean_best:.4g}' in p.status.value
+    assert (star == [[run.progress.spent.tokens/4, run.progress.mean_best]]
+            and f'mean best {run.progress.mean_best:.4g}' in p.status.value)
 
 
 def test_a_light_is_no_greener_than_what_was_found():
     async def main():
-        p = ServerPanel([dict(name='gone', url='http://127.0.0.1:1/v1'), dict(name='keyless', url='http://127.0.0.1:1/v1', api_key_env='TOA_NO_KEY')], every=60)
+        p = ServerPanel([dict(name='gone', url='http://127.0.0.1:1/v1'),
+                         dict(name='keyless', url='http://127.0.0.1:1/v1', api_key_env='TOA_NO_KEY')], every=60)
         assert [r.state for r in p.rows] == ['not asked', 'no key'] and '#2e9e44' not in p.listing.value
         await p.look()
         assert [r.state for r in p.rows] == ['down', 'no key'] and '#2e9e44' not in p.listing.value

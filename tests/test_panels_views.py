@@ -16,11 +16,13 @@ from toa_nb.store.journal import RunStore
 async def fill(path, run='toa', prompts=('sky', 'sea'), samples=6, text='text {n}'):
     "A chain of samples per prompt, the last of which failed."
     with RunStore(path, synchronous='NORMAL') as store:
-        store.create_run(run, dict(method='toa', reward='rm', held_out=['gold'], models=[dict(name='a'), dict(name='b')]),
+        store.create_run(run, dict(method='toa', reward='rm', held_out=['gold'],
+                                   models=[dict(name='a'), dict(name='b')]),
                          [Prompt(p, f'Why is the {p} blue?', meta={'category': 'nature'}) for p in prompts])
         for p in prompts:
             for n in range(samples):
-                store.add_trial(run, p, Trial(n, 'ab'[n % 2], (), (n - 1,) if n else (), 'refine' if n else 'fresh', tree_parent=n - 1 if n else None))
+                store.add_trial(run, p, Trial(n, 'ab'[n % 2], (), (n - 1,) if n else (), 'refine' if n else 'fresh',
+                                              tree_parent=n - 1 if n else None))
                 if n == samples - 1: await store.finish(run, p, n, error='CallTimeout: no <answer>')
                 else:
                     answer = Completion(text.format(n=n), Usage(10, 5 + n), latency=1.)
@@ -38,7 +40,8 @@ def test_a_curve_panel_is_made_again_by_its_settings(db):
     one = CurvePanel(db, x='tokens', y='top', k=2, held_out='gold', log=True)
     two = CurvePanel(RunStore(db, 'r'), ['toa'], x='tokens', y='top', k=2, held_out='gold', log=True)
     assert [w.value for w in one.pictures_box.children] == [w.value for w in two.pictures_box.children] != []
-    assert "reward_curve(df, x='tokens', y='top', k=2), reward_curve(df, x='tokens', y='top', k=2, held_out='gold'), log=True)" in one.choice.code
+    assert ("reward_curve(df, x='tokens', y='top', k=2), reward_curve(df, x='tokens', y='top', k=2, held_out='gold'), "
+            "log=True)" in one.choice.code)
 
 
 def test_an_error_of_the_curve_is_said_and_the_panel_goes_on(db, tmp_path):
@@ -127,7 +130,8 @@ def test_browser_pages_and_compares(db):
     browser.turn(-1)
     assert browser.offset == 0
     browser.turn(2)
-    assert browser.count.value == '11 to 12 of 12' and browser.list.rows[1][4:] == ['', '', 'failed: CallTimeout: no <answer>']
+    assert (browser.count.value == '11 to 12 of 12'
+            and browser.list.rows[1][4:] == ['', '', 'failed: CallTimeout: no <answer>'])
     browser.set(prompt_id='sky', sort='best')
     browser.list.chosen = [0, 1]
     browser.mode.value = 'difference'
@@ -160,7 +164,8 @@ def test_pairs_outlive_the_panel_and_can_be_taken_back(db):
     assert rows[0].keys() == rows[1].keys()
 
 
-@pytest.mark.parametrize('rows, why', [([0], '1 samples are chosen'), ([0, 5], 'no answer with a score'), ([0, 6], 'different prompts')])
+@pytest.mark.parametrize('rows, why', [([0], '1 samples are chosen'), ([0, 5], 'no answer with a score'),
+                                       ([0, 6], 'different prompts')])
 def test_what_is_no_pair_is_refused(db, rows, why):
     browser = SampleBrowser(db)
     browser.list.chosen = rows
@@ -189,8 +194,10 @@ def test_a_panel_reads_beside_a_run_that_is_being_written(tmp_path):
 
 
 @pytest.mark.parametrize('open_panel', [
-    lambda db: CurvePanel(db, x='tokens', held_out='gold', finished=True), lambda db: CurvePanel(db, x='tokens', facets=True, log=True, bands=False),
-    lambda db: TreePanel(db, 'toa', 'sea', selected=2), lambda db: SampleBrowser(db, prompt_id='sky', sort='best', page=3)])
+    lambda db: CurvePanel(db, x='tokens', held_out='gold', finished=True),
+    lambda db: CurvePanel(db, x='tokens', facets=True, log=True, bands=False),
+    lambda db: TreePanel(db, 'toa', 'sea', selected=2),
+    lambda db: SampleBrowser(db, prompt_id='sky', sort='best', page=3)])
 def test_the_code_under_a_panel_runs_as_it_stands(open_panel, db, monkeypatch):
     monkeypatch.chdir(db.parent)
     panel = open_panel(db)
@@ -209,7 +216,8 @@ def test_a_panel_leaves_plain_text_where_no_widget_is_drawn(open_panel, shown, d
 def test_nothing_to_draw_is_named(db):
     panel = CurvePanel(db, x='tokens')
     assert panel.set(runs=[]).message_text == 'No run is chosen.'
-    with RunStore(db) as store: store.create_run('new', dict(method='toa', reward='rm', models=[]), [Prompt('p', 'Why?')])
+    with RunStore(db) as store:
+        store.create_run('new', dict(method='toa', reward='rm', models=[]), [Prompt('p', 'Why?')])
     panel.reread()
     assert panel.set(runs=['new']).message_text == 'No sample in new yet.'
     browser = SampleBrowser(db, 'toa', text='no such text')
@@ -220,7 +228,8 @@ def test_the_published_curve_stands_behind_flops_only(db):
     panel = CurvePanel(db, x='tokens', backdrop=True)
     assert 'it is in FLOPs, and this axis is not' in panel.message_text and 'backdrop' not in panel.code_text
     for x in ('samples', 'seconds', 'cost'): assert panel.set(x=x).choice.behind() is None
-    for x in ('flops', 'flops_uncached', 'flops_published_with_reward'): assert panel.set(x=x).choice.behind() is not None
+    for x in ('flops', 'flops_uncached', 'flops_published_with_reward'):
+        assert panel.set(x=x).choice.behind() is not None
 
 
 def test_an_error_of_a_wrong_choice_is_one_line(db):

@@ -131,24 +131,30 @@ async def rescored(path):
 
 
 STATES = dict(
-    new=new, cut_off=cut_off, finished=finished, paused=paused, stopped_when_nothing_is_left=stopped_when_nothing_is_left,
-    extended_and_cut=extended_and_cut, extended_and_cut_at_once=extended_and_cut_at_once, one_given_up=one_given_up, all_given_up=all_given_up,
+    new=new, cut_off=cut_off, finished=finished, paused=paused,
+    stopped_when_nothing_is_left=stopped_when_nothing_is_left,
+    extended_and_cut=extended_and_cut, extended_and_cut_at_once=extended_and_cut_at_once, one_given_up=one_given_up,
+    all_given_up=all_given_up,
     given_up_and_tried_again=given_up_and_tried_again, without_a_guide=without_a_guide, guided_again=guided_again,
     some_scores_failed=some_scores_failed, rescored=rescored,
-    **{f'prompts_limited_in_{k}': limited(**{k: v}) for k, v in dict(samples=3, tokens=40, flops=3e12, seconds=1e-6, cost=2e-5).items()},
-    **{f'run_limited_in_{k}': limited_run(**{k: v}) for k, v in dict(samples=7, tokens=80, flops=6e12, seconds=1e-6, cost=2e-5).items()})
+    **{f'prompts_limited_in_{k}': limited(**{k: v}) for k, v in dict(samples=3, tokens=40, flops=3e12, seconds=1e-6,
+        cost=2e-5).items()},
+    **{f'run_limited_in_{k}': limited_run(**{k: v}) for k, v in dict(samples=7, tokens=80, flops=6e12, seconds=1e-6,
+        cost=2e-5).items()})
 
 
 def numbers(p):
     "What every view has to show."
-    return dict(state=p.state, stopped_by=p.stopped_by, prompts=p.prompts, done=p.done, given_up=p.given_up, samples=p.samples, target=p.target,
+    return dict(state=p.state, stopped_by=p.stopped_by, prompts=p.prompts, done=p.done, given_up=p.given_up,
+                samples=p.samples, target=p.target,
                 waiting=p.waiting, best=p.mean_best)
 
 
 def books(p):
     "What the views from memory and store have to agree in, besides."
     failures = {key: f.count for key, f in p.failures.items()}
-    return numbers(p) | dict(scored=p.scored, by_prompt=p.best, failures=failures, tokens=p.spent.tokens, calls=p.spent.calls)
+    return numbers(p) | dict(scored=p.scored, by_prompt=p.best, failures=failures, tokens=p.spent.tokens,
+                             calls=p.spent.calls)
 
 
 @pytest.mark.parametrize('name', STATES)
@@ -207,4 +213,5 @@ def test_a_finished_run_calls_nobody_and_stays_finished(tmp_path):
     assert (run.progress.state, run.ok, model.calls) == ('finished', True, 0)
     async def more(): return await Run(TASKS, BestOfN(n=11), [model], length, store=path, name='r').extend(2)
     with pytest.raises(CallTimeout): asyncio.run(more())
-    with RunStore(path, 'r') as store: assert (progress_of(store, 'r').state, progress_of(store, 'r').done) == ('finished', 2)
+    with RunStore(path, 'r') as store:
+        assert (progress_of(store, 'r').state, progress_of(store, 'r').done) == ('finished', 2)

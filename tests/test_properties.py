@@ -14,17 +14,22 @@ from toa_nb.search.tree import TOA
 settings.register_profile('toa_nb', deadline=None, derandomize=True)
 settings.load_profile('toa_nb')
 METHODS = {
-    'best_of_n': lambda n: BestOfN(n=n), 'prs': lambda n: PRS(n=n), 'parallel_ensemble': lambda n: ParallelEnsemble(n=n),
-    'sequential_refine': lambda n: SequentialRefine(n=n), 'moa': lambda n: MoA(n=n, n_iter=3), 'moa_2': lambda n: MoA(n=n, n_agg=2),
-    'toa': lambda n: TOA(n=n), 'toa_narrow': lambda n: TOA(n=n, width=2, top_k=2, parallel=3), 'toa_one': lambda n: TOA(n=n, parallel=1),
+    'best_of_n': lambda n: BestOfN(n=n), 'prs': lambda n: PRS(n=n),
+    'parallel_ensemble': lambda n: ParallelEnsemble(n=n),
+    'sequential_refine': lambda n: SequentialRefine(n=n), 'moa': lambda n: MoA(n=n, n_iter=3),
+    'moa_2': lambda n: MoA(n=n, n_agg=2),
+    'toa': lambda n: TOA(n=n), 'toa_narrow': lambda n: TOA(n=n, width=2, top_k=2, parallel=3),
+    'toa_one': lambda n: TOA(n=n, parallel=1),
     'published': lambda n: TOA.published(n=n), 'rounds': lambda n: Rounds(n=n),
     'rounds_quorum': lambda n: Rounds(n=n, rounds=2, quorum=.5, fresh=0.)}
-OUTCOMES = st.one_of(st.just(Outcome()), st.just(Outcome('unscored')), st.floats(-1e6, 1e6).map(lambda r: Outcome(f'answer worth {r}', r)))
+OUTCOMES = st.one_of(st.just(Outcome()), st.just(Outcome('unscored')),
+                     st.floats(-1e6, 1e6).map(lambda r: Outcome(f'answer worth {r}', r)))
 STEPS = st.lists(st.tuples(st.sampled_from(['ask', 'ask', 'tell']), st.integers(0, 99), OUTCOMES), max_size=60)
 KINDS = dict(method=st.sampled_from(sorted(METHODS)), n=st.integers(1, 14), k=st.integers(1, 4), seed=st.integers(0, 3))
 
 
-def start(method, n, k, seed): return METHODS[method](n).start(Prompt('sky', 'Why is the sky blue?'), list('abcd')[:k], seed)
+def start(method, n, k, seed):
+    return METHODS[method](n).start(Prompt('sky', 'Why is the sky blue?'), list('abcd')[:k], seed)
 
 
 def plain(value, seen):
@@ -50,7 +55,8 @@ def check(sampler):
     "What holds at any moment."
     assert len(sampler.texts) + len(sampler.outstanding) <= sampler.n
     assert len(sampler.outstanding) <= getattr(sampler, 'parallel', sampler.n)
-    assert sampler.best == max(((i, r) for i, r in sampler.rewards.items()), key=lambda ir: (ir[1], -ir[0]), default=None)
+    assert sampler.best == max(((i, r) for i, r in sampler.rewards.items()), key=lambda ir: (ir[1], -ir[0]),
+                               default=None)
 
 
 def ask(sampler, journal):
@@ -60,7 +66,8 @@ def ask(sampler, journal):
     if t is None:
         assert state(sampler) == before and sampler.ask() is None
         return None
-    assert t.number == sampler.asked-1 and t.in_flight == len(sampler.outstanding)-1 and t.messages and t.model in sampler.models
+    assert (t.number == sampler.asked-1 and t.in_flight == len(sampler.outstanding)-1 and t.messages
+            and t.model in sampler.models)
     assert all(sampler.texts[p] for p in t.parents)
     journal.append(('ask', t))
     return t
@@ -147,7 +154,8 @@ def test_extending_keeps_what_was_paid_for(method, n, k, seed, more, fail, steps
 
 
 @settings(max_examples=40)
-@given(back=st.integers(1, 40), k=st.integers(2, 4), method=st.sampled_from(['parallel_ensemble', 'toa', 'toa_one', 'published', 'moa', 'sequential_refine']))
+@given(back=st.integers(1, 40), k=st.integers(2, 4),
+       method=st.sampled_from(['parallel_ensemble', 'toa', 'toa_one', 'published', 'moa', 'sequential_refine']))
 def test_a_model_that_comes_back_is_taken_back(back, k, method):
     "Model a is out for the first `back` tells of a long search, four trials at a time; then it is asked again."
     sampler, answered = start(method, 160, k, 0), 0
@@ -161,7 +169,8 @@ def test_a_model_that_comes_back_is_taken_back(back, k, method):
 
 
 @settings(max_examples=30)
-@given(order=st.permutations(range(12)), method=st.sampled_from(['best_of_n', 'parallel_ensemble']), k=st.integers(1, 4))
+@given(order=st.permutations(range(12)), method=st.sampled_from(['best_of_n', 'parallel_ensemble']),
+       k=st.integers(1, 4))
 def test_methods_without_feedback_do_not_depend_on_the_order_of_tells(method, k, order):
     "What is asked, and the best of it, is the same in whatever order the answers come."
     sampler = start(method, 12, k, 0)

@@ -38,7 +38,8 @@ def answer(s):
         if not (piece := s.recv(65536)): return None, data
         data += piece
     head, _, body = data.partition(b'\r\n\r\n')
-    wanted = next((int(line.split(b':')[1]) for line in head.lower().split(b'\r\n') if line.startswith(b'content-length:')), None)
+    wanted = next((int(line.split(b':')[1]) for line in head.lower().split(b'\r\n')
+                   if line.startswith(b'content-length:')), None)
     while (wanted is None or len(body) < wanted) and (piece := s.recv(65536)): body += piece
     return int(head.split()[1]), body
 
@@ -71,12 +72,15 @@ def server():
 
 @pytest.fixture(scope='module')
 def small():
-    with serve_reward(length, limits=ServerLimits(body=1000, responses=3, connections=4, seconds=1.)) as server: yield server
+    with serve_reward(length, limits=ServerLimits(body=1000, responses=3, connections=4, seconds=1.)) as server:
+        yield server
 
 
 @pytest.mark.parametrize('line', [
-    b'content-length: abc', b'content-length: -5', b'content-length: 1, 2', b'content-length: 1\r\ncontent-length: 2', b'content-length: 0x10',
-    b'content-length: ' + b'9'*400, b'content-length:', b'transfer-encoding: gzip', b'transfer-encoding: chunked\r\ncontent-length: abc', b'no colon here',
+    b'content-length: abc', b'content-length: -5', b'content-length: 1, 2', b'content-length: 1\r\ncontent-length: 2',
+    b'content-length: 0x10',
+    b'content-length: ' + b'9'*400, b'content-length:', b'transfer-encoding: gzip',
+    b'transfer-encoding: chunked\r\ncontent-length: abc', b'no colon here',
     b'x: ' + b'y'*100_000])
 def test_malformed_headers(server, line):
     status, body = asked(server, b'POST /score HTTP/1.1\r\nhost: x\r\n' + line + b'\r\n\r\n')
@@ -84,7 +88,8 @@ def test_malformed_headers(server, line):
     assert still_serves(server)
 
 
-@pytest.mark.parametrize('data', [b'\x00\xff'*50, b'GET\r\n\r\n', b'POST /score HTTP/9.9\r\n\r\n', b'\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03'*20 + b'\r\n\r\n',
+@pytest.mark.parametrize('data', [b'\x00\xff'*50, b'GET\r\n\r\n', b'POST /score HTTP/9.9\r\n\r\n',
+                                  b'\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03'*20 + b'\r\n\r\n',
                                   b'POST /score HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n\r\n'])
 def test_what_is_not_http(server, data):
     assert asked(server, data)[0] in (400, 404, 505)
@@ -93,7 +98,9 @@ def test_what_is_not_http(server, data):
 
 def test_ten_gigabytes_announced_are_refused_before_the_first_byte(server):
     status, body = asked(server, b'POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 10000000000\r\n\r\n')
-    assert (status, json.loads(body)['detail']) == (413, 'the body is larger than 16777216 bytes: send fewer responses at a time')
+    assert (status, json.loads(body)['detail']) == (413,
+                                                    'the body is larger than 16777216 bytes: send fewer responses at a '
+                                                    'time')
     assert still_serves(server)
 
 
@@ -102,20 +109,23 @@ def test_a_body_without_end_is_cut_off(small):
         s.sendall(b'POST /score HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n')
         for _ in range(10_000): send(s, b'3e8\r\n' + b'x'*1000 + b'\r\n')
         status, body = answer(s)
-    assert status in (413, None)  # the answer is lost where the client goes on sending for longer than the server listens
+    # the answer is lost where the client goes on sending for longer than the server listens
+    assert status in (413, None)
     assert still_serves(small)
 
 
 def test_a_client_that_sends_too_much_sees_the_refusal(small):
     status, body = asked(small, post(b'x'*100_000))
-    assert (status, json.loads(body)['detail']) == (413, 'the body is larger than 1000 bytes: send fewer responses at a time')
+    assert (status, json.loads(body)['detail']) == (413,
+                                                    'the body is larger than 1000 bytes: send fewer responses at a time')
     assert still_serves(small)
 
 
 @pytest.mark.parametrize('part, status, says', [
     (b'', 408, 'no request was sent within 1 s'), (b'POST /sc', 408, 'no request was sent within 1 s'),
     (b'POST /score HTTP/1.1\r\nhost: x\r\n', 408, 'no request was sent within 1 s'),
-    (b'POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{"items"', 408, 'the body was not sent within 1 s')])
+    (b'POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{"items"', 408,
+     'the body was not sent within 1 s')])
 def test_a_slow_client_is_told_which_time_is_over(small, part, status, says):
     with client(small) as s:
         s.sendall(part)
@@ -158,11 +168,16 @@ def test_idle_connections_are_closed_so_that_others_get_in(small):
 
 
 @pytest.mark.parametrize('body, says', [
-    (b'', 'it is not JSON'), (b'{', 'it is not JSON'), (b'['*200_000, 'it is not JSON'), (b'1'*10_000, 'it is not JSON'), (b'\xff\xfe', 'it is not JSON'),
-    (b'null', 'another form'), (b'[1]', 'another form'), (b'{"items": 7}', 'another form'), (b'{"items": [7]}', 'another form'), (b'{"items": {"a": 1}}', 'another form'),
-    (b'{"items": [{"prompt": "a"}]}', 'another form'), (b'{"items": [{"prompt": "a", "response": 7}]}', '7 is not a text'),
-    (b'{"items": [{"prompt": 7, "response": "x"}]}', 'is not a text or a table'), (b'{"items": [{"prompt": {"instruction": 7}, "response": "x"}]}', 'not what belongs'),
-    (b'{"items": [{"prompt": {"messages": 7}, "response": "x"}]}', 'a prompt'), (b'{"items": [{"prompt": {"messages": [{}]}, "response": "x"}]}', 'a prompt'),
+    (b'', 'it is not JSON'), (b'{', 'it is not JSON'), (b'['*200_000, 'it is not JSON'),
+    (b'1'*10_000, 'it is not JSON'), (b'\xff\xfe', 'it is not JSON'),
+    (b'null', 'another form'), (b'[1]', 'another form'), (b'{"items": 7}', 'another form'),
+    (b'{"items": [7]}', 'another form'), (b'{"items": {"a": 1}}', 'another form'),
+    (b'{"items": [{"prompt": "a"}]}', 'another form'), (b'{"items": [{"prompt": "a", "response": 7}]}',
+                                                        '7 is not a text'),
+    (b'{"items": [{"prompt": 7, "response": "x"}]}', 'is not a text or a table'),
+    (b'{"items": [{"prompt": {"instruction": 7}, "response": "x"}]}', 'not what belongs'),
+    (b'{"items": [{"prompt": {"messages": 7}, "response": "x"}]}', 'a prompt'),
+    (b'{"items": [{"prompt": {"messages": [{}]}, "response": "x"}]}', 'a prompt'),
     (b'{"items": [{"prompt": {}, "response": "x"}]}', 'the instruction is empty')])
 def test_bodies_of_another_form(server, body, says):
     status, text = asked(server, post(body))
@@ -178,12 +193,14 @@ def test_a_small_body_with_very_many_responses_is_refused(small):
 
 VALUES = st.recursive(st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats() | st.text(max_size=5),
                       lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
-                          ['items', 'inputs', 'data', 'prompt', 'response', 'instruction', 'messages', 'role', 'content', 'meta', 'src', 'mt', 'id']), inner, max_size=4), max_leaves=12)
+                          ['items', 'inputs', 'data', 'prompt', 'response', 'instruction', 'messages', 'role',
+                           'content', 'meta', 'src', 'mt', 'id']), inner, max_size=4), max_leaves=12)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.one_of(st.binary(max_size=200), VALUES.map(lambda v: json.dumps(v).encode()),
-                 VALUES.map(lambda v: json.dumps({'items': [{'prompt': v, 'response': 'x'}]}).encode())), st.sampled_from(['/score', '/predict/']))
+                 VALUES.map(lambda v: json.dumps({'items': [{'prompt': v, 'response': 'x'}]}).encode())),
+                 st.sampled_from(['/score', '/predict/']))
 def test_any_body_gets_an_answer(body, path):
     status, text = asked(RUNNING[0], post(body, path))
     assert status in (200, 400) and ('scores' in json.loads(text)) == (status == 200)
@@ -226,12 +243,14 @@ def test_beyond_this_machine_a_key_is_needed(monkeypatch):
     monkeypatch.setenv('TOA_SERVER_KEY', 'sk-planted-secret')
     with serve_reward(length, api_key_env='TOA_SERVER_KEY') as server:
         assert 'planted' not in f'{server!r} {server.app!r} {vars(server)}'
-        for headers in (b'', b'authorization: Bearer sk-planted\r\n', b'authorization: sk-planted-secret\r\n', b'authorization: Bearer \xff\xfe\r\n'):
+        for headers in (b'', b'authorization: Bearer sk-planted\r\n', b'authorization: sk-planted-secret\r\n',
+                        b'authorization: Bearer \xff\xfe\r\n'):
             status, body = asked(server, post(ITEMS, headers=headers))
             assert status == 401 and b'planted' not in body
         assert asked(server, b'GET /health HTTP/1.1\r\nhost: x\r\n\r\n')[0] == 401
         assert asked(server, post(ITEMS, headers=b'authorization: Bearer sk-planted-secret\r\n'))[0] == 200
-        assert [s.value for s in asyncio.run(HttpReward(server.url + '/score', api_key_env='TOA_SERVER_KEY').score(SKY, ['four']))] == [4.]
+        assert ([s.value for s in asyncio.run(HttpReward(server.url + '/score',
+                                                         api_key_env='TOA_SERVER_KEY').score(SKY, ['four']))] == [4.])
 
 
 def test_a_key_is_asked_for_before_a_body_is_read(monkeypatch):

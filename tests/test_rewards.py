@@ -90,20 +90,24 @@ def test_constraint(constraint, yes, no):
     assert constraint_text(constraint) and '{' not in constraint_text(constraint)
 
 
-EXAMPLES = {'words': ['a'], 'options': ['a'], 'keys': ['a'], 'word': 'a', 'letter': 'a', 'phrase': 'a', 'relation': 'at most', 'count': 9}
+EXAMPLES = {'words': ['a'], 'options': ['a'], 'keys': ['a'], 'word': 'a', 'letter': 'a', 'phrase': 'a',
+            'relation': 'at most', 'count': 9}
 
 
 @pytest.mark.parametrize('name', sorted(CONSTRAINTS))
 def test_every_kind_refuses_silence_and_unknown_parameters(name):
-    constraint = {'kind': name} | {p: EXAMPLES[p] for p in list(inspect.signature(CONSTRAINTS[name].obeys).parameters)[1:]}
+    constraint = {'kind': name} | {p: EXAMPLES[p]
+                                   for p in list(inspect.signature(CONSTRAINTS[name].obeys).parameters)[1:]}
     assert not obeys_constraint(constraint, ' \n')
-    with pytest.raises(InputError, match="parameter 'colour' is unknown"): obeys_constraint(constraint | {'colour': 'red'}, 'text')
+    with pytest.raises(InputError, match="parameter 'colour' is unknown"):
+        obeys_constraint(constraint | {'colour': 'red'}, 'text')
 
 
 @pytest.mark.parametrize('constraint, says', [
     ({}, 'unknown kind None'), ({'kind': ['words']}, 'unknown kind'),
     ({'kind': 'words', 'relation': 'at most'}, "'count' is missing"),
-    ({'kind': 'words', 'relation': ['at most'], 'count': 3}, "'relation' is not a text"), ({'kind': 'include', 'words': 'art'}, "'words' is not a list"),
+    ({'kind': 'words', 'relation': ['at most'], 'count': 3}, "'relation' is not a text"),
+    ({'kind': 'include', 'words': 'art'}, "'words' is not a list"),
     ({'kind': 'include', 'words': [1]}, "'words' holds something that is not a text"),
     ({'kind': 'words', 'relation': 'at most', 'count': True}, "'count' is not a whole number"),
     ('words', 'it is not a dict'),
@@ -178,7 +182,8 @@ def test_a_queue_speaks_for_its_reward():
 
 def test_how_long_a_batch_may_take_depends_on_the_reward():
     remote, judge = HttpReward('http://x', timeout=30.), Judge(Fixed('5'))
-    assert [RewardQueue(r).timeout for r in (Exact(), remote, judge, Gate(remote, judge, rejected=0.))] == [60., 120., 600., 720.]
+    assert [RewardQueue(r).timeout for r in (Exact(), remote, judge,
+                                             Gate(remote, judge, rejected=0.))] == [60., 120., 600., 720.]
     assert RewardQueue(judge, timeout=5.).timeout == 5.
 
 
@@ -231,7 +236,8 @@ def test_a_reward_that_ignores_being_cancelled_is_given_up():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from('ab'), st.sampled_from(['ok', 'fine', 'raise', 'nan', 'lose', 'text', 'fatal'])), max_size=12),
+@given(st.lists(st.tuples(st.sampled_from('ab'),
+                          st.sampled_from(['ok', 'fine', 'raise', 'nan', 'lose', 'text', 'fatal'])), max_size=12),
        st.integers(1, 5), st.integers(0, 2))
 def test_every_caller_gets_the_score_or_the_failure_of_its_own_response(asked, max_batch, retries):
     class Mixed:
@@ -246,7 +252,8 @@ def test_every_caller_gets_the_score_or_the_failure_of_its_own_response(asked, m
         scores = await asyncio.gather(*(queue.score(Prompt(p, 'i'), r) for p, r in asked))
         assert (queue.waiting, queue.promised) == ({}, {})
         return scores
-    errors = dict(zip(['raise', 'nan', 'lose', 'text', 'fatal'], ['RewardRaised', 'ScoreNotFinite', 'WrongScoreCount', 'ScoreNotFinite', 'RewardRefused']))
+    errors = dict(zip(['raise', 'nan', 'lose', 'text', 'fatal'],
+                      ['RewardRaised', 'ScoreNotFinite', 'WrongScoreCount', 'ScoreNotFinite', 'RewardRefused']))
     for (p, r), s in zip(asked, asyncio.run(main())):
         if r in errors: assert s.value is None and s.error.startswith(errors[r] + ': ')
         else: assert s == Score('mixed', len(r) + 100. * (p == 'b'))
@@ -256,7 +263,8 @@ def test_numpy_and_torch_numbers_are_numbers():
     import numpy as np
     torch = pytest.importorskip('torch')
     reward = Lengths()
-    assert [as_score(reward, v).value for v in (np.float32(.5), np.int64(2), torch.tensor(.25), True)] == [.5, 2., .25, 1.]
+    assert [as_score(reward, v).value for v in (np.float32(.5), np.int64(2), torch.tensor(.25),
+                                                True)] == [.5, 2., .25, 1.]
     assert all(isinstance(as_score(reward, v), ScoreNotFinite) for v in (np.array([1., 2.]), 1j, {}, Exception('x')))
 
 
@@ -291,7 +299,8 @@ def test_many_endless_checks_fail_alone_and_cost_nobody_else_its_score():
     reward = Regex('^(a+)+$', timeout=.2)
     async def scores():
         queue = RewardQueue(reward, pause=.001, max_lost=1)
-        return await asyncio.gather(*(queue.score(SKY, r) for i in range(8) for r in ('a'*(i + 1), f'{"a"*40}{i}!'))), queue.out
+        return await asyncio.gather(*(queue.score(SKY, r) for i in range(8)
+                                      for r in ('a'*(i + 1), f'{"a"*40}{i}!'))), queue.out
     got, queue_out = asyncio.run(scores())
     reward.close()
     assert [s.value for s in got] == [1., None]*8
@@ -357,7 +366,8 @@ def ask(reward, *responses, prompt=SKY):
 
 
 def vllm(value):
-    return {'id': 'classify-1', 'object': 'list', 'created': 1, 'model': 'rm', 'data': [{'index': 0, 'label': 'LABEL_0', 'probs': [value], 'num_classes': 1}],
+    return {'id': 'classify-1', 'object': 'list', 'created': 1, 'model': 'rm',
+            'data': [{'index': 0, 'label': 'LABEL_0', 'probs': [value], 'num_classes': 1}],
             'usage': {'prompt_tokens': 25, 'total_tokens': 25, 'completion_tokens': 0, 'prompt_tokens_details': None}}
 
 
@@ -366,7 +376,8 @@ def test_vllm_is_asked_for_raw_scores_of_the_whole_conversation():
         reward = VllmReward(server.url + '/v1', 'rm')
         assert ask(reward, 'Air.') == [Score('rm', -6.0791, version='vllm classify rm', tokens=25)]
     assert len(server.asked) == 3
-    assert server.asked[-1][:2] == ('/classify', {'model': 'rm', 'use_activation': False, 'chat_template_kwargs': {'date_string': '26 Jul 2024'}, 'messages': [
+    assert server.asked[-1][:2] == ('/classify', {'model': 'rm', 'use_activation': False,
+                                                  'chat_template_kwargs': {'date_string': '26 Jul 2024'}, 'messages': [
         {'role': 'user', 'content': 'Why is the sky blue?'}, {'role': 'assistant', 'content': 'Air.'}]})
 
 
@@ -380,10 +391,12 @@ def test_squashed_scores_are_refused_once_and_for_all_unless_they_are_meant():
 
 
 FAULTS = [
-    (500, {'error': 'x'}, RewardRaised, True), (503, b'<html>busy</html>', RewardUnreachable, True), (429, {}, RewardUnreachable, True),
+    (500, {'error': 'x'}, RewardRaised, True), (503, b'<html>busy</html>', RewardUnreachable, True),
+    (429, {}, RewardUnreachable, True),
     (401, {'error': 'bad key'}, RewardRefused, False), (404, {'error': 'no such model'}, RewardRefused, False),
     (400, {'message': "This model's maximum context length is 16384 tokens"}, RewardRefused, False),
-    (200, b'<html>hello</html>', MalformedScores, True), (200, b'{"data": [', MalformedScores, True), (200, {'data': []}, MalformedScores, True),
+    (200, b'<html>hello</html>', MalformedScores, True), (200, b'{"data": [', MalformedScores, True),
+    (200, {'data': []}, MalformedScores, True),
     (200, [], MalformedScores, True), (200, None, MalformedScores, True), (200, vllm(None), ScoreNotFinite, False),
     (200, vllm('7'), ScoreNotFinite, False),
     (200, vllm(math.nan), ScoreNotFinite, False), (200, {'data': [{'probs': [.1, .9]}]}, MalformedScores, True),
@@ -408,7 +421,8 @@ def test_no_server_and_a_silent_server():
 
 
 @pytest.mark.parametrize('scores, kinds', [
-    ([1.], {WrongScoreCount}), ([1., 2., 3.], {WrongScoreCount}), ('ab', {WrongScoreCount}), ({'a': 1}, {WrongScoreCount}),
+    ([1.], {WrongScoreCount}), ([1., 2., 3.], {WrongScoreCount}), ('ab', {WrongScoreCount}),
+    ({'a': 1}, {WrongScoreCount}),
     ([None, math.inf], {ScoreNotFinite}),
 ])
 def test_a_plain_server_must_return_one_number_per_response(scores, kinds):
@@ -418,10 +432,12 @@ def test_a_plain_server_must_return_one_number_per_response(scores, kinds):
 
 def test_sglang_gets_templated_text_and_must_return_all():
     def template(messages): return '|'.join(f"{m['role']}:{m['content']}" for m in messages)
-    with serving(lambda path, asked: (200, [{'embedding': [23.125], 'meta_info': {'prompt_tokens': 9}} for _ in asked['text']])) as server:
+    with serving(lambda path, asked: (200, [{'embedding': [23.125], 'meta_info': {'prompt_tokens': 9}}
+                                            for _ in asked['text']])) as server:
         got = ask(SglangReward(server.url, 'rm', template), 'Air.', 'x<|eot_id|>', 'Light.')
     assert [g.value for g in got[::2]] == [23.125] * 2 and type(got[1]) is ControlToken and got[0].tokens == 9
-    assert server.asked[0][1]['text'] == ['user:Why is the sky blue?|assistant:Air.', 'user:Why is the sky blue?|assistant:Light.']
+    assert server.asked[0][1]['text'] == ['user:Why is the sky blue?|assistant:Air.',
+                                          'user:Why is the sky blue?|assistant:Light.']
     with serving(lambda path, asked: (200, [])) as server:
         assert {type(g) for g in ask(SglangReward(server.url, 'rm', template), 'a', 'b')} == {WrongScoreCount}
     with serving(lambda path, asked: (200, [{'embedding': [.1] * 8}] * len(asked['text']))) as server:
@@ -431,8 +447,11 @@ def test_sglang_gets_templated_text_and_must_return_all():
 def test_metric_server_contract():
     prompt = Prompt('p', 'Translate.', source='Ahoj', reference='Hello')
     with serving(lambda path, asked: (200, {'scores': [.25] * len(asked['inputs']['data'])})) as server:
-        assert [g.value for g in ask(MetricServerReward(server.url + '/', batch_size=4, workers=1, reference=True), 'Hi', prompt=prompt)] == [.25]
-    assert server.asked == [('/predict/', {'inputs': {'batch_size': 4, 'workers': 1, 'data': [{'src': 'Ahoj', 'mt': 'Hi', 'ref': 'Hello'}]}}, None)]
+        assert [g.value for g in ask(MetricServerReward(server.url + '/', batch_size=4, workers=1, reference=True),
+                                     'Hi', prompt=prompt)] == [.25]
+    assert (server.asked == [('/predict/',
+                              {'inputs': {'batch_size': 4, 'workers': 1,
+                                          'data': [{'src': 'Ahoj', 'mt': 'Hi', 'ref': 'Hello'}]}}, None)])
 
 
 def test_a_key_is_sent_and_shown_nowhere(monkeypatch):
@@ -488,7 +507,8 @@ def test_a_judge_that_fails_is_a_failure():
 
 def test_a_comparison_needs_both_verdicts_and_counts_what_both_cost():
     class Half(Fixed):
-        async def generate(self, messages, *, seed): return Completion('A' if '<answer_A>\nmine' in messages[0].content else 'neither', Usage(10, 2))
+        async def generate(self, messages, *, seed):
+            return Completion('A' if '<answer_A>\nmine' in messages[0].content else 'neither', Usage(10, 2))
     for model in (Fixed('neither'), Half('')):
         score = asyncio.run(RewardQueue(PairJudge(model, rival=lambda p: 'x'), wait=0.).score(SKY, 'mine'))
         assert score.value is None and score.error.startswith('VerdictUnclear: ') and score.tokens == 24
@@ -497,9 +517,11 @@ def test_a_comparison_needs_both_verdicts_and_counts_what_both_cost():
 def completion(text, *places, cached=0):
     "A chat completion, with what could stand in the place of each of its tokens."
     content = [{'token': next(iter(p)), 'logprob': math.log(next(iter(p.values()))), 'bytes': None,
-                'top_logprobs': [{'token': t, 'logprob': math.log(q), 'bytes': None} for t, q in p.items()]} for p in places]
+                'top_logprobs': [{'token': t, 'logprob': math.log(q), 'bytes': None} for t, q in p.items()]}
+                for p in places]
     return {'id': 'c', 'object': 'chat.completion', 'created': 1, 'model': 'judge', 'usage': {
-                'prompt_tokens': 90, 'completion_tokens': 2, 'total_tokens': 92, 'prompt_tokens_details': {'cached_tokens': cached}},
+                'prompt_tokens': 90, 'completion_tokens': 2, 'total_tokens': 92,
+                'prompt_tokens_details': {'cached_tokens': cached}},
             'choices': [{'index': 0, 'message': {'role': 'assistant', 'content': text}, 'finish_reason': 'stop',
                          'logprobs': {'content': content} if places else None}]}
 
@@ -507,8 +529,10 @@ def completion(text, *places, cached=0):
 @contextmanager
 def judging(answer, spec=None):
     "A judge behind a server that answers chat completions."
-    def route(path, asked): return (200, {'object': 'list', 'data': [{'id': 'judge'}]}) if path.endswith('/models') else answer(asked)
-    with serving(route) as server: yield server, ChatModel('judge', server.url + '/v1', temperature=0., retries=0, outage_timeout=0., spec=spec)
+    def route(path, asked):
+        return (200, {'object': 'list', 'data': [{'id': 'judge'}]}) if path.endswith('/models') else answer(asked)
+    with serving(route) as server:
+        yield server, ChatModel('judge', server.url + '/v1', temperature=0., retries=0, outage_timeout=0., spec=spec)
 
 
 def judge_all(judge, *responses, prompt=SKY):
@@ -522,12 +546,14 @@ def test_a_judge_weighs_the_probabilities_that_a_server_gives():
     reply = completion('Rating: 7', {'Rating': 1.}, {':': .9, '7': .1}, {' 7': .6, ' 3': .2, ' well': .2}, cached=64)
     with judging(lambda asked: (200, reply), SMALL) as (server, model): score, = judge_all(Judge(model), 'Air.')
     assert (server.asked[0][1]['logprobs'], server.asked[0][1]['top_logprobs']) == (True, 5)
-    assert (score.value, score.details['mass'], score.tokens) == (pytest.approx(.75 * 7 + .25 * 3), pytest.approx(.8), 28)
+    assert (score.value, score.details['mass'], score.tokens) == (pytest.approx(.75 * 7 + .25 * 3), pytest.approx(.8),
+        28)
     assert (score.details['cached_tokens'], score.details['flops']) == (64, call_flops(SMALL, 90, 2, 64).total)
 
 
 def test_digits_of_a_judge_that_thinks_aloud_are_no_ratings():
-    reply = completion('It has 7 flaws.\nRating:7', {'It has ': 1.}, {'7': 1.}, {' flaws.\n': 1.}, {'Rating': 1.}, {':7': .5, ':3': .5})
+    reply = completion('It has 7 flaws.\nRating:7', {'It has ': 1.}, {'7': 1.}, {' flaws.\n': 1.}, {'Rating': 1.},
+                       {':7': .5, ':3': .5})
     with judging(lambda asked: (200, reply)) as (_, model): score, = judge_all(Judge(model), 'Air.')
     assert (score.value, score.details) == (7., {})
 
@@ -538,10 +564,12 @@ def test_a_judge_reads_the_text_of_a_server_without_probabilities():
 
 
 @pytest.mark.parametrize('status, message', [
-    (403, 'You are not allowed to request logprobs from this model'), (400, '`logprobs` is not supported with this model'),
+    (403, 'You are not allowed to request logprobs from this model'),
+    (400, '`logprobs` is not supported with this model'),
     (400, "Unknown name 'top_logprobs': Cannot find field."), (422, 'Unprocessable: logprobs')])
 def test_a_judge_whose_server_refuses_probabilities_is_read_from_the_text(status, message):
-    def answer(asked): return (status, {'error': {'message': message}}) if 'logprobs' in asked else (200, completion('Rating: 7'))
+    def answer(asked):
+        return (status, {'error': {'message': message}}) if 'logprobs' in asked else (200, completion('Rating: 7'))
     with judging(answer) as (server, model): scores = judge_all(Judge(model), 'Air.', 'Water.')
     assert [(s.value, s.details) for s in scores] == [(7., {})] * 2
 
@@ -558,7 +586,8 @@ def test_a_comparison_weighs_both_places():
         return 200, completion('A', {'A': .8, 'B': .2} if mine_first else {'A': .5, 'B': .4})
     with judging(answer, SMALL) as (_, model): score, = judge_all(PairJudge(model, rival=lambda p: 'x'), 'mine')
     assert (score.value, score.tokens) == (pytest.approx((.8 + 4 / 9) / 2), 184)
-    assert score.details == pytest.approx({'first': .8, 'second': 4 / 9, 'mass': .9, 'flops': 2. * call_flops(SMALL, 90, 2).total})
+    assert score.details == pytest.approx({'first': .8, 'second': 4 / 9, 'mass': .9,
+                                           'flops': 2. * call_flops(SMALL, 90, 2).total})
 
 
 @pytest.mark.parametrize('status, body, says', [
@@ -585,7 +614,9 @@ def test_a_judge_is_checked_through_its_model():
         try: await judge.check()
         except RewardError as e: return f'{type(e).__name__}: {e}'
         finally: await judge.model.close()
-    def answer(asked): return (200, completion('7')) if asked['model'] == 'judge' else (404, {'error': {'message': 'there is no model other'}})
+    def answer(asked):
+        return (200, completion('7')) if asked['model'] == 'judge' else (404,
+            {'error': {'message': 'there is no model other'}})
     with judging(answer) as (server, model):
         assert asyncio.run(checked(Judge(model))) is None
         other = ChatModel('other', server.url + '/v1', retries=0, outage_timeout=0.)
@@ -593,7 +624,8 @@ def test_a_judge_is_checked_through_its_model():
 
 
 @pytest.mark.parametrize('low, high', [(a, b) for a in range(1, 9) for b in range(a + 1, 10)])
-@pytest.mark.parametrize('form', ['{}-{}', '{}–{}', '{}—{}', '{} - {}', '{}/{}/9', '{}..{}', '{}~{}', '{}→{}', '{} to {}', 'between {} and {}', '{},{}', '{}.{}'])
+@pytest.mark.parametrize('form', ['{}-{}', '{}–{}', '{}—{}', '{} - {}', '{}/{}/9', '{}..{}', '{}~{}', '{}→{}',
+                                  '{} to {}', 'between {} and {}', '{},{}', '{}.{}'])
 def test_a_range_is_no_rating(form, low, high):
     got, = asyncio.run(Judge(Fixed(form.format(low, high))).score(SKY, ['a']))
     assert got.value is None and got.error.startswith('VerdictUnclear: ')
@@ -603,7 +635,8 @@ def test_a_range_is_no_rating(form, low, high):
 
 class Reading(GroupReward):
     "Reads a number of tokens per response, some of them cached; fails for some responses."
-    def __init__(self, name, tokens, cached=0, spec=None, fail=()): self.name, self.tokens, self.cached, self.spec, self.fail = name, tokens, cached, spec, fail
+    def __init__(self, name, tokens, cached=0, spec=None, fail=()):
+        self.name, self.tokens, self.cached, self.spec, self.fail = name, tokens, cached, spec, fail
     async def score_groups(self, groups):
         score = Score('', 1., tokens=self.tokens, details={'cached_tokens': self.cached} if self.cached else None)
         return [[ResponseTooLong('too long') if r in self.fail else score for r in rs] for _, rs in groups]
@@ -620,19 +653,22 @@ def parts(**kw): return Reading('first', 8, 16, SMALL), Reading('second', 30, 0,
     (lambda a, b: Minimum([a, b]), 38, FIRST + SECOND),
     (lambda a, b: Gate(a, b, rejected=0., at_least=1.), 38, FIRST + SECOND),
     (lambda a, b: Gate(a, b, rejected=0., at_least=2.), 8, FIRST),
-    (lambda a, b: Minimum([Weighted([(a, 1.), (FunctionReward(lambda p, r: 1., 'one'), 1.)], name='inner'), b]), 38, FIRST + SECOND),
+    (lambda a, b: Minimum([Weighted([(a, 1.), (FunctionReward(lambda p, r: 1., 'one'), 1.)], name='inner'), b]), 38,
+     FIRST + SECOND),
     (lambda a, b: Minimum([a, b, Reading('third', 5)]), 43, None),
 ], ids=['weighted', 'minimum', 'passed', 'rejected', 'nested', 'plain'])
 def test_a_combination_costs_what_its_parts_cost(made, tokens, flops):
     [[score]] = asyncio.run(evaluate(made(*parts()), [(SKY, ['Air.'])]))
-    assert (score.tokens, score.details['flops'], score.details['tokens']['first' if 'first' in score.details else 'inner']) == (tokens, flops, 8)
+    assert (score.tokens, score.details['flops'], score.details['tokens']['first' if 'first' in score.details
+        else 'inner']) == (tokens, flops, 8)
     assert scoring_spent([score], {}).reward_flops == flops
 
 
 def test_a_final_failure_keeps_what_the_other_parts_cost():
     queue = RewardQueue(Minimum(parts(fail=['x'])), wait=0.)
     score = asyncio.run(queue.score(SKY, 'x'))
-    assert (score.error, score.tokens, scoring_spent([score], {}).reward_flops) == ('ResponseTooLong: too long', 8, FIRST)
+    assert (score.error, score.tokens,
+            scoring_spent([score], {}).reward_flops) == ('ResponseTooLong: too long', 8, FIRST)
 
 
 def test_a_score_that_is_remembered_costs_nothing():
@@ -644,10 +680,13 @@ def test_a_score_that_is_remembered_costs_nothing():
 def test_a_reward_that_is_added_later_does_not_move_the_curve(tmp_path):
     path = tmp_path/'r.db'
     async def main():
-        await Run([SKY], BestOfN(n=2), [FakeModel('a', spec=SMALL)], Weighted(list(zip(parts(), (1., 2.))), 'guide'), store=path, name='r',
+        await Run([SKY], BestOfN(n=2), [FakeModel('a', spec=SMALL)], Weighted(list(zip(parts(), (1., 2.))), 'guide'),
+                  store=path, name='r',
                   held_out=[Reading('held_out', 30, 0, LARGE)])
         await rescore(path, 'r', Reading('held', 30, 0, LARGE), every=0)
-        with RunStore(path, 'r') as store: return to_frame(store), to_frame(list(store.samples('r')), specs={'a': SMALL}, reward='guide', reward_specs={
+        with RunStore(path, 'r') as store:
+            return to_frame(store), to_frame(list(store.samples('r')), specs={'a': SMALL}, reward='guide',
+                                             reward_specs={
             'held_out': LARGE, 'held': LARGE})
     for df in asyncio.run(main()):
         assert df['guide_flops'].tolist() == [FIRST + SECOND] * 2
@@ -656,23 +695,29 @@ def test_a_reward_that_is_added_later_does_not_move_the_curve(tmp_path):
 
 
 def test_names_that_mean_something_in_the_details_are_no_names_of_parts():
-    with pytest.raises(InputError, match='other than cached_tokens, flops, parts, tokens'): Minimum([Reading('flops', 1)])
+    with pytest.raises(InputError, match='other than cached_tokens, flops, parts, tokens'):
+        Minimum([Reading('flops', 1)])
 
 
 def test_tokens_that_a_server_had_cached_are_no_work():
     cached = vllm(1.) | {'usage': {'prompt_tokens': 25, 'prompt_tokens_details': {'cached_tokens': 16}}}
-    with serving(lambda path, asked: (200, cached)) as server: score, = ask(VllmReward(server.url, 'rm', unit_scores=True), 'Air.')
+    with serving(lambda path, asked: (200, cached)) as server:
+        score, = ask(VllmReward(server.url, 'rm', unit_scores=True), 'Air.')
     assert (score.tokens, score.details) == (9, {'cached_tokens': 16})
-    with serving(lambda path, asked: (200, [{'embedding': [1.], 'meta_info': {'prompt_tokens': 25, 'cached_tokens': 16}}])) as server:
+    with serving(lambda path, asked: (200,
+                                      [{'embedding': [1.],
+                                        'meta_info': {'prompt_tokens': 25, 'cached_tokens': 16}}])) as server:
         score, = ask(SglangReward(server.url, 'rm', lambda messages: 'x'), 'Air.')
     assert (score.tokens, score.details) == (9, {'cached_tokens': 16})
 
 
 def test_what_a_served_reward_knows_about_its_scores_comes_through_http():
-    with serve_reward(Minimum(parts())) as server: score, = ask(HttpReward(server.url + '/score', name='far', version='1'), 'Air.')
+    with serve_reward(Minimum(parts())) as server:
+        score, = ask(HttpReward(server.url + '/score', name='far', version='1'), 'Air.')
     details = {'first': 1., 'second': 1., 'tokens': {'first': 8, 'second': 30}, 'flops': FIRST + SECOND}
     assert score == Score('far', 1., version='1', tokens=38, details=details)
-    with serve_reward(Reading('rm', 3, fail='x')) as server: score, = ask(HttpReward(server.url + '/score', name='far'), 'x')
+    with serve_reward(Reading('rm', 3, fail='x')) as server:
+        score, = ask(HttpReward(server.url + '/score', name='far'), 'x')
     assert score == Score('far', error='RewardRefused: ResponseTooLong: too long')
 
 
@@ -681,7 +726,8 @@ def test_what_a_served_reward_knows_about_its_scores_comes_through_http():
 def test_a_server_that_dies_is_out_until_it_answers_again():
     def answer(path, asked): return 200, {'scores': [1.] * len(asked['items']), 'tokens': [0] * len(asked['items'])}
     async def main(server):
-        queue = RewardQueue(HttpReward(server.url, name='rm'), wait=0., retries=0, max_lost=3, cache=False, outage_timeout=0.)
+        queue = RewardQueue(HttpReward(server.url, name='rm'), wait=0., retries=0, max_lost=3, cache=False,
+                            outage_timeout=0.)
         outs = []
         for status in (200, 503, 503, 503, 200):
             server.answer = answer if status == 200 else lambda path, asked: (503, {})
@@ -691,7 +737,8 @@ def test_a_server_that_dies_is_out_until_it_answers_again():
         return outs
     with serving(answer) as server: outs = asyncio.run(main(server))
     assert [type(o) for o in outs] == [type(None)] * 3 + [RewardOut, type(None)]
-    assert str(outs[3]).startswith('rm is out: 3 responses in a row got no answer, the last one because of RewardUnreachable: http')
+    assert (str(outs[3]).startswith('rm is out: 3 responses in a row got no answer, the last one because of '
+                                    'RewardUnreachable: http'))
 
 
 def test_a_response_that_is_at_fault_itself_says_nothing_about_the_server():
@@ -707,25 +754,31 @@ def test_an_overloaded_server_is_not_asked_about_every_response_by_itself():
 
 
 def test_a_failed_whole_call_is_repeated_response_by_response():
-    def answer(path, asked): return (500, {}) if any(i['response'] == 'bad' for i in asked['items']) else (200, {'scores': [1.] * len(asked['items'])})
+    def answer(path, asked):
+        return (500, {}) if any(i['response'] == 'bad'
+                                for i in asked['items']) else (200, {'scores': [1.] * len(asked['items'])})
     with serving(answer) as server: got = ask(HttpReward(server.url), 'a', 'bad', 'c')
     assert [getattr(g, 'value', type(g)) for g in got] == [1., RewardRaised, 1.] and len(server.asked) == 4
 
 
 def test_judge_templates_are_checked():
-    with pytest.raises(InputError, match='the placeholder {answer} is missing'): Judge(Fixed('5'), template='Rate {question}')
+    with pytest.raises(InputError, match='the placeholder {answer} is missing'):
+        Judge(Fixed('5'), template='Rate {question}')
 
 
 # --- names ---
 
 def test_registry():
-    assert {'constraints', 'exact', 'regex', 'json_schema', 'math_verify', 'vllm', 'sglang', 'http', 'metric_server', 'judge', 'win_rate'} <= set(rewards)
+    assert {'constraints', 'exact', 'regex', 'json_schema', 'math_verify', 'vllm', 'sglang', 'http', 'metric_server',
+            'judge', 'win_rate'} <= set(rewards)
     with pytest.raises(InputError, match="the field 'url' is missing. Add it."): get_reward('http', adress='x')
     assert get_reward('HTTP', url='http://x').name == 'http'
     assert get_reward('HTTP', url='http://x', name='mine').name == 'mine'
 
 
-@pytest.mark.parametrize('written, kw', [('"{}:quality"', {}), ('{{kind = "{}:quality", name = "mine"}}', {'name': 'mine'}), ('{{kind = "{}:Longer", than = 2}}', {'name': 'longer'})])
+@pytest.mark.parametrize('written, kw', [('"{}:quality"', {}),
+                                         ('{{kind = "{}:quality", name = "mine"}}', {'name': 'mine'}),
+                                         ('{{kind = "{}:Longer", than = 2}}', {'name': 'longer'})])
 def test_a_configuration_names_a_reward_of_its_own_folder(written, kw, tmp_path, monkeypatch):
     from toa_nb.cli.config import read_reward
     from toa_nb.inputs import read_config
@@ -742,7 +795,8 @@ class Longer(Rule):
     monkeypatch.chdir('/')
     reward = read_reward(read_config(tmp_path/'run.toml')['reward'], tmp_path, 'run.toml: reward')
     assert reward.name == kw.get('name', 'quality') and asyncio.run(reward.score(SKY, ['four'])) == [4]
-    with pytest.raises(InputError, match='run.toml: reward.*has no .quantity'): read_reward(f'{module}:quantity', tmp_path, 'run.toml: reward')
+    with pytest.raises(InputError, match='run.toml: reward.*has no .quantity'):
+        read_reward(f'{module}:quantity', tmp_path, 'run.toml: reward')
 
 
 def test_a_reward_that_is_not_pure_says_so_through_queue_and_combination():

@@ -25,8 +25,10 @@ def searched(tmp, method, capacity, name, latency=0., **settings):
     async def go():
         models = [FakeModel(m, latency=latency*(i + 1), capacity=capacity) for i, m in enumerate('ab')]
         with RunStore(tmp/'runs.db') as store:
-            await Run([Prompt(f'p{i}', f'Write about the number {i}.') for i in range(3)], method, models, Letters(), store=store, name=name, **settings)
-            return {(s.prompt_id, s.trial.number): (s.trial.model, s.trial.kind, s.trial.parents, s.completion.text) for s in store.samples(name)}
+            await Run([Prompt(f'p{i}', f'Write about the number {i}.') for i in range(3)], method, models, Letters(),
+                      store=store, name=name, **settings)
+            return {(s.prompt_id, s.trial.number): (s.trial.model, s.trial.kind, s.trial.parents, s.completion.text)
+                    for s in store.samples(name)}
     return asyncio.run(asyncio.wait_for(go(), 60))
 
 

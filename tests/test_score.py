@@ -38,7 +38,8 @@ class Counting(GroupReward):
     async def score_groups(self, groups):
         self.calls.append([(p.id, list(responses)) for p, responses in groups])
         if self.block and len(self.calls) > 1: await self.block.wait()
-        return [[Score('', float('aeiou'.count(r[-1])) + len(r), tokens=3, details={'last': r[-1]}) if r not in self.fail else float('nan')
+        return [[Score('', float('aeiou'.count(r[-1])) + len(r), tokens=3, details={'last': r[-1]})
+                 if r not in self.fail else float('nan')
                  for r in responses] for _, responses in groups]
 
 
@@ -68,7 +69,8 @@ def test_scores_are_stored_whole_and_nothing_else_changes(tmp_path):
     after = stored(path)
     assert (done.samples, done.scored, done.before, done.left_out, done.failed, done.seen) == (48, 48, 0, 0, 0, 48)
     assert [s.scores[1] for s in after] == [
-        Score('vowels', float('aeiou'.count(s.completion.text[-1])) + len(s.completion.text), version='1', tokens=3, details={'last': s.completion.text[-1]})
+        Score('vowels', float('aeiou'.count(s.completion.text[-1])) + len(s.completion.text), version='1', tokens=3,
+              details={'last': s.completion.text[-1]})
         for s in before]
     assert [replace(s, scores=s.scores[:1]) for s in after] == before
     assert len(set(reward.texts)) == len(reward.texts) == 48
@@ -186,7 +188,8 @@ def test_what_the_search_has_not_heard_and_what_has_no_answer_is_left_alone(tmp_
             await store.add_completion('r', 'p0', 3, Completion('not told', usage))
             reward = Counting()
             done = await rescore(store, 'r', quick(reward))
-            left = [s.trial.number for s in store.unscored('r', 'p0')], [t.trial.number for t in store.pending('r', 'p0')]
+            left = [s.trial.number for s in store.unscored('r', 'p0')], [t.trial.number
+                for t in store.pending('r', 'p0')]
             return done, reward.texts, left, store.closed
 
     done, texts, left, closed = asyncio.run(go())
@@ -199,10 +202,12 @@ def test_a_run_that_was_cut_off_is_scored_and_reaches_the_tree_that_it_would_hav
     path = tmp_path/'r.db'
     tree = lambda name: [(s.trial, s.completion.text, s.value('length')) for s in stored(path, name)]
 
-    def models(latency): return [FakeModel('a', lambda messages, seed: f'{seed % 97:02d}' * (1 + seed % 7), latency=latency)]
+    def models(latency):
+        return [FakeModel('a', lambda messages, seed: f'{seed % 97:02d}' * (1 + seed % 7), latency=latency)]
 
     async def go():
-        search = lambda name, latency=0.: Run(prompts[:1], TOA(n=20, parallel=1), models(latency), length, store=path, name=name)
+        search = lambda name, latency=0.: Run(prompts[:1], TOA(n=20, parallel=1), models(latency), length, store=path,
+                                              name=name)
         await search('whole')
         cut = search('cut', .001).start()
         while cut.progress.samples < 5: await asyncio.sleep(.001)
@@ -220,7 +225,8 @@ def test_a_run_that_was_cut_off_is_scored_and_reaches_the_tree_that_it_would_hav
     assert tree('cut') == tree('whole')
 
 
-@pytest.mark.parametrize('wrong', ['no run', 'no constraints', 'read-only', 'held by another', 'another version of the guide'])
+@pytest.mark.parametrize('wrong', ['no run', 'no constraints', 'read-only', 'held by another',
+                                   'another version of the guide'])
 def test_what_cannot_work_is_refused_before_the_reward_is_asked(tmp_path, wrong):
     path, reward = tmp_path/'r.db', Counting()
 
@@ -231,12 +237,14 @@ def test_what_cannot_work_is_refused_before_the_reward_is_asked(tmp_path, wrong)
         elif wrong == 'no constraints':
             with pytest.raises(InputError, match='no constraints to check'): await rescore(path, 'r', Constraints())
         elif wrong == 'read-only':
-            with RunStore(path, 'r') as store, pytest.raises(StoreError, match='open for reading only'): await rescore(store, 'r', reward)
+            with RunStore(path, 'r') as store, pytest.raises(StoreError, match='open for reading only'):
+                await rescore(store, 'r', reward)
         elif wrong == 'held by another':
             with RunStore(path), pytest.raises(StoreLocked): await rescore(path, 'r', reward)
         else:
             reward.name, reward.version = 'length', '2'
-            with pytest.raises(InputError, match="guided this run as version '1' and is now '2'"): await rescore(path, 'r', reward)
+            with pytest.raises(InputError, match="guided this run as version '1' and is now '2'"):
+                await rescore(path, 'r', reward)
 
     asyncio.run(go())
     assert reward.calls == []
@@ -255,7 +263,8 @@ def test_a_store_that_fails_ends_it_with_that_error(tmp_path):
             with pytest.raises(StoreError, match='the disk is full'): await rescore(store, 'r', quick(Counting()))
         return len(asyncio.all_tasks())
 
-    assert asyncio.run(go()) <= 2                                                 # this one, and at most the queue's worker at its end
+    # this one, and at most the queue's worker at its end
+    assert asyncio.run(go()) <= 2
 
 
 def test_the_spec_of_the_reward_is_on_record(tmp_path):
@@ -277,7 +286,9 @@ def test_what_scoring_costs_is_known_from_the_store_prefixes_included(tmp_path):
     path, spec = tmp_path/'r.db', ModelSpec('rm', 1_000, 1_000, 1, 8, 1, 1, 8, 16, 32, head_rows=0, source='test')
 
     class Model(Counting):
-        async def score_groups(self, groups): return [[Score('', 1., tokens=4, details={'cached_tokens': 20}) for _ in responses] for _, responses in groups]
+        async def score_groups(self, groups):
+            return [[Score('', 1., tokens=4, details={'cached_tokens': 20}) for _ in responses]
+                    for _, responses in groups]
 
     reward, other = Model(), Model()
     reward.spec, other.name = spec, 'plain'
@@ -285,13 +296,16 @@ def test_what_scoring_costs_is_known_from_the_store_prefixes_included(tmp_path):
     async def go(reward):
         await rescore(path, 'r', quick(reward))
         with RunStore(path, 'r') as store:
-            return to_frame(store, specs={})['reward_flops'].tolist(), to_frame(list(store.samples('r')), reward='length', specs={},
-                                                                                                      reward_specs={'vowels': spec})['reward_flops'].tolist()
+            return to_frame(store, specs={})['reward_flops'].tolist(), to_frame(list(store.samples('r')),
+                reward='length', specs={},
+                                                                                                      reward_specs={
+                'vowels': spec})['reward_flops'].tolist()
 
     asyncio.run(made(path, n=1))
     one = float(reward_flops(spec, 24) - reward_flops(spec, 20))
     assert asyncio.run(go(reward)) == ([one] * 6, [one] * 6)
-    assert all(np.isnan(v) for v in asyncio.run(go(other))[0])                    # it reads tokens and nobody knows its size
+    # it reads tokens and nobody knows its size
+    assert all(np.isnan(v) for v in asyncio.run(go(other))[0])
 
 
 def test_progress_is_told_while_it_lasts(tmp_path, capsys):
@@ -326,7 +340,8 @@ def search(prompt, guide, gold, run='toa', model='a'):
 
 def many(gold, n=12, guide=None, seed=0, noise=.05, **kw):
     rng = np.random.default_rng(seed)
-    return [s for p in range(n) for s in search(f'p{p:02}', guide or range(len(gold)), gold + p * .1 + noise * rng.normal(size=len(gold)), **kw)]
+    return [s for p in range(n) for s in search(f'p{p:02}', guide or range(len(gold)),
+                                                gold + p * .1 + noise * rng.normal(size=len(gold)), **kw)]
 
 
 def row(samples, **kw): return overoptimization(to_frame(samples, **none), 'gold', x='samples', **kw).iloc[0]
@@ -351,7 +366,8 @@ def test_no_fall_no_overoptimization(values):
 def test_a_guide_that_stands_still_has_not_parted():
     falling, still = many(np.array([.6, .4, .2, 0])), many(np.array([.6, .4, .2, 0]), guide=[3, 2, 1, 0])
     assert row(falling)['overoptimized'] and row(falling)['at'] == 1
-    found = row(still)                                                            # the first answer stays the chosen one
+    # the first answer stays the chosen one
+    found = row(still)
     assert not found['overoptimized'] and found['guide'] == 0
     found = row(still, y='mean')                                                  # both fall
     assert not found['overoptimized'] and found['guide_high'] < 0 and found['held_out_high'] < 0
@@ -374,7 +390,8 @@ def test_answers_that_only_one_of_the_two_has_scored_take_no_part():
     samples = many(np.array([0, .4, .2, 0.]), noise=0)
     unjudged = [s for p in range(12) for s in search(f'p{p:02}', [99], [None])]
     late = [replace(s, trial=replace(s.trial, number=4)) for s in unjudged]
-    failed = [replace(s, trial=replace(s.trial, number=5), scores=(Score('rm', error='RewardTimeout: 60 s'), Score('gold', 50.))) for s in unjudged]
+    failed = ([replace(s, trial=replace(s.trial, number=5), scores=(Score('rm', error='RewardTimeout: 60 s'),
+        Score('gold', 50.))) for s in unjudged])
     found = row(samples + late + failed)
     assert (found['at'], found['end']) == (2, 6)
     assert abs(found['held_out'] + .4) < 1e-9 and abs(found['guide'] - 2) < 1e-9

@@ -17,8 +17,8 @@ from fault_server import running
 from nbclient import NotebookClient
 
 from toa_nb.cli.commands import main
-from toa_nb.cli.running import check_run
 from toa_nb.cli.config import run_from
+from toa_nb.cli.running import check_run
 from toa_nb.core import InputError, Prompt, ToaError
 from toa_nb.run.run import Run
 from toa_nb.store.journal import RunStore
@@ -53,13 +53,15 @@ def closed(here, monkeypatch):
 
 def settings(url, **changes):
     models = [{'name': m, 'endpoints': [url], 'api_key_env': 'TOA_PLANTED', 'retries': 0} for m in 'ab']
-    return {'prompts': 'prompts.jsonl', 'models': models, 'reward': 'constraints', 'method': {'name': 'toa', 'n': 8}, 'store': 'runs.db'} | changes
+    return {'prompts': 'prompts.jsonl', 'models': models, 'reward': 'constraints', 'method': {'name': 'toa', 'n': 8},
+            'store': 'runs.db'} | changes
 
 
 def configure(url, **changes): Path('run.json').write_text(json.dumps(settings(url, **changes)))
 
 
-def control(url, **changes): urlopen(Request(url.removesuffix('/v1') + '/control', json.dumps(changes).encode())).close()
+def control(url, **changes):
+    urlopen(Request(url.removesuffix('/v1') + '/control', json.dumps(changes).encode())).close()
 
 
 def clean(*things):
@@ -73,7 +75,8 @@ def clean(*things):
 
 def everything(error):
     "All that a report on an exception may show."
-    return [str(error), repr(error), repr(vars(error)), *traceback.TracebackException.from_exception(error, capture_locals=True).format()]
+    return ([str(error), repr(error), repr(vars(error)),
+             *traceback.TracebackException.from_exception(error, capture_locals=True).format()])
 
 
 def test_the_search_for_it_works(here):
@@ -92,23 +95,29 @@ def test_a_run_leaves_no_trace(url, capfd, caplog):
     with RunStore('runs.db') as store:
         run.store_at = store
         run.wait(show=False)
-        files = clean(repr(run), run.report(), run.config(), vars(run), run.progress, store.config('toa'), *map(repr, store.samples('toa')))
+        files = clean(repr(run), run.report(), run.config(), vars(run), run.progress, store.config('toa'),
+                      *map(repr, store.samples('toa')))
     assert ('a', 'AuthFailed') in run.progress.failures or ('b', 'AuthFailed') in run.progress.failures
-    assert any('***' in f.first for f in run.progress.failures.values()) and any(name.startswith('runs.db') for name in files)
+    assert any('***' in f.first for f in run.progress.failures.values()) and any(name.startswith('runs.db')
+        for name in files)
     control(url, faults=[])
-    for line in ('run run.json --json', 'status runs.db --json', 'resume runs.db --more 1', 'curve runs.db --x tokens -o curve.csv',
+    for line in ('run run.json --json', 'status runs.db --json', 'resume runs.db --more 1',
+                 'curve runs.db --x tokens -o curve.csv',
                  'curve runs.db --x tokens -o curve.png', 'export runs.db --format sft -o sft.jsonl',
-                 'export runs.db --format dpo --rejected min -o dpo.parquet', 'export runs.db --format published -o published.json'):
+                 'export runs.db --format dpo --rejected min -o dpo.parquet',
+                 'export runs.db --format published -o published.json'):
         assert main(line.split()) == 0
     out, err = capfd.readouterr()
-    assert {'curve.csv', 'curve.png', 'sft.jsonl', 'dpo.parquet', 'published.json'} <= set(clean(out, err, caplog.text, *map(vars, caplog.records)))
+    assert {'curve.csv', 'curve.png', 'sft.jsonl', 'dpo.parquet',
+            'published.json'} <= set(clean(out, err, caplog.text, *map(vars, caplog.records)))
     assert 'finished' in out and caplog.records
 
 
 def test_errors_that_echo_the_key(closed, capfd, caplog):
     caplog.set_level(logging.DEBUG)
     configure(closed)
-    for argv in (['check', 'run.json', '--json'], ['check', 'run.json'], ['run', 'run.json'], ['run', 'run.json', '--json']):
+    for argv in (['check', 'run.json', '--json'], ['check', 'run.json'], ['run', 'run.json'],
+                 ['run', 'run.json', '--json']):
         assert main(argv) == 1
     with pytest.raises(ToaError) as raised: run_from('run.json').wait(show=False)
     model = run_from('run.json').models['a']
@@ -118,7 +127,8 @@ def test_errors_that_echo_the_key(closed, capfd, caplog):
     with pytest.raises(ToaError) as call: asyncio.run(alone())
     out, err = capfd.readouterr()
     assert 'HTTP 401: Incorrect API key provided: ***' in out and 'AuthFailed' in err
-    clean(out, err, caplog.text, repr(model), vars(model), *(line for e in (raised, call) for line in short(everything(e.value))))
+    clean(out, err, caplog.text, repr(model), vars(model), *(line for e in (raised, call)
+                                                             for line in short(everything(e.value))))
 
 
 @pytest.mark.parametrize('fault', ['quota', 'login', 'auth'])
@@ -126,7 +136,8 @@ def test_errors_that_echo_the_key(closed, capfd, caplog):
 def test_a_server_that_echoes_the_key_with_any_status(url, capfd, caplog, fault, start):
     "From the first call on, which is that of the check, or from the second on, which is a sample's."
     caplog.set_level(logging.DEBUG)
-    configure(url, models=settings(url)['models'][:1], method={'name': 'prs', 'n': 1}, prompts={'file': 'prompts.jsonl', 'limit': 1})
+    configure(url, models=settings(url)['models'][:1], method={'name': 'prs', 'n': 1},
+              prompts={'file': 'prompts.jsonl', 'limit': 1})
     control(url, faults=[f'{fault}:1::{start}-'], reset=True)
     assert main(['run', 'run.json']) == 1
     out, err = capfd.readouterr()
@@ -138,7 +149,8 @@ def test_a_server_that_echoes_the_key_with_any_status(url, capfd, caplog, fault,
 
 def short(lines):
     "Without the locals of the frames that hold the key because they use it."
-    return [line for line in lines if not line.lstrip().startswith(('key = ', "self = <toa_nb.models.client.Connection", 'headers = '))]
+    return ([line for line in lines if not line.lstrip().startswith(('key = ',
+        "self = <toa_nb.models.client.Connection", 'headers = '))])
 
 
 @pytest.mark.parametrize('table', [{'kind': 'http', 'name': 'remote'}, {'kind': 'http'}], ids=['named', 'plain'])
@@ -152,18 +164,23 @@ def test_rewards_that_echo_the_key(closed, capfd, caplog, table):
 
 
 def test_a_judge_with_a_key(url, closed, capfd):
-    judge = {'name': 'j', 'model': 'a', 'endpoints': [closed], 'api_key_env': 'TOA_PLANTED', 'retries': 0, 'outage_timeout': .1}
-    configure(url, reward={'kind': 'judge', 'model': judge}, held_out=['constraints'], prompts={'file': 'prompts.jsonl', 'limit': 1})
+    judge = {'name': 'j', 'model': 'a', 'endpoints': [closed], 'api_key_env': 'TOA_PLANTED', 'retries': 0,
+             'outage_timeout': .1}
+    configure(url, reward={'kind': 'judge', 'model': judge}, held_out=['constraints'],
+              prompts={'file': 'prompts.jsonl', 'limit': 1})
     assert main(['run', 'run.json', '--json']) == 1
     with RunStore('runs.db', 'r') as store: clean(store.config('toa'), *store.samples('toa'), *capfd.readouterr())
 
 
 def test_a_key_in_the_wrong_place_is_not_repeated(url, capfd):
     model = settings(url)['models'][0]
-    models = [{'api_key': KEY}, {'api_key_env': KEY}, {'endpoints': [f'http://me:{KEY}@host/v1']}, {'endpoints': [f'http://host/v1?key={KEY}']},
+    models = [{'api_key': KEY}, {'api_key_env': KEY}, {'endpoints': [f'http://me:{KEY}@host/v1']},
+              {'endpoints': [f'http://host/v1?key={KEY}']},
               {'endpoints': [{'url': url, 'api_key': KEY}]}, {'extra': {'api_key': KEY}}]
-    rewards = [{'api_key': KEY}, {'api_key_env': KEY}, {'url': f'http://me:{KEY}@host'}, {'url': f'http://host/?key={KEY}'}]
-    wrong = [{'api_key': KEY}] + [{'models': [model | m]} for m in models] + [{'reward': {'kind': 'http', 'url': url} | r} for r in rewards]
+    rewards = [{'api_key': KEY}, {'api_key_env': KEY}, {'url': f'http://me:{KEY}@host'},
+               {'url': f'http://host/?key={KEY}'}]
+    wrong = ([{'api_key': KEY}] + [{'models': [model | m]} for m in models]
+             + [{'reward': {'kind': 'http', 'url': url} | r} for r in rewards])
     wrong += [{'reward': {'kind': 'judge', 'model': model | m}} for m in models]
     for change in wrong:
         configure(url, **change)
@@ -191,16 +208,19 @@ def test_a_stored_run_needs_the_variable_again(url, monkeypatch, capfd):
 
 def test_the_output_of_a_process(closed):
     configure(closed)
-    code = 'import logging, sys; logging.basicConfig(level=logging.DEBUG); from toa_nb.cli.commands import main; sys.exit(main(["run", "run.json"]))'
+    code = ('import logging, sys; logging.basicConfig(level=logging.DEBUG); from toa_nb.cli.commands import main; '
+            'sys.exit(main(["run", "run.json"]))')
     env = os.environ | {'PYTHONPATH': str(root), 'OPENAI_LOG': 'debug'}
     ran = subprocess.run([sys.executable, '-X', 'dev', '-c', code], capture_output=True, text=True, env=env)
     assert ran.returncode == 1 and 'AuthFailed' in ran.stderr
     clean(ran.stdout, ran.stderr)
 
 
-CELLS = ['from toa_nb.cli.config import run_from\nfrom toa_nb.cli.running import check_run\nrun = run_from("run.json")\nrun',
+CELLS = ['from toa_nb.cli.config import run_from\nfrom toa_nb.cli.running import check_run\nrun = '
+         'run_from("run.json")\nrun',
          'run.models["a"]', 'run.config()', 'await check_run(run)',
-         'await run', 'run.progress', 'vars(run)', 'run.models["a"].balancer', 'run_from("run.json", store="other.db").models["a"].ready().lanes[0].link',
+         'await run', 'run.progress', 'vars(run)', 'run.models["a"].balancer',
+         'run_from("run.json", store="other.db").models["a"].ready().lanes[0].link',
          'await run_from("run.json", name="second")']
 
 
@@ -212,7 +232,8 @@ def test_the_outputs_of_a_notebook(url, closed, monkeypatch):
                             'await run_from(json.loads(text), name="second")'
     monkeypatch.setenv('PYTHONPATH', str(root))
     NotebookClient(book, timeout=60, allow_errors=True).execute()
-    assert 'AuthFailed' in str(book.cells[-1].outputs) and all(o.output_type != 'error' for c in book.cells[:-1] for o in c.outputs)
+    assert 'AuthFailed' in str(book.cells[-1].outputs) and all(o.output_type != 'error' for c in book.cells[:-1]
+                                                               for o in c.outputs)
     nbformat.write(book, 'out.ipynb')
     assert 'out.ipynb' in clean(book)
 

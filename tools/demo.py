@@ -39,13 +39,15 @@ careful = 'Follow every instruction about form exactly: counts, words to use, wo
 
 def samplers(servers):
     "Three ways to sample the same weights, over all servers."
-    common = dict(endpoints=[s.url for s in servers], model=servers[0].name, api_key_env=servers[0].api_key_env, max_tokens=80, spec='SmolLM2-135M-Instruct')
+    common = dict(endpoints=[s.url for s in servers], model=servers[0].name, api_key_env=servers[0].api_key_env,
+                  max_tokens=80, spec='SmolLM2-135M-Instruct')
     return [ChatModel('plain', temperature=.7, **common), ChatModel('bold', temperature=1.1, **common),
             ChatModel('careful', temperature=.7, system=careful, **common)]
 
 
 def methods(n):
-    return dict(best_of_n=BestOfN(n), prs=PRS(n), parallel_ensemble=ParallelEnsemble(n), sequential_refine=SequentialRefine(n),
+    return dict(best_of_n=BestOfN(n), prs=PRS(n), parallel_ensemble=ParallelEnsemble(n),
+                sequential_refine=SequentialRefine(n),
                 moa=MoA(n, n_iter=3), toa=TOA(n))
 
 
@@ -71,16 +73,21 @@ def main():
         model = local_model()
         servers = [stack.enter_context(llama_cpp(model, 'smollm2-135m', parallel=8, ctx=2048)) for _ in range(2)]
         for name, method in methods(n).items():
-            run = Run(prompts, method, samplers(servers), Constraints(), store=out/'demo.db', name=name, concurrency=16).wait()
-            if run.progress.state != 'finished': sys.exit(f'Stopped; everything so far is in {out/"demo.db"}. The same command goes on from there.')
+            run = Run(prompts, method, samplers(servers), Constraints(), store=out/'demo.db', name=name,
+                      concurrency=16).wait()
+            if run.progress.state != 'finished':
+                sys.exit(f'Stopped; everything so far is in {out/"demo.db"}. The same command goes on from there.')
 
     with RunStore(out/'demo.db', 'r') as store:
         df = to_frame(store)
-        sft, dpo = (write_jsonl(rows, out/f'{kind}.jsonl') for kind, rows in (('sft', to_sft(store)), ('dpo', to_dpo(store))))
-    figure = plot_curve(reward_curve(df, x='flops', y='best'), title=f'SmolLM2-135M, {n_prompts} prompts, share of instructions obeyed')
+        sft, dpo = (write_jsonl(rows, out/f'{kind}.jsonl') for kind, rows in (('sft', to_sft(store)),
+            ('dpo', to_dpo(store))))
+    figure = plot_curve(reward_curve(df, x='flops', y='best'),
+                        title=f'SmolLM2-135M, {n_prompts} prompts, share of instructions obeyed')
     figure.savefig(out/'curve.png', dpi=200)
     summarize(df).to_csv(out/'summary.csv')
-    files = ', '.join(str(path.relative_to(root)) for path in (out/'demo.db', sft, dpo, out/'curve.png', out/'summary.csv'))
+    files = ', '.join(str(path.relative_to(root)) for path in (out/'demo.db', sft, dpo, out/'curve.png',
+                                                               out/'summary.csv'))
     print(f'\n{table(df)}\n\nWritten in {time.monotonic() - start:.0f} s: {files}')
 
 

@@ -75,14 +75,16 @@ def curves(lab, out):
 def tree(lab, out):
     "A search tree, at a refined answer and what it changed."
     lab.notebook('from toa_nb.panels import *', "panel = TreePanel('demo.db', 'toa')\npanel",
-                 "panel.select(next(n for n, s in panel.samples.items() if s.trial.parents))\npanel.view.value = 'difference'")
+                 "panel.select(next(n for n, s in panel.samples.items() if s.trial.parents))\npanel.view.value = "
+                 "'difference'")
     lab.see('.toa-TreePanel', 'compared with')
     lab.shot('.toa-TreePanel', out/'tree.png')
 
 
 def samples(lab, out):
     "Two samples beside each other."
-    lab.notebook('from toa_nb.panels import *', "browser = SampleBrowser('demo.db', 'toa', sort='best', page=8)\nbrowser", 'browser.choose(0, 1)')
+    lab.notebook('from toa_nb.panels import *',
+                 "browser = SampleBrowser('demo.db', 'toa', sort='best', page=8)\nbrowser", 'browser.choose(0, 1)')
     lab.page.wait_for_selector('.toa-SampleBrowser .toa-answer >> nth=1')
     lab.shot('.toa-SampleBrowser', out/'samples.png')
 

@@ -11,7 +11,8 @@ root = Path(__file__).parent.parent
 
 def state():
     files = [root/'README.md', *root.glob('toa_nb/**/*.py'), *root.glob('nbs/**/*.ipynb')]
-    return {str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.exists() and '.ipynb_checkpoints' not in f.parts}
+    return {str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.exists()
+            and '.ipynb_checkpoints' not in f.parts}
 
 
 def main():

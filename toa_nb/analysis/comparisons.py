@@ -25,11 +25,13 @@ def by_prompt_mean(
     return np.stack([values[prompt == p].mean(0) for p in shared])
 
 # %% ../../nbs/50_analysis/02_comparisons.ipynb #20780c15
-def _side(df:pd.DataFrame, name:str, by:str, x:str, y:str, k:int, held_out:str)->tuple[np.ndarray,np.ndarray,np.ndarray]:
+def _side(df:pd.DataFrame, name:str, by:str, x:str, y:str, k:int,
+          held_out:str)->tuple[np.ndarray,np.ndarray,np.ndarray]:
     "Prompt, cost and statistic of the searches of one method."
     part = df[df[by] == name]
     if part.empty: raise InputError(f'there is no {name!r}', by, f'There are {", ".join(map(str, df[by].unique()))}.')
-    if part[x].isna().any(): raise InputError(f'the cost of {name!r} is unknown', x, 'Give every model a spec, or compare by tokens.')
+    if part[x].isna().any():
+        raise InputError(f'the cost of {name!r} is unknown', x, 'Give every model a spec, or compare by tokens.')
     prompt, cost, guide, value = searches_of(part, x, held_out)
     return prompt, cost, running(guide, value, y, k)
 
@@ -71,7 +73,8 @@ def compare_methods(
     check_axes(df, x, y, k, held_out)
     sides = [_side(df, name, by, x, y, k, held_out) for name in (a, b)]
     shared = _shared(*sides)
-    if not shared: raise InputError(f'{a!r} and {b!r} have no prompt with a value in both', by, 'Run both on the same prompts.')
+    if not shared:
+        raise InputError(f'{a!r} and {b!r} have no prompt with a value in both', by, 'Run both on the same prompts.')
     sides = [tuple(part[np.isin(side[0], shared)] for part in side) for side in sides]
     start, end = _common_range(sides)
     grid = np.atleast_1d(end if at is None else np.asarray(at, float))
@@ -115,9 +118,11 @@ def _summary_row(part:pd.DataFrame, held_out:str)->dict:
     searches = len(guide)
     counts = dict(prompts=searches, samples=int(part['samples'].sum()), failures=int(part['failed'].sum()),
                   unscored=int((~part['failed'] & part['reward'].isna()).sum()))
-    rewards = dict(best=_top(guide, 1), top3=_top(guide, 3), top5=_top(guide, 5), top10=_top(guide, 10), mean=_mean_of_means(guide))
+    rewards = dict(best=_top(guide, 1), top3=_top(guide, 3), top5=_top(guide, 5), top10=_top(guide, 10),
+                   mean=_mean_of_means(guide))
     if held_out: rewards[held_out] = _chosen(guide, value)
-    costs = {c: part[c].sum(skipna=False) / searches for c in ('flops', 'flops_published', 'reward_flops', 'tokens', 'seconds', 'cost')}
+    costs = {c: part[c].sum(skipna=False) / searches for c in ('flops', 'flops_published', 'reward_flops', 'tokens',
+                                                               'seconds', 'cost')}
     return counts | rewards | costs
 
 # %% ../../nbs/50_analysis/02_comparisons.ipynb #3df7f0bb
@@ -125,7 +130,8 @@ def summarize(
     df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one
     held_out:str='', # Also the mean score of this reward for the answer that the guiding one chose
     by:tuple[str,...]=('method', 'run'), # Columns that tell the rows apart
-)->pd.DataFrame: # One row per method and run; prompts, samples, failures and unscored are counts, all else means per prompt
+)->pd.DataFrame: # One row per method and run; prompts, samples, failures and unscored are counts, all else means per
+                 # prompt
     "What each method reached, and what it cost."
     df = as_frame(df)
     if held_out: check_axes(df, 'tokens', 'best', 1, held_out)

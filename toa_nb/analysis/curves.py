@@ -21,7 +21,8 @@ def searches_of(
     df:pd.DataFrame, # From `to_frame`
     x:str, # Column of the costs
     held_out:str, # Column of the reward that values the answers; empty: the guiding one
-)->tuple[np.ndarray,np.ndarray,np.ndarray,np.ndarray]: # Prompt of each search; cumulative cost, guiding reward and value, each (search x order)
+)->tuple[np.ndarray,np.ndarray,np.ndarray,np.ndarray]: # Prompt of each search; cumulative cost, guiding reward and
+                                                       # value, each (search x order)
     "The searches of a table as arrays."
     df = df.sort_values(['run', 'prompt_id', 'order'], kind='stable')
     groups = df.groupby(['run', 'prompt_id'], sort=False)
@@ -60,8 +61,10 @@ def running(
 # %% ../../nbs/50_analysis/01_curves.ipynb #a3be129b
 axes = dict(
     flops='FLOPs', flops_with_reward='FLOPs with the guiding reward model', flops_uncached='FLOPs without prefix cache',
-    flops_published='FLOPs as published', flops_published_with_reward='FLOPs as published, with the guiding reward model',
-    tokens='tokens', samples='samples', seconds='seconds of model time', cost='cost') # What can be on the axis of compute, and how it is called
+    flops_published='FLOPs as published',
+    flops_published_with_reward='FLOPs as published, with the guiding reward model',
+    # What can be on the axis of compute, and how it is called
+    tokens='tokens', samples='samples', seconds='seconds of model time', cost='cost')
 
 def check_axes(
     df:pd.DataFrame, # From `to_frame`
@@ -74,10 +77,12 @@ def check_axes(
     "Refuse settings without a meaning; the error lists those that have one."
     if x not in axes: raise InputError(f'unknown axis {x!r}', 'x', f'Use one of {", ".join(axes)}.')
     if y not in ('best', 'top', 'mean'): raise InputError(f'unknown statistic {y!r}', 'y', 'Use best, top or mean.')
-    if align not in ('cost', 'samples'): raise InputError(f'unknown alignment {align!r}', 'align', 'Use cost or samples.')
+    if align not in ('cost', 'samples'):
+        raise InputError(f'unknown alignment {align!r}', 'align', 'Use cost or samples.')
     if k < 1: raise InputError(f'{k!r} answers have no mean', 'k', 'Use 1 or more.')
     others = ', '.join(df.attrs.get('held_out', ())) or 'none but those of the guide'
-    if held_out and held_out not in df: raise InputError(f'no scores of {held_out!r}', 'held_out', f'There are {others}.')
+    if held_out and held_out not in df:
+        raise InputError(f'no scores of {held_out!r}', 'held_out', f'There are {others}.')
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #8500ae4f
 def chosen_axis(
@@ -87,7 +92,8 @@ def chosen_axis(
     "The axis of compute."
     if x or not df['flops'].isna().any(): return x or 'flops'
     names = ', '.join(map(str, df.attrs.get('unknown') or df.loc[df['flops'].isna(), 'model'].unique()))
-    warnings.warn(f'the FLOPs of {names} are unknown, so compute is counted in tokens: give the models a spec for FLOPs', stacklevel=3)
+    warnings.warn(f'the FLOPs of {names} are unknown, so compute is counted in tokens: '
+                  'give the models a spec for FLOPs', stacklevel=3)
     return 'tokens'
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #26390db6
@@ -146,7 +152,8 @@ def one_curve(
     held_out:str, # Name of a held-out reward, or empty
     align:str, # `cost` or `samples`
     points:int, # Costs to read
-)->tuple[np.ndarray,np.ndarray,np.ndarray,int]: # Prompts, costs, values (search x cost), and how many searches have no value at all
+)->tuple[np.ndarray,np.ndarray,np.ndarray,int]: # Prompts, costs, values (search x cost), and how many searches have no
+                                                # value at all
     "The values of one method at common costs."
     prompt, cost, guide, value = searches_of(df, x, held_out)
     stat = running(guide, value, y, k)
@@ -190,9 +197,11 @@ def reward_curve(
         if missing: left_out[name] = missing
         if not len(grid): continue
         low, high = bootstrap_band(values, [index[p] for p in prompt], len(index), n_boot, level, seed)
-        parts.append(pd.DataFrame({by: name, 'x': grid, 'mean': values.mean(0), 'low': low, 'high': high, 'n': len(values)}))
+        parts.append(pd.DataFrame({by: name, 'x': grid, 'mean': values.mean(0), 'low': low, 'high': high,
+                                   'n': len(values)}))
     out = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[by, 'x', 'mean', 'low', 'high', 'n'])
-    out.attrs = dict(x=x, y=y, k=k, held_out=held_out, align=align, by=by, level=level, reward=df.attrs.get('reward', ''),
+    out.attrs = dict(x=x, y=y, k=k, held_out=held_out, align=align, by=by, level=level,
+                     reward=df.attrs.get('reward', ''),
                      unknown=unknown, left_out=left_out)
     return out
 
@@ -220,7 +229,9 @@ _published = dict(                                                              
 # %% ../../nbs/50_analysis/01_curves.ipynb #d8911446
 def published_curve()->pd.DataFrame: # Columns method, x, mean, low, high, n, as of `reward_curve`
     "Reward against compute as published."
-    rows = [(m, float(x) * 1e16, float(y)) for m, points in _published.items() for x, y in (p.split('/') for p in points.split())]
+    rows = [(m, float(x) * 1e16, float(y)) for m, points in _published.items()
+            for x, y in (p.split('/') for p in points.split())]
     out = pd.DataFrame(rows, columns=['method', 'x', 'mean']).assign(low=math.nan, high=math.nan, n=200)
-    out.attrs = dict(x='flops_published', y='top', k=10, held_out='', align='samples', by='method', reward='ArmoRM', source=published_source)
+    out.attrs = dict(x='flops_published', y='top', k=10, held_out='', align='samples', by='method', reward='ArmoRM',
+                     source=published_source)
     return out

@@ -31,7 +31,7 @@ def _halves(n:int, draws:int, seed:int)->Iterator[np.ndarray]:
 
 # %% ../../nbs/50_analysis/04_held_out.ipynb #41feeec2
 def _changes(guide:np.ndarray, held:np.ndarray, n_boot:int, seed:int)->np.ndarray:
-    "In each split: index of the peak in one half, and how guide and held-out reward change from there to the end in the other."
+    "In each split: the peak in one half, and how both rewards change from there to the end in the other."
     out = []
     for one in _halves(len(held), n_boot, seed):
         peak = _peak(one @ held)
@@ -56,7 +56,8 @@ def _overoptimization_row(grid:np.ndarray, guide:np.ndarray, held:np.ndarray, n_
         low, high = np.quantile(grid[peaks.astype(int)], share, method='nearest')
     (g, g_low, g_high), (h, h_low, h_high) = ((c.mean(), *np.quantile(c, share)) for c in changes)
     overoptimized = bool(g_low > 0 and h_high < 0 and .5**n <= share[0])
-    return (peak if overoptimized else math.nan, overoptimized, peak, low, high, end, g, g_low, g_high, h, h_low, h_high, n)
+    return (peak if overoptimized else math.nan, overoptimized, peak, low, high, end, g, g_low, g_high, h, h_low,
+            h_high, n)
 
 # %% ../../nbs/50_analysis/04_held_out.ipynb #99027baa
 def overoptimization(
@@ -71,7 +72,8 @@ def overoptimization(
     n_boot:int=1000, # Random splits of the prompts
     level:float=.95, # Share of the intervals
     seed:int=0, # Of the splits
-)->pd.DataFrame: # One row per method: at, overoptimized, peak, low, high, end, guide, held_out (each with _low and _high), n (prompts)
+)->pd.DataFrame: # One row per method: at, overoptimized, peak, low, high, end, guide, held_out (each with _low and
+                 # _high), n (prompts)
     "From which compute on the held-out reward of the chosen answers falls while the guiding one still rises."
     df = as_frame(df)
     x = chosen_axis(df, x)
@@ -81,12 +83,14 @@ def overoptimization(
         if part[x].isna().any():
             unknown.append(name)
             continue
-        both = part.assign(reward=part['reward'].where(part[held_out].notna())) # Only answers that both rewards have scored
+        # Only answers that both rewards have scored
+        both = part.assign(reward=part['reward'].where(part[held_out].notna()))
         prompt, grid, guide, _ = one_curve(both, x, y, k, '', align, points)
         _, _, held, _ = one_curve(both, x, y, k, held_out, align, points)
         if not len(grid): continue
         values = [by_prompt_mean(prompt, v, sorted(set(prompt))) for v in (guide, held)]
         rows.append((name, *_overoptimization_row(grid, *values, n_boot, level, seed)))
     out = pd.DataFrame(rows, columns=[by, *_overoptimization_columns])
-    out.attrs = dict(x=x, y=y, k=k, held_out=held_out, align=align, by=by, level=level, reward=df.attrs.get('reward', ''), unknown=unknown)
+    out.attrs = dict(x=x, y=y, k=k, held_out=held_out, align=align, by=by, level=level,
+                     reward=df.attrs.get('reward', ''), unknown=unknown)
     return out

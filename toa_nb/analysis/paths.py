@@ -56,7 +56,8 @@ def path(
 )->list[Sample]: # From the top to that sample
     "The answers that led to an answer."
     known, out = {s.trial.number: s for s in samples}, []
-    if number not in known: raise InputError(f'there is no sample {number}', 'number', f'There are {len(known)} samples.')
+    if number not in known:
+        raise InputError(f'there is no sample {number}', 'number', f'There are {len(known)} samples.')
     while number in known:
         out.append(known[number])
         number = tree_parent_of(known[number])
@@ -87,10 +88,12 @@ def search_samples(
     limit:int=20, # Rows of the page
     offset:int=0, # Rows before the page
     preview:int=160, # Characters of the text
-)->pd.DataFrame: # Columns prompt_id, number, model, kind, reward, tokens, text, error; `attrs['total']` counts all that was found
+)->pd.DataFrame: # Columns prompt_id, number, model, kind, reward, tokens, text, error; `attrs['total']` counts all
+                 # that was found
     "Samples that match, a page of them."
     reward = reward or store.config(run).get('reward') or ''
-    rows, total = store.find(run, text, prompt_id, model, kind, outcome, low, high, reward, sort, limit, offset, preview)
+    rows, total = store.find(run, text, prompt_id, model, kind, outcome, low, high, reward, sort, limit, offset,
+                             preview)
     out = pd.DataFrame(rows, columns=FOUND)
     out.attrs = dict(total=total, reward=reward)
     return out.astype({'reward': float, 'tokens': 'Int64'})

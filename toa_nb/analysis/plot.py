@@ -29,8 +29,10 @@ from .layout import is_radial, model_colours, model_palette, reward_shares, tree
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #05a6f675
 _black, _grey = '#1a1a1a', '#9a9a9a'
-_looks = dict(toa=('TOA', '#d55e00', 'o'), prs=('PRS', '#0072b2', 's'), parallel_ensemble=('Parallel ensemble', '#009e73', '^'),
-              sequential_refine=('Sequential refine', '#cc79a7', 'D'), moa=('MoA', '#e69f00', 'v'), best_of_n=('Best of n', '#56b4e9', 'P'))
+_looks = dict(toa=('TOA', '#d55e00', 'o'), prs=('PRS', '#0072b2', 's'),
+              parallel_ensemble=('Parallel ensemble', '#009e73', '^'),
+              sequential_refine=('Sequential refine', '#cc79a7', 'D'), moa=('MoA', '#e69f00', 'v'),
+              best_of_n=('Best of n', '#56b4e9', 'P'))
 _spare = [('#000000', 'X'), ('#7f5f00', '<'), ('#6a3d9a', '>'), ('#4d4d4d', 'h'), ('#8c510a', 'p'), ('#01665e', '*')]
 
 def method_style(
@@ -67,9 +69,12 @@ def _figure(width, height, columns=1, **kw):
     return fig, axes
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #c294f230
-_units = dict(flops=('Compute per prompt', 'FLOPs'), flops_uncached=('Compute per prompt, no prefix cache', 'FLOPs'), tokens=('Tokens per prompt', ''),
-              flops_with_reward=('Compute per prompt, reward model included', 'FLOPs'), flops_published=('Compute per prompt, as published', 'FLOPs'),
-              flops_published_with_reward=('Compute per prompt, as published, reward model included', 'FLOPs'), samples=('Samples per prompt', ''),
+_units = dict(flops=('Compute per prompt', 'FLOPs'), flops_uncached=('Compute per prompt, no prefix cache', 'FLOPs'),
+              tokens=('Tokens per prompt', ''),
+              flops_with_reward=('Compute per prompt, reward model included', 'FLOPs'),
+              flops_published=('Compute per prompt, as published', 'FLOPs'),
+              flops_published_with_reward=('Compute per prompt, as published, reward model included', 'FLOPs'),
+              samples=('Samples per prompt', ''),
               seconds=('Model time per prompt', 's'), cost=('Cost per prompt', ''))
 
 def _x_axis(ax, x, largest, log):
@@ -92,7 +97,8 @@ def _y_name(attrs):
     "What the vertical axis shows, in words."
     name = attrs.get('held_out') or attrs.get('reward') or 'reward'
     chosen = f' by {attrs["reward"]}' if attrs.get('held_out') and attrs.get('reward') else ''
-    what = dict(best='of the best answer so far', top=f'of the {attrs.get("k")} best answers so far', mean='of all answers so far')[attrs.get('y', 'best')]
+    what = dict(best='of the best answer so far', top=f'of the {attrs.get("k")} best answers so far',
+                mean='of all answers so far')[attrs.get('y', 'best')]
     return f'Mean {name}{"" if "reward" in name else " reward"}\n{what}{chosen}'
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #ce612d76
@@ -103,10 +109,12 @@ def _lines(ax, df, looks, bands):
     for i, (name, part) in enumerate(df.groupby(by, sort=False)):
         label, colour, marker = looks[name]
         style = dict(drawstyle='steps-post') if steps and df.attrs.get('x') == 'samples' else {}
-        ax.plot(part['x'], part['mean'], color=colour, lw=1.6, marker=marker, ms=5, mec='white', mew=.6, markevery=(.02 + .015 * i, .1),
+        ax.plot(part['x'], part['mean'], color=colour, lw=1.6, marker=marker, ms=5, mec='white', mew=.6,
+                markevery=(.02 + .015 * i, .1),
                 label=label, zorder=3, **style)
         if bands and part['low'].notna().any():
-            ax.fill_between(part['x'], part['low'], part['high'], color=colour, alpha=alpha, lw=0, zorder=2, step='post' if style else None)
+            ax.fill_between(part['x'], part['low'], part['high'], color=colour, alpha=alpha, lw=0, zorder=2,
+                            step='post' if style else None)
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #b5b2b7b3
 def _backdrop(ax, df, shown):
@@ -121,7 +129,8 @@ def _notes(attrs:dict, looks:dict, hidden:bool=False)->str:
     "What the figure does not show."
     label = lambda name: looks[name][0] if name in looks else str(name)
     lines = []
-    if unknown := attrs.get('unknown', ()): lines.append(f'Not shown, because the compute of a model is unknown: {", ".join(map(label, unknown))}.')
+    if unknown := attrs.get('unknown', ()):
+        lines.append(f'Not shown, because the compute of a model is unknown: {", ".join(map(label, unknown))}.')
     if hidden: lines.append('Not shown, because it is in another unit: the curve behind.')
     for name, n in attrs.get('left_out', {}).items():
         lines.append(f'{label(name)}: {n} prompt{"s" * (n > 1)} without enough scored answers left out.')
@@ -136,21 +145,25 @@ def _unit(df:pd.DataFrame)->str:
 def _check_same_axis(df:pd.DataFrame, other:pd.DataFrame, where:str):
     "Refuse two tables over different axes."
     x, theirs = df.attrs.get('x', 'flops'), other.attrs.get('x', 'flops')
-    if x != theirs: raise InputError(f'the table is over {theirs}, the curve over {x}', where, 'Use the same axis for both.')
+    if x != theirs:
+        raise InputError(f'the table is over {theirs}, the curve over {x}', where, 'Use the same axis for both.')
 
 def _as_curve(given:Any)->pd.DataFrame:
     "The curve that is meant."
     if not isinstance(given, pd.DataFrame) or {'prompt_id', 'order'} <= set(given): return reward_curve(given)
     if missing := [c for c in ('x', 'mean', 'low', 'high') if c not in given]:
-        raise InputError(f'this table has no column {missing[0]!r}', 'df', 'Give a table of `reward_curve` or `to_frame`.')
+        raise InputError(f'this table has no column {missing[0]!r}', 'df',
+                         'Give a table of `reward_curve` or `to_frame`.')
     return given
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #bde0a520
 def plot_curve(
     df:Any, # From `reward_curve`; or what it takes: a table of `to_frame`, samples, a `Run`, a store
     held_out:pd.DataFrame|None=None, # From `reward_curve` with `held_out`: a second panel
-    backdrop:pd.DataFrame|None=None, # From `published_curve`: thin grey lines behind; left out on an axis that is not in FLOPs
-    overoptimization:pd.DataFrame|None=None, # From the function `overoptimization`: mark from where on the guide is over-optimised
+    backdrop:pd.DataFrame|None=None, # From `published_curve`: thin grey lines behind; left out on an axis that is not
+                                     # in FLOPs
+    overoptimization:pd.DataFrame|None=None, # From the function `overoptimization`: mark from where on the guide is
+                                             # over-optimised
     log:bool=False, # Logarithmic axis of compute
     bands:bool=True, # Draw the confidence bands
     title:str='', # Above the figure
@@ -176,7 +189,9 @@ def plot_curve(
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #a0c9bae7
 def _panel(ax, df, looks, log, bands, backdrop):
-    if df.empty: ax.text(.5, .5, 'no common range of compute yet', ha='center', va='center', transform=ax.transAxes, color='#666666', fontsize=9)
+    if df.empty:
+        ax.text(.5, .5, 'no common range of compute yet', ha='center', va='center', transform=ax.transAxes,
+                color='#666666', fontsize=9)
     if backdrop is not None: _backdrop(ax, backdrop, {v[0] for v in looks.values()})
     _lines(ax, df, looks, bands)
     largest = max([df['x'].max() if len(df) else 0] + ([] if backdrop is None else [backdrop['x'].max()]))
@@ -202,7 +217,9 @@ def _legend(fig, ax, df):
     labels = {method_style([n])[n][0] if n in ends else n: v for n, v in ends.items()}
     found = dict(zip(*reversed(ax.get_legend_handles_labels())))
     order = sorted(found, key=lambda l: -labels.get(l, -math.inf))
-    if order: fig.legend([found[l] for l in order], order, loc='outside right center', frameon=False, fontsize=8, handlelength=2.2)
+    if order:
+        fig.legend([found[l] for l in order], order, loc='outside right center', frameon=False, fontsize=8,
+                   handlelength=2.2)
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #e775a5ac
 def _shades(samples, reward, palette):
@@ -248,9 +265,13 @@ def _draw_tree(ax, samples, reward, at, palette, best):
     scored = [s for s in samples if s.trial.number in fill]
     failed = [s for s in samples if s.error is not None]
     rest = [s for s in samples if s.error is None and s.trial.number not in fill]
-    for some, how in ((scored, dict(marker='o', c=[fill[s.trial.number] for s in scored], edgecolors=[palette[s.trial.model] for s in scored], linewidths=.6)),
-                      (rest, dict(marker='o', c='white', edgecolors=_grey, linewidths=.8)), (failed, dict(marker='x', c=_grey, linewidths=.8))):
-        if some: ax.scatter(*zip(*(at[s.trial.number] for s in some)), s=dot * (.6 if some is failed else 1), zorder=3, clip_on=False, **how)
+    for some, how in ((scored, dict(marker='o', c=[fill[s.trial.number] for s in scored],
+                                    edgecolors=[palette[s.trial.model] for s in scored], linewidths=.6)),
+                      (rest, dict(marker='o', c='white', edgecolors=_grey, linewidths=.8)),
+                      (failed, dict(marker='x', c=_grey, linewidths=.8))):
+        if some:
+            ax.scatter(*zip(*(at[s.trial.number] for s in some)), s=dot * (.6 if some is failed else 1), zorder=3,
+                       clip_on=False, **how)
     ax.scatter(*at[None], s=dot * 1.3, marker='s', c=_black, zorder=4, clip_on=False)
     if best is not None: _draw_winner(ax, path(samples, best.trial.number), at, dot, palette[best.trial.model])
 
@@ -259,14 +280,18 @@ def _draw_winner(ax, way, at, dot, colour):
     "The path from the prompt to the best answer."
     spots = [at[None], *(at[s.trial.number] for s in way)]
     ax.plot(*zip(*spots), color=_black, lw=1.8, zorder=2, solid_capstyle='round')
-    if way[1:]: ax.scatter(*zip(*spots[1:-1]), s=dot * 1.5, facecolors='none', edgecolors=_black, linewidths=1.3, zorder=5, clip_on=False)
-    ax.scatter(*spots[-1], s=max(150, dot * 4.5), marker='*', c=colour, edgecolors=_black, linewidths=1.2, zorder=6, clip_on=False)
+    if way[1:]:
+        ax.scatter(*zip(*spots[1:-1]), s=dot * 1.5, facecolors='none', edgecolors=_black, linewidths=1.3, zorder=5,
+                   clip_on=False)
+    ax.scatter(*spots[-1], s=max(150, dot * 4.5), marker='*', c=colour, edgecolors=_black, linewidths=1.2, zorder=6,
+               clip_on=False)
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #e185439a
 def _tree_title(samples, reward, best):
     n = len(samples)
     head = f'{samples[0].prompt_id}: {n} sample{"s" * (n != 1)}'
-    return f'{head}, none scored' if best is None else f'{head}, best {reward} {best.value(reward):.4g} (no. {best.trial.number}, {best.trial.model})'
+    return (f'{head}, none scored' if best is None
+            else f'{head}, best {reward} {best.value(reward):.4g} (no. {best.trial.number}, {best.trial.model})')
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #035f5249
 def _tree_key(fig, ax, samples, reward, palette):
@@ -275,9 +300,11 @@ def _tree_key(fig, ax, samples, reward, palette):
     fill, low, high = _shades(samples, reward, palette)
     used = Counter(s.trial.model for s in samples)
     keys = [dot(f'{m} ({used[m]})', color=c) for m, c in palette.items()]
-    keys += [dot('prompt', color=_black, marker='s'), Line2D([], [], color=_black, lw=1.8, marker='*', ms=11, mfc='white', label='way to the best answer')]
+    keys += [dot('prompt', color=_black, marker='s'), Line2D([], [], color=_black, lw=1.8, marker='*', ms=11,
+                                                             mfc='white', label='way to the best answer')]
     if any(s.error is not None for s in samples): keys.append(dot('failed call', color=_grey, marker='x'))
-    if any(s.error is None and s.trial.number not in fill for s in samples): keys.append(dot('not scored', color='white', mec=_grey))
+    if any(s.error is None and s.trial.number not in fill for s in samples):
+        keys.append(dot('not scored', color='white', mec=_grey))
     fig.legend(handles=keys, loc='outside right center', frameon=False, fontsize=8)
     if not fill: return
     shade = ScalarMappable(Normalize(low, high), LinearSegmentedColormap.from_list('reward', ['#e9e9e9', '#1a1a1a']))
@@ -290,14 +317,17 @@ def _tree_key(fig, ax, samples, reward, palette):
 def model_shares(
     df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one
     by:str='method', # Column that tells the rows apart
-)->tuple[pd.DataFrame,pd.DataFrame]: # Shares (`by` x model) of the answers, and of the prompts whose best answer it gave
+)->tuple[pd.DataFrame,pd.DataFrame]: # Shares (`by` x model) of the answers, and of the prompts whose best answer it
+                                     # gave
     "Which models were used, and which won."
     df = as_frame(df)
     answers = df[~df['failed']]
-    scored = answers[answers['reward'].notna()].sort_values(['reward', 'number'], ascending=[False, True], kind='stable')
+    scored = answers[answers['reward'].notna()].sort_values(['reward', 'number'], ascending=[False, True],
+                                                            kind='stable')
     best = scored.drop_duplicates([by, 'run', 'prompt_id'])
     models, rows = sorted(df['model'].unique()), df[by].unique()
-    return tuple(pd.crosstab(d[by], d['model'], normalize='index').reindex(index=rows, columns=models, fill_value=0.) for d in (answers, best))
+    return tuple(pd.crosstab(d[by], d['model'], normalize='index').reindex(index=rows, columns=models, fill_value=0.)
+                 for d in (answers, best))
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #2d23e806
 def plot_models(
@@ -315,7 +345,8 @@ def plot_models(
         ax.set_xlabel(f'Share of {what} (%)', fontsize=9)
     axes[0].set_yticks(range(len(used)), [names[n][0] for n in used.index], fontsize=9)
     axes[0].invert_yaxis()
-    fig.legend(*axes[0].get_legend_handles_labels(), loc='outside upper center', ncols=min(4, len(palette)), frameon=False, fontsize=8)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc='outside upper center', ncols=min(4, len(palette)),
+               frameon=False, fontsize=8)
     if title: fig.suptitle(title, fontsize=10)
     return fig
 
@@ -325,9 +356,11 @@ def _bars(ax, shares, palette):
     left = np.zeros(len(shares))
     for model in shares:
         wide = shares[model].to_numpy() * 100
-        ax.barh(range(len(shares)), wide, left=left, height=.68, color=palette[model], edgecolor='white', lw=.8, label=model)
+        ax.barh(range(len(shares)), wide, left=left, height=.68, color=palette[model], edgecolor='white', lw=.8,
+                label=model)
         for row in np.flatnonzero(wide >= 7):
-            ax.text(left[row] + wide[row] / 2, row, f'{wide[row]:.0f}', ha='center', va='center', fontsize=7, color='white', fontweight='bold')
+            ax.text(left[row] + wide[row] / 2, row, f'{wide[row]:.0f}', ha='center', va='center', fontsize=7,
+                    color='white', fontweight='bold')
         left += wide
     ax.set_xlim(0, 100)
     ax.grid(False)

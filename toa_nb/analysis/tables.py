@@ -19,7 +19,8 @@ from ..run.sources import opened, samples_of
 from ..data.samples import guide
 
 # %% ../../nbs/50_analysis/00_tables.ipynb #35ec08d7
-_raw = ('run', 'prompt_id', 'number', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'error', 'finish_reason', 'length',
+_raw = ('run', 'prompt_id', 'number', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'error',
+        'finish_reason', 'length',
         'answered', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'seconds', 'calls')
 
 def _row(s:Sample)->tuple:
@@ -49,7 +50,8 @@ def _from_store(store, run):
     "The same, of one run in a store, in the order in which its searches were told."
     df = pd.DataFrame(store.sample_rows(run), columns=['seq', 'told', *_raw[1:]])
     df = df.iloc[np.lexsort((df['number'], df['told'].fillna(math.inf), df['prompt_id']))].reset_index(drop=True)
-    scores = pd.DataFrame(store.score_rows(run), columns=['seq', *_of_score]).drop_duplicates(['seq', 'reward'], keep='last')
+    scores = (pd.DataFrame(store.score_rows(run),
+                           columns=['seq', *_of_score]).drop_duplicates(['seq', 'reward'], keep='last'))
     scores.insert(0, 'row', pd.Series(df.index, df['seq']).reindex(scores.pop('seq')).to_numpy())
     df['prompt_id'] = df['prompt_id'].map({key: name for name, key in store.prompt_keys(run).items()})
     df['parents'] = [tuple(map(int, p.split(','))) if p else () for p in df['parents']]
@@ -68,7 +70,8 @@ def _rows_of(found:Any, runs:list[str], run:str|list[str]|None)->tuple[pd.DataFr
     return tuple(pd.concat(both, ignore_index=True) for both in zip(*parts))
 
 # %% ../../nbs/50_analysis/00_tables.ipynb #554e6ce3
-_costs = ('calls', 'samples', 'prompt_tokens', 'cached_tokens', 'completion_tokens', 'tokens', 'flops', 'flops_uncached', 'flops_published',
+_costs = ('calls', 'samples', 'prompt_tokens', 'cached_tokens', 'completion_tokens', 'tokens', 'flops',
+          'flops_uncached', 'flops_published',
           'reward_flops', 'guide_flops', 'reward_tokens', 'seconds', 'cost')
 
 def _add_costs(df:pd.DataFrame, specs:dict[str,ModelSpec|None]):
@@ -89,13 +92,14 @@ def _add_costs(df:pd.DataFrame, specs:dict[str,ModelSpec|None]):
 # %% ../../nbs/50_analysis/00_tables.ipynb #8cf754de
 def _scoring_flops(part, spec):
     "`score_flops` of the rows of scores by one reward, as an array; NaN where it is unknown."
-    read, cached, own = part['tokens'].to_numpy('int64'), part['cached'].fillna(0).to_numpy('int64'), part['own'].to_numpy(float)
+    read, cached, own = (part['tokens'].to_numpy('int64'), part['cached'].fillna(0).to_numpy('int64'),
+                         part['own'].to_numpy(float))
     by_spec = column_reward_flops(spec, read, cached) if spec and spec.sized else np.where(read > 0, np.nan, 0.)
     return np.where(np.isnan(own), by_spec, np.where(own < 0, np.nan, own))
 
 # %% ../../nbs/50_analysis/00_tables.ipynb #36d6f59a
 def _add_scores(df:pd.DataFrame, scores:pd.DataFrame, rewards:dict[str,str], reward_specs:dict[str,ModelSpec|None]):
-    "A column of each reward, under the name that `rewards` gives it, NaN where it gave no score; and what scoring cost."
+    "A column of each reward, by the name in `rewards`, NaN where it gave no score; and what scoring cost."
     failed = df['error'].notna().to_numpy()
     tokens, flops, guide = np.zeros(len(df), 'int64'), np.zeros(len(df)), np.zeros(len(df))
     for name, column in rewards.items():
@@ -139,20 +143,27 @@ def _categories(found:Any, runs:list[str], prompts:Iterable[Prompt]|None)->dict[
 # %% ../../nbs/50_analysis/00_tables.ipynb #4ae06acf
 def _only(names):
     "The one name there is, or none."
-    if len(names) > 1: raise InputError(f'several rewards have scored these samples: {", ".join(names)}', 'reward', 'Name the one that chooses.')
+    if len(names) > 1:
+        raise InputError(f'several rewards have scored these samples: {", ".join(names)}', 'reward',
+                         'Name the one that chooses.')
     return next(iter(names), '')
 
 # %% ../../nbs/50_analysis/00_tables.ipynb #2bb412db
-_columns = ('method', 'run', 'prompt_id', 'category', 'number', 'order', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'reward', 'failed',
+_columns = ('method', 'run', 'prompt_id', 'category', 'number', 'order', 'model', 'kind', 'layer', 'action', 'parents',
+            'tree_parent', 'reward', 'failed',
             'error', 'finish_reason', 'length')
 
 def to_frame(
     source:Any, # Samples, a `Run`, a `RunStore` or the path of one
     run:str|list[str]|None=None, # Take only these runs; None: all
-    specs:dict[str,ModelSpec|None]|None=None, # Spec of each model, by the name used in trials; None: those of the store, else by that name in `compute.SPECS`
-    reward:str='', # Name of the reward that guided, for the column `reward`; empty: the one of the store, or the only one there is
-    reward_specs:dict[str,ModelSpec|None]|None=None, # Spec of each reward, by name; one that reads no tokens needs none; None: those of the store
-    labels:dict[str,str]|None=None, # Method of each run, for the column `method`; else from its configuration, else the run's name
+    specs:dict[str,ModelSpec|None]|None=None, # Spec of each model, by the name used in trials; None: those of the
+                                              # store, else by that name in `compute.SPECS`
+    reward:str='', # Name of the reward that guided, for the column `reward`; empty: the one of the store, or the only
+                   # one there is
+    reward_specs:dict[str,ModelSpec|None]|None=None, # Spec of each reward, by name; one that reads no tokens needs
+                                                     # none; None: those of the store
+    labels:dict[str,str]|None=None, # Method of each run, for the column `method`; else from its configuration, else
+                                    # the run's name
     prompts:Iterable[Prompt]|None=None, # For the column `category`; None: those of the store
 )->pd.DataFrame: # One row per sample
     "The samples as a table."
@@ -169,7 +180,8 @@ def to_frame(
     return _completed(df, reward, list(others.values()), shown, categories)
 
 # %% ../../nbs/50_analysis/00_tables.ipynb #943ccd5f
-def _completed(df:pd.DataFrame, reward:str, others:list[str], labels:dict[str,str], categories:dict[str,Any])->pd.DataFrame:
+def _completed(df:pd.DataFrame, reward:str, others:list[str], labels:dict[str,str],
+               categories:dict[str,Any])->pd.DataFrame:
     "The table with the columns that follow from others, in order."
     df['failed'], df['method'] = df['error'].notna(), df['run'].map(labels)
     df['tree_parent'] = df['tree_parent'].astype('Int64')
@@ -187,5 +199,6 @@ def as_frame(
     "The table that is meant."
     if not isinstance(given, pd.DataFrame): return to_frame(given)
     if missing := [c for c in ('run', 'prompt_id', 'order', 'reward', 'flops') if c not in given]:
-        raise InputError(f'this table has no column {missing[0]!r}', 'df', 'Give a table of `to_frame`, samples, a Run, or a store.')
+        raise InputError(f'this table has no column {missing[0]!r}', 'df',
+                         'Give a table of `to_frame`, samples, a Run, or a store.')
     return given

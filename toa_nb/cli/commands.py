@@ -39,7 +39,8 @@ def add_command(
     examples:str='', # Shown below the options
 )->argparse.ArgumentParser:
     "A sub-command with what all of them have."
-    p = commands.add_parser(name, help=about.partition('.')[0], description=about, epilog=f'{examples}\n\n{EXITS}'.strip(),
+    p = commands.add_parser(name, help=about.partition('.')[0], description=about,
+                            epilog=f'{examples}\n\n{EXITS}'.strip(),
                             formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--json', action='store_true', help='print the result as JSON on stdout')
     p.set_defaults(act=act)
@@ -48,44 +49,64 @@ def add_command(
 # %% ../../nbs/70_cli/05_commands.ipynb #bc49f061
 def add_running(commands:Any):
     "run, resume, check, status"
-    run = add_command(commands, 'run', do_run, 'Run a configuration, or continue it where it stopped. A run that is complete costs nothing.',
+    run = add_command(commands, 'run', do_run,
+                      'Run a configuration, or continue it where it stopped. A run that is complete costs nothing.',
                       'examples:\n  toa run run.toml\n  toa run run.toml --more 16 --quiet --json > result.json')
     run.add_argument('config', metavar='CONFIG', help='a TOML or JSON file; data/example.toml explains every field')
     run.add_argument('--store', metavar='FILE', help='another store than the one that the configuration names')
-    resume = add_command(commands, 'resume', do_resume, 'Continue a stored run. Prompts and configuration are in the store; keys come from the environment.',
+    resume = add_command(commands, 'resume', do_resume,
+                         'Continue a stored run. Prompts and configuration are in the store; keys come from the '
+                         'environment.',
                          'examples:\n  toa resume runs.db\n  toa resume runs.db first --more 40')
     resume.add_argument('store', metavar='STORE', help='a run store')
-    resume.add_argument('run', metavar='RUN', nargs='?', help='its name; not needed where one run is stored, or one is unfinished')
-    run.add_argument('--with', dest='added', action='append', metavar='MODEL', help='a model of the file that the stored run does not have; can be given several times')
+    resume.add_argument('run', metavar='RUN', nargs='?',
+                        help='its name; not needed where one run is stored, or one is unfinished')
+    run.add_argument('--with', dest='added', action='append', metavar='MODEL',
+                     help='a model of the file that the stored run does not have; can be given several times')
     for p in (run, resume):
-        p.add_argument('--without', action='append', metavar='MODEL', help='continue without this model of the stored run; can be given several times')
-        p.add_argument('--more', type=int, metavar='N', help='N further samples per prompt; each time that this is given')
+        p.add_argument('--without', action='append', metavar='MODEL',
+                       help='continue without this model of the stored run; can be given several times')
+        p.add_argument('--more', type=int, metavar='N',
+                       help='N further samples per prompt; each time that this is given')
         p.add_argument('--quiet', action='store_true', help='show no progress')
-    check = add_command(commands, 'check', do_check, 'Check a configuration, its files, every endpoint and every reward, before anything is spent.')
+    check = (add_command(commands, 'check', do_check,
+                         'Check a configuration, its files, every endpoint and every reward, before anything is spent.'))
     check.add_argument('config', metavar='CONFIG', help='a TOML or JSON file')
-    check.add_argument('--timeout', type=float, default=20., metavar='SECONDS', help='for each endpoint and reward (default: 20)')
-    status = add_command(commands, 'status', do_status, 'How far the runs of a store are. A run whose process was killed is `cut off`. The exit code tells whether all is well.')
+    check.add_argument('--timeout', type=float, default=20., metavar='SECONDS',
+                       help='for each endpoint and reward (default: 20)')
+    status = (add_command(commands, 'status', do_status,
+                          'How far the runs of a store are. A run whose process was killed is `cut off`. The exit code '
+                          'tells whether all is well.'))
     status.add_argument('store', metavar='STORE', help='a run store')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #8f30bd7f
 def add_reading(commands:Any):
     "curve, export"
     curve = add_command(commands, 'curve', do_curve, 'Draw reward against compute. Prints where each method ends.',
-                        'examples:\n  toa curve runs.db -o curve.png\n  toa curve runs.db --x tokens --y top --k 3 -o curve.csv')
-    curve.add_argument('-o', '--output', metavar='FILE', help='.png, .svg or .pdf for the figure, .csv or .json for its numbers')
-    curve.add_argument('--x', default='', help='flops, tokens, samples, seconds, cost, flops_with_reward, flops_published, ...; default: flops, or tokens where a model has no spec')
+                        'examples:\n  toa curve runs.db -o curve.png\n  toa curve runs.db --x tokens --y top --k 3 -o '
+                        'curve.csv')
+    curve.add_argument('-o', '--output', metavar='FILE',
+                       help='.png, .svg or .pdf for the figure, .csv or .json for its numbers')
+    curve.add_argument('--x', default='',
+                       help='flops, tokens, samples, seconds, cost, flops_with_reward, flops_published, ...; default: '
+                            'flops, or tokens where a model has no spec')
     curve.add_argument('--y', default='best', help='best (default), top (mean of the k best) or mean')
     curve.add_argument('--k', type=int, default=10, help='answers of `top` (default: 10)')
-    curve.add_argument('--held-out', default='', metavar='REWARD', help='value the chosen answers by this reward, which did not guide')
-    curve.add_argument('--align', default='cost', help='average prompts at equal `cost` (default) or equal number of `samples`')
+    curve.add_argument('--held-out', default='', metavar='REWARD',
+                       help='value the chosen answers by this reward, which did not guide')
+    curve.add_argument('--align', default='cost',
+                       help='average prompts at equal `cost` (default) or equal number of `samples`')
     curve.add_argument('--log', action='store_true', help='logarithmic axis of compute')
     export = add_command(commands, 'export', do_export, 'Write files to train on or to evaluate.',
-                         'examples:\n  toa export runs.db --format sft -o sft.jsonl\n  toa export runs.db --format dpo --rejected min -o dpo.parquet')
+                         'examples:\n  toa export runs.db --format sft -o sft.jsonl\n  toa export runs.db --format dpo '
+                         '--rejected min -o dpo.parquet')
     export.add_argument('--format', required=True, choices=EXPORTS, help='what to write')
     export.add_argument('-o', '--output', required=True, metavar='FILE', help=f'ends in {", ".join(WRITERS)}')
     export.add_argument('--rejected', metavar='POLICY', help='for pairs: rank:k, min, mu-2sigma or margin>=m')
-    stores = commands.add_parser('store', help='Look after a run store').add_subparsers(title='commands', metavar='COMMAND', required=True)
-    backup = add_command(stores, 'backup', do_backup, 'Copy a run store, also while a run writes it.', 'example:\n  toa store backup runs.db copy.db')
+    stores = commands.add_parser('store', help='Look after a run store').add_subparsers(title='commands',
+        metavar='COMMAND', required=True)
+    backup = add_command(stores, 'backup', do_backup, 'Copy a run store, also while a run writes it.',
+                         'example:\n  toa store backup runs.db copy.db')
     backup.add_argument('store', metavar='STORE', help='a run store')
     backup.add_argument('copy', metavar='COPY', help='where the copy goes; must not exist')
     for p in (curve, export):
@@ -96,38 +117,57 @@ def add_reading(commands:Any):
 # %% ../../nbs/70_cli/05_commands.ipynb #7552955c
 def add_looking(commands:Any):
     "prompts"
-    prompts = commands.add_parser('prompts', help='Look at a file of prompts').add_subparsers(title='commands', metavar='COMMAND', required=True)
-    check = add_command(prompts, 'check', do_prompts, 'Check a file of prompts. Shows how a record is read and which fields nothing reads; every bad line is reported with its field and the remedy.')
+    prompts = commands.add_parser('prompts', help='Look at a file of prompts').add_subparsers(title='commands',
+        metavar='COMMAND', required=True)
+    check = (add_command(prompts, 'check', do_prompts,
+                         'Check a file of prompts. Shows how a record is read and which fields nothing reads; every '
+                         'bad line is reported with its field and the remedy.'))
     check.add_argument('file', metavar='FILE', help='JSON Lines, a JSON list, CSV, TSV or Parquet')
-    check.add_argument('--reward', metavar='KIND', help='also check that this reward can score every prompt, for example constraints')
+    check.add_argument('--reward', metavar='KIND',
+                       help='also check that this reward can score every prompt, for example constraints')
     check.add_argument('--id-prefix', default='', help='number prompts without an id, with this in front')
-    check.add_argument('--skip-bad', action='store_true', help='leave bad lines out and report them, as a run with skip_bad = true does')
+    check.add_argument('--skip-bad', action='store_true',
+                       help='leave bad lines out and report them, as a run with skip_bad = true does')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #d04e7745
 def add_serving(commands:Any):
     "serve, serve-reward, servers"
-    serve = add_command(commands, 'serve', do_serve, 'Start model servers and keep them until Ctrl-C. Without a plan: a small model on the CPU.',
+    serve = add_command(commands, 'serve', do_serve,
+                        'Start model servers and keep them until Ctrl-C. Without a plan: a small model on the CPU.',
                         'examples:\n  toa serve --port 8011\n  toa serve servers.toml')
     serve.add_argument('plan', metavar='PLAN', nargs='?', help='a TOML file with [[servers]] tables')
     serve.add_argument('--name', default='smollm2-135m', help='name of the small model (default: smollm2-135m)')
     serve.add_argument('--port', type=int, default=0, help='its port (default: a free one)')
-    reward = add_command(commands, 'serve-reward', do_serve_reward, 'Serve a reward over HTTP until Ctrl-C, with batching, for any number of runs.',
-                         'examples:\n  toa serve-reward skywork-v2-qwen3-0.6b --port 8100\n  toa serve-reward ./my-model --device cuda:1\n'
-                         '  toa serve-reward run.toml\n\nin a configuration:\n  reward = {kind = "http", url = "http://127.0.0.1:8100/score"}')
-    reward.add_argument('what', metavar='REWARD', help='a reward or reward model by name, a folder, a hub id with --family, or a configuration, whose reward is served')
-    reward.add_argument('--host', default='127.0.0.1', help='address to listen at (default: 127.0.0.1, this machine only)')
+    reward = add_command(commands, 'serve-reward', do_serve_reward,
+                         'Serve a reward over HTTP until Ctrl-C, with batching, for any number of runs.',
+                         'examples:\n  toa serve-reward skywork-v2-qwen3-0.6b --port 8100\n  toa serve-reward '
+                         './my-model --device cuda:1\n'
+                         '  toa serve-reward run.toml\n\nin a configuration:\n  reward = {kind = "http", url = '
+                         '"http://127.0.0.1:8100/score"}')
+    reward.add_argument('what', metavar='REWARD',
+                        help='a reward or reward model by name, a folder, a hub id with --family, or a configuration, '
+                             'whose reward is served')
+    reward.add_argument('--host', default='127.0.0.1',
+                        help='address to listen at (default: 127.0.0.1, this machine only)')
     reward.add_argument('--port', type=int, default=0, help='port (default: a free one)')
-    reward.add_argument('--api-key-env', metavar='VARIABLE', help='environment variable with the key that clients need; required with a --host beyond this machine')
-    for name, about in (('family', 'linear, armo, ... where the configuration of the model does not tell'), ('revision', 'commit on the hub'),
-                        ('dtype', 'type of the numbers, such as bfloat16'), ('device', 'such as cuda:1')): reward.add_argument(f'--{name}', help=about)
-    servers = add_command(commands, 'servers', do_servers, 'List the model servers of this user on this machine, or stop them.')
-    servers.add_argument('--stop', nargs='?', const='', metavar='NAME', help='stop the server of this name or port; all without a name')
+    reward.add_argument('--api-key-env', metavar='VARIABLE',
+                        help='environment variable with the key that clients need; required with a --host beyond this '
+                             'machine')
+    for name, about in (('family', 'linear, armo, ... where the configuration of the model does not tell'),
+                        ('revision', 'commit on the hub'),
+                        ('dtype', 'type of the numbers, such as bfloat16'), ('device', 'such as cuda:1')):
+        reward.add_argument(f'--{name}', help=about)
+    servers = (add_command(commands, 'servers', do_servers,
+                           'List the model servers of this user on this machine, or stop them.'))
+    servers.add_argument('--stop', nargs='?', const='', metavar='NAME',
+                         help='stop the server of this name or port; all without a name')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #7e499783
 def parser()->argparse.ArgumentParser: # Of all commands
     "The whole command line."
     from toa_nb import __version__
-    p = argparse.ArgumentParser(prog='toa', description=ABOUT, epilog=EXITS, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(prog='toa', description=ABOUT, epilog=EXITS,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--version', action='version', version=f'toa_nb {__version__}')
     commands = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for add in (add_running, add_reading, add_looking, add_serving): add(commands)

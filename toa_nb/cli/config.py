@@ -40,11 +40,13 @@ def read_prompts(
     from toa_nb.data.prompts import BadPrompts, load_prompts, Prompts
     table = {'file': value} if isinstance(value, str) else value
     check_fields(table, dict(file=str, limit=int, category=str|list, skip_bad=bool, id_prefix=str), where)
-    if not table.get('file'): raise InputError('the field is missing', field_path(where, 'file'), 'Name a file of prompts.')
+    if not table.get('file'):
+        raise InputError('the field is missing', field_path(where, 'file'), 'Name a file of prompts.')
     if 'limit' in table: check_number(table['limit'], field_path(where, 'limit'), 1, whole=True)
     path = check_path(table['file'], folder, field_path(where, 'file'))
     found = load_prompts(path, table.get('skip_bad', False), table.get('id_prefix', ''))
-    if found.bad: warnings.warn(f'{len(found.bad)} reports on lines that are left out:\n{BadPrompts(found.bad)}', stacklevel=2)
+    if found.bad:
+        warnings.warn(f'{len(found.bad)} reports on lines that are left out:\n{BadPrompts(found.bad)}', stacklevel=2)
     wanted = of_category(found, table.get('category'), field_path(where, 'category'))
     return Prompts(wanted[:table.get('limit')], found.bad, found.unread)
 
@@ -60,7 +62,8 @@ def of_category(
     there = sorted({c for p in prompts if isinstance(c := p.meta.get('category'), str)})
     wanted = [wanted] if isinstance(wanted, str) else wanted
     if missing := [c for c in wanted if c not in there]:
-        raise InputError(f'no prompt has the category {missing[0]!r}', where, f'There are: {", ".join(there) or "none"}.')
+        raise InputError(f'no prompt has the category {missing[0]!r}', where,
+                         f'There are: {", ".join(there) or "none"}.')
     return [p for p in prompts if p.meta.get('category') in wanted]
 
 # %% ../../nbs/70_cli/00_config.ipynb #6461fd55
@@ -113,7 +116,8 @@ def read_reward(
     table = {'kind': value} if isinstance(value, str) else value
     if not isinstance(table, dict): check_fields(table, {'kind': str}, where)
     named = {k: table[k] for k in ('kind', 'name') if k in table}
-    if not named: raise InputError('the reward has no kind', field_path(where, 'kind'), 'Name it, such as kind = "constraints".')
+    if not named:
+        raise InputError('the reward has no kind', field_path(where, 'kind'), 'Name it, such as kind = "constraints".')
     check_fields(named, {'kind': str, 'name': str}, where)
     for field, name in named.items(): read_name(name, folder, field_path(where, field))
     with error_context(where): return get_reward(with_paths(table, folder), folder)
@@ -168,7 +172,8 @@ def read_store(
     "The place of the store, checked."
     path = check_path(value, folder, where)
     with error_context(where):
-        if not path.parent.is_dir(): raise InputError(f'there is no folder {path.parent}', '', 'Create it first, or correct the path.')
+        if not path.parent.is_dir():
+            raise InputError(f'there is no folder {path.parent}', '', 'Create it first, or correct the path.')
         if path.exists() and (path.is_dir() or path.stat().st_size): open_store(path).close()
     return path
 
@@ -204,11 +209,14 @@ class BadConfig(InputError):
 
 # %% ../../nbs/70_cli/00_config.ipynb #8c7569e2
 TYPES = dict(
-    name=str, prompts=str|dict, method=str|dict, models=list, reward=str|dict, held_out=list, budget=dict, templates=str|dict,
+    name=str, prompts=str|dict, method=str|dict, models=list, reward=str|dict, held_out=list, budget=dict,
+    templates=str|dict,
     store=str, seed=int, concurrency=int, grace=float) # Type of each field of the file
 READERS = dict(
-    name=read_name, prompts=read_prompts, method=read_method, models=read_models, reward=read_reward, held_out=read_held_out,
-    budget=read_budget, templates=read_templates, store=read_store, concurrency=read_count, grace=read_seconds) # What reads it
+    name=read_name, prompts=read_prompts, method=read_method, models=read_models, reward=read_reward,
+    held_out=read_held_out,
+    # What reads it
+    budget=read_budget, templates=read_templates, store=read_store, concurrency=read_count, grace=read_seconds)
 NEEDED = dict(prompts='Name a file of prompts.', models='Add a [[models]] table for each.',
               reward='Name one, such as reward = "constraints".') # Fields that must be there, with the remedy
 
@@ -221,7 +229,8 @@ def read_parts(
     "The parts of a run."
     parts, bad = {}, []
     bad += field_problems({k: v for k, v in data.items() if k not in given}, TYPES, where)
-    bad += [InputError('the field is missing', field_path(where, k), fix) for k, fix in NEEDED.items() if k not in data and k not in given]
+    bad += [InputError('the field is missing', field_path(where, k), fix) for k, fix in NEEDED.items() if k not in data
+            and k not in given]
     for name, value in ({'method': 'toa', 'store': 'runs.db'} | data).items():
         if name in given or name not in TYPES or not fits(value, TYPES[name]): continue
         try: parts[name] = READERS[name](value, folder, field_path(where, name)) if name in READERS else value
@@ -256,7 +265,8 @@ def warn_of_unused_models(
     "Warn where a method samples one of several models without a choice."
     if len(run.models) < 2 or getattr(run.method, 'model', '') is not None: return
     first, *others = run.models
-    warnings.warn(f'{run.name} samples one model: it takes {first!r}, not {", ".join(map(repr, others))}; set `model` of the method to choose', stacklevel=2)
+    warnings.warn(f'{run.name} samples one model: it takes {first!r}, not {", ".join(map(repr, others))}; set `model` '
+                  f'of the method to choose', stacklevel=2)
 
 # %% ../../nbs/70_cli/00_config.ipynb #51d890d4
 class FileRun(Run):
@@ -274,7 +284,8 @@ def _recipe(data:dict, folder:Path, given:dict)->dict:
     "What is saved of a configuration, with whole paths of rewards."
     recipe = {k: v for k, v in data.items() if k not in given and k != 'store'}
     if isinstance(recipe.get('reward'), dict): recipe['reward'] = with_paths(recipe['reward'], folder)
-    if 'held_out' in recipe: recipe['held_out'] = [with_paths(r, folder) if isinstance(r, dict) else r for r in recipe['held_out']]
+    if 'held_out' in recipe:
+        recipe['held_out'] = [with_paths(r, folder) if isinstance(r, dict) else r for r in recipe['held_out']]
     return recipe
 
 def build(
@@ -294,7 +305,8 @@ def build(
     run.left_out = tuple(map(str, getattr(parts['prompts'], 'bad', ())))
     run.unread = dict(getattr(parts['prompts'], 'unread', {}))
     try: json.dumps(run.recipe)
-    except TypeError as e: raise InputError(f'a value has no form in JSON ({e})', where, 'Write dates and times as texts.') from None
+    except TypeError as e:
+        raise InputError(f'a value has no form in JSON ({e})', where, 'Write dates and times as texts.') from None
     return run
 
 # %% ../../nbs/70_cli/00_config.ipynb #68fb4452

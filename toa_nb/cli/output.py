@@ -124,7 +124,9 @@ def check_output(
     endings:Iterable[str], # Endings of the kinds of files that this can be
 ):
     "Refuse a place where this can't be written."
-    if Path(path).suffix not in endings: raise InputError(f'{path!r} is not a kind of file for {what}', '--output', f'Use {", ".join(endings)}.')
+    if Path(path).suffix not in endings:
+        raise InputError(f'{path!r} is not a kind of file for {what}', '--output', f'Use {", ".join(endings)}.')
     place = check_path(path, where='--output')
     if place.is_dir(): raise InputError(f'{path!r} is a folder', '--output', 'Name a file in it.')
-    if not place.parent.is_dir(): raise InputError(f'there is no folder {place.parent}', '--output', 'Create it first, or correct the path.')
+    if not place.parent.is_dir():
+        raise InputError(f'there is no folder {place.parent}', '--output', 'Create it first, or correct the path.')

@@ -48,7 +48,8 @@ def chosen_by(
     if not wanted: return guiding(store, runs)
     scored = store.rewards(*runs)
     if wanted in scored: return wanted
-    raise InputError(f'no answer is scored by {wanted!r}', '--reward', f'There are scores of: {", ".join(scored) or "nothing"}.')
+    raise InputError(f'no answer is scored by {wanted!r}', '--reward',
+                     f'There are scores of: {", ".join(scored) or "nothing"}.')
 
 # %% ../../nbs/70_cli/03_reading.ipynb #03e75da0
 def curve_of(
@@ -62,7 +63,8 @@ def curve_of(
         df = to_frame(store, run=runs, reward=chosen_by(store, runs, args.reward))
     found = reward_curve(df, x=args.x, y=args.y, k=args.k, held_out=args.held_out, align=args.align)
     if not len(found) and found.attrs['unknown']:
-        raise InputError(f'the {args.x} of {", ".join(df.attrs["unknown"])} are unknown', '--x', 'Give the models a spec, or use --x tokens.')
+        raise InputError(f'the {args.x} of {", ".join(df.attrs["unknown"])} are unknown', '--x',
+                         'Give the models a spec, or use --x tokens.')
     return found
 
 def do_curve(args:Any)->int:
@@ -79,7 +81,8 @@ def do_curve(args:Any)->int:
     return 0 if len(found) else 1
 
 # %% ../../nbs/70_cli/03_reading.ipynb #b61ebdc0
-EXPORTS = dict(sft=to_sft, dpo=to_dpo, ultrafeedback=to_ultrafeedback, published=to_published, alpaca_eval=to_alpaca_eval,
+EXPORTS = dict(sft=to_sft, dpo=to_dpo, ultrafeedback=to_ultrafeedback, published=to_published,
+               alpaca_eval=to_alpaca_eval,
                arena_hard=to_arena_hard) # What makes the rows, by format
 WRITERS = {'.jsonl': write_jsonl, '.json': write_json, '.parquet': write_parquet} # What writes them, by ending
 
@@ -108,10 +111,12 @@ def do_prompts(args:Any)->int:
         for p in prompts if hasattr(reward, 'validate') else (): reward.validate(p)
     found = [p.meta['category'] for p in prompts if p.meta.get('category') is not None]
     categories = {c: found.count(c) for c in sorted(set(found))}
-    text = f'{args.file}: {len(prompts)} prompts' + (f' ({", ".join(f"{n} {c}" for c, n in categories.items())})' if categories else '')
+    text = f'{args.file}: {len(prompts)} prompts' + (f' ({", ".join(f"{n} {c}" for c, n in categories.items())})'
+                                                     if categories else '')
     text += f'\n{reading_report(prompts)}'
     if prompts.bad: text += f'\n{len(prompts.bad)} reports on lines that are left out:\n{BadPrompts(prompts.bad)}'
-    data = dict(file=args.file, prompts=len(prompts), categories=categories, unread=dict(prompts.unread), left_out=list(map(str, prompts.bad)))
+    data = dict(file=args.file, prompts=len(prompts), categories=categories, unread=dict(prompts.unread),
+                left_out=list(map(str, prompts.bad)))
     say(args, data, text)
     return 0
 
@@ -120,7 +125,8 @@ def do_backup(args:Any)->int:
     "toa store backup"
     place = check_path(args.copy, where='COPY')
     if place.exists(): raise InputError('there is a file already', str(place), 'Choose another name for the copy.')
-    if not place.parent.is_dir(): raise InputError(f'there is no folder {place.parent}', 'COPY', 'Create it first, or correct the path.')
+    if not place.parent.is_dir():
+        raise InputError(f'there is no folder {place.parent}', 'COPY', 'Create it first, or correct the path.')
     with open_store(args.store) as store: store.backup(place)
     with open_store(place) as copy: runs = [run['name'] for run in copy.runs()]
     say(args, dict(file=str(place), runs=runs, bytes=place.stat().st_size), f'{place}: {len(runs)} runs')

@@ -43,11 +43,14 @@ def result(
 )->dict: # For JSON
     "How a run ended, as data."
     p = run.progress
-    names = ('state', 'stopped_by', 'prompts', 'done', 'given_up', 'target', 'samples', 'resumed', 'scored', 'mean_best', 'seconds')
+    names = ('state', 'stopped_by', 'prompts', 'done', 'given_up', 'target', 'samples', 'resumed', 'scored',
+             'mean_best', 'seconds')
     store = str(getattr(run.store_at, 'path', run.store_at))
-    found = dict(run=run.name, store=store, exit=exit_code(run), left_out=getattr(run, 'left_out', ()), unread=getattr(run, 'unread', {}))
+    found = dict(run=run.name, store=store, exit=exit_code(run), left_out=getattr(run, 'left_out', ()),
+                 unread=getattr(run, 'unread', {}))
     found |= {name: getattr(p, name) for name in names}
-    return found | dict(failures=_counted(p.failures), remarks=_counted(p.remarks), cost=asdict(p.spent), projected=asdict(projected(p)))
+    return found | dict(failures=_counted(p.failures), remarks=_counted(p.remarks), cost=asdict(p.spent),
+                        projected=asdict(projected(p)))
 
 # %% ../../nbs/70_cli/02_running.ipynb #54e94be0
 def going_on(
@@ -56,7 +59,8 @@ def going_on(
     "How to continue a run."
     limit = run.progress.stopped_by
     if limit in ('cancelled', 'paused'): return f'continue with: toa resume {run.store_at} {run.name}'
-    return f'the limit on {limit} of [budget.per_run], {getattr(run.budget.per_run, limit):g}, is reached: raise it, and run the file again'
+    return (f'the limit on {limit} of [budget.per_run], {getattr(run.budget.per_run, limit):g}, is reached: raise it, '
+            f'and run the file again')
 
 # %% ../../nbs/70_cli/02_running.ipynb #8edf30b3
 @contextmanager
@@ -108,8 +112,10 @@ def standing(
     config, p = store.config(run['name']), progress_of(store, run['name'])
     models = {m['name'] for m in config.get('models', ())}
     failed = sum(f.count for (who, _), f in p.failures.items() if who in models)
-    return dict(run=run['name'], method=config.get('method'), status=p.state, stopped_by=p.stopped_by, prompts=p.prompts, done=p.done,
-                given_up=p.given_up, samples=p.samples, target=p.target, waiting=p.waiting, failed=failed, best=p.mean_best,
+    return dict(run=run['name'], method=config.get('method'), status=p.state, stopped_by=p.stopped_by,
+                prompts=p.prompts, done=p.done,
+                given_up=p.given_up, samples=p.samples, target=p.target, waiting=p.waiting, failed=failed,
+                best=p.mean_best,
                 reward=config.get('reward'), seconds=run['seconds'], created=run['created'])
 
 # %% ../../nbs/70_cli/02_running.ipynb #1f654608

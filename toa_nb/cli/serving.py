@@ -35,7 +35,8 @@ def do_serve(args:Any)->int:
     if args.plan: held = start_all(args.plan, note)
     else: held = llama_cpp(local_model(say=note), args.name, port=args.port, say=note)
     with until_stopped(), held:
-        rows = held.table() if args.plan else [dict(name=held.name, url=held.url, key=held.api_key_env, state=held.state)]
+        rows = held.table() if args.plan else [dict(name=held.name, url=held.url, key=held.api_key_env,
+                                                    state=held.state)]
         say(args, rows, columns(rows))
         if any(r['state'] == 'failed' for r in rows): return 1
         while True: time.sleep(3600)
@@ -58,19 +59,28 @@ def reward_to_serve(
     "The reward that `toa serve-reward` is asked for."
     path = Path(what).expanduser()
     if path.suffix in ('.toml', '.json') and not path.is_dir():
-        if settings: raise InputError(f'{what} has settings of its own', f'--{next(iter(settings))}', 'Leave the option out, or change the file.')
-        if 'reward' not in (data := read_config(path)): raise InputError('the field is missing', field_path(what, 'reward'), NEEDED['reward'])
+        if settings:
+            raise InputError(f'{what} has settings of its own', f'--{next(iter(settings))}',
+                             'Leave the option out, or change the file.')
+        if 'reward' not in (data := read_config(path)):
+            raise InputError('the field is missing', field_path(what, 'reward'), NEEDED['reward'])
         return read_reward(data['reward'], path.parent, field_path(what, 'reward'))
-    with error_context(what): return get_reward({'kind': 'reward_model', 'source': what} | settings if path.is_dir() or 'family' in settings else {'kind': what} | settings)
+    with error_context(what):
+        return get_reward({'kind': 'reward_model', 'source': what} | settings if path.is_dir() or 'family' in settings
+                          else {'kind': what} | settings)
 
 # %% ../../nbs/70_cli/04_serving.ipynb #97489081
 def do_serve_reward(args:Any)->int:
     "toa serve-reward"
     from toa_nb.reward_models.server import serve_reward
-    made = reward_to_serve(args.what, **{k: v for k in ('family', 'revision', 'dtype', 'device') if (v := getattr(args, k))})
+    made = reward_to_serve(args.what, **{k: v for k in ('family', 'revision', 'dtype', 'device')
+                                         if (v := getattr(args, k))})
     try: server = serve_reward(made, args.host, args.port, api_key_env=args.api_key_env)
-    except OSError as e: raise InputError(f'{args.host}:{args.port} can\'t be used ({e.strerror})', '--port', 'Choose another one; 0 takes a free one.') from None
+    except OSError as e:
+        raise InputError(f'{args.host}:{args.port} can\'t be used ({e.strerror})', '--port',
+                         'Choose another one; 0 takes a free one.') from None
     with until_stopped(), server:
-        say(args, dict(reward=made.name, version=made.version, url=server.url), f'{made.name} ({made.version or "no version"}) at {server.url}/score')
+        say(args, dict(reward=made.name, version=made.version, url=server.url),
+            f'{made.name} ({made.version or "no version"}) at {server.url}/score')
         server.wait()
     return 0

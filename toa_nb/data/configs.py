@@ -25,7 +25,8 @@ def stop_tokens(
     "Stop tokens as the published files write them."
     if isinstance(value, str) and value.strip().startswith('['):
         try: value = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError): raise InputError(f'{value!r} is not a list', 'stop_tokens', 'Write ["<|eot_id|>"].') from None
+        except (ValueError, SyntaxError):
+            raise InputError(f'{value!r} is not a list', 'stop_tokens', 'Write ["<|eot_id|>"].') from None
     found = [value] if isinstance(value, str) else value or []
     if not all(isinstance(token, str) for token in found):
         raise InputError(f'{value!r} holds more than text', 'stop_tokens', 'Write ["<|eot_id|>"].')
@@ -44,7 +45,8 @@ class PublishedModel:
 def _model(name:str, config:dict, path:Path)->PublishedModel:
     "One model of a published file."
     if not isinstance(config, dict) or not config.get('path_to_model'):
-        raise InputError("the field 'path_to_model' is missing", f'{path}: {name}', 'Name a folder, or a model on a hub.')
+        raise InputError("the field 'path_to_model' is missing", f'{path}: {name}',
+                         'Name a folder, or a model on a hub.')
     template = config.get('path_to_chat_template') or ''
     beside = path.parent/template
     if template and beside.is_file(): template = str(beside)
@@ -111,8 +113,10 @@ def write_server_config(
     gpus = ','.join(map(str, launch.gpus))
     model = model or PublishedModel(launch.name, launch.model)
     config = dict(
-        path_to_model=launch.model, path_to_chat_template=model.path_to_chat_template, stop_tokens=str([*model.stop_tokens]),
-        api_key='', api_key_env=server.api_key_env, port=launch.port, host=host, GPU=gpus, gpu_utilize=launch.gpu_memory_utilization)
+        path_to_model=launch.model, path_to_chat_template=model.path_to_chat_template,
+        stop_tokens=str([*model.stop_tokens]),
+        api_key='', api_key_env=server.api_key_env, port=launch.port, host=host, GPU=gpus,
+        gpu_utilize=launch.gpu_memory_utilization)
     name = f'{host}.model={launch.name.replace("/", "_")}.gpu={gpus.replace(",", "_")}.port={launch.port}.json'
     path = Path(root)/name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +130,8 @@ def _endpoint(data:dict)->HostedEndpoint:
     env = config.get('api_key_env') or f'TOA_KEY_{re.sub(r"[^A-Z0-9]", "_", name.upper())}_{config["port"]}'
     if config.get('api_key'): os.environ[env] = config['api_key']
     served = name if 'api_key_env' in config else config['path_to_model']
-    return HostedEndpoint(name, f'http://{config["host"]}:{config["port"]}/v1', env, served, stop_tokens(config.get('stop_tokens')))
+    return HostedEndpoint(name, f'http://{config["host"]}:{config["port"]}/v1', env, served,
+                          stop_tokens(config.get('stop_tokens')))
 
 # %% ../../nbs/45_data/07_configs.ipynb #b1622894
 def read_server_configs(

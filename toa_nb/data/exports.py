@@ -20,7 +20,8 @@ from .rows import Rows
 # %% ../../nbs/45_data/04_exports.ipynb #260d89fc
 def _scores(sample:Sample)->list[dict]:
     "Every score of a sample."
-    return [dict(reward=s.reward, value=None if s.value is None else float(s.value), version=s.version, error=s.error) for s in sample.scores]
+    return [dict(reward=s.reward, value=None if s.value is None else float(s.value), version=s.version, error=s.error)
+            for s in sample.scores]
 
 def _origin(sample:Sample, reward:str, end:str='')->dict:
     "Where an answer comes from, as fields with this ending."
@@ -56,12 +57,14 @@ def to_sft(
     reward:str='', # Name of the reward that chooses; empty: the one that guided, or the only one there is
     form:str='messages', # `messages`, or `prompt_completion`
     run:str|list[str]|None=None, # Choose among the samples of these runs; None: all
-    show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a model
+    show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a
+                             # model
     min_score:float=-math.inf, # Leave prompts out whose best answer is worse
     cut:bool=False, # Allow answers that may have been cut off
 )->Rows: # One per prompt
     "Rows to fine-tune on the best answers."
-    if form not in ('messages', 'prompt_completion'): raise InputError(f'unknown form {form!r}', 'form', 'Use messages or prompt_completion.')
+    if form not in ('messages', 'prompt_completion'):
+        raise InputError(f'unknown form {form!r}', 'form', 'Use messages or prompt_completion.')
     rows, reward = Rows(), reward or guide(source, run)
     for p, samples in by_prompt(source, prompts, run):
         name = reward or only_reward(samples)
@@ -81,7 +84,8 @@ def _policy(rejected:str)->tuple[str,float]:
     found = re.fullmatch(rf'(rank):(\d+)|(min)|(mu)-{number}sigma|(margin)>={number}', rejected.replace(' ', ''))
     parts = [g for g in found.groups() if g] if found else []
     if not parts or parts[0] == 'rank' and int(parts[1]) < 2:
-        raise InputError(f'unknown policy {rejected!r}', 'rejected', 'Use rank:k with k of at least 2, min, mu-2sigma, or margin>=m.')
+        raise InputError(f'unknown policy {rejected!r}', 'rejected',
+                         'Use rank:k with k of at least 2, min, mu-2sigma, or margin>=m.')
     return parts[0], float(parts[1]) if len(parts) > 1 else 0.
 
 # %% ../../nbs/45_data/04_exports.ipynb #a73793b7
@@ -107,11 +111,13 @@ def _allowed(answers:list[Sample], reward:str, max_length_ratio:float)->list[Sam
     best = answers[0]
     def fits(s):
         short, long = sorted((len(s.completion.text), len(best.completion.text)))
-        return s.value(reward) < best.value(reward) and long <= max_length_ratio * short and not _same_text(s.completion.text, best.completion.text)
+        return (s.value(reward) < best.value(reward) and long <= max_length_ratio * short
+                and not _same_text(s.completion.text, best.completion.text))
     return [s for s in answers if fits(s)]
 
 # %% ../../nbs/45_data/04_exports.ipynb #a1ce7c11
-def _pairs(rows:Rows, source, prompts, reward, rejected, run=None, max_length_ratio=math.inf, cut=False)->Iterator[tuple]:
+def _pairs(rows:Rows, source, prompts, reward, rejected, run=None, max_length_ratio=math.inf,
+           cut=False)->Iterator[tuple]:
     "Prompt, reward, usable answers and the two of the pair, for each prompt that has one."
     policy, reward = _policy(rejected), reward or guide(source, run)
     for p, samples in by_prompt(source, prompts, run):
@@ -131,10 +137,12 @@ def dpo_row(
     rejected:Sample, # The worse one, scored
     reward:str, # Name of the reward whose scores go with them
     policy:str, # How the pair was made
-    show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a model
+    show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a
+                             # model
 )->dict: # In TRL's explicit form, with the origin of both answers
     "The row of one preference pair."
-    pair = dict(prompt=_shown(prompt, show), chosen=_answer(chosen), rejected=_answer(rejected), prompt_id=prompt.id, reward=reward, policy=policy)
+    pair = dict(prompt=_shown(prompt, show), chosen=_answer(chosen), rejected=_answer(rejected), prompt_id=prompt.id,
+                reward=reward, policy=policy)
     return pair | _origin(chosen, reward, '_chosen') | _origin(rejected, reward, '_rejected')
 
 # %% ../../nbs/45_data/04_exports.ipynb #5c6f4529
@@ -144,7 +152,8 @@ def to_dpo(
     reward:str='', # Name of the reward that chooses; empty: the one that guided, or the only one there is
     rejected:str='mu-2sigma', # `rank:k`, `min`, `mu-2sigma` or `margin>=m`; the default works for any number of samples
     run:str|list[str]|None=None, # Choose among the samples of these runs; None: all
-    show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a model
+    show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a
+                             # model
     max_length_ratio:float=math.inf, # Longer answer over shorter, in characters, at most
     cut:bool=False, # Allow answers that may have been cut off
 )->Rows: # One per prompt that has a pair
@@ -161,7 +170,8 @@ def to_ultrafeedback(
     prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store
     reward:str='', # Name of the reward that chooses; empty: the one that guided, or the only one there is
     rejected:str='min', # `rank:k`, `min`, `mu-2sigma` or `margin>=m`; the worst, as in those sets
-    show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a model
+    show:Callable|None=None, # From a prompt to the messages of its conversation; None: as our templates put it to a
+                             # model
     **kwargs, # `run`, `max_length_ratio` and `cut`, as for `to_dpo`
 )->Rows: # One per prompt that has a pair
     "Every usable answer with its reward, and a pair."
@@ -170,7 +180,8 @@ def to_ultrafeedback(
         answers = sorted(answers, key=lambda s: (s.run, s.trial.number))
         talks = {k: _shown(p, show) + _answer(s) for k, s in zip(('chosen', 'rejected'), pair)}
         every = dict(
-            all_generated_responses=[s.completion.text for s in answers], all_rm_scores=[float(s.value(name)) for s in answers],
+            all_generated_responses=[s.completion.text for s in answers],
+            all_rm_scores=[float(s.value(name)) for s in answers],
             all_models=[s.trial.model for s in answers], all_trials=[int(s.trial.number) for s in answers])
         rows.append(dict(prompt_id=p.id, prompt=p.instruction) | every | talks | dict(reward=name))
     return rows

@@ -32,7 +32,8 @@ def _parse(text:str, at:int=0)->tuple[Any,int]:
         column = e.pos - text.rfind('\n', 0, e.pos)
         fix = 'Write one JSON object per line, or one JSON list.'
         raise InputError(f'not valid JSON at column {column} ({e.msg})', 'line', fix) from None
-    except ValueError as e: raise InputError(f'a value that cannot be read ({e})', 'line', 'Write very large numbers as text.') from None
+    except ValueError as e:
+        raise InputError(f'a value that cannot be read ({e})', 'line', 'Write very large numbers as text.') from None
 
 # %% ../../nbs/45_data/00_files.ipynb #e83829ca
 def _raw_lines(file, max_line:int)->Iterator[tuple[int,bytes|None]]:
@@ -47,14 +48,17 @@ def _raw_lines(file, max_line:int)->Iterator[tuple[int,bytes|None]]:
 # %% ../../nbs/45_data/00_files.ipynb #3ccf7999
 def _line_value(raw:bytes|None, max_line:int)->Any:
     "The JSON value of one line, or the `InputError` about it."
-    if raw is None: return InputError(f'longer than {max_line:,} bytes', 'line', 'Shorten it, or pass a larger max_line.')
+    if raw is None:
+        return InputError(f'longer than {max_line:,} bytes', 'line', 'Shorten it, or pass a larger max_line.')
     try:
         text = raw.decode()
         value, end = _parse(text)
-        if text[end:].strip(): raise InputError('text after the end of the JSON value', 'line', 'Put each prompt on a line of its own.')
+        if text[end:].strip():
+            raise InputError('text after the end of the JSON value', 'line', 'Put each prompt on a line of its own.')
         return value
     except UnicodeDecodeError as e:
-        return InputError(f'byte 0x{raw[e.start]:02x} at column {e.start + 1} is not UTF-8', 'line', 'Save the file as UTF-8.')
+        return InputError(f'byte 0x{raw[e.start]:02x} at column {e.start + 1} is not UTF-8', 'line',
+                          'Save the file as UTF-8.')
     except InputError as e: return e
 
 # %% ../../nbs/45_data/00_files.ipynb #3a879116
@@ -75,7 +79,8 @@ def _items(text:str)->Iterator[tuple[int,Any]]:
         elif not text.startswith(']', at):
             return (yield line, InputError('no comma or bracket after this item', 'line', 'Is the file cut short?'))
     if text[at + 1:].strip():
-        yield line, InputError('text after the end of the list', 'line', 'Keep one JSON list in the file, or use JSON Lines.')
+        yield line, InputError('text after the end of the list', 'line',
+                               'Keep one JSON list in the file, or use JSON Lines.')
 
 # %% ../../nbs/45_data/00_files.ipynb #ce43d9f1
 def _whole(raw:bytes, max_line:int)->Iterator[tuple[int,Any]]:
@@ -94,14 +99,18 @@ def _table_rows(text:str, delimiter:str)->Iterator[tuple[int,Any]]:
     line = 2
     while True:
         try: row = next(rows, None)
-        except csv.Error as e: return (yield line, InputError(f'not a valid row ({e})', 'line', 'Write quotation marks inside a cell twice.'))
+        except csv.Error as e:
+            return (yield line, InputError(f'not a valid row ({e})', 'line',
+                                           'Write quotation marks inside a cell twice.'))
         if row is None: return
         yield line, _row_record(row, len(rows.fieldnames))
         line = rows.line_num + 1
 
 def _row_record(row:dict, columns:int)->Any:
     "The record of a row, or the `InputError` about it."
-    if None in row: return InputError(f'more than the {columns} cells of the header', 'line', 'Put texts with commas into quotation marks.')
+    if None in row:
+        return InputError(f'more than the {columns} cells of the header', 'line',
+                          'Put texts with commas into quotation marks.')
     return {name: value for name, value in row.items() if value not in (None, '')}
 
 # %% ../../nbs/45_data/00_files.ipynb #439bba57
@@ -133,7 +142,8 @@ def plain_value(
 def _parquet_records(path:Path)->Iterator[tuple[int,Any]]:
     "The records of a Parquet file, a batch of rows at a time."
     try: import pyarrow as pa, pyarrow.parquet as pq
-    except ImportError: raise InputError('reading Parquet needs the package pyarrow', str(path), 'Run: pip install pyarrow.') from None
+    except ImportError:
+        raise InputError('reading Parquet needs the package pyarrow', str(path), 'Run: pip install pyarrow.') from None
     try:
         number = 0
         with pq.ParquetFile(path) as file:
@@ -143,10 +153,12 @@ def _parquet_records(path:Path)->Iterator[tuple[int,Any]]:
                     yield number, plain_value(row)
     except (pa.ArrowInvalid, OSError) as e:
         reason = ' '.join(str(e).split())[:200]
-        raise InputError(f"this is a parquet file that can't be read ({reason})", str(path), 'Write it again.') from None
+        raise InputError(f"this is a parquet file that can't be read ({reason})", str(path),
+                         'Write it again.') from None
 
 # %% ../../nbs/45_data/00_files.ipynb #bedeab9e
-_not_text = {b'\x1f\x8b': 'compressed (gzip)', b'PK': 'a zip archive', b'\xff\xfe': 'UTF-16 text', b'\xfe\xff': 'UTF-16 text',
+_not_text = {b'\x1f\x8b': 'compressed (gzip)', b'PK': 'a zip archive', b'\xff\xfe': 'UTF-16 text',
+             b'\xfe\xff': 'UTF-16 text',
              b'SQLite': 'an SQLite database'}
 
 def _kind_of_file(path:Path)->str:
@@ -182,7 +194,8 @@ def existing_file(
     path = check_path(path)
     if path.is_dir(): raise InputError('this is a folder', str(path), 'Name a file in it.')
     if not path.exists(): raise InputError('there is no such file', str(path), _nearest(path))
-    if not os.access(path, os.R_OK): raise InputError('reading the file is not permitted', str(path), 'Change its permissions.')
+    if not os.access(path, os.R_OK):
+        raise InputError('reading the file is not permitted', str(path), 'Change its permissions.')
     return path
 
 def _nearest(path:Path)->str:

@@ -19,7 +19,8 @@ from .files import file_records, plain_value
 # %% ../../nbs/45_data/01_prompts.ipynb #eac1e2fe
 _other_names = dict(
     id=('uid', 'prompt_id', 'question_id', 'unique_id', '_id'), instruction=('prompt', 'question', 'problem', 'query'),
-    messages=('conversations', 'conversation', 'turns'), system=('system_prompt',), reference=('gold_answer', 'gold_response'))
+    messages=('conversations', 'conversation', 'turns'), system=('system_prompt',),
+    reference=('gold_answer', 'gold_response'))
 _all_other_names = {name for names in _other_names.values() for name in names}
 _answers = ('answer', 'solution') # The reference of a record whose task is a question or a problem
 
@@ -37,12 +38,14 @@ def _renamed(record:dict)->tuple[dict,dict[str,str]]:
     return out, names
 
 # %% ../../nbs/45_data/01_prompts.ipynb #aa4cde49
-_roles = dict(human='user', gpt='assistant', chatgpt='assistant', bot='assistant', model='assistant', developer='system')
+_roles = dict(human='user', gpt='assistant', chatgpt='assistant', bot='assistant', model='assistant',
+              developer='system')
 
 def _content(value:Any)->Any:
     "The text of a content; of text parts, their lines."
     if not isinstance(value, list) or not value: return value
-    if not all(isinstance(p, dict) and p.get('type') == 'text' and isinstance(p.get('text'), str) for p in value): return value
+    if not all(isinstance(p, dict) and p.get('type') == 'text' and isinstance(p.get('text'), str) for p in value):
+        return value
     return '\n'.join(p['text'] for p in value)
 
 def _turn(turn:Any)->Any:
@@ -87,8 +90,10 @@ def _joined(record:dict)->dict:
     if _text(record.get('instruction')) and _text(record.get('input')):
         record['instruction'] += '\n\n' + record.pop('input')
     if record.get('input') == '': del record['input']
-    if record.get('messages') is None and _text(record.get('instruction')) and record.get('history') and _pairs(record['history']):
-        before = [{'role': role, 'content': text} for pair in record.pop('history') for role, text in zip(('user', 'assistant'), pair)]
+    if record.get('messages') is None and _text(
+        record.get('instruction')) and record.get('history') and _pairs(record['history']):
+        before = [{'role': role, 'content': text} for pair in record.pop('history')
+                  for role, text in zip(('user', 'assistant'), pair)]
         record['messages'] = before + [{'role': 'user', 'content': record.pop('instruction')}]
     return _with_system(record)
 
@@ -97,18 +102,23 @@ def _with_system(record:dict)->dict:
     system, turns = record.get('system'), record.get('messages')
     if isinstance(system, str) and not system.strip(): del record['system']
     if not _text(system) or 'source' in record: return record
-    if turns is None and _text(record.get('instruction')): turns = [{'role': 'user', 'content': record.pop('instruction')}]
+    if turns is None and _text(record.get('instruction')):
+        turns = [{'role': 'user', 'content': record.pop('instruction')}]
     if not isinstance(turns, list) or not turns: return record
     first = turns[0] if isinstance(turns[0], dict) else {}
     if first.get('role') == 'system' and first.get('content') != system: return record
     del record['system']
-    return record | {'messages': turns if first.get('role') == 'system' else [{'role': 'system', 'content': system}, *turns]}
+    return record | {'messages': turns if first.get('role') == 'system'
+                     else [{'role': 'system', 'content': system}, *turns]}
 
 # %% ../../nbs/45_data/01_prompts.ipynb #8f7cedd8
 languages = {
-    'cs': 'Czech', 'de': 'German', 'en': 'English', 'es': 'Spanish', 'fr': 'French', 'ha': 'Hausa', 'hr': 'Croatian', 'hi': 'Hindi',
-    'is': 'Icelandic', 'it': 'Italian', 'ja': 'Japanese', 'km': 'Khmer', 'ko': 'Korean', 'liv': 'Livonian', 'pl': 'Polish',
-    'pt': 'Portuguese', 'ro': 'Romanian', 'ru': 'Russian', 'sah': 'Yakut', 'ta': 'Tamil', 'tr': 'Turkish', 'uk': 'Ukrainian',
+    'cs': 'Czech', 'de': 'German', 'en': 'English', 'es': 'Spanish', 'fr': 'French', 'ha': 'Hausa', 'hr': 'Croatian',
+    'hi': 'Hindi',
+    'is': 'Icelandic', 'it': 'Italian', 'ja': 'Japanese', 'km': 'Khmer', 'ko': 'Korean', 'liv': 'Livonian',
+    'pl': 'Polish',
+    'pt': 'Portuguese', 'ro': 'Romanian', 'ru': 'Russian', 'sah': 'Yakut', 'ta': 'Tamil', 'tr': 'Turkish',
+    'uk': 'Ukrainian',
     'zh': 'Chinese'} # Name of each language, by its code
 
 # %% ../../nbs/45_data/01_prompts.ipynb #f53efc1b
@@ -130,10 +140,12 @@ def _translation(record:dict)->dict:
     pair = _direction(record)
     if pair is None: return record
     source, target = pair
-    return record | dict(source=record[source], reference=record[target], source_language=languages[source], target_language=languages[target])
+    return record | dict(source=record[source], reference=record[target], source_language=languages[source],
+                         target_language=languages[target])
 
 # %% ../../nbs/45_data/01_prompts.ipynb #15693aef
-_kinds = {str: 'text', bool: 'true or false', int: 'a number', float: 'a number', list: 'a list', dict: 'an object', type(None): 'null'}
+_kinds = {str: 'text', bool: 'true or false', int: 'a number', float: 'a number', list: 'a list', dict: 'an object',
+          type(None): 'null'}
 
 def _kind(value:Any)->str:
     "What a JSON value is, in words."
@@ -142,10 +154,13 @@ def _kind(value:Any)->str:
 # %% ../../nbs/45_data/01_prompts.ipynb #ea928aa3
 def _id_problems(record:dict)->Iterator[InputError]:
     id = record.get('id')
-    if id is None: yield InputError('the field is missing', 'id', "Give every prompt an id, or number them with id_prefix='p' (--id-prefix p).")
+    if id is None:
+        yield InputError('the field is missing', 'id',
+                         "Give every prompt an id, or number them with id_prefix='p' (--id-prefix p).")
     elif type(id) not in (str, int): yield InputError(f'{_kind(id)} instead of text', 'id', 'Write it in quotes.')
     elif not str(id).strip(): yield InputError('it is empty', 'id', 'Give every prompt an id of its own.')
-    elif any(ord(c) < 32 for c in str(id)): yield InputError('it holds a control character', 'id', 'Use letters, digits and punctuation.')
+    elif any(ord(c) < 32 for c in str(id)):
+        yield InputError('it holds a control character', 'id', 'Use letters, digits and punctuation.')
 
 # %% ../../nbs/45_data/01_prompts.ipynb #b69b3015
 _texts = ('instruction', 'input', 'system', 'source', 'source_language', 'target_language', 'category', 'dataset')
@@ -157,7 +172,8 @@ def _type_problems(record:dict)->Iterator[InputError]:
     for f, value in record.items():
         if value is None: continue
         if f in _text_types:
-            if type(value) not in _text_types[f]: yield InputError(f'{_kind(value)} instead of text', f, 'Write it in quotes.')
+            if type(value) not in _text_types[f]:
+                yield InputError(f'{_kind(value)} instead of text', f, 'Write it in quotes.')
             elif not str(value).strip(): yield InputError('it is empty', f, 'Fill it in, or leave the field out.')
         elif f in _other_types:
             kind, name = _other_types[f]
@@ -165,28 +181,36 @@ def _type_problems(record:dict)->Iterator[InputError]:
 
 # %% ../../nbs/45_data/01_prompts.ipynb #82039c29
 _task_like = ('text', 'input', 'task', 'content', 'user', 'user_prompt', 'inputs')
-_answer_like = (*_answers, 'output', 'response', 'completion', 'target', 'label', 'chosen', 'rejected', 'gold_answer', 'gold_response')
+_answer_like = (*_answers, 'output', 'response', 'completion', 'target', 'label', 'chosen', 'rejected', 'gold_answer',
+                'gold_response')
 
 def _task_problems(record:dict)->Iterator[InputError]:
     "No task at all, two that differ, or a translation without its languages."
     task, turns = record.get('instruction'), record.get('messages')
     if task is None and turns is None and record.get('source') is None:
         others = [str(f) for f in record if f not in _answer_like]
-        near = difflib.get_close_matches('instruction', others, 1, .6) or [f for f in _task_like if _text(record.get(f))]
-        yield InputError('the field is missing', 'instruction', f"Rename '{near[0]}'." if near else 'Write the task into it.')
+        near = difflib.get_close_matches('instruction', others, 1, .6) or [f for f in _task_like
+            if _text(record.get(f))]
+        yield InputError('the field is missing', 'instruction',
+                         f"Rename '{near[0]}'." if near else 'Write the task into it.')
     last = turns[-1].get('content') if isinstance(turns, list) and turns and isinstance(turns[-1], dict) else None
     if last is not None and task not in (None, last):
         yield InputError('it differs from the last turn of messages', 'instruction', 'Leave one of the two out.')
     for other in _other_names['instruction'] if not record.keys().isdisjoint(_other_names['instruction']) else ():
         if task is not None and _text(record.get(other)) and record[other] != task:
-            yield InputError(f'a second task beside instruction', other, 'Leave one of the two out, or move it into meta.')
+            yield InputError(f'a second task beside instruction', other,
+                             'Leave one of the two out, or move it into meta.')
     if record.get('source') is not None:
         for f in ('source_language', 'target_language'):
-            if record.get(f) is None: yield InputError('the field is missing', f, 'A prompt with a source is a translation: name both languages.')
+            if record.get(f) is None:
+                yield InputError('the field is missing', f,
+                                 'A prompt with a source is a translation: name both languages.')
 
 # %% ../../nbs/45_data/01_prompts.ipynb #75dfab23
-PARTS_OF_A_TASK = {'context', 'passage', 'document', 'documents', 'article', 'background', 'premise', 'hypothesis', 'choices', 'options',
-                    'history', 'input', 'system', 'tools', 'functions', 'image', 'images', 'audio', 'video', 'few_shot', 'demonstrations'}
+PARTS_OF_A_TASK = {'context', 'passage', 'document', 'documents', 'article', 'background', 'premise', 'hypothesis',
+                   'choices', 'options',
+                    'history', 'input', 'system', 'tools', 'functions', 'image', 'images', 'audio', 'video', 'few_shot',
+                    'demonstrations'}
 
 def _part_problems(record:dict)->Iterator[InputError]:
     "Fields that belong to the task and that no model would see."
@@ -194,7 +218,8 @@ def _part_problems(record:dict)->Iterator[InputError]:
         if f not in PARTS_OF_A_TASK: continue
         reported = f in _texts and not isinstance(value, str) or f == 'input' and record.get('instruction') is None
         if not reported and value not in (None, '', [], {}):
-            yield InputError('it looks like a part of the task, and no model would see it', f, 'Write it into the instruction, or move it into meta.')
+            yield InputError('it looks like a part of the task, and no model would see it', f,
+                             'Write it into the instruction, or move it into meta.')
 
 # %% ../../nbs/45_data/01_prompts.ipynb #7931cecc
 def _turn_problems(record:dict)->Iterator[InputError]:
@@ -203,11 +228,15 @@ def _turn_problems(record:dict)->Iterator[InputError]:
     if not isinstance(turns, list): return
     if not turns: yield InputError('the list is empty', 'messages', 'Give at least one turn of the user.')
     for i, turn in enumerate(turns):
-        if not isinstance(turn, dict): yield InputError(f'{_kind(turn)} instead of an object', f'messages[{i}]', 'Write {"role": ..., "content": ...}.')
+        if not isinstance(turn, dict):
+            yield InputError(f'{_kind(turn)} instead of an object', f'messages[{i}]',
+                             'Write {"role": ..., "content": ...}.')
         elif turn.get('role') not in ('system', 'user', 'assistant'):
-            yield InputError(f"the role is {turn.get('role')!r}", f'messages[{i}].role', 'Use system, user or assistant.')
+            yield InputError(f"the role is {turn.get('role')!r}", f'messages[{i}].role',
+                             'Use system, user or assistant.')
         elif not _text(turn.get('content')):
-            yield InputError('it is not a text, or empty', f'messages[{i}].content', 'Write the text of the turn; images and tools are not supported.')
+            yield InputError('it is not a text, or empty', f'messages[{i}].content',
+                             'Write the text of the turn; images and tools are not supported.')
     if turns and isinstance(turns[-1], dict) and turns[-1].get('role') in ('system', 'assistant'):
         yield InputError("the last turn is not the user's", 'messages', 'End with the turn that is to be answered.')
 
@@ -217,7 +246,8 @@ def _constraint_problems(record:dict)->Iterator[InputError]:
     found = record.get('constraints')
     for i, c in enumerate(found if isinstance(found, list) else ()):
         if not isinstance(c, dict) or not isinstance(c.get('kind'), str):
-            yield InputError('this is not an object with a kind', f'constraints[{i}]', 'Write {"kind": ..., its parameters}.')
+            yield InputError('this is not an object with a kind', f'constraints[{i}]',
+                             'Write {"kind": ..., its parameters}.')
 
 # %% ../../nbs/45_data/01_prompts.ipynb #0d9838e6
 _bad_characters = re.compile('[\0\ud800-\udfff]')
@@ -236,29 +266,35 @@ def _text_problems(record:dict)->Iterator[InputError]:
         if isinstance(value, str) and not _bad_characters.search(value): continue
         found = {c for v in _values(value) if isinstance(v, str) for c in _bad_characters.findall(v)}
         if '\0' in found: yield InputError('it holds a NUL character', field, 'Remove it.')
-        if found - {'\0'}: yield InputError('it holds half of a surrogate pair', field, 'Write the whole character, or remove it.')
+        if found - {'\0'}:
+            yield InputError('it holds half of a surrogate pair', field, 'Write the whole character, or remove it.')
         if other := next((v for v in _values(value) if not isinstance(v, (str, int, float, type(None)))), None):
             yield InputError(f'it holds a {type(other).__name__}', field, 'Write text, numbers, lists and objects.')
 
 # %% ../../nbs/45_data/01_prompts.ipynb #547be280
-_checks = (_id_problems, _type_problems, _task_problems, _part_problems, _turn_problems, _constraint_problems, _text_problems)
+_checks = (_id_problems, _type_problems, _task_problems, _part_problems, _turn_problems, _constraint_problems,
+           _text_problems)
 
 def _problems(record:Any)->list[InputError]:
     "Everything that is wrong with a record."
-    if not isinstance(record, dict): return [InputError(f'{_kind(record)} instead of an object', 'line', 'Write {"id": ..., "instruction": ...}.')]
+    if not isinstance(record, dict):
+        return [InputError(f'{_kind(record)} instead of an object', 'line', 'Write {"id": ..., "instruction": ...}.')]
     return [problem for check in _checks for problem in check(record)]
 
 # %% ../../nbs/45_data/01_prompts.ipynb #e3acaeb5
-PROMPT_FIELDS = ('id', 'instruction', 'messages', 'reference', 'source', 'meta') # Fields of a record that are not metadata
+# Fields of a record that are not metadata
+PROMPT_FIELDS = ('id', 'instruction', 'messages', 'reference', 'source', 'meta')
 
-NOT_META = {*PROMPT_FIELDS, *PARTS_OF_A_TASK, *_all_other_names} - {*_other_names['reference']} # Metadata of these names is written inside of `meta`
+# Metadata of these names is written inside of `meta`
+NOT_META = {*PROMPT_FIELDS, *PARTS_OF_A_TASK, *_all_other_names} - {*_other_names['reference']}
 
 def _prompt(record:dict)->Prompt:
     "The `Prompt` of a record without problems."
     meta = {k: v for k, v in record.items() if k not in PROMPT_FIELDS and v is not None} | (record.get('meta') or {})
     if type(record['id']) is int: meta.setdefault('id', record['id'])
     reference, turns = record.get('reference'), record.get('messages') or ()
-    return Prompt(str(record['id']), record.get('instruction') or record.get('source') or '', tuple(Message(t['role'], t['content']) for t in turns),
+    return Prompt(str(record['id']), record.get('instruction') or record.get('source') or '',
+                  tuple(Message(t['role'], t['content']) for t in turns),
                   None if reference is None else str(reference), record.get('source'), meta)
 
 # %% ../../nbs/45_data/01_prompts.ipynb #32b64cc5
@@ -292,7 +328,8 @@ class Prompts(list):
     def __init__(self,
         prompts:Iterable[Prompt]=(), # In file order
         bad:Iterable[InputError]=(), # The reports on lines that are not among them
-        unread:dict[str,int]|None=None, # Number of records in which a field was kept as metadata that nothing in toa_nb reads, by field
+        unread:dict[str,int]|None=None, # Number of records in which a field was kept as metadata that nothing in
+                                        # toa_nb reads, by field
     ):
         super().__init__(prompts)
         self.bad, self.unread = list(bad), Counter(unread or {})
@@ -313,7 +350,8 @@ class BadPrompts(InputError):
 def _gathered(reports:list[InputError], lacking:list[int], where:str)->list[InputError]:
     "The reports of a file, those on missing ids as one."
     if len(lacking) < 2: return reports
-    fix = "Number them with id_prefix='p'; --id-prefix p on the command line; prompts = {file = ..., id_prefix = \"p\"} in a configuration."
+    fix = ("Number them with id_prefix='p'; --id-prefix p on the command line; prompts = {file = ..., id_prefix = "
+           "\"p\"} in a configuration.")
     one = InputError(f'{len(lacking):,} records have no id, the first on line {lacking[0]}', f'{where}: id', fix)
     return [one] + [r for r in reports if not (r.what == 'the field is missing' and r.where.endswith(': id'))]
 
@@ -325,7 +363,8 @@ def _gather(records:Iterable[tuple[int,Any]], where:str, skip_bad:bool, id_prefi
         problems, record = _read(record, f'{id_prefix}{n}' if id_prefix else '')
         if isinstance(record, dict) and record.get('id') is None: lacking.append(n)
         id = str(record.get('id')) if isinstance(record, dict) and not problems else None
-        if id in seen: problems = [InputError(f'{id!r} is also on line {seen[id]}', 'id', 'Give every prompt an id of its own.')]
+        if id in seen:
+            problems = [InputError(f'{id!r} is also on line {seen[id]}', 'id', 'Give every prompt an id of its own.')]
         bad += [InputError(p.what, f'{where}:{n}: {p.where}', p.fix) for p in problems]
         if problems: continue
         seen[id] = n
@@ -333,7 +372,9 @@ def _gather(records:Iterable[tuple[int,Any]], where:str, skip_bad:bool, id_prefi
         good.append(_prompt(record))
     bad = _gathered(bad, lacking, where)
     if bad and not (skip_bad and good): raise BadPrompts(bad)
-    if not good: raise InputError('there are no prompts in it', where, 'Write one JSON object per line, such as {"id": "1", "instruction": "..."}.')
+    if not good:
+        raise InputError('there are no prompts in it', where,
+                         'Write one JSON object per line, such as {"id": "1", "instruction": "..."}.')
     return Prompts(good, bad, unread)
 
 # %% ../../nbs/45_data/01_prompts.ipynb #bf5d2002
@@ -351,7 +392,8 @@ def _listed(records:Any)->Iterable[Any]:
     "The records of what a user has in memory."
     if isinstance(records, (str, Prompt)): return [records]
     if hasattr(records, 'to_dict') and hasattr(records, 'columns'): return records.to_dict('records')
-    if hasattr(records, 'keys') and hasattr(records, 'items') and records and all(hasattr(v, 'column_names') for v in records.values()):
+    if hasattr(records, 'keys') and hasattr(records, 'items') and records and all(hasattr(v, 'column_names')
+        for v in records.values()):
         raise InputError('these are several splits', 'prompts', f'Name one: {", ".join(map(str, records))}.')
     return [records] if isinstance(records, dict) else records
 
@@ -363,7 +405,8 @@ def _record(record:Any)->Any:
 
 # %% ../../nbs/45_data/01_prompts.ipynb #4e4fa469
 def prompts_from(
-    records:Iterable[dict|str|Prompt]|Any, # Records as in a file, texts, conversations, prompts, a DataFrame or a data set; or one of them
+    records:Iterable[dict|str|Prompt]|Any, # Records as in a file, texts, conversations, prompts, a DataFrame or a data
+                                           # set; or one of them
     id_prefix:str='p', # Number records without an id, with this in front
 )->Prompts: # Checked
     "Prompts from records in memory."
@@ -385,5 +428,7 @@ def reading_report(
     lines = [f'{first.id} is read as:', *(f'  {m.role}: {short(m.content)}' for m in Templates().fresh(first))]
     if first.reference is not None: lines.append(f'  reference, for rewards only: {short(first.reference)}')
     if aside := [name for name in first.meta if name != 'id']: lines.append(f'  metadata: {", ".join(map(str, aside))}')
-    if prompts.unread: lines.append(f'fields that nothing reads: {", ".join(f"{name} (in {n:,})" for name, n in prompts.unread.items())}')
+    if prompts.unread:
+        lines.append(f'fields that nothing reads: '
+                     f'{", ".join(f"{name} (in {n:,})" for name, n in prompts.unread.items())}')
     return '\n'.join(lines)

@@ -55,7 +55,8 @@ def to_published(
     rows, reward = Rows(), reward or guide(source, run)
     for p, samples in by_prompt(source, prompts, run):
         if len({s.run for s in samples}) > 1:
-            raise InputError(f'prompt {p.id!r} has samples of several runs', 'run', 'Name the run; a record is about one.')
+            raise InputError(f'prompt {p.id!r} has samples of several runs', 'run',
+                             'Name the run; a record is about one.')
         name = reward or only_reward(samples)
         scored = _published_order([s for s in ranked(samples, name, cut=True) if s.completion.usage])
         if len(scored) < len(samples): rows.dropped['failed or unscored samples'] += len(samples) - len(scored)
@@ -77,7 +78,9 @@ def to_alpaca_eval(
         answers = ranked(samples, reward or only_reward(samples), cut=True)
         if len(p.messages) > 1: rows.dropped['conversations, for which the format has no place'] += 1
         elif not answers: rows.dropped['no scored answer'] += 1
-        else: rows.append(dict(dataset=p.meta.get('dataset', 'alpaca_eval'), instruction=p.instruction, output=answers[0].completion.text, generator=generator))
+        else:
+            rows.append(dict(dataset=p.meta.get('dataset', 'alpaca_eval'), instruction=p.instruction,
+                             output=answers[0].completion.text, generator=generator))
     return rows
 
 # %% ../../nbs/45_data/06_published.ipynb #8dd2cc6f
@@ -122,6 +125,8 @@ def to_arena_hard(
     tokens = count_tokens or _gpt4o_tokens()
     for p, samples in by_prompt(source, prompts, run):
         answers = ranked(samples, reward or only_reward(samples), cut=True)
-        if answers: rows.append(_arena_row(p, answers[0].completion.text, model, tokens, time.time() if tstamp is None else tstamp))
+        if answers:
+            rows.append(_arena_row(p, answers[0].completion.text, model, tokens,
+                                   time.time() if tstamp is None else tstamp))
         else: rows.dropped['no scored answer'] += 1
     return rows

@@ -28,7 +28,8 @@ def _plain(value):
 def _dump(row, number):
     "One row as UTF-8; half of a surrogate pair, which no reader accepts, becomes a question mark."
     try: return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain).encode('utf-8', 'replace')
-    except ValueError as e: raise InputError(str(e), f'row {number}', 'Leave rows without a finite number out.') from None
+    except ValueError as e:
+        raise InputError(str(e), f'row {number}', 'Leave rows without a finite number out.') from None
 
 # %% ../../nbs/45_data/03_rows.ipynb #2be29a92
 @contextmanager

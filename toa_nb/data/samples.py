@@ -35,7 +35,8 @@ def _looked_up(store:RunStore, names:list[str], prompts:Iterable[Prompt]|None)->
 # %% ../../nbs/45_data/02_samples.ipynb #f8cb6b63
 def by_prompt(
     source:Any, # Samples, a `Run`, a `RunStore` or the path of one
-    prompts:Iterable[Prompt]|None=None, # Which, in this order; None: all that the store has; samples alone do not hold them
+    prompts:Iterable[Prompt]|None=None, # Which, in this order; None: all that the store has; samples alone do not hold
+                                        # them
     run:str|list[str]|None=None, # Take only these runs; None: all
 )->Iterator[tuple[Prompt,list[Sample]]]: # A prompt and its samples
     "The samples of each prompt."
@@ -44,7 +45,8 @@ def by_prompt(
             if prompts is None and len(names) == 1: yield from _one_pass(found, names[0])
             else: yield from _looked_up(found, names, prompts)
             return
-        if prompts is None: raise InputError('samples alone do not hold their prompts', 'prompts', 'Pass the prompts too, or a store.')
+        if prompts is None:
+            raise InputError('samples alone do not hold their prompts', 'prompts', 'Pass the prompts too, or a store.')
         groups = {}
         for s in samples_of(found, run): groups.setdefault(s.prompt_id, []).append(s)
         for p in prompts: yield p, groups.get(p.id, [])
@@ -55,7 +57,9 @@ def only_reward(
 )->str: # Empty if nothing is scored
     "The name of the one reward that has scored `samples`."
     names = {score.reward for s in samples for score in s.scores}
-    if len(names) > 1: raise InputError(f'several rewards have scored these samples: {", ".join(sorted(names))}', 'reward', 'Name the one that chooses.')
+    if len(names) > 1:
+        raise InputError(f'several rewards have scored these samples: {", ".join(sorted(names))}', 'reward',
+                         'Name the one that chooses.')
     return next(iter(names), '')
 
 def guide(

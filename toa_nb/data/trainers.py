@@ -14,7 +14,8 @@ from ..core import InputError
 def _parts(row:dict)->tuple[str,list[dict],dict]:
     "System text, turns that end with the user, and answers of a row of `to_sft` or `to_dpo`."
     turns = row['prompt'] if 'prompt' in row else row['messages'][:-1]
-    answers = {k: row[k][0] for k in ('completion', 'chosen', 'rejected') if k in row} or {'completion': row['messages'][-1]}
+    answers = {k: row[k][0] for k in ('completion', 'chosen', 'rejected')
+               if k in row} or {'completion': row['messages'][-1]}
     system = '\n\n'.join(m['content'] for m in turns if m['role'] == 'system')
     rest = [m for m in turns if m['role'] != 'system']
     if [m['role'] for m in rest] != [('user', 'assistant')[i % 2] for i in range(len(rest))] or len(rest) % 2 == 0:
@@ -67,8 +68,10 @@ def to_axolotl(
     form:str='default', # For the type `chat_template.default`; or `argilla_chat`
 )->list[dict]: # The rows
     "Preference pairs for Axolotl."
-    if form not in ('default', 'argilla_chat'): raise InputError(f'unknown form {form!r}', 'form', 'Use default or argilla_chat.')
-    if form == 'default': return [dict(messages=r['prompt'], chosen=r['chosen'][0], rejected=r['rejected'][0]) for r in rows]
+    if form not in ('default', 'argilla_chat'):
+        raise InputError(f'unknown form {form!r}', 'form', 'Use default or argilla_chat.')
+    if form == 'default':
+        return [dict(messages=r['prompt'], chosen=r['chosen'][0], rejected=r['rejected'][0]) for r in rows]
     return [{k: r['prompt'] + r[k] for k in ('chosen', 'rejected')} for r in rows]
 
 # %% ../../nbs/45_data/05_trainers.ipynb #11244b07

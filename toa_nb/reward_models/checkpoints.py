@@ -87,7 +87,8 @@ def _load(checkpoint, config, attention, folder, **kw):
 # %% ../../nbs/30_reward_models/04_checkpoints.ipynb #2a95913c
 def load_backbone(
     checkpoint:Checkpoint, # Where the weights are
-    attention:str|None=None, # Implementation of attention; default: what transformers takes (for Gemma 2 the plain one, which alone is exact)
+    attention:str|None=None, # Implementation of attention; default: what transformers takes (for Gemma 2 the plain
+                             # one, which alone is exact)
 )->Any: # A model of transformers without its output layer
     "The backbone, by transformers' own classes."
     from transformers import CONFIG_MAPPING

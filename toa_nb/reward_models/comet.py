@@ -71,7 +71,8 @@ class CometReward(BatchingWorker):
         gpus:int=0, # GPUs to use
         batch_size:int=16, # Texts per batch
         home:str|Path|None=None, # Folder for the environment; default: the user's cache
-        command:list[str]|None=None, # How to start the worker, in place of an environment; it gets the model as its last argument
+        command:list[str]|None=None, # How to start the worker, in place of an environment; it gets the model as its
+                                     # last argument
         spec:Any=None, # A `compute.ModelSpec`, for the accounting
     ):
         super().__init__()

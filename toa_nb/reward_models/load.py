@@ -154,7 +154,8 @@ def load_reward_model(
     device:str|None=None, # Such as `cuda:1`; default: a GPU if there is one
     tokenizer:Any=None, # A transformers tokenizer, where the folder's own can't be loaded
     attention:str|None=None, # Implementation of attention; default: what transformers takes
-    steps:dict|None=None, # For process reward models: `aggregate` (last, min, mean, product) and `split` (what separates steps; None for one step)
+    steps:dict|None=None, # For process reward models: `aggregate` (last, min, mean, product) and `split` (what
+                          # separates steps; None for one step)
     **kw, # More for `TextScorer`: `limit`, `cut`, `batch_tokens`, ...; or for `CometReward`
 )->'TextScorer|CometReward':
     "A scorer with published weights."

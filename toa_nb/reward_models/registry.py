@@ -103,7 +103,8 @@ def _reward_from(table:dict, folder:str|Path)->Reward:
 
 # %% ../../nbs/30_reward_models/12_registry.ipynb #ff411832
 def get_reward(
-    name:str|dict, # A registered name or alias, `my_module:my_function`, or a table: `kind`, `name` of the scores, settings
+    name:str|dict, # A registered name or alias, `my_module:my_function`, or a table: `kind`, `name` of the scores,
+                   # settings
     folder:str|Path='.', # Where a module of your own is looked for: beside the configuration
     /, # So that settings may be called `name` and `folder` too
     **settings, # What the reward needs to know

@@ -56,7 +56,8 @@ class TextScorer(BatchingWorker):
         source:str='', # Weights and revision, for the version
         limit:int|None=None, # Longest text in tokens; default: that of the model's configuration
         cut:bool=False, # Shorten prompts that are too long in their middle, rather than fail
-        batch_tokens:int=16384, # Tokens in a batch, padding included: some GB for a model of 8B; halved where memory runs out
+        batch_tokens:int=16384, # Tokens in a batch, padding included: some GB for a model of 8B; halved where memory
+                                # runs out
         prefix_tokens:int=32768, # Prompt tokens whose keys and values are kept for later responses; 0: none are kept
         cache:MutableMapping|None=None, # Scores by digest of version and text; default: a dict of its own
         spec:Any=None, # A `compute.ModelSpec`, for the accounting

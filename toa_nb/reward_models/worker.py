@@ -18,7 +18,8 @@ from ..rewards.base import as_reward_error, GroupReward
 # %% ../../nbs/30_reward_models/02_worker.ipynb #002bdc32
 class BatchingWorker(GroupReward):
     "A reward with a thread that scores whatever has gathered; a class of yours needs `score_pairs`."
-    call_timeout = 3600. # Seconds for one call: a large batch on a CPU takes minutes, and the limit is there for a reward that hangs
+    # Seconds for one call: a large batch on a CPU takes minutes, and the limit is there for a reward that hangs
+    call_timeout = 3600.
 
     def __init__(self):
         self.inbox = queue.SimpleQueue() # Jobs: pairs and the future of their scores; None ends the thread

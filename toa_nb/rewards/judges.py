@@ -75,7 +75,8 @@ def last_line_tokens(
 
 # %% ../../nbs/25_rewards/10_judges.ipynb #b053d1ea
 def expected_rating(
-    tokens:list[dict[str,float]], # Log-probabilities at each token of the reply, the chosen token first; empty if the server gives none
+    tokens:list[dict[str,float]], # Log-probabilities at each token of the reply, the chosen token first; empty if the
+                                  # server gives none
     values:dict[str,float], # What each answer is worth
     said:float, # What the answer in the text is worth
 )->tuple[float,float]|None: # Mean worth and mass of the token that gives the verdict; None if there is no such token
@@ -188,7 +189,8 @@ class Judge(ModelJudge):
         model:Model, # The judge; a temperature of 0 makes it repeatable
         *, name:str='judge', # Name of the scores
         template:str=JUDGE, # With {question} and {answer}; its last line asks for a number within the scale
-        scale:tuple[int,int]=(1, 9), # Lowest and highest rating; more than one digit each is read from the text, not from probabilities
+        scale:tuple[int,int]=(1, 9), # Lowest and highest rating; more than one digit each is read from the text, not
+                                     # from probabilities
         seed:int=0, # Sampling seed, where the judge samples
     ):
         check_template(template, ('question', 'answer'), f'reward {name!r}: template')

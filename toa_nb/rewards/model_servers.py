@@ -144,7 +144,8 @@ class SglangReward(RemoteReward):
     def __init__(self,
         url:str, # Address of the server, such as http://127.0.0.1:30000
         model:str, # Name or path of the served model
-        template:str|Callable[[list[dict]],str], # Folder or hub id of the tokenizer, or a function from messages to what the model reads
+        template:str|Callable[[list[dict]],str], # Folder or hub id of the tokenizer, or a function from messages to
+                                                 # what the model reads
         *, name:str|None=None, # Name of the scores; default: the model
         guard:str=CONTROL_TOKENS, # A regular expression for control tokens, which a response may not hold
         **settings, # As for `RemoteReward`

@@ -28,7 +28,8 @@ class RewardQueue:
         cache:bool|int=True, # Scores to remember: True for 10,000
         pause:float=.5, # Seconds before the first retry, doubled for each further one
         max_lost:int=20, # Responses given up in a row for want of an answer, after which the reward counts as out
-        outage_timeout:float|None=None, # Seconds to wait for a server that can't be reached; None: what suits the reward, 60 for one behind HTTP, as for models
+        outage_timeout:float|None=None, # Seconds to wait for a server that can't be reached; None: what suits the
+                                        # reward, 60 for one behind HTTP, as for models
         max_pause:float=5., # Longest pause between retries, in seconds
         clock=time.monotonic, # Tells the seconds; for tests
     ):

@@ -146,7 +146,8 @@ def get_path(
 
 # %% ../../nbs/25_rewards/07_remote.ipynb #734c43ea
 def read_tokens(
-    usage:Any, # What the server reports: `prompt_tokens` and perhaps `cached_tokens`, on its own or in `prompt_tokens_details`
+    usage:Any, # What the server reports: `prompt_tokens` and perhaps `cached_tokens`, on its own or in
+               # `prompt_tokens_details`
 )->dict: # Fields of `Score`
     "The cost of a score from a server."
     usage = usage if isinstance(usage, dict) else {}

@@ -92,7 +92,8 @@ class Projection:
 
     def __str__(self):
         c = self.spent
-        parts = [f'{c.samples:,} samples', f'{short(c.prompt_tokens)} tokens read, {short(c.completion_tokens)} written',
+        parts = [f'{c.samples:,} samples',
+                 f'{short(c.prompt_tokens)} tokens read, {short(c.completion_tokens)} written',
                  'FLOPs unknown (a model has no spec)' if c.flops is None else f'{short(c.flops)} FLOPs',
                  f'{short(c.reward_flops)} FLOPs of rewards' if c.reward_flops else '',
                  f'cost {c.cost:.2f}' if c.cost else '',

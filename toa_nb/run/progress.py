@@ -123,7 +123,8 @@ def read_note(
     samples = note.get('samples', spent.samples)
     failed = sum(f.count for (who, _), f in failures.items() if who in models)
     given_up = note.get('given_up', not limit and samples < n)
-    return Summary(spent, note.get('told', samples + failed), samples, note['scored'], 0, note['best'], failures, remarks,
+    return Summary(spent, note.get('told', samples + failed), samples, note['scored'], 0, note['best'], failures,
+                   remarks,
                    note.get('seconds', 0.), limit, given_up)
 
 # %% ../../nbs/40_run/00_progress.ipynb #8e288fb7
@@ -142,8 +143,10 @@ class Progress:
     "How far a run is."
     prompts:int # Prompts of the run
     target:int # Samples wanted, over all prompts
-    state:str='new' # new, running, stopping, finished, stopped, failed, `given up` (every prompt was) or `cut off` (its process died)
-    stopped_by:str='' # Why it stopped before its end: `paused`, `cancelled`, or the limit of the budget that was reached
+    state:str='new' # new, running, stopping, finished, stopped, failed, `given up` (every prompt was) or `cut off`
+                    # (its process died)
+    stopped_by:str='' # Why it stopped before its end: `paused`, `cancelled`, or the limit of the budget that was
+                      # reached
     done:int=0 # Prompts finished, those given up included
     given_up:int=0 # The part of them that ended early, because every model kept failing
     samples:int=0 # Whole answers that the search has received, those of earlier sessions included
@@ -159,7 +162,8 @@ class Progress:
     failures:dict[tuple[str,str],Failures]=field(default_factory=dict) # By (name of the model or reward, kind)
     remarks:dict[tuple[str,str],Failures]=field(default_factory=dict) # What is worth mentioning and is not a failure
     last:str='' # Who failed last, and how
-    limits:dict[str,float]=field(default_factory=dict) # Tokens, FLOPs and cost that the budgets of all prompts allow together
+    limits:dict[str,float]=field(default_factory=dict) # Tokens, FLOPs and cost that the budgets of all prompts allow
+                                                       # together
 
 # %% ../../nbs/40_run/00_progress.ipynb #fb1450af
 @patch(as_prop=True)
@@ -234,7 +238,8 @@ def __str__(self:Progress):
              f'{unscored} without a score' if unscored else '',
              f'{failed} failures' + (f', the last {self.last}' if self.last else '') if failed else '']
     if self.state == 'running' and left is not None: parts.append(f'{left//60:.0f}:{left%60:02.0f} left')
-    if self.ended: parts.append(f'{self.state} in {self.seconds:.1f} s' + (f' ({self.stopped_by})' if self.stopped_by else ''))
+    if self.ended:
+        parts.append(f'{self.state} in {self.seconds:.1f} s' + (f' ({self.stopped_by})' if self.stopped_by else ''))
     return ', '.join(s for s in parts if s)
 
 # %% ../../nbs/40_run/00_progress.ipynb #8c8f86a4
@@ -327,7 +332,8 @@ def progress_of(
     limits, retried = store.config(run).get('budget', {}), store.last_events(run, 'retry')
     p = Progress(len(counts), wanted*len(counts), row['status'], limits=target_limits(limits, len(counts)))
     if row['seconds'] is not None: p.started, p.ended = 1., 1. + row['seconds']
-    if p.state == 'stopped': p.stopped_by = next((v for kind, v in reversed(store.events(run)) if kind == 'stopped_by'), '')
+    if p.state == 'stopped':
+        p.stopped_by = next((v for kind, v in reversed(store.events(run)) if kind == 'stopped_by'), '')
     for name, (asked, told) in counts.items():
         if not asked and name not in known: continue
         summary = known[name] if name in known else stored_summary(store, run, name)

@@ -47,7 +47,8 @@ def replay(
     for kind, *entry in journal:
         if kind == 'ask':
             if not matches(sampler.ask(), *entry[0]):
-                what = f'trial {entry[0].trial.number} is not what the sampler asks for now; its code or settings have changed'
+                what = (f'trial {entry[0].trial.number} is not what the sampler asks for now; its code or settings '
+                        f'have changed')
                 raise ReplayError(f'{where}: {what}')
         elif kind == 'tell':
             number, sample = entry

@@ -42,7 +42,8 @@ class Rescoring:
 # %% ../../nbs/40_run/06_rescoring.ipynb #885cad94
 @patch
 def __repr__(self:Rescoring)->str:
-    parts = {'scored': self.scored, 'scored before': self.before, 'without an answer to score': self.left_out, 'failed': self.failed}
+    parts = {'scored': self.scored, 'scored before': self.before, 'without an answer to score': self.left_out,
+             'failed': self.failed}
     line = ', '.join(f'{n} {what}' for what, n in parts.items() if n or what == 'scored')
     lines = [f'{self.run} by {self.reward}: {self.seen}/{self.samples} samples, {line}']
     return '\n'.join(lines + [f'{who}: {f.count} x {f.first}' for (who, _), f in self.failures.items()])
@@ -87,7 +88,8 @@ async def open_scoring(
     "Check that the reward can be used, and store which it is."
     check_rescoring(store, run, queue)
     await queue.check(store.prompts(run)[0])
-    store.event(run, None, 'reward', {'name': queue.name, 'version': queue.version, 'spec': queue.spec and asdict(queue.spec)})
+    store.event(run, None, 'reward', {'name': queue.name, 'version': queue.version,
+                                      'spec': queue.spec and asdict(queue.spec)})
     return Rescoring(run, queue.name, store.count(run))
 
 # %% ../../nbs/40_run/06_rescoring.ipynb #60333533
@@ -105,7 +107,8 @@ async def score_one(self:Rescoring,
     self.streak = 0 if score.error is None else self.streak + 1
     if score.error: note_failure(self.failures, score.reward, score.error)
     if queue.out: raise queue.out
-    if self.most and self.streak >= self.most: raise RewardOut(f'{queue.name} failed {self.streak} times in a row, the last time with {score.error}')
+    if self.most and self.streak >= self.most:
+        raise RewardOut(f'{queue.name} failed {self.streak} times in a row, the last time with {score.error}')
 
 # %% ../../nbs/40_run/06_rescoring.ipynb #9be10647
 @patch
@@ -140,7 +143,8 @@ async def some_done(
 async def rescore(
     store:str|Path|RunStore, # The run store: a path, or a store that is open for writing
     run:str, # Name of the run
-    reward, # A reward, a `RewardQueue` with limits of your own, a function of prompt and response, or a name or table as for `get_reward`
+    reward, # A reward, a `RewardQueue` with limits of your own, a function of prompt and response, or a name or table
+            # as for `get_reward`
     every:float=10., # Seconds between lines on stderr; 0: no lines
 )->Rescoring: # What was scored, and what failed
     "Add a reward to a finished run, without new generations."
@@ -151,7 +155,8 @@ async def rescore(
         scoring = await open_scoring(opened, run, queue)
         task = asyncio.ensure_future(scoring.work(opened, queue, opened.prompts(run)))
         try:
-            while not (await asyncio.wait([task], timeout=every or None))[0]: print(scoring, file=sys.stderr, flush=True)
+            while not (await asyncio.wait([task], timeout=every or None))[0]:
+                print(scoring, file=sys.stderr, flush=True)
             task.result()
         finally: await stopped(task)
     finally:

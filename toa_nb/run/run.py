@@ -24,7 +24,8 @@ from ..rewards.base import close_all
 from ..store.journal import RunStore
 from .progress import Progress, progress_of, spent_text
 from .forecast import projected
-from .settings import as_budget, as_method, as_models, as_prompts, reward_of, check_run, describe_run, stored_templates
+from .settings import (
+    as_budget, as_method, as_models, as_prompts, check_run, describe_run, reward_of, stored_templates)
 from .stored import pick_run, stored_budget, stored_models, stored_rewards
 from .session import Session
 from .console import in_notebook, print_progress, show_progress, signals
@@ -36,7 +37,8 @@ class Run:
         prompts:list[Prompt], # The tasks, with ids of their own; or one prompt, or texts
         method:Method, # How to search, such as `TOA(n=32)`; or its class or name
         models:list, # Objects that satisfy `core.Model`, with names of their own; or one of them
-        reward, # The reward that guides: an object that satisfies `core.Reward`, a `RewardQueue` with limits of your own, a function of prompt and response, or a name or table as for `get_reward`
+        reward, # The reward that guides: an object that satisfies `core.Reward`, a `RewardQueue` with limits of your
+                # own, a function of prompt and response, or a name or table as for `get_reward`
         *,
         store:str|Path|RunStore='runs.db', # The run store: a path, or a store that is open for writing
         name:str|None=None, # Name of the run in the store; None takes the method's
@@ -44,10 +46,13 @@ class Run:
         seed:int=0, # Seed of everything random
         held_out:tuple|list=(), # Further rewards, which score and don't guide
         templates:Templates|None=None, # Wording of refinement and aggregation; None takes our own
-        concurrency:int|None=None, # Calls to models at once, besides the limit that each model sets itself; None: no further limit
+        concurrency:int|None=None, # Calls to models at once, besides the limit that each model sets itself; None: no
+                                   # further limit
         grace:float=30., # Seconds that calls in flight are given to finish when the run is stopped
-        check:bool=True, # Check every model and reward, and make one call of the run's own kind per model, before the first prompt
-        max_unguided:int=20, # Failures of the guide in a row, of whatever kind, after which the run ends with a `RewardOut`
+        check:bool=True, # Check every model and reward, and make one call of the run's own kind per model, before the
+                         # first prompt
+        max_unguided:int=20, # Failures of the guide in a row, of whatever kind, after which the run ends with a
+                             # `RewardOut`
         without:Iterable[str]=(), # Names of models that the stored run had and that it goes on without
         added:Iterable[str]=(), # Names of models that the stored run did not have
     ):
@@ -186,7 +191,8 @@ def extend(self:Run,
 )->Run: # The run itself, to be started again
     "Ask for more samples of every prompt."
     if more < 1: raise InputError(f'more = {more}', 'Run.extend', 'Give a number of at least 1.')
-    if self.task and not self.task.done(): raise InputError('the run is going on', 'Run.extend', 'Wait for its end, or cancel it.')
+    if self.task and not self.task.done():
+        raise InputError('the run is going on', 'Run.extend', 'Wait for its end, or cancel it.')
     self.more += more
     return self
 
@@ -231,7 +237,8 @@ def ok(self:Run)->bool:
     "Did the run bring all that was asked for?"
     p, limited = self.progress, replace(self.budget, per_run=None) != Budget()
     silent = any((self.reward.name, kind) in p.failures for kind in ('RewardUnreachable', 'RewardTimeout'))
-    return p.state == 'finished' and not p.given_up and not silent and p.scored > 0 and (limited or p.samples >= p.target)
+    return (p.state == 'finished' and not p.given_up and not silent and p.scored > 0
+            and (limited or p.samples >= p.target))
 
 # %% ../../nbs/40_run/10_run.ipynb #fecf3fa4
 @patch(cls_method=True)
@@ -246,10 +253,12 @@ def from_store(cls:Run,
     with RunStore(path, 'r') as store:
         name = pick_run(store, name)
         config, prompts = store.config(name), store.prompts(name)
-    models, without = list(models), given.get('without', [n for n in config.get('without', ()) if n not in {m.name for m in models}])
+    models, without = list(models), given.get('without', [n for n in config.get('without', ())
+                                                          if n not in {m.name for m in models}])
     made = stored_models(config, models, without) + [m for m in models if m.name in given.get('added', ())]
     guide, *held_out = stored_rewards(config, rewards)
-    stored = dict(held_out=held_out, store=path, name=name, seed=config['seed'], without=without, budget=stored_budget(config['budget']),
+    stored = dict(held_out=held_out, store=path, name=name, seed=config['seed'], without=without,
+                  budget=stored_budget(config['budget']),
                   templates=stored_templates(config['templates']))
     kept = {k: v for k, v in config.get('file', {}).items() if k in ('concurrency', 'grace')}
     return cls(prompts, method_from(config['method'], config['settings']), made, guide, **stored | kept | given)

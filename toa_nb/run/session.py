@@ -22,7 +22,8 @@ from ..rewards.queue import RewardOut, RewardQueue
 from ..store.commits import FAST, SLOW
 from ..store.journal import RunStore
 from toa_nb.run.progress import (
-    count_sample, kind_of, Progress, progress_of, stored_summaries, stored_summary, Summary, target_limits, troubles, unreceived
+    count_sample, kind_of, Progress, progress_of, stored_summaries, stored_summary, Summary, target_limits, troubles,
+    unreceived
 )
 from .settings import check_same, first_models, present_models, renewed
 from .prompt_state import PromptState, replay
@@ -39,10 +40,12 @@ class Session:
         self.run, self.store, self.name = run, store, run.name
         self.progress = Progress(len(run.prompts), run.method.n*len(run.prompts), 'running', started=time.monotonic())
         self.models = dict(run.models) # By name; a model that is gone is replaced by an `AbsentModel`
-        self.queues = [r if isinstance(r, RewardQueue) else RewardQueue(r) for r in [run.reward, *run.held_out]] # The guide first
+        # The guide first
+        self.queues = [r if isinstance(r, RewardQueue) else RewardQueue(r) for r in [run.reward, *run.held_out]]
         self.limited = replace(run.budget, per_run=None) != Budget() # Does each prompt have limits?
         self.wanted = run.method.n # Samples per prompt
-        self.seconds_before:float|None = None # Time that earlier sessions took; None: the run is not known to be this one yet
+        self.seconds_before:float|None = None # Time that earlier sessions took; None: the run is not known to be this
+                                              # one yet
         self.status_before = '' # How the store says that the run was
         self.begun:dict[str,tuple[int,int]] = {} # Trials asked and told by earlier sessions, by prompt id
         self.first_models:list[str] = [] # Models of prompts that have begun, unless the store says otherwise
@@ -50,7 +53,8 @@ class Session:
         self.started_with:dict[str,list[str]] = {} # Models of prompts that began with others than the run's first ones
         self.new:deque = deque() # Prompts to begin: position, prompt and `Summary`
         self.active:dict[str,PromptState] = {} # Prompts at work, by id
-        self.ready:dict[int,dict[int,PromptState]] = {} # Those of them that may be asked, by trials out, then by position
+        self.ready:dict[int,dict[int,PromptState]] = {} # Those of them that may be asked, by trials out, then by
+                                                        # position
         self.parked:dict[str,deque] = {} # Trials that wait for room, by model
         self.calls:dict[str,int] = {} # Calls that go on, by model
         self.room:dict[str,int] = {} # Calls that each model takes, as last measured
@@ -81,7 +85,8 @@ async def drive(self:Session):
         self.prepare()
         self.settle()
         work = self.has_work()
-        if work and self.run.check: self.models = await check_all(self.run, self.models, self.queues[0], self.progress.samples)
+        if work and self.run.check:
+            self.models = await check_all(self.run, self.models, self.queues[0], self.progress.samples)
         self.checking = False
         self.grant()
         if work:
@@ -189,7 +194,8 @@ def replay(self:Session,
 ):
     "Repeat what earlier sessions did for a prompt, and take up what they left unfinished."
     name = state.prompt.id
-    replay(state.sampler, self.store.journal(self.name, name), self.run.reward.name, f'run {self.name!r}, prompt {name!r}')
+    replay(state.sampler, self.store.journal(self.name, name), self.run.reward.name,
+           f'run {self.name!r}, prompt {name!r}')
     state.summary = summary or stored_summary(self.store, self.name, name)
     if not summary: self.progress.enter(name, state.summary)
     missing = unreceived(self.store, self.name, name)
@@ -271,7 +277,8 @@ def stop_soon(self:Session,
 @patch
 def give_up(self:Session):
     "Stop now."
-    if not self.giving_up: self.task.get_loop().call_soon(self.task.cancel) # after the first step of a session that was started just now
+    # after the first step of a session that was started just now
+    if not self.giving_up: self.task.get_loop().call_soon(self.task.cancel)
     self.giving_up = True
 
 # %% ../../nbs/40_run/08_session.ipynb #72e29d5a
@@ -454,7 +461,9 @@ async def generate(self:Session,
     "Call the model, and store what came back; the future is done when the disk has it."
     name, completion, error, attempts = state.prompt.id, None, None, 1
     try: completion = await self.models[trial.model].generate(trial.messages, seed=trial.seed)
-    except Exception as e: completion, error, attempts = getattr(e, 'completion', None), f'{type(e).__name__}: {e}', getattr(e, 'attempts', 1)
+    except Exception as e:
+        completion, error, attempts = (getattr(e, 'completion', None), f'{type(e).__name__}: {e}',
+                                       getattr(e, 'attempts', 1))
     finally:
         self.call_changes(trial.model, -1)
         self.wake.set()
@@ -547,7 +556,8 @@ def failed_scores(self:Session)->list[Prompt]:
     failed = {kind for who, kind in self.progress.failures if who == guide and kind not in PERMANENT}
     if not failed: return []
     known = stored_summaries(self.store, self.name) | {name: s.summary for name, s in self.active.items()}
-    return [p for p in self.run.prompts if p.id in known and any((guide, kind) in known[p.id].failures for kind in failed)]
+    return [p for p in self.run.prompts if p.id in known and any((guide, kind) in known[p.id].failures
+        for kind in failed)]
 
 @patch
 async def score_failed(self:Session):
@@ -570,7 +580,8 @@ async def score_failed(self:Session):
 def recount(self:Session):
     "Count again what the store holds, after scores were added to it."
     p, fresh = self.progress, Progress(0, 0)
-    for name in ('samples', 'resumed', 'scored', 'waiting', 'spent', 'best', 'failures', 'remarks'): setattr(p, name, getattr(fresh, name))
+    for name in ('samples', 'resumed', 'scored', 'waiting', 'spent', 'best', 'failures', 'remarks'):
+        setattr(p, name, getattr(fresh, name))
     known = stored_summaries(self.store, self.name) | {name: s.summary for name, s in self.active.items()}
     for name, summary in known.items(): p.enter(name, summary)
 

@@ -49,7 +49,8 @@ def as_method(
     "A method, with its default settings where none are given."
     if isinstance(given, str): return method_from(given, {})
     made = given() if isinstance(given, type) and issubclass(given, Method) else given
-    if not isinstance(made, Method): raise InputError(f'{made!r} is not a method', 'Run.method', 'Give one such as TOA(n=32).')
+    if not isinstance(made, Method):
+        raise InputError(f'{made!r} is not a method', 'Run.method', 'Give one such as TOA(n=32).')
     return made
 
 def reward_of(
@@ -64,7 +65,8 @@ def as_budget(
 )->Budget:
     "A budget."
     if given is None or isinstance(given, Budget): return given or Budget()
-    fix = 'Write Budget(samples=100) for 100 samples per prompt, or Budget(per_run=Budget(samples=100)) for all prompts together.'
+    fix = ('Write Budget(samples=100) for 100 samples per prompt, or Budget(per_run=Budget(samples=100)) for all '
+           'prompts together.')
     raise InputError(f'{given!r} is not a budget', 'Run.budget', fix)
 
 # %% ../../nbs/40_run/03_settings.ipynb #a8d6ccc0
@@ -99,7 +101,9 @@ def check_budget(
     unknown = ', '.join(m.name for m in run.models.values() if m.spec is None)
     for place, limits in (('Run.budget', run.budget), ('Run.budget.per_run', run.budget.per_run or Budget())):
         name = next((k for k in ('flops', 'cost') if unknown and getattr(limits, k)), None)
-        if name: raise InputError(f'what {unknown} costs is unknown', f'{place}.{name}', 'Give every model a spec, or limit tokens.')
+        if name:
+            raise InputError(f'what {unknown} costs is unknown', f'{place}.{name}',
+                             'Give every model a spec, or limit tokens.')
         if limits.cost and not any(m.spec.price_in or m.spec.price_out for m in run.models.values()):
             fix = 'Give price_in and price_out in the spec of one that is not free, or limit tokens.'
             raise InputError('no model has a price', f'{place}.cost', fix)
@@ -114,7 +118,8 @@ def check_run(
     for place, r in [('Run.reward', run.reward), *((f'Run.held_out[{i}]', r) for i, r in enumerate(run.held_out))]:
         with error_context(place):
             for p in run.prompts if hasattr(r, 'validate') else (): r.validate(p)
-    with error_context('Run.method'): run.method.start(run.prompts[0], [*run.models, *run.without], run.seed, run.templates)
+    with error_context('Run.method'):
+        run.method.start(run.prompts[0], [*run.models, *run.without], run.seed, run.templates)
     check_budget(run)
 
 # %% ../../nbs/40_run/03_settings.ipynb #af800050
@@ -130,9 +135,12 @@ def describe_run(
 )->dict:
     "A run as data."
     rewards = [run.reward, *run.held_out]
-    return dict(method=next(k for k, v in METHODS.items() if v is type(run.method)), settings=asdict(run.method), seed=run.seed,
-                models=[describe_model(m) for m in run.models.values()], reward=run.reward.name, held_out=[r.name for r in run.held_out],
-                versions={r.name: r.version for r in rewards}, reward_specs={r.name: r.spec and asdict(r.spec) for r in rewards},
+    return dict(method=next(k for k, v in METHODS.items() if v is type(run.method)), settings=asdict(run.method),
+                seed=run.seed,
+                models=[describe_model(m) for m in run.models.values()], reward=run.reward.name,
+                held_out=[r.name for r in run.held_out],
+                versions={r.name: r.version for r in rewards},
+                reward_specs={r.name: r.spec and asdict(r.spec) for r in rewards},
                 budget=asdict(run.budget), templates=asdict(run.templates))
 
 # %% ../../nbs/40_run/03_settings.ipynb #6ea80173
@@ -196,7 +204,8 @@ def check_models(
     if unknown: raise InputError(f'there is no model {unknown[0]!r}', where, f'Its models are {", ".join(old)}.')
     kept = [name for name in run.models if name in old or name not in run.added]
     if kept == [name for name in old if name not in run.without]: return
-    fix = 'Name those that are gone in `without` (--without) and new ones in `added` (--with), or give the new run a name of its own.'
+    fix = ('Name those that are gone in `without` (--without) and new ones in `added` (--with), or give the new run a '
+           'name of its own.')
     raise InputError(f'its models were {", ".join(old)}', where, fix)
 
 # %% ../../nbs/40_run/03_settings.ipynb #f006acd7
@@ -222,8 +231,10 @@ def check_same(
 ):
     "Refuse to go on with a run that was another experiment."
     stored, where = store.config(run.name), f'run {run.name!r} in the store'
-    fix = 'Give the new run a name of its own, or go on with the old settings; for more samples use `extend`, or --more.'
-    if set(store.prompt_keys(run.name)) != {p.id for p in run.prompts}: raise InputError('its prompts were others', where, fix)
+    fix = ('Give the new run a name of its own, or go on with the old settings; for more samples use `extend`, or '
+           '--more.')
+    if set(store.prompt_keys(run.name)) != {p.id for p in run.prompts}:
+        raise InputError('its prompts were others', where, fix)
     changes = list(prompt_differences(run, store))
     if has_begun(run, store):
         check_models(run, stored, where)
