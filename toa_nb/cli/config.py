@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core import InputError, Prompt, StoreError
-from toa_nb.inputs import (
+from ..inputs import (
     check_fields, check_number, check_path, error_context, field_path, field_problems, fits, known_fields,
-    read_config, read_key
-)
+    read_config, read_key)
 from ..compute import Budget
 from ..templates import Templates
 from ..search.samplers import Method

@@ -16,11 +16,9 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from toa_nb.core import (
+from ..core import (
     AuthFailed, CallTimeout, Completion, ConnectionFailed, EmptyAnswer, FieldRefused, GenerationError, InputError,
-                         Message, MissingUsage,
-    ModelOut, RequestRefused, UnknownModel
-)
+    Message, MissingUsage, ModelOut, RequestRefused, UnknownModel)
 from ..inputs import check_env_name, check_fields, check_number, read_key
 from ..compute import get_spec, ModelSpec, spec_from_hub, SPECS
 from .answers import read_answer, read_with_logprobs

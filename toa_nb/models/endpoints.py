@@ -16,10 +16,9 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from toa_nb.core import (
+from ..core import (
     AuthFailed, CallTimeout, ContextOverflow, EmptyAnswer, FieldRefused, GenerationError, InputError, MissingUsage,
-    ModelOut, RateLimited, RequestRefused, UnknownModel
-)
+    ModelOut, RateLimited, RequestRefused, UnknownModel)
 from ..inputs import check_env_name, check_number, check_url, read_key
 from .failures import about_content
 

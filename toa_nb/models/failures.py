@@ -11,10 +11,9 @@ import json, math, random, re
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
-from toa_nb.core import (
+from ..core import (
     AuthFailed, CallTimeout, ConnectionFailed, ContextOverflow, FieldRefused, GenerationError, MissingUsage,
-    RateLimited, RequestRefused, ServerFailed, UnknownModel
-)
+    RateLimited, RequestRefused, ServerFailed, UnknownModel)
 
 # %% ../../nbs/15_models/00_failures.ipynb #19fcde47
 def _message(error)->str:

@@ -25,9 +25,8 @@ from ..reward_models.registry import get_reward, REWARDS
 from ..run.run import Run
 from ..data.prompts import load_prompts, prompts_from
 from .base import safe_label, variable_of
-from toa_nb.panels.forms import (
-    as_code, evenly, field, file_field, form, help_of, in_form, number, read_settings, setting
-)
+from .forms import (
+    as_code, evenly, field, file_field, form, help_of, in_form, number, read_settings, setting)
 
 # %% ../../nbs/60_panels/07_run_form.ipynb #07d3e13e
 class RunForm:

@@ -12,9 +12,8 @@ from typing import Any
 
 from fastcore.basics import patch, store_attr
 
-from toa_nb.core import (
-    InputError, Prompt, ResponseTooLong, RewardError, RewardRaised, RewardTimeout, Score, ScoreNotFinite
-)
+from ..core import (
+    InputError, Prompt, ResponseTooLong, RewardError, RewardRaised, RewardTimeout, Score, ScoreNotFinite)
 from .worker import BatchingWorker
 
 # %% ../../nbs/30_reward_models/07_comet.ipynb #496d2655

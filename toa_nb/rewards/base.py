@@ -15,10 +15,9 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from toa_nb.core import (
+from ..core import (
     InputError, Message, messages_of, Prompt, Reward, RewardError, RewardRaised, RewardTimeout, Score,
-    ScoreNotFinite, WrongScoreCount
-)
+    ScoreNotFinite, WrongScoreCount)
 from .threads import run_in_thread
 
 # %% ../../nbs/25_rewards/01_base.ipynb #ac707d7a

@@ -14,10 +14,9 @@ from itertools import accumulate
 
 from fastcore.basics import patch, store_attr
 
-from toa_nb.core import (
+from ..core import (
     AuthFailed, CallTimeout, ConnectionFailed, derive_seed, GenerationError, Message, Model, ModelOut, Prompt,
-    RateLimited, RequestRefused, RewardError, RewardRaised, RewardTimeout, Score, ServerFailed, UnknownModel, Usage
-)
+    RateLimited, RequestRefused, RewardError, RewardRaised, RewardTimeout, Score, ServerFailed, UnknownModel, Usage)
 from ..inputs import check_number
 from ..compute import call_flops, ModelSpec
 from ..templates import as_text, check_template, COMPARE, fill, JUDGE

@@ -14,10 +14,9 @@ from typing import Any
 
 from fastcore.basics import patch, store_attr
 
-from toa_nb.core import (
-    AnswerTooLarge, CallTimeout, GenerationError, InputError, Prompt, Reward, RewardError, RewardRaised, RewardTimeout,
-    Score, WrongScoreCount
-)
+from ..core import (
+    AnswerTooLarge, CallTimeout, GenerationError, InputError, Prompt, Reward, RewardError, RewardRaised,
+    RewardTimeout, Score, WrongScoreCount)
 from ..inputs import check_env_name, check_url, read_key
 from ..models.http import HttpClient
 from .base import as_score, evaluate, GroupReward, Groups, PROBE, PROBE_ANSWER, RewardUnreachable

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
-from ..core import Completion, GenerationError, ModelOut, RewardError
+from ..core import Completion, ContextOverflow, GenerationError, ModelOut, RewardError
 from ..search.samplers import BestOfN, ParallelEnsemble
 from ..rewards.queue import RewardQueue
 from .progress import kind_of
@@ -46,23 +46,27 @@ def without_failed(
 # %% ../../nbs/40_run/07_check.ipynb #c3e95da4
 def longest_messages(
     run, # A `Run`
-)->tuple: # Messages
-    "The longest kind of message list that a run sends, for its longest prompt."
+)->list[tuple]: # Messages; the fresh question is the last, or the only one
+    "The longest kind of message list that a run sends, for its longest prompt; then the fresh question."
     templates = run.templates
     prompt = max(run.prompts, key=lambda p: sum(len(m.content) for m in templates.fresh(p)))
-    if type(run.method) in (BestOfN, ParallelEnsemble): return templates.fresh(prompt)
-    return templates.refined(prompt, 'An answer.')
+    if type(run.method) in (BestOfN, ParallelEnsemble): return [templates.fresh(prompt)]
+    return [templates.refined(prompt, 'An answer.'), templates.fresh(prompt)]
 
 async def check_model(
     model, # A model
-    messages:tuple|None, # What to send; None: only its own check
+    calls:list[tuple], # Messages to send, from `longest_messages`; empty: only its own check
 )->Completion|None: # The answer, where such a call was made
     "Check a model, by the run's own kind of call where its check can make one."
     if not hasattr(model, 'check'): return None
-    if messages is None or 'messages' not in signature(model.check).parameters:
+    if not calls or 'messages' not in signature(model.check).parameters:
         await model.check()
         return None
-    answers = await model.check(timeout=max(20., model.timeout), messages=messages)
+    messages, *shorter = calls
+    try: answers = await model.check(timeout=max(20., model.timeout), messages=messages)
+    except ContextOverflow:
+        if not shorter: raise
+        return await check_model(model, shorter)
     return answers[0] if answers else None
 
 # %% ../../nbs/40_run/07_check.ipynb #1dd820a9
@@ -94,8 +98,8 @@ async def check_all(
     samples:int, # Answers that it has already
 )->dict: # The models to go on with
     "Check models and rewards."
-    messages = None if samples else longest_messages(run)
-    checks = {n: check_model(m, messages) for n, m in models.items()}
+    calls = [] if samples else longest_messages(run)
+    checks = {n: check_model(m, calls) for n, m in models.items()}
     checks |= {r.name: r.check(run.prompts[0]) for r in [run.reward, *run.held_out] if hasattr(r, 'check')}
     results = dict(zip(checks, await asyncio.gather(*checks.values(), return_exceptions=True)))
     failed = {n: r for n, r in results.items() if isinstance(r, BaseException)}

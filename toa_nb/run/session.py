@@ -16,15 +16,14 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..core import outcome, Prompt, Sample, StoreError, Trial
+from ..core import Completion, ContextOverflow, outcome, Prompt, Sample, StoreError, Trial
 from ..compute import Budget, generation_spent, scoring_spent, Spent
 from ..rewards.queue import RewardOut, RewardQueue
 from ..store.commits import FAST, SLOW
 from ..store.journal import RunStore
-from toa_nb.run.progress import (
-    count_sample, kind_of, Progress, progress_of, stored_summaries, stored_summary, Summary, target_limits, troubles,
-    unreceived
-)
+from .progress import (
+    count_sample, kind_of, note_failure, Progress, progress_of, stored_summaries, stored_summary, Summary,
+    target_limits, troubles, unreceived)
 from .settings import check_same, first_models, present_models, renewed
 from .prompt_state import PromptState, replay
 from .rescoring import Rescoring
@@ -452,6 +451,22 @@ async def work(self:Session,
     self.tasks.pop((name, trial.number), None)
     self.enqueue(state)
 
+# %% ../../nbs/40_run/08_session.ipynb #5c1e07a3
+@patch
+async def answer(self:Session,
+    state:PromptState, # The prompt
+    trial:Trial, # What its sampler asked for
+)->Completion:
+    "What the model answers; a fresh answer where the messages do not fit its context."
+    model, fresh = self.models[trial.model], self.run.templates.fresh(state.prompt)
+    try: return await model.generate(trial.messages, seed=trial.seed)
+    except ContextOverflow:
+        if trial.messages == fresh: raise
+    completion = await model.generate(fresh, seed=trial.seed)
+    for book in (self.progress, state.summary):
+        note_failure(book.remarks, trial.model, 'ContextOverflow: a refinement did not fit, a fresh answer took its place')
+    return completion
+
 # %% ../../nbs/40_run/08_session.ipynb #561803b6
 @patch
 async def generate(self:Session,
@@ -460,7 +475,7 @@ async def generate(self:Session,
 )->tuple[Sample, asyncio.Future]:
     "Call the model, and store what came back; the future is done when the disk has it."
     name, completion, error, attempts = state.prompt.id, None, None, 1
-    try: completion = await self.models[trial.model].generate(trial.messages, seed=trial.seed)
+    try: completion = await self.answer(state, trial)
     except Exception as e:
         completion, error, attempts = (getattr(e, 'completion', None), f'{type(e).__name__}: {e}',
                                        getattr(e, 'attempts', 1))

@@ -19,15 +19,13 @@ from typing import NamedTuple
 from fastcore.basics import patch
 
 from ..core import Prompt, Sample, StoreError
-from toa_nb.store.files import (
-    DOTFILE, check_file, check_place, connect, file_text, locks_refused, open_reader, store_path
-)
+from .files import (
+    check_file, check_place, connect, DOTFILE, file_text, locks_refused, open_reader, store_path)
 from .find import ORDERS, OUTCOMES, check_choice, count_sql, like, page_sql
 from .locks import is_locked
-from toa_nb.store.records import (
-    Record, SCORES, StoredConfig, THOUGHTS_OF, TRIALS, TrialRow, read_event, read_prompt, read_record, read_score,
-    record_sample, write_prompt
-)
+from .records import (
+    read_event, read_prompt, read_record, read_score, Record, record_sample, SCORES, StoredConfig, THOUGHTS_OF,
+    TrialRow, TRIALS, write_prompt)
 from .schema import WRITER, read_row, store_error, to_column, translating
 
 # %% ../../nbs/35_store/05_queries.ipynb #1ae9362d
