@@ -28,7 +28,13 @@ class AbsentModel:
     model:str='' # The model id that is asked for
     reason:str='the run goes on without it' # Why there is none
 
-    async def generate(self, messages, *, seed): raise ModelOut(self.reason, model=self.name)
+    async def generate(self,
+        messages, # Not used
+        *,
+        seed, # Not used
+    ):
+        "Fail: the model is gone."
+        raise ModelOut(self.reason, model=self.name)
 
 # %% ../../nbs/40_run/07_check.ipynb #8de2b54a
 def without_failed(

@@ -35,9 +35,14 @@ class Rescoring:
     streak:int=0 # Failures in a row at present
 
     @property
-    def failed(self): return sum(f.count for f in self.failures.values())
+    def failed(self):
+        "Answers that could not be scored."
+        return sum(f.count for f in self.failures.values())
+
     @property
-    def seen(self): return self.scored + self.failed + self.before + self.left_out
+    def seen(self):
+        "Samples that are dealt with."
+        return self.scored + self.failed + self.before + self.left_out
 
 # %% ../../nbs/40_run/06_rescoring.ipynb #885cad94
 @patch
