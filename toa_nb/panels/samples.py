@@ -26,7 +26,8 @@ from .forms import button_row, choose_values, field, fields_grid, follow_fields,
 from .texts import answer, conversation, difference, headline, sample_facts
 
 # %% ../../nbs/60_panels/14_samples.ipynb #9863cb4d
-if AnyWidget:
+if not AnyWidget: TableView = None
+else:
     class TableView(AnyWidget):
         "A table of text whose rows are chosen by mouse and keyboard."
         _esm, _css = asset('table.js'), asset('table.css')

@@ -17,7 +17,8 @@ from .base import AnyWidget, asset, plain
 # %% ../../nbs/60_panels/12_tree_nodes.ipynb #5dd5f6ee
 ROOT = -1 # The prompt, where a number of a sample is expected
 
-if AnyWidget:
+if not AnyWidget: TreeView = None
+else:
     class TreeView(AnyWidget):
         "A tree of nodes that is walked by mouse and keyboard."
         _esm, _css = asset('tree.js'), asset('tree.css')

@@ -14,4 +14,5 @@ __all__, __getattr__, __dir__ = _offer(
     http_servers='HttpReward MetricServerReward',
     model_servers='ControlToken ScoresSquashed SglangReward VllmReward',
     judges='Judge ModelJudge PairJudge parse_verdict VerdictUnclear',
+    renamed=dict(get_reward='toa_nb.get_reward', register='toa_nb.register'),
 )
