@@ -248,7 +248,9 @@ def test_a_locked_store_is_a_failure(here, url, capsys):
 def test_an_interrupt_stops_with_3_and_the_run_goes_on(here, url, capsys, number):
     control(url, latency=.05)
     configure(url, n=50, above='grace = 5\nconcurrency = 4')
-    child = process('run', 'run.toml', '--json')
+    # as in a terminal, also below nohup
+    heard = (lambda: signal.signal(number, signal.SIG_DFL)) if number == signal.SIGHUP else None
+    child = process('run', 'run.toml', '--json', preexec_fn=heard)
     while control(url)['calls'] < 12: time.sleep(.02)
     child.send_signal(number)
     out, err = child.communicate(timeout=60)
