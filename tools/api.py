@@ -103,7 +103,9 @@ def below(value):
 def listed(value):
     "A value that is no function and no class, in a sentence."
     about = '' if value.__doc__ == type(value).__doc__ else f'{value.__doc__}\n\n'
-    return f'{about}A {type(value).__name__} with ' + ', '.join(f'`{key}`' for key in value)
+    kind = type(value).__name__
+    if not isinstance(value, (dict, list, tuple, set)): return f'{about}An instance of `{kind}`.'
+    return f'{about}A {kind} with ' + ', '.join(f'`{key}`' for key in value)
 
 
 def inline(text):
