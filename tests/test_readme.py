@@ -2,6 +2,7 @@
 import ast
 import asyncio
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -26,3 +27,15 @@ def test_link_leads_somewhere(link): assert (root/link).exists()
 
 @pytest.mark.parametrize('target', sorted(set(re.findall(r'^make (\S+)', readme, re.M))))
 def test_make_target_exists(target): assert re.search(rf'^{target}:', (root/'Makefile').read_text(), re.M)
+
+
+def links(path):
+    "Relative links in the prose of a notebook."
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    prose = '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown')
+    return [link.split('#')[0] for link in re.findall(r'\]\((?!http|#|attachment)([^)\s]+)\)', prose)]
+
+
+@pytest.mark.parametrize('path', sorted((root/'nbs').rglob('*.ipynb')), ids=lambda path: path.stem)
+def test_links_of_a_notebook_lead_somewhere(path):
+    assert [link for link in links(path) if not (path.parent/link).exists()] == []
