@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['COPY_WARNING', 'CONFIG', 'PAGE', 'FACTS', 'SAMPLE_ROWS', 'SCORE_ROWS', 'may_lack_its_log', 'warn_of_copy',
-           'close_all', 'StoreReader', 'PromptFacts']
+           'close_all', 'StoreReader', 'without_id', 'PromptFacts']
 
 # %% ../../nbs/35_store/05_queries.ipynb #6cc4e064
 import json, os, sqlite3, threading, warnings, weakref
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -165,6 +166,13 @@ def prompts(self:StoreReader,
     return [read_row(self.path, read_prompt, text, 'prompt', key) for text, key in rows]
 
 # %% ../../nbs/35_store/05_queries.ipynb #ee3a5df9
+def without_id(
+    prompt:Prompt, # Any prompt
+)->Prompt: # As earlier versions stored it, which did not keep the type of a numeric id in `meta`
+    "A prompt without the copy of its id in `meta`."
+    own = str(prompt.meta.get('id')) == prompt.id
+    return replace(prompt, meta={k: v for k, v in prompt.meta.items() if k != 'id'}) if own else prompt
+
 @patch
 def changed(self:StoreReader,
     run:str, # Name of the run
@@ -175,7 +183,7 @@ def changed(self:StoreReader,
     for p in prompts:
         if (text := write_prompt(p)) == stored[p.id]: continue
         old = read_row(self.path, read_prompt, stored[p.id], 'prompt', self.prompt_key(run, p.id))
-        if old != (new := read_prompt(text)): return old, new
+        if old != (new := read_prompt(text)) and old != without_id(new): return old, new
 
 # %% ../../nbs/35_store/05_queries.ipynb #fa2b906f
 PAGE = 500 # Trials per page
