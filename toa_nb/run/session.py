@@ -464,7 +464,8 @@ async def answer(self:Session,
         if trial.messages == fresh: raise
     completion = await model.generate(fresh, seed=trial.seed)
     for book in (self.progress, state.summary):
-        note_failure(book.remarks, trial.model, 'ContextOverflow: a refinement did not fit, a fresh answer took its place')
+        note_failure(book.remarks, trial.model,
+                     'ContextOverflow: a refinement did not fit, a fresh answer took its place')
     return completion
 
 # %% ../../nbs/40_run/08_session.ipynb #561803b6

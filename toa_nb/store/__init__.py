@@ -6,7 +6,7 @@ __all__, __getattr__, __dir__ = _offer(
     __name__,
     locks='is_locked',
     records='digest TrialRow',
-    queries='PromptFacts StoreReader',
+    queries='StoreReader',
     writer='StoreWriter',
     journal='RunStore',
 )
