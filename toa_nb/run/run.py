@@ -103,7 +103,7 @@ def stored_progress(
 @patch
 def is_running(self:Run)->bool:
     "Is there a session at work?"
-    return self.task is not None and not self.task.done() and not self.progress.ended
+    return self.task is not None and not self.task.done() and self.progress.ended is None
 
 @patch
 def pause(self:Run):
