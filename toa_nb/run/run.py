@@ -155,6 +155,15 @@ async def _finish(self:Run)->Run:
         finally:
             if shown: await shown
 
+# %% ../../nbs/40_run/10_run.ipynb #c768e2e2
+@patch
+def _interrupt(self:Run, show:bool):
+    "Cancel, and print what that means."
+    self.cancel()
+    if not show or self.session.giving_up: return
+    what = f'{self.progress.in_flight} calls in flight have up to {self.grace:g} s'
+    print(f'stopping: {what}; Ctrl-C again stops now', file=sys.stderr, flush=True)
+
 # %% ../../nbs/40_run/10_run.ipynb #55fa9090
 @patch
 def wait(self:Run,
@@ -165,6 +174,7 @@ def wait(self:Run,
     except RuntimeError: return asyncio.run(self._in_script(show))
     raise RuntimeError('an event loop is running here, as in a notebook: write `await run`')
 
+# %% ../../nbs/40_run/10_run.ipynb #38bf7da6
 @patch
 async def _in_script(self:Run, show:bool)->Run:
     "The whole life of a run that has an event loop of its own."
@@ -175,14 +185,6 @@ async def _in_script(self:Run, show:bool)->Run:
     finally:
         if shown: await shown
         await close_all([*self.models.values(), self.reward, *self.held_out])
-
-@patch
-def _interrupt(self:Run, show:bool):
-    "Cancel, and print what that means."
-    self.cancel()
-    if not show or self.session.giving_up: return
-    what = f'{self.progress.in_flight} calls in flight have up to {self.grace:g} s'
-    print(f'stopping: {what}; Ctrl-C again stops now', file=sys.stderr, flush=True)
 
 # %% ../../nbs/40_run/10_run.ipynb #78d4f600
 @patch
