@@ -221,7 +221,7 @@ CELLS = ['from toa_nb.cli.config import run_from\nfrom toa_nb.cli.running import
          'run_from("run.json")\nrun',
          'run.models["a"]', 'run.config()', 'await check_run(run)',
          'await run', 'run.progress', 'vars(run)', 'run.models["a"].balancer',
-         'run_from("run.json", store="other.db").models["a"].ready().lanes[0].link',
+         'run_from("run.json", store="other.db").models["a"].ready().endpoints[0].connection',
          'await run_from("run.json", name="second")']
 
 
