@@ -11,4 +11,6 @@ __all__, __getattr__, __dir__ = _offer(
     held_out='overoptimization',
     layout='model_palette tree_places',
     plot='method_style model_shares plot_curve plot_models plot_tree',
+    pool='Recorded Replayed ReplayPool Shelf',
+    what_if='coverage_table Replay replay_method',
 )
