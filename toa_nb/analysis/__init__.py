@@ -1,10 +1,9 @@
-"Tables, curves and figures of stored samples."
+"Curves and figures of stored samples."
 
 from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
-    tables='to_frame',
     curves='complete published_curve reward_curve',
     comparisons='compare_methods summarize',
     paths='best_sample children depth_counts depths path search_samples tree_parent_of',
@@ -13,4 +12,5 @@ __all__, __getattr__, __dir__ = _offer(
     plot='method_style model_shares plot_curve plot_models plot_tree',
     pool='Recorded Replayed ReplayPool Shelf',
     what_if='coverage_table Replay replay_method',
+    renamed=dict(to_frame='toa_nb.to_frame'),
 )

@@ -19,9 +19,9 @@ from ..core import InputError, Outcome, Prompt, Sample, Trial, derive_seed, outc
 from ..templates import Templates
 from ..search.samplers import Method
 from ..store.records import digest, record_sample
-from ..run.sources import opened, samples_of
+from ..store.sources import opened, samples_of
 from ..run.settings import stored_templates
-from ..data.samples import guide, only_reward
+from ..store.samples import guide, only_reward
 
 # %% ../../nbs/50_analysis/06_pool.ipynb #cf012d3f
 @dataclass(eq=False, slots=True)

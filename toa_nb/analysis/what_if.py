@@ -17,8 +17,8 @@ from fastcore.basics import patch
 from ..core import InputError, Prompt, Sample
 from ..search.samplers import Method
 from ..search.methods import method_from, METHODS
-from ..run.sources import opened
-from .tables import _stored_specs, to_frame
+from ..store.sources import opened
+from ..store.tables import _stored_specs, to_frame
 from .curves import reward_curve
 from .plot import plot_curve
 from .pool import ReplayPool
