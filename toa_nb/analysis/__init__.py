@@ -5,7 +5,9 @@ from ..public import offer as _offer
 __all__, __getattr__, __dir__ = _offer(
     __name__,
     curves='complete published_curve reward_curve',
-    comparisons='compare_methods summarize',
+    comparisons='compare_methods needed_prompts verdict_of',
+    summary='search_table summarize winners',
+    equal_compute='compare_all compute_to_reach verdict_text',
     paths='best_sample children depth_counts depths path search_samples tree_parent_of',
     held_out='overoptimization',
     layout='model_palette tree_places',
