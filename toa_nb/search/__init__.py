@@ -4,11 +4,12 @@ from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
-    samplers='aggregate bare BestOfN Method MoA ParallelEnsemble Proposal PRS refine Sampler SequentialRefine Stage StagedMethod '
-        'StagedSampler',
+    moves='Aggregate Continue cut_places Fresh Move MOVES Parent Refine Revise',
+    samplers='aggregate bare BestOfN make_move Method MoA ParallelEnsemble Proposal PRS refine Sampler SequentialRefine '
+        'Stage StagedMethod StagedSampler',
     tree='sigmoid TOA tree_text TreeSampler ucb',
     diversity='different overlap trigrams',
     simulate='cut_middle FITTED paired play SimModel simulate_methods World WORLDS',
-    rounds='fit_prior MOVES Rounds',
+    rounds='fit_prior Rounds',
     methods='method_from METHODS',
 )
