@@ -244,7 +244,7 @@ class StagedSampler(Sampler):
         self.stages = [] # The stages so far
         self.numbers = [] # Of each stage, the number of the trial of each slot; None where it isn't there yet
         self.left = [] # Of each stage, the slots that are not there yet
-        self.quotes = {} # Of each started stage, its messages, parents and kind
+        self.quotes = {} # Of each started stage, its messages, parents and kind, as `quote` gives them
         self.free = [] # Slots to generate, as a heap of (stage, slot)
         self.slot_of = {} # The slot of each outstanding trial
         self.grow(self.n)
@@ -262,7 +262,7 @@ class StagedSampler(Sampler):
 def open(self:StagedSampler,
     k:int, # Index of the stage
 ):
-    "Start a stage: its messages are fixed, for all slots, and its slots are free."
+    "Start a stage: its messages are fixed, and its slots are free."
     self.quotes[k] = self.method.quote(self, k)
     for j in range(len(self.stages[k].models)): heapq.heappush(self.free, (k, j))
 
@@ -277,7 +277,8 @@ def plan(self:StagedSampler, up:list[str])->Proposal|None:
     i = self.models.index(wanted)
     model = next(m for m in self.models[i:] + self.models[:i] if m in up)
     action = stage.actions[j].replace(wanted, model, 1)
-    messages, parents, kind = self.quotes[k]
+    quote = self.quotes[k]
+    messages, parents, kind = quote[j] if isinstance(quote, list) else quote
     return Proposal(model, messages, parents, kind, stage.layer, action)
 
 # %% ../../nbs/10_search/00_samplers.ipynb #f6ca0386
@@ -329,7 +330,7 @@ class StagedMethod(Method):
     def quote(self,
         sampler:StagedSampler, # The search
         k:int, # Index of the stage
-    )->tuple: # Messages, parents and kind
+    )->tuple|list: # Messages, parents and kind, for all slots; or a list of these, one for each slot
         "The messages of a stage."
         return bare(sampler)
 
@@ -356,7 +357,7 @@ def one_model(
 
 @patch
 def start(self:BestOfN, prompt, models, seed=0, templates=None, shuffle=None)->Sampler:
-    models = one_model(models, self.model, 'BestOfN')
+    models = one_model(models, self.model, type(self).__name__)
     return Method.start(self, prompt, models, seed, templates, shuffle)
 
 # %% ../../nbs/10_search/00_samplers.ipynb #23c9984b
