@@ -53,20 +53,20 @@ def check_packages(
     if missing:
         raise InputError(f'not installed: {", ".join(missing)}', method, f'Run: pip install "{install}".')
 
-# %% ../../nbs/10_search/08_adaptive_branching.ipynb #152b2cb3
+# %% ../../nbs/10_search/08_adaptive_branching.ipynb #b2b51b8e
 @dataclass(frozen=True)
 class ABMCTSA(Method):
     "Adaptive branching tree search with node aggregation, by treequest (arXiv 2503.04412)."
     low:float|None=None # Reward that counts as 0; None: the scale is that of the first answers
     high:float|None=None # Reward that counts as 1, above `low`; given together with it
     warm:int=4 # Scored answers that set the scale where `low` and `high` do not, at least 2
-    parallel:int=4 # Outstanding trials of one prompt, at least 1
+    parallel:int|None=None # Outstanding trials of one prompt, at least 1; None: 8, or 4 if n is below 100
 
     def __post_init__(self):
         super().__post_init__()
         pair = (self.low is None) == (self.high is None)
         for name, ok, want in (('high', pair and (self.low is None or self.high > self.low), 'low and high, low first'),
-                ('warm', self.warm >= 2, 'at least 2'), ('parallel', self.parallel >= 1, 'at least 1')):
+                ('warm', self.warm >= 2, 'at least 2'), ('parallel', self.parallel is None or self.parallel >= 1, 'at least 1')):
             if not ok: raise InputError(f'{name} = {getattr(self, name)}', f'{type(self).__name__}.{name}', f'Give {want}.')
         self.check()
 
@@ -89,11 +89,11 @@ class ABMCTSM(ABMCTSA):
         from treequest import ABMCTSM
         return ABMCTSM(max_process_workers=1)
 
-# %% ../../nbs/10_search/08_adaptive_branching.ipynb #bdab88bf
+# %% ../../nbs/10_search/08_adaptive_branching.ipynb #af43a2b0
 class BranchingSampler(Sampler):
     "The search of treequest for one prompt."
     def setup(self):
-        self.algorithm, self.parallel = self.method.algorithm(), self.method.parallel
+        self.algorithm, self.parallel = self.method.algorithm(), self.method.parallel or (8 if self.n >= 100 else 4)
         self.state, self.tickets = self.algorithm.init_tree(), {} # The numbers of treequest of outstanding trials
         self.waiting, self.scale = [], None # Outcomes that wait for the scale, and its middle and width
         if self.method.high is not None: self.scale = self.method.low, self.method.high - self.method.low

@@ -14,29 +14,29 @@ from fastcore.basics import patch
 from ..core import derive_seed, InputError, Outcome, Trial
 from .samplers import bare, Method, Proposal, refine, Sampler
 
-# %% ../../nbs/10_search/07_bandit.ipynb #0f6407de
+# %% ../../nbs/10_search/07_bandit.ipynb #de994bf9
 @dataclass(frozen=True)
 class REx(Method):
     "Thompson sampling over which answer to refine (arXiv 2405.17503)."
     c:float=20. # How firmly the reward is believed in, above 0: the size of the prior in imagined refinements
     low:float|None=None # Reward that counts as 0; None: the lowest of the prompt so far
     high:float|None=None # Reward that counts as 1, above `low`; None: the highest of the prompt so far
-    parallel:int=8 # Outstanding trials of one prompt, at least 1
+    parallel:int|None=None # Outstanding trials of one prompt, at least 1; None: 8, or 4 if n is below 100
 
     def __post_init__(self):
         super().__post_init__()
         known = self.low is not None and self.high is not None
-        for name, ok, want in (('c', self.c > 0, 'above 0'), ('parallel', self.parallel >= 1, 'of at least 1'),
+        for name, ok, want in (('c', self.c > 0, 'above 0'), ('parallel', self.parallel is None or self.parallel >= 1, 'of at least 1'),
                 ('high', not known or self.high > self.low, f'above low = {self.low}')):
             if not ok: raise InputError(f'{name} = {getattr(self, name)}', f'REx.{name}', f'Give a number {want}.')
 
-# %% ../../nbs/10_search/07_bandit.ipynb #85b26467
+# %% ../../nbs/10_search/07_bandit.ipynb #30f5f75c
 class RExSampler(Sampler):
     "The bandit of one prompt."
     def setup(self):
         self.tried = {None: 0} # Trials from each answer, outstanding ones included; None is the question
         self.depth = {None: 0} # Refinements above what is made from each answer
-        self.parallel = self.method.parallel
+        self.parallel = self.method.parallel or (8 if self.n >= 100 else 4)
 
 REx.sampler = RExSampler
 

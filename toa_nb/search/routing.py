@@ -51,32 +51,32 @@ def best_single(
     def worth(model): return sum(expected_best(r, n) for r in found[model].values())/len(found[model])
     return max(sorted(found), key=worth)
 
-# %% ../../nbs/10_search/05_routing.ipynb #20594a16
+# %% ../../nbs/10_search/05_routing.ipynb #f6a97183
 def soft_best(
     answers:list[tuple[float, str]], # Reward from 0 to 1 and text of each answer, at least one
-    alpha:float, # Share of the reward, 0 to 1; the rest is agreement
+    reward_share:float, # Share of the reward, 0 to 1; the rest is agreement
     beta:float, # How much the weights favour high rewards, at least 0
 )->float: # From 0 to 1
     "The value of a set of answers: reward and agreement, weighted towards the best."
     same, top = Counter(text for _, text in answers), max(r for r, _ in answers)
     weights = [math.exp(beta*(r - top)) for r, _ in answers]
-    values = [alpha*r + (1 - alpha)*same[text]/len(answers) for r, text in answers]
+    values = [reward_share*r + (1 - reward_share)*same[text]/len(answers) for r, text in answers]
     return sum(w*v for w, v in zip(weights, values))/sum(weights)
 
-# %% ../../nbs/10_search/05_routing.ipynb #87d11eba
+# %% ../../nbs/10_search/05_routing.ipynb #873f8c50
 @dataclass(frozen=True)
 class RoBoN(Method):
     "Best-of-n that asks the model again whose last answer added most (arXiv 2512.05542)."
-    alpha:float=.7 # Share of the reward in the value of an answer, 0 to 1; the rest is agreement; .7 as in its code
+    reward_share:float=.7 # Share of the reward in the value of an answer, 0 to 1; the rest is agreement; .7 as in its code
     beta:float=1. # How much the value of a set is that of its best, at least 0; above 1, a bad head can pass for a good one
 
     def __post_init__(self):
         super().__post_init__()
-        for name, ok, want in (('alpha', 0 <= self.alpha <= 1, 'from 0 to 1'),
+        for name, ok, want in (('reward_share', 0 <= self.reward_share <= 1, 'from 0 to 1'),
                 ('beta', self.beta >= 0, 'of at least 0')):
             if not ok: raise InputError(f'{name} = {getattr(self, name)}', f'RoBoN.{name}', f'Give a number {want}.')
 
-# %% ../../nbs/10_search/05_routing.ipynb #e5395ad4
+# %% ../../nbs/10_search/05_routing.ipynb #8bc56e82
 class RoBoNSampler(Sampler):
     "Routed best-of-n for one prompt."
     def setup(self):
@@ -94,7 +94,7 @@ def value(self:RoBoNSampler,
 )->float:
     "What the counted answers and a head are worth together."
     answers = [(bisect_left(scored, self.rewards[i])/len(scored), self.plain[i]) for i in [*self.counted, head]]
-    return soft_best(answers, self.method.alpha, self.method.beta)
+    return soft_best(answers, self.method.reward_share, self.method.beta)
 
 # %% ../../nbs/10_search/05_routing.ipynb #b2917e76
 @patch
