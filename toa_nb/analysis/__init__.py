@@ -10,5 +10,6 @@ __all__, __getattr__, __dir__ = _offer(
     paths='best_sample children depth_counts depths path search_samples tree_parent_of',
     held_out='overoptimization',
     layout='model_palette tree_places',
+    selection='boxed majority_of_bests rerank short_answer vote',
     plot='method_style model_shares plot_curve plot_models plot_tree',
 )

@@ -7,7 +7,7 @@ __all__, __getattr__, __dir__ = _offer(
     samplers='aggregate bare BestOfN Method MoA ParallelEnsemble Proposal PRS refine Sampler SequentialRefine Stage StagedMethod '
         'StagedSampler',
     tree='sigmoid TOA tree_text TreeSampler ucb',
-    diversity='different overlap trigrams',
+    diversity='best_different different overlap trigrams',
     aggregation='RSA SelfMoA',
     routing='best_single each_alone expected_best RoBoN',
     bandit='REx',

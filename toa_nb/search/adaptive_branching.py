@@ -53,7 +53,7 @@ def check_packages(
     if missing:
         raise InputError(f'not installed: {", ".join(missing)}', method, f'Run: pip install "{install}".')
 
-# %% ../../nbs/10_search/08_adaptive_branching.ipynb #b2b51b8e
+# %% ../../nbs/10_search/08_adaptive_branching.ipynb #e1480cb3
 @dataclass(frozen=True)
 class ABMCTSA(Method):
     "Adaptive branching tree search with node aggregation, by treequest (arXiv 2503.04412)."
@@ -66,8 +66,10 @@ class ABMCTSA(Method):
         super().__post_init__()
         pair = (self.low is None) == (self.high is None)
         for name, ok, want in (('high', pair and (self.low is None or self.high > self.low), 'low and high, low first'),
-                ('warm', self.warm >= 2, 'at least 2'), ('parallel', self.parallel is None or self.parallel >= 1, 'at least 1')):
-            if not ok: raise InputError(f'{name} = {getattr(self, name)}', f'{type(self).__name__}.{name}', f'Give {want}.')
+                ('warm', self.warm >= 2, 'at least 2'),
+                ('parallel', self.parallel is None or self.parallel >= 1, 'at least 1, or None')):
+            where = f'{type(self).__name__}.{name}'
+            if not ok: raise InputError(f'{name} = {getattr(self, name)}', where, f'Give {want}.')
         self.check()
 
     def check(self):

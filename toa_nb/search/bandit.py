@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from ..core import derive_seed, InputError, Outcome, Trial
 from .samplers import bare, Method, Proposal, refine, Sampler
 
-# %% ../../nbs/10_search/07_bandit.ipynb #de994bf9
+# %% ../../nbs/10_search/07_bandit.ipynb #c911e88e
 @dataclass(frozen=True)
 class REx(Method):
     "Thompson sampling over which answer to refine (arXiv 2405.17503)."
@@ -26,7 +26,8 @@ class REx(Method):
     def __post_init__(self):
         super().__post_init__()
         known = self.low is not None and self.high is not None
-        for name, ok, want in (('c', self.c > 0, 'above 0'), ('parallel', self.parallel is None or self.parallel >= 1, 'of at least 1'),
+        for name, ok, want in (('c', self.c > 0, 'above 0'),
+                ('parallel', self.parallel is None or self.parallel >= 1, 'of at least 1, or None'),
                 ('high', not known or self.high > self.low, f'above low = {self.low}')):
             if not ok: raise InputError(f'{name} = {getattr(self, name)}', f'REx.{name}', f'Give a number {want}.')
 

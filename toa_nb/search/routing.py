@@ -63,17 +63,17 @@ def soft_best(
     values = [reward_share*r + (1 - reward_share)*same[text]/len(answers) for r, text in answers]
     return sum(w*v for w, v in zip(weights, values))/sum(weights)
 
-# %% ../../nbs/10_search/05_routing.ipynb #873f8c50
+# %% ../../nbs/10_search/05_routing.ipynb #aecad2e3
 @dataclass(frozen=True)
 class RoBoN(Method):
     "Best-of-n that asks the model again whose last answer added most (arXiv 2512.05542)."
-    reward_share:float=.7 # Share of the reward in the value of an answer, 0 to 1; the rest is agreement; .7 as in its code
-    beta:float=1. # How much the value of a set is that of its best, at least 0; above 1, a bad head can pass for a good one
+    reward_share:float=.7 # Share of the reward in an answer's value, 0 to 1, .7 as in the code; the rest is agreement
+    beta:float=1. # How much the value of a set is that of its best, 0 to 1; above 1 it could favour a bad head
 
     def __post_init__(self):
         super().__post_init__()
         for name, ok, want in (('reward_share', 0 <= self.reward_share <= 1, 'from 0 to 1'),
-                ('beta', self.beta >= 0, 'of at least 0')):
+                ('beta', 0 <= self.beta <= 1, 'from 0 to 1')):
             if not ok: raise InputError(f'{name} = {getattr(self, name)}', f'RoBoN.{name}', f'Give a number {want}.')
 
 # %% ../../nbs/10_search/05_routing.ipynb #8bc56e82
