@@ -301,7 +301,8 @@ def test_a_cancelled_probe_lets_the_next_one_through():
             while not s.calls: await asyncio.sleep(.005)
             assert breaker.probing
             waiting = asyncio.ensure_future(model.generate(ASK, seed=3))
-            await asyncio.sleep(.01)
+            for _ in range(100): await asyncio.sleep(0)
+            assert not waiting.done()
             s.change(faults=[])
             probe.cancel()
             result = await waiting

@@ -131,7 +131,7 @@ def test_every_search_ends_whatever_fails(method, n, k, seed, steps, fates):
     sampler, journal = start(method, n, k, seed), []
     play(sampler, steps, journal)
     drain(sampler, lambda t: fates[t.number % len(fates)], journal)
-    assert sampler.done and (len(sampler.texts) == n or sampler.rests.gave_up)
+    assert sampler.done and (len(sampler.texts) == n or sampler.cooldowns.gave_up)
 
 
 @given(steps=STEPS, out=st.integers(0, 3), **KINDS)
@@ -141,7 +141,7 @@ def test_a_model_that_is_out_costs_no_sample(method, n, k, seed, steps, out):
     play(sampler, steps, journal)
     out = list('abcd')[out]
     drain(sampler, lambda t: Outcome() if t.model == out else plain_outcome(t), journal)
-    if set(sampler.models) - {out} and not sampler.rests.gave_up: assert len(sampler.texts) == n
+    if set(sampler.models) - {out} and not sampler.cooldowns.gave_up: assert len(sampler.texts) == n
 
 
 @given(more=st.lists(st.integers(1, 5), min_size=1, max_size=3), fail=st.integers(2, 9), steps=STEPS, **KINDS)

@@ -209,7 +209,7 @@ def catch_up(self:Session,
 ):
     "Ask for the samples that are wanted since it was stored, and let one that had given up try again."
     sampler, name = state.sampler, state.prompt.id
-    gave_up, more = sampler.rests.gave_up, self.wanted - sampler.n
+    gave_up, more = sampler.cooldowns.gave_up, self.wanted - sampler.n
     if more > 0:
         self.store.event(self.name, name, 'extend', more)
         sampler.extend(more)
