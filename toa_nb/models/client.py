@@ -419,6 +419,17 @@ def out(self:ChatModel)->GenerationError|None:
     lanes = self.balancer.lanes if self.balancer else []
     return lanes[0].error if lanes and all(lane.breaker.is_open for lane in lanes) else None
 
+# %% ../../nbs/15_models/06_client.ipynb #94527fa7
+@patch
+def limit_outage(self:ChatModel,
+    seconds:float, # Longest wait for the end of an outage, from its beginning; never more than `outage_timeout`
+):
+    "Set how long calls wait while every endpoint is out."
+    seconds = min(self.outage_timeout, seconds)
+    if self.balancer is None or self.balancer.outage_timeout == seconds: return
+    self.balancer.outage_timeout = seconds
+    self.balancer.watch()
+
 # %% ../../nbs/15_models/06_client.ipynb #71432c81
 @patch
 def _trial_body(self:ChatModel, messages:tuple[Message,...]|None, short:bool)->bytes:
