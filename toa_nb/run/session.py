@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['Session']
 
-# %% ../../nbs/40_run/08_session.ipynb #f2db48f0
+# %% ../../nbs/40_run/08_session.ipynb #6f101077
 import asyncio
 import time
+import warnings
 from dataclasses import replace
 from typing import Any
 
 from fastcore.basics import patch
 
-from ..core import Completion, ContextOverflow, outcome, Sample, Score, StoreError, Trial
+from ..core import Completion, ContextOverflow, Sample, Score, StoreError, Trial
 from ..compute import generation_spent, scoring_spent
 from ..rewards.queue import RewardOut
 from ..store.commits import FAST
@@ -21,10 +22,10 @@ from ..store.journal import RunStore
 from .progress import note_failure, progress_of, stored_summaries, stored_summary
 from .prompt_state import PromptState
 from .rescoring import Rescoring
-from .check import check_all
+from .check import answers_again, check_all, unable_to_continue
 from .schedule import Schedule
 
-# %% ../../nbs/40_run/08_session.ipynb #f621b36c
+# %% ../../nbs/40_run/08_session.ipynb #ae0e8497
 class Session(Schedule):
     "One session of a run, from opening its store to closing it."
     def __init__(self,
@@ -38,8 +39,9 @@ class Session(Schedule):
         self.giving_up = False # Was it ended without waiting for them?
         self.error:BaseException|None = None # What broke through
         self.task:asyncio.Task|None = None # The session itself, once it runs
+        self.watching:list[asyncio.Task] = [] # What looks after models that are out
 
-# %% ../../nbs/40_run/08_session.ipynb #f4f70fee
+# %% ../../nbs/40_run/08_session.ipynb #8fe618c7
 @patch
 async def answer(self:Session,
     state:PromptState, # The prompt
@@ -49,7 +51,7 @@ async def answer(self:Session,
     model, fresh = self.models[trial.model], self.run.templates.fresh(state.prompt)
     try: return await model.generate(trial.messages, seed=trial.seed)
     except ContextOverflow:
-        if trial.messages == fresh: raise
+        if trial.messages == fresh or trial.prefix: raise
     completion = await model.generate(fresh, seed=trial.seed)
     for book in (self.progress, state.summary):
         note_failure(book.remarks, trial.model,
@@ -106,7 +108,7 @@ async def score(self:Session,
         self.add_cost(state, scoring_spent(scores, {q.name: q.spec for q in self.queues}))
     return replace(sample, scores=tuple(scores))
 
-# %% ../../nbs/40_run/08_session.ipynb #82ee7ea0
+# %% ../../nbs/40_run/08_session.ipynb #de157b40
 @patch
 async def work(self:Session,
     state:PromptState, # The prompt
@@ -119,7 +121,7 @@ async def work(self:Session,
     if not sample.error and not sample.scores: sample = await self.score(state, sample, stored)
     else: await stored
     self.store.mark_told(self.name, name, trial.number)
-    state.sampler.tell(trial, outcome(sample, self.run.reward.name))
+    state.sampler.tell(trial, self.heard(sample))
     self.add_sample(state, sample, resumed)
     self.tasks.pop((name, trial.number), None)
     self.enqueue(state)
@@ -193,6 +195,31 @@ async def score_failed(self:Session):
     await self.store.flush()
     self.recount()
 
+# %% ../../nbs/40_run/08_session.ipynb #82878b91
+@patch
+async def take_back(self:Session,
+    name:str, # Name of a model that failed its check
+):
+    "Ask a model again when it answers."
+    model = self.models[name].failed
+    await answers_again(model)
+    self.models[name] = model
+    warnings.warn(f'the model {name!r} answers again, and is asked again', stacklevel=2)
+    self.wake.set()
+
+@patch
+async def tick(self:Session):
+    "Look at the models every second, also where no call ends."
+    while True:
+        await asyncio.sleep(1)
+        self.wake.set()
+
+@patch
+def look_after_models(self:Session):
+    "Watch models that are out while the session goes on."
+    absent = [name for name, m in self.models.items() if getattr(m, 'failed', None)]
+    self.watching = [asyncio.create_task(job) for job in (self.tick(), *map(self.take_back, absent))]
+
 # %% ../../nbs/40_run/08_session.ipynb #86ba4d5b
 @patch
 def stop_soon(self:Session,
@@ -210,12 +237,12 @@ def give_up(self:Session):
     if not self.giving_up: self.task.get_loop().call_soon(self.task.cancel)
     self.giving_up = True
 
-# %% ../../nbs/40_run/08_session.ipynb #d4cf4575
+# %% ../../nbs/40_run/08_session.ipynb #d3a0ddda
 @patch
 async def shut_down(self:Session):
     "Cancel what goes on, and store the state."
     if self.deadline: self.deadline.cancel()
-    tasks = list(self.tasks.values())
+    tasks = [*self.tasks.values(), *self.watching]
     for task in tasks: task.cancel()
     if tasks: await asyncio.wait(tasks, timeout=1)
     p = self.progress
@@ -231,7 +258,7 @@ async def shut_down(self:Session):
     except StoreError:
         if not self.error and p.state != 'failed': raise
 
-# %% ../../nbs/40_run/08_session.ipynb #3fd15909
+# %% ../../nbs/40_run/08_session.ipynb #89c32a3b
 @patch
 async def drive(self:Session):
     "Run until done, stopped or failed."
@@ -242,9 +269,11 @@ async def drive(self:Session):
         work = self.has_work()
         if work and self.run.check:
             self.models = await check_all(self.run, self.models, self.queues[0], self.progress.samples)
+        if work: self.unable = await unable_to_continue(self.run, self.models)
         self.checking = False
         self.store_grants()
         if work:
+            self.look_after_models()
             self.store.set_status(self.name, 'running')
             await self.score_failed()
             await self.score_waiting()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Workload']
 
-# %% ../../nbs/40_run/07_workload.ipynb #20114b46
+# %% ../../nbs/40_run/07_workload.ipynb #6c044bae
 import json
 import time
 from collections import deque
@@ -14,16 +14,17 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..core import Prompt, Sample
+from ..core import Outcome, Prompt, Sample
 from ..compute import Budget, Spent
+from ..rewards.queue import RewardQueue
 from ..store.journal import RunStore
 from .progress import (
     count_sample, kind_of, Progress, stored_summaries, stored_summary, Summary, target_limits, troubles, unreceived)
-from .settings import check_same, first_models, present_models, renewed
-from .prompt_state import PromptState, replay
+from .settings import begins_anew, first_models, present_models, renewed
+from .prompt_state import heard, PromptState, replay
 from .check import AbsentModel, PERMANENT
 
-# %% ../../nbs/40_run/07_workload.ipynb #444066b1
+# %% ../../nbs/40_run/07_workload.ipynb #819abd76
 class Workload:
     "The prompts of a run in one session: those to begin, those at work, and what all of them add up to."
     def __init__(self,
@@ -33,6 +34,8 @@ class Workload:
         self.run, self.store, self.name = run, store, run.name
         self.progress = Progress(len(run.prompts), run.method.n*len(run.prompts), 'running', started=time.monotonic())
         self.models = dict(run.models) # By name; a model that is gone is replaced by an `AbsentModel`
+        # The guide first
+        self.queues = [r if isinstance(r, RewardQueue) else RewardQueue(r) for r in [run.reward, *run.held_out]]
         self.limited = replace(run.budget, per_run=None) != Budget() # Does each prompt have limits?
         self.wanted = run.method.n # Samples per prompt
         self.seconds_before:float|None = None # Time that earlier sessions took; None: the run is not known to be this
@@ -42,18 +45,19 @@ class Workload:
         self.first_models:list[str] = [] # Models of prompts that have begun, unless the store says otherwise
         self.present_models:list[str] = [] # Models of prompts that begin now
         self.started_with:dict[str,list[str]] = {} # Models of prompts that began with others than the run's first ones
+        self.unable:list[str] = [] # Models that can't continue an answer, where the method does that
         self.new:deque = deque() # Prompts to begin: position, prompt and `Summary`
         self.active:dict[str,PromptState] = {} # Prompts at work, by id
         self.ready:dict[int,dict[int,PromptState]] = {} # Those of them that may be asked, by trials out, then by
                                                         # position
 
-# %% ../../nbs/40_run/07_workload.ipynb #9e2edf19
+# %% ../../nbs/40_run/07_workload.ipynb #9660d306
 @patch
 def prepare(self:Workload):
     "Compare the run with the store, and read what is wanted."
     known = next((r for r in self.store.runs() if r['name'] == self.name), None)
     if known is None: self.store.create_run(self.name, self.run.config(), self.run.prompts)
-    else: check_same(self.run, self.store)
+    elif begins_anew(self.run, self.store): self.begin_anew()
     self.seconds_before, self.status_before = (known and known['seconds']) or 0., known['status'] if known else 'new'
     self.wanted = self.run.method.n + self.run.more + self.store.extended(self.name)
     self.begun, self.started_with = self.store.counts(self.name), self.store.last_events(self.name, 'models')
@@ -81,6 +85,17 @@ def set_target(self:Workload):
     budget, p = self.run.budget, self.progress
     p.target = min(self.wanted, budget.samples or self.wanted)*p.prompts
     p.limits = target_limits({f.name: getattr(budget, f.name) for f in fields(Budget)}, p.prompts)
+
+# %% ../../nbs/40_run/07_workload.ipynb #960f2a61
+@patch
+def begin_anew(self:Workload):
+    "Put the run in the place of the stored one, which has no answer."
+    calls = self.store.count(self.name)
+    self.store.remove_run(self.name)
+    self.store.create_run(self.name, self.run.config(), self.run.prompts)
+    if not calls: return
+    remark = f'{calls} calls with other settings, all without an answer, are dropped and not counted'
+    self.store.event(self.name, None, 'remark', remark)
 
 # %% ../../nbs/40_run/07_workload.ipynb #2a90496c
 @patch
@@ -130,7 +145,15 @@ def may_score(self:Workload,
     errors = [s.error for s in sample.scores if s.reward == self.run.reward.name and s.error]
     return bool(errors) and kind_of(errors[0]) not in PERMANENT
 
-# %% ../../nbs/40_run/07_workload.ipynb #3b92c068
+# %% ../../nbs/40_run/07_workload.ipynb #97f44431
+@patch
+def heard(self:Workload,
+    sample:Sample, # A finished sample
+)->Outcome:
+    "What the search is told of a sample."
+    return heard(sample, self.queues[0], self.models[sample.trial.model].spec, self.run.method.hears)
+
+# %% ../../nbs/40_run/07_workload.ipynb #65f30ddf
 @patch
 def replay_prompt(self:Workload,
     state:PromptState, # A prompt with a fresh sampler
@@ -139,7 +162,7 @@ def replay_prompt(self:Workload,
     "Repeat what earlier sessions did for a prompt, and take up what they left unfinished."
     name = state.prompt.id
     replay(state.sampler, self.store.journal(self.name, name), self.run.reward.name,
-           f'run {self.name!r}, prompt {name!r}')
+           f'run {self.name!r}, prompt {name!r}', self.heard)
     state.summary = summary or stored_summary(self.store, self.name, name)
     if not summary: self.progress.add_summary(name, state.summary)
     missing = unreceived(self.store, self.name, name)
@@ -163,20 +186,24 @@ def begin(self:Workload,
     self.enqueue(state)
     return state
 
-# %% ../../nbs/40_run/07_workload.ipynb #21d071ce
+# %% ../../nbs/40_run/07_workload.ipynb #879f36fa
 @patch
 def apply_extensions(self:Workload,
     state:PromptState, # A prompt that begins or goes on
 ):
-    "Ask for the samples that are wanted since it was stored, and let one that had given up try again."
+    "Ask for the samples that are wanted since; a new chance after giving up; moves that no model can make."
     sampler, name = state.sampler, state.prompt.id
-    gave_up, more = sampler.rests.gave_up, self.wanted - sampler.n
+    gave_up, more = sampler.cooldowns.gave_up, self.wanted - sampler.n
     if more > 0:
         self.store.event(self.name, name, 'extend', more)
         sampler.extend(more)
     if gave_up:
         self.store.event(self.name, name, 'retry', state.summary.told)
         sampler.retry()
+    for model in self.unable:
+        if model not in sampler.models or (model, 'continue') in sampler.unable: continue
+        self.store.event(self.name, name, 'cannot', [model, 'continue'])
+        sampler.lose(model, 'continue')
 
 # %% ../../nbs/40_run/07_workload.ipynb #4b9bdcf3
 @patch
