@@ -237,14 +237,10 @@ def give_up(self:Session):
     if not self.giving_up: self.task.get_loop().call_soon(self.task.cancel)
     self.giving_up = True
 
-# %% ../../nbs/40_run/08_session.ipynb #d3a0ddda
+# %% ../../nbs/40_run/08_session.ipynb #bc594b06
 @patch
-async def shut_down(self:Session):
-    "Cancel what goes on, and store the state."
-    if self.deadline: self.deadline.cancel()
-    tasks = [*self.tasks.values(), *self.watching]
-    for task in tasks: task.cancel()
-    if tasks: await asyncio.wait(tasks, timeout=1)
+def store_end(self:Session):
+    "Store how the session has ended."
     p = self.progress
     p.ended = time.monotonic()
     if self.seconds_before is None: return
@@ -257,6 +253,19 @@ async def shut_down(self:Session):
         self.store.set_status(self.name, p.state, seconds=self.seconds_before + p.seconds)
     except StoreError:
         if not self.error and p.state != 'failed': raise
+
+# %% ../../nbs/40_run/08_session.ipynb #e139daba
+@patch
+async def shut_down(self:Session):
+    "Cancel what goes on, and store the state."
+    if self.deadline: self.deadline.cancel()
+    tasks = [*self.tasks.values(), *self.watching]
+    for task in tasks: task.cancel()
+    try:
+        if tasks: await asyncio.wait(tasks, timeout=1)
+    except asyncio.CancelledError:
+        if not self.giving_up: raise
+    finally: self.store_end()
 
 # %% ../../nbs/40_run/08_session.ipynb #89c32a3b
 @patch
