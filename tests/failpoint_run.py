@@ -18,7 +18,6 @@ from toa_nb.run import Run, rescore
 from toa_nb.search.tree import TOA
 from toa_nb.store import RunStore, commits
 
-
 SEARCH = TOA(n=3, parallel=1)
 
 
