@@ -131,6 +131,9 @@ def test_unknown_mode(tmp_path):
     with pytest.raises(InputError, match="no mode 'w'"): RunStore(tmp_path/'runs.db', 'w')
 
 
+async def flushed(store): await store.flush()
+
+
 def test_read_only_place():
     "In a folder that other users can enter, unlike those of pytest."
     with tempfile.TemporaryDirectory() as folder: check_read_only(Path(folder))
@@ -438,7 +441,7 @@ def test_asks_from_many_threads(tmp_path):
         threads = [threading.Thread(target=work, args=(f't{i}',)) for i in range(8)]
         for t in threads: t.start()
         for t in threads: t.join()
-        asyncio.run(store.flush())
+        asyncio.run(flushed(store))
         assert all([r.trial.number for r in store.pending('run', p)] == list(range(100)) for p in store.counts('run'))
     assert no_gaps(tmp_path/'runs.db') == 800
 
