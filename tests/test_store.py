@@ -526,6 +526,30 @@ def test_a_store_from_before_there_were_thoughts(tmp_path):
         assert thoughts_of(store) == [None, 'Hm.']
 
 
+# Prefixes
+
+def continuation(number, prefix): return Trial(number, 'qwen', (), (0,), 'continue', prefix=prefix)
+
+
+def test_the_length_of_a_prefix_comes_back_with_its_trial(tmp_path):
+    with new_store(tmp_path/'runs.db') as store:
+        store.add_trial('run', 'a', trial(0))
+        for n in (1, 2): store.add_trial('run', 'a', continuation(n, 40*n))
+    with RunStore(tmp_path/'runs.db', 'r') as store:
+        assert [row.trial.prefix for row in store.pending('run', 'a')] == [0, 40, 80]
+
+
+def test_a_store_from_before_there_were_continuations(tmp_path):
+    with new_store(tmp_path/'runs.db') as store: asyncio.run(think(store, 0, None))
+    with sqlite3.connect(tmp_path/'runs.db') as db: db.execute('DROP TABLE prefix')
+    db.close()
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert [s.trial.prefix for s in store.samples('run')] == [0]
+    with RunStore(tmp_path/'runs.db') as store:
+        store.add_trial('run', 'a', continuation(1, 7))
+        asyncio.run(store.finish('run', 'a', 1, Completion('4', Usage(1, 2))))
+        assert [s.trial.prefix for s in store.samples('run')] == [0, 7]
+
+
 # Any text, any order
 
 ODD = ['', '\0', 'a\0b', '\ud83d', '\ud83d\ude00', '😀', 'né', '\x1f\n\r', "'; DROP TABLE trial; --", '\ufffe\uffff',
@@ -591,10 +615,11 @@ usages = st.builds(Usage, st.integers(0, 99), st.integers(0, 99), st.integers(0,
 completions = st.builds(Completion, texts, st.none() | usages, texts, floats, texts, texts,
                         st.none() | st.integers(0, 9),
                         st.integers(1, 3), st.none() | floats)
-trials = st.builds(lambda *a: a, texts, st.lists(st.integers(0, 9), max_size=3).map(tuple),
-                   st.sampled_from(['fresh', 'refine', 'aggregate']),
+trials = st.builds(lambda *a: (*a[:-1], a[-1]*(a[2] == 'continue')), texts,
+                   st.lists(st.integers(0, 9), max_size=3).map(tuple),
+                   st.sampled_from(['fresh', 'refine', 'revise', 'continue', 'aggregate']),
                    st.integers(0, 9), texts, st.none() | st.integers(0, 9), st.integers(0, 2**31 - 1),
-                   st.integers(0, 9))
+                   st.integers(0, 9), st.integers(0, 999))
 prompt_ids = st.sampled_from('abc')
 operations = st.lists(st.one_of(
     st.tuples(st.just('ask'), prompt_ids, trials), st.tuples(st.just('complete'), prompt_ids, completions,

@@ -20,7 +20,7 @@ from ..rewards.remote import check_score
 from ..store.journal import RunStore
 from ..run.forecast import projected
 from ..run.progress import progress_of
-from ..run.settings import check_same
+from ..run.settings import begins_anew
 from ..run.stored import pick_run
 from ..run.run import Run
 from .config import all_models, check_keys, open_store, read_store, run_from
@@ -145,7 +145,7 @@ def check_stored(
     "Refuse another experiment under the name of a stored run, as the run itself would at its start."
     if not (place := Path(run.store_at)).exists() or not place.stat().st_size: return
     with open_store(place) as store:
-        if run.name in [r['name'] for r in store.runs()]: check_same(run, store)
+        if run.name in [r['name'] for r in store.runs()]: begins_anew(run, store)
 
 # %% ../../nbs/70_cli/02_running.ipynb #8dd2051f
 async def check_endpoint(
