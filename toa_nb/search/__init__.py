@@ -12,7 +12,7 @@ __all__, __getattr__, __dir__ = _offer(
     routing='best_single each_alone expected_best RoBoN',
     bandit='REx',
     adaptive_branching='ABMCTSA ABMCTSM',
-    simulate='cut_middle FITTED paired play SimModel simulate_methods World WORLDS',
+    simulate='cut_middle FITTED paired play play_samples SimModel simulate_methods World WORLDS',
     rounds='fit_prior MOVES Rounds',
     methods='method_from METHODS',
 )
