@@ -5,7 +5,8 @@ import json
 import matplotlib
 import pytest
 
-from toa_nb.analysis.comparisons import compare_methods, summarize
+from toa_nb.analysis.comparisons import compare_methods
+from toa_nb.analysis.summary import summarize
 from toa_nb.analysis.curves import complete, reward_curve
 from toa_nb.analysis.held_out import overoptimization
 from toa_nb.analysis.plot import model_shares, plot_curve, plot_models

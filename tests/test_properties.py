@@ -44,6 +44,7 @@ def plain(value, seen):
     if id(value) in seen: return f'<{seen[id(value)][0]}>'
     seen[id(value)] = len(seen), value
     if isinstance(value, dict): return tuple((plain(k, seen), plain(v, seen)) for k, v in value.items())
+    if isinstance(value, set): return plain(sorted(value), seen)
     if isinstance(value, list | tuple | deque): return tuple(plain(v, seen) for v in value)
     if is_dataclass(value): return tuple(plain(getattr(value, f.name), seen) for f in fields(value))
     slots = [s for c in type(value).__mro__ for s in getattr(c, '__slots__', ())]

@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1  # two workers share two cores
-tests() { python -m pytest -q -n 2 --dist loadgroup "$@"; }
+tests() { python -m pytest -q -n 2 "$@"; }
 python tools/sync.py
 ruff check tests tools benchmarks
 nbdev_test --n_workers 2 --skip_folder_re '^[_.]|tutorials'

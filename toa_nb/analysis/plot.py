@@ -6,7 +6,7 @@
 __all__ = ['method_style', 'Picture', 'plot_curve', 'plot_tree', 'model_shares', 'plot_models']
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #1988c520
-import math
+import math, textwrap
 from collections import Counter
 from collections.abc import Iterable
 from io import BytesIO
@@ -134,6 +134,7 @@ def _notes(attrs:dict, looks:dict, hidden:bool=False)->str:
     if hidden: lines.append('Not shown, because it is in another unit: the curve behind.')
     for name, n in attrs.get('left_out', {}).items():
         lines.append(f'{label(name)}: {n} prompt{"s" * (n > 1)} without enough scored answers left out.')
+    lines += textwrap.wrap(attrs.get('note', ''), 95)
     return '\n'.join(lines)
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #3c93b26e
