@@ -7,7 +7,7 @@ __all__ = ['GRID', 'CUTS', 'move_of', 'answer_row', 'cut_share', 'answer_rows', 
            'moments', 'likelihood', 'best_ratios', 'fit_move', 'resampled', 'unseen_fresh', 'beaten_by_fresh', 'Kernel',
            'with_interval', 'share_of', 'fit_columns', 'count_columns', 'kernel', 'cut_table', 'plot_kernel']
 
-# %% ../../nbs/50_analysis/07_kernels.ipynb #2f46e2fb
+# %% ../../nbs/50_analysis/07_kernels.ipynb #5f1c947e
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ import numpy as np, pandas as pd
 
 from ..core import InputError, Sample
 from ..search.diversity import overlap, trigrams
+from ..search.probing import was_drawn
 from ..store.samples import guide, only_reward
 from ..store.sources import samples_of
 
-# %% ../../nbs/50_analysis/07_kernels.ipynb #75ab9dda
+# %% ../../nbs/50_analysis/07_kernels.ipynb #1b5f04d1
 def move_of(
     sample:Sample, # Any sample
 )->str:
@@ -40,7 +41,8 @@ def answer_row(
     one = p is not None and len(above) == 1
     words = trigrams(text)
     return dict(run=s.run, prompt=s.prompt_id, number=s.trial.number, model=s.trial.model, move=move_of(s), text=text,
-        words=words, reward=s.value(reward), above=p['number'] if one else None, cut=cut_share(s, p) if one else math.nan,
+        words=words, reward=s.value(reward), above=p['number'] if one else None, drawn=was_drawn(s.trial),
+        cut=cut_share(s, p) if one else math.nan,
         parent_reward=np.mean([a['reward'] for a in above]) if above else math.nan, length=len(s.completion.text),
         depth=p['depth'] + (p['move'] not in ('fresh', 'continue')) if p else 0, copied=one and text == p['text'],
         alike=one and overlap(words, p['words']) >= .5, read=u and u.prompt_tokens, written=u and u.completion_tokens,
@@ -190,7 +192,7 @@ def resampled(
                        for _ in range(draws)], float)
     return dict(zip(prompts, counts.T))
 
-# %% ../../nbs/50_analysis/07_kernels.ipynb #15359ea8
+# %% ../../nbs/50_analysis/07_kernels.ipynb #6ad6b11a
 def unseen_fresh(
     rows:pd.DataFrame, # On one scale
 )->dict[tuple, tuple]: # By prompt and model: runs, numbers, rewards, texts
@@ -210,8 +212,8 @@ def beaten_by_fresh(
         if math.isnan(r.parent_reward) or found is None:
             out.append(math.nan)
             continue
-        later = [v > r.parent_reward for run, i, v, text in zip(*found)
-                 if before.get(text, math.inf) > r.number and (run != r.run or i > r.number)]
+        def fair(run, i, text): return i != r.above if r.drawn and run == r.run else before.get(text, math.inf) > r.number
+        later = [v > r.parent_reward for run, i, v, text in zip(*found) if fair(run, i, text)]
         out.append(float(np.mean(later)) if later else math.nan)
     return out
 
