@@ -15,10 +15,9 @@ from fastcore.meta import delegates
 
 from ..core import InputError, Message, Prompt, Sample
 from ..templates import Templates
-from .samples import only_reward
-from .origins import by_joined_prompt, joined, Origins, origins_of, parts_of
+from .origins import checked_source, Origins
 from .rows import Rows, Tally, TURNS
-from .rules import over_quota, PairRules, pairs_of, read_policy, usable, without_copies
+from .rules import each_prompt, over_quota, PairRules, pairs_of, read_policy, usable, without_copies
 
 # %% ../../nbs/45_data/04_exports.ipynb #6fc93f06
 def turns_of(
@@ -36,30 +35,15 @@ def _answer(sample:Sample)->list[dict]:
     return [{'role': 'assistant', 'content': sample.completion.text}]
 
 # %% ../../nbs/45_data/04_exports.ipynb #5e11aa02
-def _checked(source:Any, prompts:Iterable[Prompt]|None, run)->tuple[Any,list[Prompt]|None,Origins]:
-    "A source that can be read again and again, the prompts, and what the source says about its answers."
-    parts = parts_of(source)
-    source = parts if len(parts) > 1 else parts[0]
-    with joined(source, run) as found: origins = origins_of(found)
-    if prompts is None and not all(hasattr(part.found, 'runs') for part in found):
-        raise InputError('samples alone do not hold their prompts', 'prompts', 'Pass the prompts too, or a store.')
-    return source, None if prompts is None else list(prompts), origins
-
-def _each(tally:Tally, source, prompts, reward:str, run, cut=False, different=False)->Iterator[tuple]:
+def _usable(tally:Tally, source, prompts, reward:str, run, cut=False, different=False)->Iterator[tuple]:
     "Prompt, reward, all samples and the usable answers of each prompt."
-    with joined(source, run) as parts:
-        guide = reward or origins_of(parts).guide
-        for p, samples in by_joined_prompt(parts, prompts, run):
-            tally.counts['prompts'] += 1
-            tally.counts['answers'] += len(samples)
-            if tally.progress: tally.progress(tally.counts['prompts'])
-            name = guide or only_reward(samples)
-            answers = usable(samples, name, cut)
-            tally.counts['usable answers'] += len(answers)
-            if different:
-                answers = without_copies(answers)
-                tally.counts['answers that are no near-copies'] += len(answers)
-            yield p, name, samples, answers
+    for p, name, samples, _ in each_prompt(tally, source, prompts, reward, run):
+        answers = usable(samples, name, cut)
+        tally.counts['usable answers'] += len(answers)
+        if different:
+            answers = without_copies(answers)
+            tally.counts['answers that are no near-copies'] += len(answers)
+        yield p, name, samples, answers
 
 # %% ../../nbs/45_data/04_exports.ipynb #69428538
 SFT_FORMS = {'prompt_completion': dict(prompt=TURNS, completion=TURNS), 'messages': dict(messages=TURNS)}
@@ -94,9 +78,9 @@ def to_sft(
 )->Rows: # Made when they are read
     "Rows to fine-tune on the best answers."
     if form not in SFT_FORMS: raise InputError(f'unknown form {form!r}', 'form', f'Use {" or ".join(SFT_FORMS)}.')
-    source, prompts, origins = _checked(source, prompts, run)
+    source, prompts, origins = checked_source(source, prompts, run)
     def make(tally):
-        for p, name, samples, answers in _each(tally, source, prompts, reward, run, cut, different):
+        for p, name, samples, answers in _usable(tally, source, prompts, reward, run, cut, different):
             chosen = _best(answers, name, top, min_score)
             if not chosen: tally.dropped['below min_score' if answers else 'no usable answer'] += 1
             elif over_quota(p, quota, tally): tally.dropped['over the quota of their category'] += 1
@@ -110,7 +94,7 @@ def _pairs(tally:Tally, source, prompts, reward, run, rejected:str|list[str], ru
     "Prompt, reward, all samples, usable answers and the rejected ones, for each prompt that has a pair."
     named = [rejected] if isinstance(rejected, str) else list(rejected)
     policies = [read_policy(text) for text in named]
-    for p, name, samples, answers in _each(tally, source, prompts, reward, run, **which):
+    for p, name, samples, answers in _usable(tally, source, prompts, reward, run, **which):
         if len(answers) < 2: tally.dropped['fewer than two usable answers'] += 1
         elif not (worse := pairs_of(answers, name, policies, rules, pairs)):
             tally.dropped[f'no answer for {" and ".join(named)}'] += 1
@@ -162,7 +146,7 @@ def to_dpo(
     "Preference pairs in TRL's explicit form."
     rules = PairRules(max_length_ratio, same_model, held_out)
     for text in [rejected] if isinstance(rejected, str) else rejected: read_policy(text)
-    source, prompts, origins = _checked(source, prompts, run)
+    source, prompts, origins = checked_source(source, prompts, run)
     which = dict(rejected=rejected, rules=rules, pairs=pairs, quota=quota, cut=cut, different=different)
     def make(tally):
         for p, name, samples, answers, worse in _pairs(tally, source, prompts, reward, run, **which):
@@ -268,7 +252,7 @@ def to_ultrafeedback(
     "Every usable answer with its reward, and a pair."
     rules = PairRules(max_length_ratio, same_model, held_out)
     read_policy(rejected)
-    source, prompts, origins = _checked(source, prompts, run)
+    source, prompts, origins = checked_source(source, prompts, run)
     which = dict(rejected=rejected, rules=rules) | kwargs
     def make(tally):
         for p, name, samples, answers, worse in _pairs(tally, source, prompts, reward, run, **which):
