@@ -142,11 +142,11 @@ def __getitem__(self:Rows, at):
     if isinstance(at, int) and at >= 0:
         for row in islice(self, at, None): return row
         raise IndexError(f'there is no row {at}')
-    return list(self)[at]
+    return list(iter(self))[at]
 
 @patch
 def __eq__(self:Rows, other):
-    return list(self) == list(other) if isinstance(other, Rows | list) else NotImplemented
+    return list(iter(self)) == list(iter(other)) if isinstance(other, Rows | list) else NotImplemented
 
 @patch
 def __repr__(self:Rows): return f'{type(self).__name__}({", ".join(self.columns or ())})'

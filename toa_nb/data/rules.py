@@ -18,7 +18,13 @@ from .samples import only_reward, ranked
 from .origins import by_joined_prompt, joined, origins_of
 from .rows import Tally
 
-# %% ../../nbs/45_data/03_rules.ipynb #8e51c263
+# %% ../../nbs/45_data/03_rules.ipynb #3dfbede5
+def _count_tokens(s:Sample, tally:Tally):
+    "Add the tokens of an answer."
+    if s.completion is None or s.completion.usage is None: return
+    tally.counts['tokens read'] += s.completion.usage.prompt_tokens
+    tally.counts['tokens written'] += s.completion.usage.completion_tokens
+
 def each_prompt(
     tally:Tally, # Counts prompts and answers
     source:Any, # As `checked_source` gives it
@@ -32,6 +38,7 @@ def each_prompt(
         for p, samples in by_joined_prompt(parts, prompts, run):
             tally.counts['prompts'] += 1
             tally.counts['answers'] += len(samples)
+            for s in samples: _count_tokens(s, tally)
             if tally.progress: tally.progress(tally.counts['prompts'])
             yield p, guide or only_reward(samples), samples, parts
 
