@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ABOUT', 'add_command', 'add_running', 'add_rules', 'add_export', 'add_reading', 'add_looking', 'add_serving',
-           'parser', 'main', 'report_error']
+           'add_training', 'add_evaluating', 'parser', 'main', 'report_error']
 
 # %% ../../nbs/70_cli/05_commands.ipynb #b13b399c
 import argparse
@@ -16,7 +16,11 @@ from ..data.writing import FORMATS
 from .output import EXITS, note, plain_warnings, safe_streams, say
 from .running import do_check, do_resume, do_run, do_status
 from .reading import do_backup, do_curve, do_export, do_prompts
+from toa_nb.cli.evaluating import (
+    do_eval_alpaca, do_eval_arena, do_eval_judge, do_eval_lm, do_eval_math, do_eval_reward, do_eval_table,
+    do_eval_translation)
 from .serving import do_serve, do_serve_reward, do_servers
+from .training import do_train
 
 # %% ../../nbs/70_cli/05_commands.ipynb #4a13a031
 ABOUT = '''Search over several language models, guided by rewards.
@@ -28,6 +32,8 @@ ABOUT = '''Search over several language models, guided by rewards.
   toa run run.toml --more 16     16 more samples per prompt, in the same trees
   toa curve runs.db -o curve.png          reward against compute
   toa export runs.db --format dpo -o dpo.jsonl    data to train on
+  toa train dpo runs.db --model local -o tuned    a model that learned from it
+  toa eval table results.jsonl   model by benchmark, before and after
   toa serve-reward armorm        a reward model behind HTTP, for many runs
   toa serve                      a small model on this machine's CPU, to try all this with
 
@@ -71,14 +77,14 @@ def add_running(commands:Any):
         p.add_argument('--more', type=int, metavar='N',
                        help='N further samples per prompt; each time that this is given')
         p.add_argument('--quiet', action='store_true', help='show no progress')
-    check = (add_command(commands, 'check', do_check,
-                         'Check a configuration, its files, every endpoint and every reward, before anything is spent.'))
+    check = add_command(commands, 'check', do_check,
+                        'Check a configuration, its files, every endpoint and every reward, before anything is spent.')
     check.add_argument('config', metavar='CONFIG', help='a TOML or JSON file')
     check.add_argument('--timeout', type=float, default=20., metavar='SECONDS',
                        help='for each endpoint and reward (default: 20)')
-    status = (add_command(commands, 'status', do_status,
-                          'How far the runs of a store are. A run whose process was killed is `cut off`. The exit code '
-                          'tells whether all is well.'))
+    status = add_command(commands, 'status', do_status,
+                         'How far the runs of a store are. A run whose process was killed is `cut off`. The exit code '
+                         'shows whether all is well.')
     status.add_argument('store', metavar='STORE', help='a run store')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #5b70aa01
@@ -204,6 +210,89 @@ def add_serving(commands:Any):
     servers.add_argument('--stop', nargs='?', const='', metavar='NAME',
                          help='stop the server of this name or port; all without a name')
 
+# %% ../../nbs/70_cli/05_commands.ipynb #492a093b
+def add_training(commands:Any):
+    "train"
+    kinds = commands.add_parser('train', help='Train a model on the rows of a store, with TRL').add_subparsers(
+        title='trainers', metavar='TRAINER', required=True)
+    about = dict(sft='Fine-tune on the best answer of each prompt.', dpo='Train on pairs, the better answer against the worse.',
+                 kto='Train on single answers, good and bad.', reward='Train a reward model on pairs.')
+    for kind, text in about.items():
+        p = add_command(kinds, kind, do_train, f'{text} TRL does it, in a process of its own; run it again to go on.',
+                        f'example:\n  toa train {kind} runs.db --model local -o tuned --set learning_rate=1e-4 max_steps=10')
+        p.set_defaults(kind=kind)
+        p.add_argument('source', metavar='SOURCE', help='a run store, or a file of rows (.jsonl, .json, .parquet)')
+        p.add_argument('--set', dest='options', nargs='+', action='extend', default=[], metavar='NAME=VALUE',
+                       help='any options of TRL')
+        p.add_argument('--model', required=True, help='a folder, a GGUF file, a name on the hub, or `local`')
+        p.add_argument('-o', '--output', required=True, metavar='FOLDER', help='where everything about this training goes')
+        p.add_argument('--name', default='', help='of the trained model (default: that of the folder)')
+        p.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
+        p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
+        p.add_argument('--rejected', metavar='POLICY', help='for pairs: rank:k, min, mu-2sigma or margin>=m')
+        p.add_argument('--gpus', type=int, metavar='N', help='GPUs to use (default: all of this machine; 0: the CPU)')
+        p.add_argument('--prepare', action='store_true', help='write rows and configuration, and train nothing')
+        p.add_argument('--quiet', action='store_true', help='show no progress')
+
+# %% ../../nbs/70_cli/05_commands.ipynb #041d76ee
+def _add_eval(kinds:Any, name:str, act:Callable, about:str, asked:bool=False)->argparse.ArgumentParser:
+    "An evaluation, with what all of them take."
+    p = add_command(kinds, name, act, about)
+    if name != 'table': p.add_argument('--results', metavar='FILE', help='add the estimates to this file, for `toa eval table`')
+    if name not in ('table', 'arena'): p.add_argument('--name', default='model', help='what is evaluated, for the table')
+    if asked:
+        p.add_argument('prompts', metavar='PROMPTS', help='a file of prompts')
+        p.add_argument('answers', metavar='ANSWERS', help='a file of answers, or a run store (.db), whose best ones are taken')
+    return p
+
+def add_evaluating(commands:Any):
+    "eval"
+    kinds = commands.add_parser('eval', help='Evaluate answers, with intervals over the prompts').add_subparsers(
+        title='evaluations', metavar='EVALUATION', required=True)
+    judge = _add_eval(kinds, 'judge', do_eval_judge, 'Win rate against a baseline by a judge model, in both orders.', True)
+    judge.add_argument('baseline', metavar='BASELINE', help='a file of answers to compare with, or a run store')
+    judge.add_argument('--judge', required=True, metavar='FILE', help='a TOML or JSON file with a [[models]] table')
+    judge.add_argument('--keep', metavar='FILE', help='keep each judgement here; what is there is not paid for again')
+    alpaca = _add_eval(kinds, 'alpaca', do_eval_alpaca, 'Win rates from the annotations of alpaca_eval.')
+    alpaca.add_argument('annotations', metavar='FILE', help='annotations.json')
+    alpaca.add_argument('--weights', metavar='FILE', help='df_gamed.csv; without it the form for own prompts is used')
+    alpaca.add_argument('--benchmark', metavar='FILE', help='alpaca_eval.json, the instructions in their order')
+    arena = _add_eval(kinds, 'arena', do_eval_arena, 'Scores from the judgements of Arena-Hard.')
+    arena.add_argument('judgements', metavar='FILE', nargs='+', help='files of model_judgment/')
+    arena.add_argument('--version', default='v2', help='v2 (default) or v0.1')
+    arena.add_argument('--answers', metavar='FILE', nargs='+', help='files of model_answer/, for style control')
+    arena.add_argument('--baseline', default='', help="the baseline's name in these, for style control")
+    _add_eval_tasks(kinds)
+
+# %% ../../nbs/70_cli/05_commands.ipynb #e4db4b8d
+def _add_eval_tasks(kinds:Any):
+    "translation, reward, math, lm-eval, table"
+    translation = _add_eval(kinds, 'translation', do_eval_translation, 'BLEU and chrF by sacrebleu.', True)
+    translation.add_argument('--target', default='en', help='language of the translations (default: en)')
+    reward = _add_eval(kinds, 'reward', do_eval_reward, 'The mean score of a reward.', True)
+    reward.add_argument('--reward', required=True, metavar='KIND', help='such as constraints, exact or a reward model')
+    reward.add_argument('--scale', type=float, default=1., help='factor for the scores; 100 for percent')
+    math = _add_eval(kinds, 'math', do_eval_math, 'Accuracy and pass@k of a run, without bias.')
+    math.add_argument('store', metavar='STORE', help='a run store, scored by a verifier such as math_verify')
+    math.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
+    math.add_argument('--reward', default='', help='the verifier; the guiding reward by default')
+    math.add_argument('-k', type=int, nargs='+', metavar='K', help='samples that one may draw (default: 1)')
+    lm = _add_eval(kinds, 'lm-eval', do_eval_lm, 'Tasks of lm-evaluation-harness against a server.')
+    lm.add_argument('tasks', metavar='TASKS', help='names with commas between them')
+    lm.add_argument('--url', required=True, help='such as http://127.0.0.1:8011/v1')
+    lm.add_argument('--model', required=True, help='its name at the server')
+    lm.add_argument('-o', '--output', default='lm_eval', metavar='FOLDER', help='for its results (default: lm_eval)')
+    lm.add_argument('--limit', type=int, metavar='N', help='only the first few documents of each task')
+    lm.add_argument('--concurrent', type=int, default=16, metavar='N', help='requests at once (default: 16)')
+    lm.add_argument('--tokenizer', default='', help='a folder or hub id, for tasks that need log-probabilities')
+    lm.add_argument('--api-key-env', default='', metavar='VARIABLE', help='environment variable with the key')
+    lm.add_argument('--program', default='lm_eval', help='the program, where it is not on the path')
+    lm.add_argument('--show', action='store_true', help='print the command, and run nothing')
+    table = _add_eval(kinds, 'table', do_eval_table, 'Model by benchmark.')
+    table.add_argument('file', metavar='FILE', help='of --results')
+    table.add_argument('--before', default='', metavar='MODEL', help='a model before training')
+    table.add_argument('--after', default='', metavar='MODEL', help='the same after it: a last row shows the difference')
+
 # %% ../../nbs/70_cli/05_commands.ipynb #7e499783
 def parser()->argparse.ArgumentParser: # Of all commands
     "The whole command line."
@@ -212,7 +301,7 @@ def parser()->argparse.ArgumentParser: # Of all commands
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--version', action='version', version=f'toa_nb {__version__}')
     commands = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_running, add_reading, add_looking, add_serving): add(commands)
+    for add in (add_running, add_reading, add_looking, add_serving, add_training, add_evaluating): add(commands)
     return p
 
 # %% ../../nbs/70_cli/05_commands.ipynb #3807bd97

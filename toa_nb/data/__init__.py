@@ -6,7 +6,6 @@ __all__, __getattr__, __dir__ = _offer(
     __name__,
     files='file_records',
     prompts='BadPrompts load_prompts Prompts prompts_from reading_report',
-    samples='by_prompt guide only_reward ranked',
     origins='Origins',
     rows='load_samples prompt_record row_file Rows save_prompts save_samples write_json write_jsonl write_parquet',
     rules='PairRules',
@@ -18,4 +17,5 @@ __all__, __getattr__, __dir__ = _offer(
     configs='PublishedModel PublishedReward read_model_config read_reward_config read_server_configs serve_published '
         'stop_tokens write_model_config write_reward_config write_server_config',
     writing='export Exported FORMATS NoRows',
+    renamed={name: f'toa_nb.store.{name}' for name in ('by_prompt', 'guide', 'only_reward', 'ranked')},
 )

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['parts_of', 'Part', 'joined', 'by_joined_prompt', 'Origins', 'origins_of', 'checked_source']
 
-# %% ../../nbs/45_data/03_origins.ipynb #e26ed4f4
+# %% ../../nbs/45_data/03_origins.ipynb #07a5f989
 import hashlib, json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, ExitStack
@@ -17,8 +17,8 @@ from fastcore.basics import patch
 
 from ..compute import generation_spent, ModelSpec
 from ..core import InputError, Prompt, Sample
-from ..run.sources import opened
-from .samples import by_prompt, guide
+from ..store.sources import opened
+from ..store.samples import by_prompt, guide
 
 # %% ../../nbs/45_data/03_origins.ipynb #c87c263b
 def parts_of(

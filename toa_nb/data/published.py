@@ -20,7 +20,7 @@ from ..run.prompt_state import replay
 from ..run.settings import first_models, stored_templates
 from .files import file_records
 from .prompts import Prompts, prompts_from
-from .samples import ranked
+from ..store.samples import ranked
 from .origins import checked_source, Origins
 from .rows import prompt_record, Rows
 from .rules import each_prompt

@@ -6,7 +6,7 @@
 __all__ = ['each_prompt', 'usable', 'without_copies', 'over_quota', 'read_policy', 'rejected_by', 'same_text', 'PairRules',
            'pairs_of']
 
-# %% ../../nbs/45_data/03_rules.ipynb #3442e0fb
+# %% ../../nbs/45_data/03_rules.ipynb #a3f1b353
 import math, re, statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core import InputError, Prompt, Sample
 from ..search.diversity import different
-from .samples import only_reward, ranked
+from ..store.samples import only_reward, ranked
 from .origins import by_joined_prompt, joined, origins_of
 from .rows import Tally
 

@@ -6,7 +6,7 @@
 __all__ = ['SFT_RULES', 'PAIR_OPTIONS', 'COLUMNS', 'LINES', 'FORMATS', 'TEXTS', 'Format', 'rules_of', 'check_export', 'NoRows',
            'Seen', 'Exported', 'Job', 'upload', 'export']
 
-# %% ../../nbs/45_data/07_writing.ipynb #12b3c298
+# %% ../../nbs/45_data/07_writing.ipynb #39bedcc1
 import json, os, time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, ExitStack
@@ -18,7 +18,7 @@ from fastcore.basics import patch
 
 from ..core import InputError, Prompt, ToaError
 from ..inputs import check_path
-from ..run.sources import samples_of
+from ..store.sources import samples_of
 from .origins import checked_source, joined, Origins
 from .rows import prompt_record, row_file, Rows, Tally
 from .exports import PAIR_RULES, SFT_FORMS, to_dpo, to_kto, to_reward_pairs, to_sft, to_ultrafeedback

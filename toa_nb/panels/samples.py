@@ -15,13 +15,13 @@ import ipywidgets as W, traitlets as T
 from fastcore.basics import patch
 
 from ..core import InputError, Prompt, Sample
-from ..store.journal import RunStore
-from ..run.progress import short
 from ..store.find import OUTCOMES
+from ..store.journal import RunStore
+from ..store.tables import to_frame
+from ..run.progress import short
 from ..data.origins import by_joined_prompt, joined, Origins, origins_of
 from ..data.rows import save_samples, write_jsonl
 from ..data.exports import dpo_row, to_dpo
-from ..analysis.tables import to_frame
 from ..analysis.paths import search_samples
 from .base import AnyWidget, asset, Panel, plain, reading, safe, store_code
 from .forms import button_row, choose_values, field, fields_grid, follow_fields, number, side_by_side
