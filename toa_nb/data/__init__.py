@@ -5,7 +5,9 @@ from ..public import offer as _offer
 __all__, __getattr__, __dir__ = _offer(
     __name__,
     files='file_records',
+    sets='About PromptSet set_records SETS',
     prompts='BadPrompts load_prompts Prompts prompts_from reading_report',
+    select='check_overlap distinct_prompts filter_prompts Overlap sample_prompts',
     origins='Origins',
     rows='load_samples prompt_record row_file Rows save_prompts save_samples write_json write_jsonl write_parquet',
     rules='PairRules',
