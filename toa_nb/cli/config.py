@@ -31,8 +31,9 @@ from ..run.run import Run
 
 # %% ../../nbs/70_cli/00_config.ipynb #af7fc419
 LOADING = ('skip_bad', 'id_prefix', 'split', 'revision', 'at', 'published', 'columns') # Options of `load_prompts`
-PROMPT_KEYS = dict(file=str, limit=int, sample=int, seed=int, category=str|list, skip_bad=bool, id_prefix=str, split=str,
-                   revision=str, at=str, published=int, columns=dict) # Fields of `prompts` and their types
+PROMPT_KEYS = dict(
+    file=str, limit=int, sample=int, seed=int, category=str|list, skip_bad=bool, id_prefix=str, split=str, revision=str,
+    at=str, published=int, columns=dict) # Fields of `prompts` and their types
 
 def prompt_source(
     name:str, # A file, a set that has a name, or `hf://...`

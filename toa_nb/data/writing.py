@@ -48,12 +48,13 @@ def _base(form:str)->str:
 
 def _trl(form:str)->Callable: return dict(sft=to_sft, dpo=to_dpo, kto=to_kto)[_base(form)]
 
-# %% ../../nbs/45_data/07_writing.ipynb #3716cd17
+# %% ../../nbs/45_data/07_writing.ipynb #5dc7e84f
 def _factory(rows:Rows, form:str)->Rows: return to_llama_factory(rows, form=form.partition('_')[0])[0]
 
 def _axolotl(rows:Rows, form:str)->Rows:
     return to_axolotl(rows, 'chat_template' if form == 'chat_template' else form.removesuffix('_dpo'))
 
+# %% ../../nbs/45_data/07_writing.ipynb #1271eb6a
 FORMATS = dict(
     sft=Format(to_sft, COLUMNS, SFT_RULES, tuple(SFT_FORMS), about='TRL SFTTrainer'),
     dpo=Format(to_dpo, COLUMNS, PAIR_OPTIONS, about='TRL DPOTrainer, CPOTrainer'),
@@ -84,7 +85,7 @@ def rules_of(
     if found.make is not _trl: return found.rules
     return SFT_RULES if _base(form) == 'sft' else PAIR_OPTIONS
 
-# %% ../../nbs/45_data/07_writing.ipynb #58cb5eff
+# %% ../../nbs/45_data/07_writing.ipynb #0562677e
 def _one_of(value:str, known:Iterable[str], where:str)->str:
     "A choice, or an error that lists the choices."
     if value in known: return value
@@ -110,7 +111,7 @@ def check_export(
                          f'Use {", ".join(found.endings)}, or a folder.')
     return form, place, place.suffix or found.endings[0]
 
-# %% ../../nbs/45_data/07_writing.ipynb #131a49c5
+# %% ../../nbs/45_data/07_writing.ipynb #57521123
 class NoRows(ToaError):
     "The rules left no row to write."
 
@@ -128,7 +129,7 @@ def _names(place:Path, ending:str, test:float)->dict[str,Path]:
     if not place.suffix: return {split: place/f'{split}{ending}' for split in ('train', 'test')[:1 + (test > 0)]}
     return {'train': place} | ({'test': place.with_name(f'{place.stem}.test{ending}')} if test > 0 else {})
 
-# %% ../../nbs/45_data/07_writing.ipynb #42b94657
+# %% ../../nbs/45_data/07_writing.ipynb #ba4b4b42
 @dataclass
 class Seen:
     "What goes past while rows are written."
@@ -164,7 +165,7 @@ def _origins_file(path:Path)->Path:
     "The file of origins beside a file of rows."
     return path.with_name(f'{path.stem}.origins.jsonl')
 
-# %% ../../nbs/45_data/07_writing.ipynb #7359a79b
+# %% ../../nbs/45_data/07_writing.ipynb #6c93671c
 def _factory_entry(files:dict[str,Path], base:Rows, form:str):
     "Merge the entries of some files into their dataset_info.json."
     place = files['train'].parent/'dataset_info.json'
@@ -191,7 +192,7 @@ def _card(place:Path, facts:CardFacts, seen:Seen, reward:str):
         facts.picture = 'scores.png'
     (place/'README.md').write_text(dataset_card(facts), encoding='utf-8', errors='replace')
 
-# %% ../../nbs/45_data/07_writing.ipynb #0c7f52f5
+# %% ../../nbs/45_data/07_writing.ipynb #72afa194
 @dataclass
 class Exported:
     "What an export has written."
@@ -222,7 +223,7 @@ def _prompt_count(source:Any, prompts:list[Prompt]|None, run)->int:
     with joined(source, run) as parts:
         return len({id for part in parts for name in part.names for id in part.found.prompt_keys(name)})
 
-# %% ../../nbs/45_data/07_writing.ipynb #ee8c37ff
+# %% ../../nbs/45_data/07_writing.ipynb #63ca97bd
 def _check_histories(source:Any, prompts:list[Prompt]|None, run, path:Path):
     "Refuse JSON Lines where some conversations have earlier turns, and some have not."
     with joined(source, run) as parts:
@@ -238,7 +239,7 @@ def _defaults(make:Callable, known:tuple[str,...], given:dict[str,Any])->dict[st
     found = {name: p.default for name, p in signature(make).parameters.items() if name in known}
     return {name: value for name, value in (found | given).items() if value not in (None, '', False)}
 
-# %% ../../nbs/45_data/07_writing.ipynb #61d87b05
+# %% ../../nbs/45_data/07_writing.ipynb #6ed1378a
 @dataclass
 class Job:
     "An export that is checked and not yet written."
@@ -268,7 +269,7 @@ def _job(source, path, format:str, form:str, prompts, reward:str, run, test:floa
     named = ({'form': form} if form else {}) | _defaults(make, rules_of(format, form), rules)
     return Job(source, prompts, run, format, form, place, files, test, base, origins, named)
 
-# %% ../../nbs/45_data/07_writing.ipynb #526b0c12
+# %% ../../nbs/45_data/07_writing.ipynb #65b46133
 @patch
 def write(self:Job,
     tally:Tally, # Counts what is read
@@ -300,7 +301,7 @@ def describe(self:Job,
                       licences)
     _card(self.place, facts, seen, reward or self.origins.guide)
 
-# %% ../../nbs/45_data/07_writing.ipynb #7ac36049
+# %% ../../nbs/45_data/07_writing.ipynb #a03e1022
 def upload(
     folder:Path, # With files of rows and a card
     name:str, # Name of a data set on the hub
