@@ -301,7 +301,7 @@ def describe(self:Job,
                       licences)
     _card(self.place, facts, seen, reward or self.origins.guide)
 
-# %% ../../nbs/45_data/07_writing.ipynb #a03e1022
+# %% ../../nbs/45_data/07_writing.ipynb #b1dbfd47
 def upload(
     folder:Path, # With files of rows and a card
     name:str, # Name of a data set on the hub
@@ -320,6 +320,7 @@ def upload(
         raise ToaError(f'{name} was not uploaded ({type(e).__name__}: {reason}). The files are in {folder}.') from e
     return url
 
+# %% ../../nbs/45_data/07_writing.ipynb #01777acc
 def export(
     source:Any, # Samples, a `Run`, a `RunStore` or the path of one; or several stores in a list, joined by prompt
     path:str|os.PathLike, # A file; or a folder (a name without an ending), which gets a card too
