@@ -102,6 +102,7 @@ class Tally:
     counts:Counter = field(default_factory=Counter) # Of prompts, answers and others, in the order of the rules
     dropped:Counter = field(default_factory=Counter) # Prompts or answers without a row, by reason
     rows:int = 0 # Rows made
+    flops:float|None = None # FLOPs of the answers that were read; None: unknown
     progress:Callable[[int],None]|None = None # Called with the number of prompts that were read; None: nothing is
 
 class Rows:

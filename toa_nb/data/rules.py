@@ -18,7 +18,7 @@ from ..store.samples import only_reward, ranked
 from .origins import by_joined_prompt, joined, origins_of
 from .rows import Tally
 
-# %% ../../nbs/45_data/03_rules.ipynb #3dfbede5
+# %% ../../nbs/45_data/03_rules.ipynb #8fb56841
 def _count_tokens(s:Sample, tally:Tally):
     "Add the tokens of an answer."
     if s.completion is None or s.completion.usage is None: return
@@ -34,11 +34,13 @@ def each_prompt(
 )->Iterator[tuple]: # Prompt, name of the reward, samples, and the open parts of the source
     "The samples of each prompt, counted."
     with joined(source, run) as parts:
-        guide = reward or origins_of(parts).guide
+        origins = origins_of(parts)
+        guide = reward or origins.guide
         for p, samples in by_joined_prompt(parts, prompts, run):
             tally.counts['prompts'] += 1
             tally.counts['answers'] += len(samples)
             for s in samples: _count_tokens(s, tally)
+            if origins.flops: tally.flops = (tally.flops or 0.) + origins.spent(samples)
             if tally.progress: tally.progress(tally.counts['prompts'])
             yield p, guide or only_reward(samples), samples, parts
 

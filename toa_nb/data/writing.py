@@ -6,8 +6,8 @@
 __all__ = ['SFT_RULES', 'PAIR_OPTIONS', 'COLUMNS', 'LINES', 'FORMATS', 'TEXTS', 'Format', 'rules_of', 'check_export', 'NoRows',
            'Seen', 'Exported', 'Job', 'upload', 'export']
 
-# %% ../../nbs/45_data/07_writing.ipynb #39bedcc1
-import json, os, time
+# %% ../../nbs/45_data/07_writing.ipynb #61f3d11c
+import json, math, os, time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, ExitStack
 from dataclasses import asdict, dataclass, field
@@ -165,7 +165,7 @@ def _origins_file(path:Path)->Path:
     "The file of origins beside a file of rows."
     return path.with_name(f'{path.stem}.origins.jsonl')
 
-# %% ../../nbs/45_data/07_writing.ipynb #6c93671c
+# %% ../../nbs/45_data/07_writing.ipynb #30f795db
 def _factory_entry(files:dict[str,Path], base:Rows, form:str):
     "Merge the entries of some files into their dataset_info.json."
     place = files['train'].parent/'dataset_info.json'
@@ -177,7 +177,8 @@ def _factory_entry(files:dict[str,Path], base:Rows, form:str):
 def _compute(tally:Tally)->dict[str,str]:
     "What all answers of the source have cost."
     read, written = tally.counts['tokens read'], tally.counts['tokens written']
-    return {'all answers of the source': f'{read:,} tokens read, {written:,} tokens written'}
+    flops = '' if tally.flops is None else f', {tally.flops:.3g} FLOPs'
+    return {'all answers of the source': f'{read:,} tokens read, {written:,} tokens written{flops}'}
 
 def _run_rewards(source:Any, run)->dict[str,str]:
     "The version of each reward of some runs."
@@ -223,7 +224,7 @@ def _prompt_count(source:Any, prompts:list[Prompt]|None, run)->int:
     with joined(source, run) as parts:
         return len({id for part in parts for name in part.names for id in part.found.prompt_keys(name)})
 
-# %% ../../nbs/45_data/07_writing.ipynb #63ca97bd
+# %% ../../nbs/45_data/07_writing.ipynb #3ae3037e
 def _check_histories(source:Any, prompts:list[Prompt]|None, run, path:Path):
     "Refuse JSON Lines where some conversations have earlier turns, and some have not."
     with joined(source, run) as parts:
@@ -237,7 +238,7 @@ def _defaults(make:Callable, known:tuple[str,...], given:dict[str,Any])->dict[st
     "The options of an export, those with their default too."
     from inspect import signature
     found = {name: p.default for name, p in signature(make).parameters.items() if name in known}
-    return {name: value for name, value in (found | given).items() if value not in (None, '', False)}
+    return {name: value for name, value in (found | given).items() if value not in (None, '', False, math.inf, -math.inf)}
 
 # %% ../../nbs/45_data/07_writing.ipynb #6ed1378a
 @dataclass
