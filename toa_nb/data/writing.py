@@ -224,7 +224,7 @@ def _prompt_count(source:Any, prompts:list[Prompt]|None, run)->int:
     with joined(source, run) as parts:
         return len({id for part in parts for name in part.names for id in part.found.prompt_keys(name)})
 
-# %% ../../nbs/45_data/07_writing.ipynb #3ae3037e
+# %% ../../nbs/45_data/07_writing.ipynb #a58d5bb7
 def _check_histories(source:Any, prompts:list[Prompt]|None, run, path:Path):
     "Refuse JSON Lines where some conversations have earlier turns, and some have not."
     with joined(source, run) as parts:
@@ -238,7 +238,8 @@ def _defaults(make:Callable, known:tuple[str,...], given:dict[str,Any])->dict[st
     "The options of an export, those with their default too."
     from inspect import signature
     found = {name: p.default for name, p in signature(make).parameters.items() if name in known}
-    return {name: value for name, value in (found | given).items() if value not in (None, '', False, math.inf, -math.inf)}
+    nothing = (None, '', False, math.inf, -math.inf)
+    return {name: value for name, value in (found | given).items() if value not in nothing}
 
 # %% ../../nbs/45_data/07_writing.ipynb #6ed1378a
 @dataclass
