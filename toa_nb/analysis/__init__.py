@@ -15,6 +15,7 @@ __all__, __getattr__, __dir__ = _offer(
     layout='model_palette tree_places',
     prompt_table='best_pair prompts_by_method',
     signs='reward_signs search_signs',
+    selection='boxed majority_of_bests rerank short_answer vote',
     plot='method_style model_shares plot_curve plot_models plot_tree',
     flow='plot_flow',
     pool='Recorded Replayed ReplayPool Shelf',
