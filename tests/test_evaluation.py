@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from toa_nb.evaluate import arena_scores, length_controlled, read_arena_hard, read_length_weights, win_rate
+from toa_nb.evaluate import length_controlled, read_length_weights, win_rate
 from toa_nb.servers.local import cache_folder
 
 ALPACA = '''

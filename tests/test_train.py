@@ -1,5 +1,4 @@
 "TRL trains: a tiny model that is made in code, and with the slow tests SmolLM2 on the pairs of a real run."
-import json
 import sys
 
 import pytest
@@ -79,6 +78,7 @@ def test_the_other_trainers(kind, tiny, tmp_path):
     assert done.done and [row['step'] for row in done.log if 'loss' in row] == [1, 2, 3, 4]
     if kind == 'reward':
         import asyncio
+
         from toa_nb import Prompt, load_reward_model
         scores = asyncio.run(load_reward_model(str(tmp_path/'out/model'), family='linear').score(
             Prompt('a', 'tell me about number 1'), ['the number 1 is good']))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np, pandas as pd
 
 from ..core import InputError, Prompt
-from ..data.samples import by_prompt, guide, only_reward
+from ..store.samples import by_prompt, guide, only_reward
 from .estimates import Estimate, mean_estimate
 
 # %% ../../nbs/52_evaluate/05_mathematics.ipynb #b2248459
