@@ -20,5 +20,6 @@ __all__, __getattr__, __dir__ = _offer(
     flow='plot_flow',
     pool='Recorded Replayed ReplayPool Shelf',
     what_if='coverage_table Replay replay_method',
+    query='sql write_samples',
     renamed=dict(to_frame='toa_nb.to_frame'),
 )
