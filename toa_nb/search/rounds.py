@@ -145,7 +145,7 @@ class Rounds(Method):
     rounds:int=8 # Rounds in which the n samples come, at least 2
     moves:tuple[str, ...]=('fresh', 'refine') # What an answer may be made from; `fresh` is always used
     best:int=3 # Best answers that a round may start from, at least 1
-    top:int=10 # Answers that count: an option is valued by its expected gain over the reward of this rank, at least 1
+    top:int|None=None # Answers that count: gains are those over the reward of this rank, at least 1; None: n/6, at most 10
     depth:int=5 # The best answer at each depth up to this one may be used too, at least 0
     fresh:float|None=None # Least share of fresh answers in a round, 0 to 1; None: half, fewer as other moves prove better
     per:str='sample' # What a gain is counted for: `sample`, or `flop` for models whose specs are known
@@ -160,7 +160,7 @@ def __post_init__(self:Rounds):
     object.__setattr__(self, 'moves', ('fresh', *[m for m in self.moves if m != 'fresh']))
     check_moves(self.moves, 'Rounds.moves')
     for name, ok, want in (('rounds', self.rounds >= 2, 'at least 2'), ('best', self.best >= 1, 'at least 1'),
-            ('top', self.top >= 1, 'at least 1'), ('depth', self.depth >= 0, 'at least 0'),
+            ('top', self.top is None or self.top >= 1, 'at least 1, or None'), ('depth', self.depth >= 0, 'at least 0'),
             ('fresh', self.fresh is None or 0 <= self.fresh <= 1, 'a number from 0 to 1, or None'),
             ('per', self.per in ('sample', 'flop'), 'sample or flop'),
             ('quorum', 0 < self.quorum <= 1, 'above 0 and at most 1'),
@@ -177,6 +177,7 @@ class RoundsSampler(Sampler):
     "The rounds of one prompt."
     def setup(self):
         self.size = min(self.n, max(len(self.models), 4, math.ceil(self.n/self.method.rounds)))
+        self.top = self.method.top or min(10, max(1, self.n//6))
         self.start = derive_seed(self.seed, self.prompt.id, 'start') % len(self.models)
         self.round, self.free, self.slot_of, self.plans, self.made = -1, [], {}, None, {}
         self.hashes, self.prints = {}, {} # Of each answer: of its text, and its fingerprint where it was compared
@@ -287,9 +288,9 @@ def leaders(self:RoundsSampler,
 )->tuple[list[int], list[int]]: # Leaders, and near-copies of leaders that are at least as good as the last of them
     "The best `top` answers that differ; of near-copies the best counts."
     found, copies = [], []
-    for i in heapq.nsmallest(4*self.method.top, z, key=lambda i: (-z[i], i)):
+    for i in heapq.nsmallest(4*self.top, z, key=lambda i: (-z[i], i)):
         (copies if self.alike(i, found) else found).append(i)
-        if len(found) == self.method.top: break
+        if len(found) == self.top: break
     return found, copies
 
 # %% ../../nbs/10_search/03_rounds.ipynb #93bf3c8f

@@ -28,6 +28,7 @@ def llama_cpp_launch(
     threads:int=1, # Threads that compute; more only help on idle cores
     parallel:int=16, # Requests computed side by side
     ctx:int=1024, # Tokens of context for each of them
+    cache_mib:int=1024, # Memory for prefixes that no slot holds at present, in MiB; 0: none
     chat_template:str|Path|None=None, # File with a template in place of the model's own
     **launch, # More fields of `ServerSpec`: `port`, `host`, `detach`, `timeout`, ...
 )->ServerSpec: # To be started
@@ -39,7 +40,7 @@ def llama_cpp_launch(
     if not find_spec('xllamacpp'): raise ServeError("llama.cpp is not installed: pip install 'toa_nb[demo]'")
     template = read_chat_template(chat_template) if chat_template else ''
     options = dict(gguf=str(path), name=name, threads=threads, parallel=parallel, ctx=ctx, template=template,
-                   host=launch.get('host', '127.0.0.1'))
+                   cache_mib=cache_mib, host=launch.get('host', '127.0.0.1'))
     spin = {'GOMP_SPINCOUNT': '0', 'OMP_WAIT_POLICY': 'passive'}
     argv = child_command('toa_nb.servers.engines:llama_cpp_child', '{port}', json.dumps(options))
     return ServerSpec(name, 'llama_cpp', argv, key_variable='TOA_SERVER_KEY', env=spin, model=str(path), **launch)
@@ -50,7 +51,7 @@ def llama_cpp(
     name:str, # The name under which it is served
     wait:bool=True, # Return when it is healthy
     say:Callable[[str],None]|None=print, # Gets a line whenever there is progress
-    **options, # `threads`, `parallel`, `ctx`, `chat_template`, and fields of `ServerSpec`
+    **options, # `threads`, `parallel`, `ctx`, `cache_mib`, `chat_template`, and fields of `ServerSpec`
 )->Server: # Ready to be called
     "Serve a GGUF file on the CPU."
     return start(llama_cpp_launch(gguf, name, **options), wait, say)
@@ -66,7 +67,7 @@ def llama_cpp_child(
     p.model.path, p.model_alias = o['gguf'], {o['name']}
     p.hostnames, p.port = [o['host']], int(port)
     p.n_parallel, p.n_ctx = o['parallel'], o['ctx'] * o['parallel']
-    p.kv_unified, p.cache_ram_mib = False, 0
+    p.kv_unified, p.cache_ram_mib = False, o['cache_mib']
     p.cpuparams.n_threads = p.cpuparams_batch.n_threads = o['threads']
     p.n_threads_http = 2 * o['parallel']
     if o['template']: p.chat_template = o['template']
