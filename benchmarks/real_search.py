@@ -56,17 +56,16 @@ class Fine(Constraints):
 class Shared:
     "A model that is asked once for the same messages with the same seed, whichever method asks."
     def __init__(self, model):
-        self.model, self.known = model, {}
-        self.name, self.spec, self.can_continue, self.close = model.name, model.spec, model.can_continue, model.close
+        self.inner, self.known = model, {}
+        self.name, self.model, self.spec = model.name, model.model, model.spec
+        self.can_continue, self.close, self.settings = model.can_continue, model.close, model.settings
 
     @property
-    def capacity(self): return self.model.capacity
-
-    def settings(self): return self.model.settings()
+    def capacity(self): return self.inner.capacity
 
     async def generate(self, messages, *, seed):
         key = messages, seed
-        if key not in self.known: self.known[key] = await self.model.generate(messages, seed=seed)
+        if key not in self.known: self.known[key] = await self.inner.generate(messages, seed=seed)
         return self.known[key]
 
     def remember(self, samples, prompts):
