@@ -8,7 +8,6 @@ import time
 from urllib.request import Request, urlopen
 
 import pytest
-
 from test_serve import check_continuation
 
 from toa_nb import Prompt

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Failures', 'kind_of', 'note_failure', 'troubles', 'other_model_remark', 'Summary', 'count_sample', 'read_note',
-           'Progress', 'short', 'clock', 'spent_text', 'wanted_samples', 'target_limits', 'stored_specs', 'unreceived',
-           'add_unreceived', 'stored_summary', 'stored_summaries', 'progress_of']
+           'Progress', 'short', 'clock', 'spent_text', 'prefix_text', 'wanted_samples', 'target_limits', 'stored_specs',
+           'unreceived', 'add_unreceived', 'stored_summary', 'stored_summaries', 'stored_prefixes', 'progress_of']
 
 # %% ../../nbs/40_run/00_progress.ipynb #65fe75e5
 import math
@@ -164,6 +164,8 @@ class Progress:
     last:str='' # Who failed last, and how
     limits:dict[str,float]=field(default_factory=dict) # Tokens, FLOPs and cost that the budgets of all prompts allow
                                                        # together
+    prefixes:dict[str,tuple[int,int,int]]=field(default_factory=dict) # Prompt tokens by model: read, found in a prefix
+                                                                      # cache, and possible to find there
 
 # %% ../../nbs/40_run/00_progress.ipynb #fb1450af
 @patch(as_prop=True)
@@ -224,6 +226,14 @@ def spent_text(
     flops, reward_flops = ('unknown' if n is None else f'{n:.3g}' for n in (spent.flops, spent.reward_flops))
     cost = f', cost {spent.cost:.4g}' if spent.cost else ''
     return f'{spent.tokens:,} tokens, {flops} FLOPs, {reward_flops} FLOPs of rewards{cost}'
+
+def prefix_text(
+    prefixes:dict[str,tuple[int,int,int]], # As in `Progress`
+)->str: # Empty where no server has reported a prefix cache
+    "How well prefix caches worked, in words."
+    read, cached, possible = map(sum, zip(*prefixes.values())) if prefixes else (0, 0, 0)
+    if not cached: return ''
+    return f'prefix cache: {cached/read:.0%} of the prompt tokens, {possible/read:.0%} possible'
 
 # %% ../../nbs/40_run/00_progress.ipynb #a4f2f1af
 @patch
@@ -322,6 +332,17 @@ def stored_summaries(
     return found
 
 # %% ../../nbs/40_run/00_progress.ipynb #92c0f5b6
+def stored_prefixes(
+    store:RunStore, # Open
+    run:str, # Name of the run
+)->dict[str,tuple[int,int,int]]: # As in `Progress`
+    "What earlier sessions have counted."
+    found = {}
+    for kind, counts in store.events(run):
+        if kind != 'prefixes': continue
+        for model, one in counts.items(): found[model] = tuple(map(sum, zip(one, found.get(model, (0, 0, 0)))))
+    return found
+
 def progress_of(
     store:RunStore, # Open
     run:str, # Name of the run
@@ -334,6 +355,7 @@ def progress_of(
     if row['seconds'] is not None: p.started, p.ended = 1., 1. + row['seconds']
     if p.state == 'stopped':
         p.stopped_by = next((v for kind, v in reversed(store.events(run)) if kind == 'stopped_by'), '')
+    p.prefixes = stored_prefixes(store, run)
     for name, (asked, told) in counts.items():
         if not asked and name not in known: continue
         summary = known[name] if name in known else stored_summary(store, run, name)
