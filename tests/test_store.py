@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from clocks import HANG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -140,7 +141,7 @@ def test_read_only_place(tmp_path):
         try: RunStore(path)
         except StoreError as e: print(e)
         print(RunStore(path, 'r').count('run'))''', tmp_path/'runs.db')
-    out, err = c.communicate(timeout=60)
+    out, err = c.communicate(timeout=HANG)
     os.chmod(tmp_path, 0o755)
     assert not err and out.splitlines() == [
         f'{tmp_path}/runs.db: the store can not be written here. Open it with mode="r", or copy it to a place where '
@@ -241,7 +242,7 @@ def test_a_store_that_is_forgotten_is_committed_when_python_ends(tmp_path):
         store = RunStore(path)
         store.create_run('run', {}, [Prompt('a', 'Why?')])
         store.add_trial('run', 'a', Trial(0, 'model', ask))''', tmp_path/'runs.db')
-    assert c.communicate(timeout=60) == ('', '') and c.returncode == 0
+    assert c.communicate(timeout=HANG) == ('', '') and c.returncode == 0
     with RunStore(tmp_path/'runs.db', 'r') as store: assert store.counts('run') == {'a': (1, 0)}
     assert [p.name for p in tmp_path.iterdir()] == ['runs.db']
 
@@ -321,7 +322,7 @@ def test_file_size_limit(tmp_path):
             except StoreError as e: print(e)
             store.close()
         asyncio.run(main())''', tmp_path/'runs.db')
-    out, err = c.communicate(timeout=60)
+    out, err = c.communicate(timeout=HANG)
     *numbers, first, again = out.splitlines()
     assert not err and first == again and 'Everything committed is safe' in first
     with RunStore(tmp_path/'runs.db') as store:
@@ -771,9 +772,9 @@ def test_no_name_of_the_file_lets_a_second_writer_in(tmp_path):
             except StoreError as e: print(type(e).__name__)
             else: print('opened')'''
     with new_store(tmp_path/'runs.db') as store:
-        assert child(code, tmp_path, *names).communicate(timeout=60) == ('StoreLocked\n' * 4, '')
+        assert child(code, tmp_path, *names).communicate(timeout=HANG) == ('StoreLocked\n' * 4, '')
         os.link(tmp_path/'runs.db', tmp_path/'hard.db')
-        assert child(code, tmp_path, *names, 'hard.db').communicate(timeout=60) == ('StoreError\n' * 5, '')
+        assert child(code, tmp_path, *names, 'hard.db').communicate(timeout=HANG) == ('StoreError\n' * 5, '')
         asyncio.run(fill(store, [0]))
     with pytest.raises(StoreError, match='more than one name'): RunStore(tmp_path/'runs.db')
     (tmp_path/'hard.db').unlink()
@@ -839,14 +840,14 @@ def test_one_writer_where_there_are_no_locks(tmp_path, without):
         except StoreLocked as e: print(e)''')
     try:
         assert c.stdout.readline() == '10\n'
-        out, err = child(second, path).communicate(timeout=60)
+        out, err = child(second, path).communicate(timeout=HANG)
         assert f'process {c.pid} on' in out and 'is writing this store' in out and not err
         # a computer with locks respects the other's
         with pytest.raises(StoreLocked, match=f'process {c.pid} on'): RunStore(path)
         assert is_locked(path)
     finally: c.kill(); c.communicate()
     assert not is_locked(path)
-    out, err = child(second, path).communicate(timeout=60)
+    out, err = child(second, path).communicate(timeout=HANG)
     assert (out, err) == ('11 []\n', '')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['runs.db']
     with RunStore(path) as store: asyncio.run(fill(store, [20]))
@@ -870,7 +871,7 @@ def test_kill_9_in_the_middle_of_commits_without_locks(tmp_path, mode):
     c.stdout.readline(); c.kill(); c.communicate()
     out, err = child(NO_LOCKS + textwrap.dedent('''
         with RunStore(path, sys.argv[2]) as store: print(store.count('run'), store.check())'''), path,
-        mode).communicate(timeout=60)
+        mode).communicate(timeout=HANG)
     assert (out, err) == ('5 []\n', '') and not (tmp_path/'runs.db.lock').exists()
 
 

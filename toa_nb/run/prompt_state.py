@@ -121,5 +121,5 @@ def ended(self:PromptState,
     sampler, limit = self.sampler, self.limit(budget)
     self.summary.seconds = self.seconds
     self.summary.limit = [limit, getattr(budget, limit)] if limit else None
-    self.summary.given_up = sampler.rests.gave_up and len(sampler.texts) < sampler.n and not limit
+    self.summary.given_up = sampler.cooldowns.gave_up and len(sampler.texts) < sampler.n and not limit
     return self.summary

@@ -192,7 +192,7 @@ class RoundsSampler(Sampler):
 
     @property
     def done(self)->bool:
-        return not self.outstanding and (self.reached or len(self.texts) >= self.n or self.rests.gave_up)
+        return not self.outstanding and (self.reached or len(self.texts) >= self.n or self.cooldowns.gave_up)
 
 Rounds.sampler = RoundsSampler
 

@@ -355,6 +355,16 @@ def count(self:StoreReader,
     every, bad = self.query(sql, (self.run_key(run),))[0]
     return every if failed is None else bad if failed else every - bad
 
+# %% ../../nbs/35_store/05_queries.ipynb #af112a21
+@patch
+def has_answers(self:StoreReader,
+    run:str, # Name of the run
+)->bool:
+    "Whether any answer of a run is stored."
+    sql = """SELECT 1 FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq
+             WHERE p.run = ? AND s.error IS NULL LIMIT 1"""
+    return bool(self.query(sql, (self.run_key(run),)))
+
 # %% ../../nbs/35_store/05_queries.ipynb #2e0863a1
 SAMPLE_ROWS = (
     'seq', 'told', 'prompt', 'number', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'error',
