@@ -22,7 +22,7 @@ from ..search.samplers import Method
 from ..search.methods import method_from, METHODS
 from ..rewards.base import close_all
 from ..store.journal import RunStore
-from .progress import Progress, progress_of, spent_text
+from .progress import prefix_text, Progress, progress_of, spent_text
 from .forecast import projected
 from .settings import (
     as_budget, as_method, as_models, as_prompts, check_run, describe_run, reward_of, stored_templates)
@@ -253,9 +253,9 @@ def remarks_of(
 
 @patch
 def report(self:Run)->str:
-    "What was done, what it cost, every kind of failure with its first message, and what the store mentions."
+    "What was done, what it cost, how well prefix caches worked, failures with their first message, the store's remarks."
     p = self.progress
-    lines = [f'{self.name}: {p}', spent_text(p.spent)]
+    lines = [f'{self.name}: {p}', spent_text(p.spent), *filter(None, [prefix_text(p.prefixes)])]
     if p.state != 'finished' and p.samples: lines.append(f'projected total: {spent_text(projected(p))}')
     for book in (p.failures, p.remarks):
         lines += [f'{who}: {f.count} x {f.first}' for (who, _), f in sorted(book.items(), key=lambda kv: -kv[1].count)]
