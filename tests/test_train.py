@@ -102,3 +102,35 @@ def test_a_stopped_training_goes_on(tiny, tmp_path, monkeypatch):
     done = dpo(pairs, tiny, tmp_path/'out', **options)
     assert [row['step'] for row in done.log if 'loss' in row] == [*range(1, 9)]
     assert 'resume_from_checkpoint' in (tmp_path/'out/trl.yaml').read_text()
+
+
+@pytest.mark.slow
+def test_the_loop_closes_on_a_cpu(tmp_path):
+    "A real run, SFT and DPO on its rows, the trained model served by llama.cpp and run beside the old one."
+    pytest.importorskip('gguf')
+    from pathlib import Path
+
+    from toa_nb import BestOfN, ChatModel, Constraints, Run, RunStore, llama_cpp, load_prompts, local_model, to_frame
+    from toa_nb.train import dpo, pair_margins, sft
+    prompts = load_prompts(Path(__file__).parent.parent/'data/instructions.jsonl')[:12]
+    store = tmp_path/'runs.db'
+
+    def run(gguf, name, n):
+        with llama_cpp(gguf, name, parallel=8, ctx=1024) as server:
+            model = ChatModel(name, server.url, api_key_env=server.api_key_env, max_tokens=64, temperature=.9,
+                              spec='SmolLM2-135M-Instruct')
+            return Run(prompts, BestOfN(n), [model], Constraints(), store=store, name=name).wait(show=False)
+
+    assert run(local_model(), 'before', 6).progress.state == 'finished'
+    common = dict(gpus=0, say=None, logging_steps=1, per_device_train_batch_size=4, max_length=384, learning_rate=1e-4)
+    tuned = sft(store, 'local', tmp_path/'sft', max_steps=8, **common)
+    assert len([row for row in tuned.log if 'loss' in row]) == 8
+    again = dpo(store, tmp_path/'sft/model', tmp_path/'dpo', max_steps=10, export=dict(rejected='min', cut=True), **common)
+    rows = [json.loads(line) for line in (tmp_path/'dpo/rows.jsonl').read_text().splitlines()]
+    margins = pair_margins(rows, again.output)
+    assert sum(margins)/len(margins) > .02, margins
+    assert run(tmp_path/'sft/model.gguf', 'after', 2).progress.state == 'finished'
+    with RunStore(store, 'r') as found:
+        means = to_frame(found).groupby('run')['reward'].agg(['mean', 'count'])
+    assert means.loc['before', 'count'] == 72 and means.loc['after', 'count'] >= 20
+    print(means, again.plan['report'], sum(margins)/len(margins))

@@ -27,7 +27,8 @@ def _given(source)->list[dict]:
     if isinstance(source, list): return source
     rows = []
     for line, row in file_records(source):
-        if not isinstance(row, dict): raise InputError('this is not a row', f'{source}:{line}', 'Write it with `toa export`.')
+        if not isinstance(row, dict): raise InputError('this is not a row', f'{source}:{line}',
+                                                       'Write it with `toa export`.')
         rows.append(row)
     return rows
 
@@ -50,7 +51,8 @@ def training_rows(
 )->list[dict]: # With the columns that the trainer reads
     "What a trainer reads."
     if _is_rows(source):
-        if export: raise InputError(f'{next(iter(export))!r} chooses samples', 'export', 'Leave it out: these are rows already.')
+        if export: raise InputError(f'{next(iter(export))!r} chooses samples', 'export',
+                                    'Leave it out: these are rows already.')
         rows = _given(source)
     else: rows = (to_sft if kind == 'sft' else to_dpo)(source, **export)
     if kind == 'sft': rows = [_sft_row(r) for r in rows]
@@ -97,7 +99,8 @@ def row_report(
     keep_end:bool=False, # `truncation_mode` is `keep_end`
 )->RowReport:
     "How many rows TRL will drop and cut, and why."
-    def count(turns, ask): return len(tokenizer.apply_chat_template(turns, add_generation_prompt=ask, return_dict=True)['input_ids'])
+    def count(turns, ask): return len(tokenizer.apply_chat_template(turns, add_generation_prompt=ask,
+                                                                    return_dict=True)['input_ids'])
     lengths = [_lengths(r, count) for r in rows]
     fates = [_fate(kind, p, w, max_length, keep_end) for p, w in lengths]
     used = [min(n, max_length or n) for (_, whole), fate in zip(lengths, fates) if fate != 'dropped' for n in whole]
