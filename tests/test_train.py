@@ -70,6 +70,19 @@ def test_another_training_in_the_same_folder_is_refused(tiny, tmp_path):
         prepare('dpo', pairs, tiny, tmp_path/'short', gpus=0, max_length=4)
 
 
+def test_the_command_prepares_and_trains_nothing(tiny, tmp_path, capsys):
+    from toa_nb import write_jsonl
+    from toa_nb.cli.commands import main
+    rows = str(write_jsonl(pairs, tmp_path/'pairs.jsonl'))
+    command = ['train', 'dpo', rows, '--model', str(tiny), '-o', str(tmp_path/'out'), '--gpus', '0', '--prepare']
+    assert main([*command, '--set', 'max_steps=2', 'max_length=11']) == 0
+    out, shown = capsys.readouterr()
+    assert 'prepared, not trained' in out and 'max_steps = 2' in shown and '8 cut' in shown
+    assert 'data_files' in (tmp_path/'out/trl.yaml').read_text() and not (tmp_path/'out/trl').exists()
+    assert main([*command, '--set', 'max_stepz=2']) == 2
+    assert 'max_steps' in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['sft', 'kto', 'reward'])
 def test_the_other_trainers(kind, tiny, tmp_path):
@@ -79,6 +92,7 @@ def test_the_other_trainers(kind, tiny, tmp_path):
     assert done.done and [row['step'] for row in done.log if 'loss' in row] == [1, 2, 3, 4]
     if kind == 'reward':
         import asyncio
+
         from toa_nb import Prompt, load_reward_model
         scores = asyncio.run(load_reward_model(str(tmp_path/'out/model'), family='linear').score(
             Prompt('a', 'tell me about number 1'), ['the number 1 is good']))
@@ -134,3 +148,11 @@ def test_the_loop_closes_on_a_cpu(tmp_path):
         means = to_frame(found).groupby('run')['reward'].agg(['mean', 'count'])
     assert means.loc['before', 'count'] == 72 and means.loc['after', 'count'] >= 20
     print(means, again.plan['report'], sum(margins)/len(margins))
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_runs_small_on_a_cpu(monkeypatch):
+    from pathlib import Path
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent/'benchmarks'))
+    import gpu
+    assert isinstance(gpu.dpo_step(gpu.TINY, 0, 'float32', 32), float)
