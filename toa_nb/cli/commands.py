@@ -76,14 +76,14 @@ def add_running(commands:Any):
         p.add_argument('--more', type=int, metavar='N',
                        help='N further samples per prompt; each time that this is given')
         p.add_argument('--quiet', action='store_true', help='show no progress')
-    check = (add_command(commands, 'check', do_check,
-                         'Check a configuration, its files, every endpoint and every reward, before anything is spent.'))
+    check = add_command(commands, 'check', do_check,
+                        'Check a configuration, its files, every endpoint and every reward, before anything is spent.')
     check.add_argument('config', metavar='CONFIG', help='a TOML or JSON file')
     check.add_argument('--timeout', type=float, default=20., metavar='SECONDS',
                        help='for each endpoint and reward (default: 20)')
-    status = (add_command(commands, 'status', do_status,
-                          'How far the runs of a store are. A run whose process was killed is `cut off`. The exit code '
-                          'tells whether all is well.'))
+    status = add_command(commands, 'status', do_status,
+                         'How far the runs of a store are. A run whose process was killed is `cut off`. The exit code '
+                         'shows whether all is well.')
     status.add_argument('store', metavar='STORE', help='a run store')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #8f30bd7f
