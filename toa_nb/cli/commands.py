@@ -242,6 +242,7 @@ def _add_eval_tasks(kinds:Any):
     math.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
     math.add_argument('--reward', default='', help='the verifier; the guiding reward by default')
     math.add_argument('-k', type=int, nargs='+', metavar='K', help='samples that one may draw (default: 1)')
+    math.add_argument('--vote', nargs='+', metavar='BY', help='`majority`, or a reward whose scores are the votes')
     lm = _add_eval(kinds, 'lm-eval', do_eval_lm, 'Tasks of lm-evaluation-harness against a server.')
     lm.add_argument('tasks', metavar='TASKS', help='names with commas between them')
     lm.add_argument('--url', required=True, help='such as http://127.0.0.1:8011/v1')

@@ -98,9 +98,13 @@ def do_eval_reward(args:Any)->int:
 
 def do_eval_math(args:Any)->int:
     "toa eval math"
-    from toa_nb.evaluate.mathematics import pass_rate, right_counts
-    with open_store(args.store) as store: counts = right_counts(store, run=args.run, reward=args.reward)
-    return say_estimates(args, {f'pass@{k}': pass_rate(counts, k) for k in args.k or [1]})
+    from toa_nb.evaluate.mathematics import pass_rate, right_counts, vote_rate
+    with open_store(args.store) as store:
+        counts = right_counts(store, run=args.run, reward=args.reward)
+        found = {f'pass@{k}': pass_rate(counts, k) for k in args.k or [1]}
+        for weigh in args.vote or (): found[f'vote by {weigh}'] = vote_rate(
+            store, verifier=args.reward, weigh='' if weigh == 'majority' else weigh, run=args.run)
+    return say_estimates(args, found)
 
 # %% ../../nbs/70_cli/04_evaluating.ipynb #d43589aa
 def do_eval_lm(args:Any)->int:
