@@ -55,7 +55,8 @@ def test_ten_steps_of_dpo_move_the_margin(tiny, tmp_path):
     assert [row['loss'] for row in done.log if 'loss' in row][0] == pytest.approx(.6931, abs=1e-3)
     card = (tmp_path/'out/README.md').read_text()
     assert '10 steps' in card and '`learning_rate` | `0.002`' in card
-    assert 'engine = "vllm"' in (tmp_path/'out/serve.toml').read_text()
+    from toa_nb.servers.fleet import read_servers
+    assert [(s.name, s.engine) for s in read_servers(tmp_path/'out/serve.toml')] == [('out', 'vllm')]
     assert (tmp_path/'out/model/model.safetensors').exists()
     assert dpo(pairs, tiny, tmp_path/'out', max_steps=10, learning_rate=2e-3, **quick).done
 

@@ -142,11 +142,13 @@ def _saved(training:Training)->Training:
     (training.folder/'plan.json').write_text(json.dumps(training.plan, indent=1), encoding='utf-8')
     return training
 
-# %% ../../nbs/55_train/05_jobs.ipynb #8114c931
+# %% ../../nbs/55_train/05_jobs.ipynb #397e61e1
 def _environment(plan:dict)->dict[str,str]:
     "The environment of the process that trains."
     offline = dict(HF_HUB_OFFLINE='1') if Path(plan['base']).is_dir() else {}
-    return os.environ | dict(TOKENIZERS_PARALLELISM='false', PYTHONUNBUFFERED='1') | offline
+    allowed = os.environ.get('CUDA_VISIBLE_DEVICES') or ','.join(str(gpu.index) for gpu in gpus_here())
+    seen = dict(CUDA_VISIBLE_DEVICES=','.join(allowed.split(',')[:plan['gpus']]))
+    return os.environ | dict(TOKENIZERS_PARALLELISM='false', PYTHONUNBUFFERED='1') | offline | seen
 
 def _follow(command:list[str], env:dict, log:Path, say:Callable[[str],None]|None)->int:
     "Run a command to its end; an interrupt ends it too."
