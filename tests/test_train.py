@@ -157,3 +157,24 @@ def test_the_gpu_benchmark_runs_small_on_a_cpu(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent/'benchmarks'))
     import gpu
     assert isinstance(gpu.dpo_step(gpu.TINY, 0, 'float32', 32), float)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['sft', 'dpo', 'kto', 'reward'])
+def test_trl_leaves_out_as_many_rows_as_the_report_says(kind, tiny, tmp_path):
+    import trl
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+
+    from toa_nb.train import row_report, training_rows
+    from toa_nb.train.options import TRAINERS
+    long = [dict(p, prompt=[turn('user', 'tell me about number ' * n)]) for n, p in enumerate(pairs, 1)]
+    source = [dict(messages=p['prompt'] + p['chosen']) for p in long] if kind == 'sft' else long
+    rows = training_rows(kind, source)
+    report = row_report(kind, rows, AutoTokenizer.from_pretrained(tiny), max_length=20)
+    config = getattr(trl, TRAINERS[kind])(output_dir=str(tmp_path), max_length=20, use_cpu=True, bf16=False,
+                                          report_to='none')
+    trainer = getattr(trl, TRAINERS[kind].replace('Config', 'Trainer'))(str(tiny), args=config,
+                                                                        train_dataset=Dataset.from_list(rows))
+    assert 0 < report.dropped < report.rows
+    assert len(trainer.train_dataset) == report.rows - report.dropped
