@@ -35,10 +35,14 @@ class Training:
     plan:dict[str,Any] # kind, name, model, data, report, options, gpus, command, gguf, trl
 
     @property
-    def output(self)->Path: return self.folder/'trl'
+    def output(self)->Path:
+        "TRL's output: the adapter and the checkpoints."
+        return self.folder/'trl'
 
     @property
-    def done(self)->bool: return (self.folder/'README.md').exists()
+    def done(self)->bool:
+        "Whether the model is there, with its card."
+        return (self.folder/'README.md').exists()
 
 # %% ../../nbs/55_train/05_jobs.ipynb #c0c46c62
 @patch(as_prop=True)
