@@ -257,22 +257,24 @@ def add_serving(commands:Any):
     servers.add_argument('--stop', nargs='?', const='', metavar='NAME',
                          help='stop the server of this name or port; all without a name')
 
-# %% ../../nbs/70_cli/05_commands.ipynb #492a093b
+# %% ../../nbs/70_cli/05_commands.ipynb #52ceec9c
 def add_training(commands:Any):
     "train"
     kinds = commands.add_parser('train', help='Train a model on the rows of a store, with TRL').add_subparsers(
         title='trainers', metavar='TRAINER', required=True)
-    about = dict(sft='Fine-tune on the best answer of each prompt.', dpo='Train on pairs, the better answer against the worse.',
+    about = dict(sft='Fine-tune on the best answer of each prompt.',
+                 dpo='Train on pairs, the better answer against the worse.',
                  kto='Train on single answers, good and bad.', reward='Train a reward model on pairs.')
     for kind, text in about.items():
         p = add_command(kinds, kind, do_train, f'{text} TRL does it, in a process of its own; run it again to go on.',
-                        f'example:\n  toa train {kind} runs.db --model local -o tuned --set learning_rate=1e-4 max_steps=10')
+                        f'example:\n  toa train {kind} runs.db --model local -o tuned --set max_steps=10')
         p.set_defaults(kind=kind)
         p.add_argument('source', metavar='SOURCE', help='a run store, or a file of rows (.jsonl, .json, .parquet)')
         p.add_argument('--set', dest='options', nargs='+', action='extend', default=[], metavar='NAME=VALUE',
                        help='any options of TRL')
         p.add_argument('--model', required=True, help='a folder, a GGUF file, a name on the hub, or `local`')
-        p.add_argument('-o', '--output', required=True, metavar='FOLDER', help='where everything about this training goes')
+        p.add_argument('-o', '--output', required=True, metavar='FOLDER',
+                       help='where everything about this training goes')
         p.add_argument('--name', default='', help='of the trained model (default: that of the folder)')
         p.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
         p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
@@ -281,22 +283,26 @@ def add_training(commands:Any):
         p.add_argument('--prepare', action='store_true', help='write rows and configuration, and train nothing')
         p.add_argument('--quiet', action='store_true', help='show no progress')
 
-# %% ../../nbs/70_cli/05_commands.ipynb #041d76ee
+# %% ../../nbs/70_cli/05_commands.ipynb #cdcadb5c
 def _add_eval(kinds:Any, name:str, act:Callable, about:str, asked:bool=False)->argparse.ArgumentParser:
     "An evaluation, with what all of them take."
     p = add_command(kinds, name, act, about)
-    if name != 'table': p.add_argument('--results', metavar='FILE', help='add the estimates to this file, for `toa eval table`')
-    if name not in ('table', 'arena'): p.add_argument('--name', default='model', help='what is evaluated, for the table')
+    if name != 'table': p.add_argument('--results', metavar='FILE',
+                                       help='add the estimates to this file, for `toa eval table`')
+    if name not in ('table', 'arena'): p.add_argument('--name', default='model',
+                                                      help='what is evaluated, for the table')
     if asked:
         p.add_argument('prompts', metavar='PROMPTS', help='a file of prompts')
-        p.add_argument('answers', metavar='ANSWERS', help='a file of answers, or a run store (.db), whose best ones are taken')
+        p.add_argument('answers', metavar='ANSWERS',
+                       help='a file of answers, or a run store (.db), whose best ones are taken')
     return p
 
 def add_evaluating(commands:Any):
     "eval"
     kinds = commands.add_parser('eval', help='Evaluate answers, with intervals over the prompts').add_subparsers(
         title='evaluations', metavar='EVALUATION', required=True)
-    judge = _add_eval(kinds, 'judge', do_eval_judge, 'Win rate against a baseline by a judge model, in both orders.', True)
+    judge = _add_eval(kinds, 'judge', do_eval_judge, 'Win rate against a baseline by a judge model, in both orders.',
+                      True)
     judge.add_argument('baseline', metavar='BASELINE', help='a file of answers to compare with, or a run store')
     judge.add_argument('--judge', required=True, metavar='FILE', help='a TOML or JSON file with a [[models]] table')
     judge.add_argument('--keep', metavar='FILE', help='keep each judgement here; what is there is not paid for again')
@@ -324,6 +330,7 @@ def _add_eval_tasks(kinds:Any):
     math.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
     math.add_argument('--reward', default='', help='the verifier; the guiding reward by default')
     math.add_argument('-k', type=int, nargs='+', metavar='K', help='samples that one may draw (default: 1)')
+    math.add_argument('--vote', nargs='+', metavar='BY', help='`majority`, or a reward whose scores are the votes')
     lm = _add_eval(kinds, 'lm-eval', do_eval_lm, 'Tasks of lm-evaluation-harness against a server.')
     lm.add_argument('tasks', metavar='TASKS', help='names with commas between them')
     lm.add_argument('--url', required=True, help='such as http://127.0.0.1:8011/v1')
@@ -338,7 +345,8 @@ def _add_eval_tasks(kinds:Any):
     table = _add_eval(kinds, 'table', do_eval_table, 'Model by benchmark.')
     table.add_argument('file', metavar='FILE', help='of --results')
     table.add_argument('--before', default='', metavar='MODEL', help='a model before training')
-    table.add_argument('--after', default='', metavar='MODEL', help='the same after it: a last row shows the difference')
+    table.add_argument('--after', default='', metavar='MODEL',
+                       help='the same after it: a last row shows the difference')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #7e499783
 def parser()->argparse.ArgumentParser: # Of all commands
