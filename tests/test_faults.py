@@ -51,7 +51,7 @@ def chat_model(name, server, outage_timeout):
     "A model with short pauses, whose calls time out where the server gives no answer."
     m = ChatModel(name, server.url, timeout=.3, retries=2, outage_timeout=outage_timeout)
     m.sleep = lambda seconds: asyncio.sleep(seconds/100)
-    for lane in m.ready().lanes: lane.breaker.pause, lane.breaker.max_pause = .02, .1
+    for endpoint in m.ready().endpoints: endpoint.breaker.pause, endpoint.breaker.max_pause = .02, .1
     time_out_in_silence(m, server)
     return m
 

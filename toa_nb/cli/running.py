@@ -150,12 +150,12 @@ def check_stored(
 # %% ../../nbs/70_cli/02_running.ipynb #8dd2051f
 async def check_endpoint(
     model:ChatModel, # Its model
-    lane:Any, # One of the lanes of `model.ready()`
+    endpoint:Any, # One of `model.ready().endpoints`
     timeout:float, # Seconds
 )->dict: # what, ok, says
     "One endpoint, called once."
-    row = dict(what=f'model {model.name} at {lane.endpoint.url}', ok=True)
-    try: return row | dict(says=f'answers in {(await model.check_lane(lane, timeout)).latency:.2f} s')
+    row = dict(what=f'model {model.name} at {endpoint.url}', ok=True)
+    try: return row | dict(says=f'answers in {(await model.check_endpoint(endpoint, timeout)).latency:.2f} s')
     except ToaError as e: return row | dict(ok=False, says=f'{type(e).__name__}: {e}')
 
 async def check_reward(
@@ -180,7 +180,7 @@ async def check_run(
     "Call every endpoint and every reward of a run once."
     rewards = [run.reward, *run.held_out]
     models = [m for _, m in all_models(run)]
-    calls = [check_endpoint(m, lane, timeout) for m in models for lane in m.ready().lanes]
+    calls = [check_endpoint(m, endpoint, timeout) for m in models for endpoint in m.ready().endpoints]
     calls += [check_reward(r, run.prompts[0], timeout) for r in rewards]
     try: return await asyncio.gather(*calls)
     finally:

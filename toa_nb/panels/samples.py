@@ -14,6 +14,7 @@ import ipywidgets as W, traitlets as T
 from fastcore.basics import patch
 
 from ..core import InputError, Prompt, Sample
+from ..search.moves import MOVES
 from ..store.journal import RunStore
 from ..run.progress import short
 from ..store.find import OUTCOMES
@@ -48,7 +49,7 @@ def search_fields()->dict[str,W.Widget]:
     orders = {name: key for key, name in order_names.items()}
     return dict(
         run=field(W.Dropdown, 'run'), text=typed('text contains', 'in the answer, or the error'),
-        prompt_id=typed('prompt id'), model=some('model', ()), kind=some('kind', ('fresh', 'refine', 'aggregate')),
+        prompt_id=typed('prompt id'), model=some('model', ()), kind=some('kind', tuple(MOVES)),
         outcome=some('outcome', OUTCOMES), low=typed('reward from'), high=typed('reward to'),
         reward=field(W.Dropdown, 'reward', '', options={'the one that guided': ''}),
         sort=field(W.Dropdown, 'order', 'asked', options=orders))

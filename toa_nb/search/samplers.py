@@ -35,14 +35,6 @@ class Cooldowns:
         self.models, self.max_failures = list(models), max_failures
         self.of = {m: Cooldown() for m in models}
 
-# %% ../../nbs/10_search/00_samplers.ipynb #f1086e30
-@patch
-def succeeded(self:Cooldowns,
-    model:str, # Name of the model
-):
-    "Reset the failures of the model after an answer."
-    self.of[model] = Cooldown()
-
 # %% ../../nbs/10_search/00_samplers.ipynb #b9531761
 @patch
 def failed(self:Cooldowns,
@@ -57,11 +49,19 @@ def failed(self:Cooldowns,
     cooldown.until = told + 2**cooldown.streak
     cooldown.known = asked
 
+# %% ../../nbs/10_search/00_samplers.ipynb #f1086e30
+@patch
+def succeeded(self:Cooldowns,
+    model:str, # Name of the model
+):
+    "Reset the failures of the model after an answer."
+    self.of[model] = Cooldown()
+
 # %% ../../nbs/10_search/00_samplers.ipynb #68a6a0eb
 @patch(as_prop=True)
 def gave_up(self:Cooldowns)->bool:
     "True if every model has failed `max_failures` times in a row."
-    return all(r.streak >= self.max_failures for r in self.of.values())
+    return all(c.streak >= self.max_failures for c in self.of.values())
 
 # %% ../../nbs/10_search/00_samplers.ipynb #b28bbbd9
 @patch
@@ -122,7 +122,7 @@ class Sampler:
             raise InputError(f'models {models!r}', 'models', 'Give at least one model, each under a name of its own.')
         self.method, self.prompt, self.models = method, prompt, list(models)
         self.seed, self.templates, self.shuffle = seed, templates, shuffle
-        self.n, self.rests = method.n, Cooldowns(models)
+        self.n, self.cooldowns = method.n, Cooldowns(models)
         self.outstanding, self.texts, self.rewards = {}, {}, {}
         self.asked, self.told, self.best = 0, 0, None
         self.setup()
@@ -169,7 +169,7 @@ def shuffled(self:Sampler,
 def ask(self:Sampler)->Trial|None:
     "The next trial; None: wait for a tell, or done."
     if len(self.texts) + len(self.outstanding) >= self.n: return None
-    up = self.rests.ready(self.told, idle=not self.outstanding)
+    up = self.cooldowns.ready(self.told, idle=not self.outstanding)
     if not up: return None
     p = self.plan(up)
     if p is None: return None
@@ -189,9 +189,9 @@ def tell(self:Sampler,
     if self.outstanding.pop(trial.number, None) is None:
         raise ValueError(f'trial {trial.number} is not outstanding')
     self.told += 1
-    if outcome.text is None: self.rests.failed(trial, self.told, self.asked)
+    if outcome.text is None: self.cooldowns.failed(trial, self.told, self.asked)
     else:
-        self.rests.succeeded(trial.model)
+        self.cooldowns.succeeded(trial.model)
         self.texts[trial.number] = outcome.text
     if outcome.reward is not None:
         self.rewards[trial.number] = outcome.reward
@@ -212,12 +212,12 @@ def better(self:Sampler,
 @patch(as_prop=True)
 def done(self:Sampler)->bool:
     "True if nothing is outstanding and nothing more will be asked for."
-    return not self.outstanding and (len(self.texts) >= self.n or self.rests.gave_up)
+    return not self.outstanding and (len(self.texts) >= self.n or self.cooldowns.gave_up)
 
 @patch
 def retry(self:Sampler):
     "Reset the failures of all models."
-    self.rests = Cooldowns(self.models)
+    self.cooldowns = Cooldowns(self.models)
 
 @patch
 def extend(self:Sampler,
@@ -244,7 +244,7 @@ class StagedSampler(Sampler):
         self.stages = [] # The stages so far
         self.numbers = [] # Of each stage, the number of the trial of each slot; None where it isn't there yet
         self.left = [] # Of each stage, the slots that are not there yet
-        self.quotes = {} # Of each started stage, its messages, parents and kind
+        self.quotes = {} # Of each started stage, its messages, parents and kind, as `quote` gives them
         self.free = [] # Slots to generate, as a heap of (stage, slot)
         self.slot_of = {} # The slot of each outstanding trial
         self.grow(self.n)
@@ -262,7 +262,7 @@ class StagedSampler(Sampler):
 def open(self:StagedSampler,
     k:int, # Index of the stage
 ):
-    "Start a stage: its messages are fixed, for all slots, and its slots are free."
+    "Start a stage: its messages are fixed, and its slots are free."
     self.quotes[k] = self.method.quote(self, k)
     for j in range(len(self.stages[k].models)): heapq.heappush(self.free, (k, j))
 
@@ -277,7 +277,8 @@ def plan(self:StagedSampler, up:list[str])->Proposal|None:
     i = self.models.index(wanted)
     model = next(m for m in self.models[i:] + self.models[:i] if m in up)
     action = stage.actions[j].replace(wanted, model, 1)
-    messages, parents, kind = self.quotes[k]
+    quote = self.quotes[k]
+    messages, parents, kind = quote[j] if isinstance(quote, list) else quote
     return Proposal(model, messages, parents, kind, stage.layer, action)
 
 # %% ../../nbs/10_search/00_samplers.ipynb #f6ca0386
@@ -329,7 +330,7 @@ class StagedMethod(Method):
     def quote(self,
         sampler:StagedSampler, # The search
         k:int, # Index of the stage
-    )->tuple: # Messages, parents and kind
+    )->tuple|list: # Messages, parents and kind, for all slots; or a list of these, one for each slot
         "The messages of a stage."
         return bare(sampler)
 
@@ -356,7 +357,7 @@ def one_model(
 
 @patch
 def start(self:BestOfN, prompt, models, seed=0, templates=None, shuffle=None)->Sampler:
-    models = one_model(models, self.model, 'BestOfN')
+    models = one_model(models, self.model, type(self).__name__)
     return Method.start(self, prompt, models, seed, templates, shuffle)
 
 # %% ../../nbs/10_search/00_samplers.ipynb #23c9984b

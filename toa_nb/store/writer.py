@@ -149,7 +149,8 @@ def add_trial(self:StoreWriter,
         if key in self._asked:
             raise store_error(self.path, f'trial {trial.number} of {prompt_id!r} in run {run!r} was asked before')
         seq = self._tick()
-        self._queue([('trial', trial_row(seq, prompt, trial))])
+        kept = [('prefix', (seq, trial.prefix))] if trial.prefix else []
+        self._queue([('trial', trial_row(seq, prompt, trial)), *kept])
         self._asked[key] = Asked(seq)
 
 # %% ../../nbs/35_store/07_writer.ipynb #39db778e
