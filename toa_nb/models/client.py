@@ -223,12 +223,12 @@ def ready(self:ChatModel)->Balancer:
     loop = asyncio.get_running_loop()
     if self.balancer is None or self.balancer.loop is not loop:
         preload()
-        lanes = []
+        endpoints = []
         for e in self.endpoints:
             most, env = e.concurrency or self.concurrency, e.api_key_env or self.api_key_env
-            lanes.append(EndpointState(e, AdaptiveLimit(most),
-                                       link=Connection(e, read_key(env), most, self.headers, self.query)))
-        self.balancer = Balancer(lanes, self.outage_timeout, self.name)
+            endpoints.append(EndpointState(e, AdaptiveLimit(most),
+                                       connection=Connection(e, read_key(env), most, self.headers, self.query)))
+        self.balancer = Balancer(endpoints, self.outage_timeout, self.name)
         self.balancer.loop, self.asking = loop, asyncio.Lock()
     return self.balancer
 
@@ -243,17 +243,17 @@ async def attempt(self:ChatModel,
     "One call at one endpoint."
     balancer, sent = self.ready(), None if 'seed' in self.omit else seed
     slot = await balancer.acquire()
-    lane = slot.lane
+    endpoint = slot.endpoint
     try:
-        data = await lane.link.exchange(body, self.timeout)
+        data = await endpoint.connection.exchange(body, self.timeout)
         latency = balancer.clock() - slot.started
-        result = read(data, split=self.split_thoughts, latency=latency, endpoint=lane.endpoint.url, seed=sent,
+        result = read(data, split=self.split_thoughts, latency=latency, endpoint=endpoint.url, seed=sent,
                       attempts=number)
-        lane.learn(slot, None, balancer.clock())
+        endpoint.learn(slot, None, balancer.clock())
         return result
     except GenerationError as e:
-        e.model, e.endpoint, e.attempts = self.name, lane.endpoint.url, number
-        lane.learn(slot, e, balancer.clock())
+        e.model, e.endpoint, e.attempts = self.name, endpoint.url, number
+        endpoint.learn(slot, e, balancer.clock())
         raise
     finally: balancer.release(slot)
 
@@ -266,7 +266,7 @@ def again(self:ChatModel,
     "Whether another attempt makes sense."
     if attempts > self.retries: return False
     if isinstance(error, AuthFailed | UnknownModel):
-        return any(l.breaker.allows(self.balancer.clock()) for l in self.ready().lanes)
+        return any(e.breaker.allows(self.balancer.clock()) for e in self.ready().endpoints)
     return error.retryable and (error.retry_after or 0) <= self.outage_timeout
 
 # %% ../../nbs/15_models/06_client.ipynb #8e0f5692
@@ -299,7 +299,7 @@ def adapt(self:ChatModel,
     part = 'system' if no_system_role(str(error)) else 'logprobs'
     if part in self.refused: return
     self.refused.add(part)
-    for lane in self.ready().lanes: lane.adapted = self.balancer.clock()
+    for endpoint in self.ready().endpoints: endpoint.adapted = self.balancer.clock()
     found = dict(system='refuses system turns, so their texts go into the first user turn. '
                         'To start so, set system_role = false.',
                  logprobs='refuses log-probabilities, so none are asked for.')
@@ -403,21 +403,21 @@ def capacity(self:ChatModel)->int:
     if self.balancer is None:
         return sum(int(AdaptiveLimit(e.concurrency or self.concurrency).value) for e in self.endpoints)
     now = self.balancer.clock()
-    return self.resting + max(1, sum(int(l.limit.value) for l in self.balancer.lanes if l.breaker.allows(now)))
+    return self.resting + max(1, sum(int(e.limit.value) for e in self.balancer.endpoints if e.breaker.allows(now)))
 
 # %% ../../nbs/15_models/06_client.ipynb #cf15a762
 @patch
 async def close(self:ChatModel):
     "Close the connections."
-    lanes, self.balancer = self.balancer.lanes if self.balancer else [], None
-    for lane in lanes: await lane.link.close()
+    endpoints, self.balancer = self.balancer.endpoints if self.balancer else [], None
+    for endpoint in endpoints: await endpoint.connection.close()
 
 # %% ../../nbs/15_models/06_client.ipynb #aec47bcc
 @patch(as_prop=True)
 def out(self:ChatModel)->GenerationError|None:
     "The last failure while every endpoint is left alone; None while one may be called."
-    lanes = self.balancer.lanes if self.balancer else []
-    return lanes[0].error if lanes and all(lane.breaker.is_open for lane in lanes) else None
+    endpoints = self.balancer.endpoints if self.balancer else []
+    return endpoints[0].error if endpoints and all(endpoint.breaker.is_open for endpoint in endpoints) else None
 
 # %% ../../nbs/15_models/06_client.ipynb #94527fa7
 @patch
@@ -440,8 +440,8 @@ def _trial_body(self:ChatModel, messages:tuple[Message,...]|None, short:bool)->b
 
 # %% ../../nbs/15_models/06_client.ipynb #6543587b
 @patch
-async def try_lane(self:ChatModel,
-    lane:EndpointState, # The endpoint
+async def try_endpoint(self:ChatModel,
+    endpoint:EndpointState, # The endpoint
     messages:tuple[Message,...]|None=None, # A call of the run; None: the shortest call that there is
 )->Completion:
     "One generation at one endpoint; tried up to three times where another try may help."
@@ -449,15 +449,15 @@ async def try_lane(self:ChatModel,
     for last in (False, False, True):
         body, started = self._trial_body(messages, short), monotonic()
         try:
-            data = await lane.link.exchange(body, self.timeout)
+            data = await endpoint.connection.exchange(body, self.timeout)
             return read_answer(data, split=self.split_thoughts, latency=monotonic() - started,
-                               endpoint=lane.endpoint.url, seed=0)
+                               endpoint=endpoint.url, seed=0)
         except EmptyAnswer as e:
             if messages: raise
             if e.completion.usage: return e.completion
             raise MissingUsage('the answer has no token counts') from None
         except FieldRefused as e:
-            e.endpoint = lane.endpoint.url
+            e.endpoint = endpoint.url
             self.adapt(e)
             if last or body == self._trial_body(messages, short): raise
         except RequestRefused:
@@ -481,18 +481,18 @@ def is_listed(
 
 # %% ../../nbs/15_models/06_client.ipynb #318ba87e
 @patch
-async def check_lane(self:ChatModel,
-    lane:EndpointState, # The endpoint
+async def check_endpoint(self:ChatModel,
+    endpoint:EndpointState, # The endpoint
     timeout:float, # Seconds
     messages:tuple[Message,...]|None=None, # A call of the run; None: the shortest call that there is
 )->Completion:
     "Check one endpoint; a failure has its address and a remedy in the message."
     from anyio import fail_after
-    ids, url = None, lane.endpoint.url
+    ids, url = None, endpoint.url
     try:
         with fail_after(timeout):
-            ids = await lane.link.served()
-            completion = await self.try_lane(lane, messages)
+            ids = await endpoint.connection.served()
+            completion = await self.try_endpoint(endpoint, messages)
         if not is_listed(self.model, ids):
             warnings.warn(f'{self.name}: {url} answers to {self.model!r} and does not list it; it lists {_some(ids)}.',
                           stacklevel=2)
@@ -500,7 +500,7 @@ async def check_lane(self:ChatModel,
     except TimeoutError: error = CallTimeout(f'no answer within {timeout:g} s')
     except GenerationError as e: error = e
     others = f'. This server lists {_some(ids)}' if ids and isinstance(error, UnknownModel) else ''
-    hint = remedy(error, lane.endpoint.api_key_env or self.api_key_env)
+    hint = remedy(error, endpoint.settings.api_key_env or self.api_key_env)
     what = str(error).rstrip('.')
     message = f'{self.name}: {url}: {what}{others}{hint and ". "}{hint}'
     raise type(error)(message, model=self.name, endpoint=url, completion=error.completion)
@@ -517,15 +517,15 @@ async def check(self:ChatModel,
                    ...]|None=None, # A call of the run, made with the model's settings; None: a call for one token
 )->list[Completion]: # One answer per endpoint that is in order, with its latency
     "Call each endpoint once; raises the `GenerationError` of the first where none is in order."
-    lanes, now = self.ready().lanes, self.balancer.clock
-    results = await asyncio.gather(*(self.check_lane(lane, timeout, messages) for lane in lanes),
+    endpoints, now = self.ready().endpoints, self.balancer.clock
+    results = await asyncio.gather(*(self.check_endpoint(endpoint, timeout, messages) for endpoint in endpoints),
                                    return_exceptions=True)
     good = [r for r in results if isinstance(r, Completion)]
-    for lane, error in zip(lanes, results):
+    for endpoint, error in zip(endpoints, results):
         if isinstance(error, Completion): continue
         if not good or not isinstance(error, GenerationError): raise error
-        lane.error = error
-        lane.breaker.failed(now(), now(), fatal=True)
+        endpoint.error = error
+        endpoint.breaker.failed(now(), now(), fatal=True)
         warnings.warn(f'{error} The run goes on without this endpoint, and takes it back when it answers.',
                       stacklevel=2)
     return good

@@ -14,13 +14,12 @@ import ipywidgets as W, traitlets as T
 from fastcore.basics import patch
 
 from ..core import InputError, Prompt, Sample
-from ..search.moves import MOVES
-from ..store.journal import RunStore
-from ..run.progress import short
 from ..store.find import OUTCOMES
+from ..store.journal import RunStore
+from ..store.tables import to_frame
+from ..run.progress import short
 from ..data.rows import save_samples, write_jsonl
 from ..data.exports import dpo_row, to_dpo
-from ..analysis.tables import to_frame
 from ..analysis.paths import search_samples
 from .base import AnyWidget, asset, Panel, plain, reading, safe, store_code
 from .forms import button_row, choose_values, field, fields_grid, follow_fields, number, side_by_side
@@ -49,7 +48,7 @@ def search_fields()->dict[str,W.Widget]:
     orders = {name: key for key, name in order_names.items()}
     return dict(
         run=field(W.Dropdown, 'run'), text=typed('text contains', 'in the answer, or the error'),
-        prompt_id=typed('prompt id'), model=some('model', ()), kind=some('kind', tuple(MOVES)),
+        prompt_id=typed('prompt id'), model=some('model', ()), kind=some('kind', ('fresh', 'refine', 'aggregate')),
         outcome=some('outcome', OUTCOMES), low=typed('reward from'), high=typed('reward to'),
         reward=field(W.Dropdown, 'reward', '', options={'the one that guided': ''}),
         sort=field(W.Dropdown, 'order', 'asked', options=orders))

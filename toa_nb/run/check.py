@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PERMANENT', 'AbsentModel', 'without_failed', 'longest_messages', 'check_model', 'answers_again', 'check_guide',
-           'raise_failed', 'check_all']
+           'raise_failed', 'check_all', 'unable_to_continue']
 
 # %% ../../nbs/40_run/07_check.ipynb #f5d25872
 import asyncio
@@ -14,6 +14,7 @@ from inspect import signature
 from typing import Any
 
 from ..core import Completion, ContextOverflow, GenerationError, ModelOut, RewardError
+from ..search.moves import MOVES
 from ..search.samplers import BestOfN, ParallelEnsemble
 from ..rewards.queue import RewardQueue
 from .progress import kind_of
@@ -127,3 +128,17 @@ async def check_all(
     answer = next((r for r in results.values() if isinstance(r, Completion)), None)
     if answer and answer.text.strip(): await check_guide(guide, run.prompts[0], answer.text)
     return models
+
+# %% ../../nbs/40_run/07_check.ipynb #35705d8d
+async def unable_to_continue(
+    run, # A `Run`
+    models:dict, # Its models by name
+)->list[str]: # Names; empty where the method continues nothing
+    "The models that can't make a move of the run which continues an answer."
+    if not any(MOVES[m].continues for m in run.method.moves): return []
+    async def can(model):
+        "False where it is known that the model can't; a server that does not answer may answer later."
+        try: return await model.can_continue() if hasattr(model, 'can_continue') else False
+        except GenerationError: return True
+    able = await asyncio.gather(*(can(m) for m in models.values()))
+    return [name for name, fit in zip(models, able) if not fit]

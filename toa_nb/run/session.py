@@ -18,7 +18,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..core import Completion, ContextOverflow, outcome, Prompt, Sample, StoreError, Trial
+from ..core import Completion, ContextOverflow, Outcome, Prompt, Sample, StoreError, Trial
 from ..compute import Budget, generation_spent, scoring_spent, Spent
 from ..rewards.queue import RewardOut, RewardQueue
 from ..store.commits import FAST, SLOW
@@ -28,9 +28,9 @@ from .progress import (
     target_limits, troubles, unreceived)
 from .forecast import used_models
 from .settings import begins_anew, first_models, present_models, renewed
-from .prompt_state import PromptState, replay
+from .prompt_state import heard, PromptState, replay
 from .rescoring import Rescoring
-from .check import AbsentModel, answers_again, check_all, PERMANENT
+from .check import AbsentModel, answers_again, check_all, PERMANENT, unable_to_continue
 
 # %% ../../nbs/40_run/08_session.ipynb #8d075839
 class Session:
@@ -62,6 +62,7 @@ class Session:
         self.room:dict[str,int] = {} # Calls that each model takes, as last measured
         self.tasks:dict[tuple[str,int],asyncio.Task] = {} # Trials at work, by prompt id and number
         self.unguided = 0 # Failures of the guide in a row
+        self.unable:list[str] = [] # Models that can't continue an answer, where the method does that
         self.wake = asyncio.Event() # Something has changed that may allow another job
         self.checking = True # Are the servers still being checked?
         self.deadline:asyncio.TimerHandle|None = None # Ends the time that calls in flight are given
@@ -90,6 +91,7 @@ async def drive(self:Session):
         work = self.has_work()
         if work and self.run.check:
             self.models = await check_all(self.run, self.models, self.queues[0], self.progress.samples)
+        if work: self.unable = await unable_to_continue(self.run, self.models)
         self.checking = False
         self.grant()
         if work:
@@ -210,7 +212,7 @@ def replay(self:Session,
     "Repeat what earlier sessions did for a prompt, and take up what they left unfinished."
     name = state.prompt.id
     replay(state.sampler, self.store.journal(self.name, name), self.run.reward.name,
-           f'run {self.name!r}, prompt {name!r}')
+           f'run {self.name!r}, prompt {name!r}', self.heard)
     state.summary = summary or stored_summary(self.store, self.name, name)
     if not summary: self.progress.enter(name, state.summary)
     missing = unreceived(self.store, self.name, name)
@@ -223,15 +225,19 @@ def replay(self:Session,
 def catch_up(self:Session,
     state:PromptState, # A prompt that begins or goes on
 ):
-    "Ask for the samples that are wanted since it was stored, and let one that had given up try again."
+    "Ask for the samples that are wanted since it was stored; a new chance after giving up; moves that no model can make."
     sampler, name = state.sampler, state.prompt.id
-    gave_up, more = sampler.rests.gave_up, self.wanted - sampler.n
+    gave_up, more = sampler.cooldowns.gave_up, self.wanted - sampler.n
     if more > 0:
         self.store.event(self.name, name, 'extend', more)
         sampler.extend(more)
     if gave_up:
         self.store.event(self.name, name, 'retry', state.summary.told)
         sampler.retry()
+    for model in self.unable:
+        if model not in sampler.models or (model, 'continue') in sampler.unable: continue
+        self.store.event(self.name, name, 'cannot', [model, 'continue'])
+        sampler.lose(model, 'continue')
 
 # %% ../../nbs/40_run/08_session.ipynb #e439ab20
 @patch
@@ -507,10 +513,17 @@ async def work(self:Session,
     if not sample.error and not sample.scores: sample = await self.score(state, sample, stored)
     else: await stored
     self.store.mark_told(self.name, name, trial.number)
-    state.sampler.tell(trial, outcome(sample, self.run.reward.name))
+    state.sampler.tell(trial, self.heard(sample))
     self.count(state, sample, resumed)
     self.tasks.pop((name, trial.number), None)
     self.enqueue(state)
+
+@patch
+def heard(self:Session,
+    sample:Sample, # A finished sample
+)->Outcome:
+    "What the search is told of a sample."
+    return heard(sample, self.queues[0], self.models[sample.trial.model].spec, self.run.method.hears)
 
 # %% ../../nbs/40_run/08_session.ipynb #5c1e07a3
 @patch
@@ -522,7 +535,7 @@ async def answer(self:Session,
     model, fresh = self.models[trial.model], self.run.templates.fresh(state.prompt)
     try: return await model.generate(trial.messages, seed=trial.seed)
     except ContextOverflow:
-        if trial.messages == fresh: raise
+        if trial.messages == fresh or trial.prefix: raise
     completion = await model.generate(fresh, seed=trial.seed)
     for book in (self.progress, state.summary):
         note_failure(book.remarks, trial.model,

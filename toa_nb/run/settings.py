@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SAME', 'SAMPLING', 'as_prompts', 'as_models', 'as_method', 'reward_of', 'as_budget', 'repeated', 'check_names',
            'check_budget', 'check_run', 'describe_model', 'describe_run', 'stored_templates', 'model_differences',
-           'differences', 'diff_excerpt', 'check_models', 'prompt_differences', 'all_differences', 'check_same',
-           'begins_anew', 'renewed_models', 'renewed', 'first_models', 'present_models']
+           'all_settings', 'differences', 'diff_excerpt', 'check_models', 'prompt_differences', 'all_differences',
+           'check_same', 'begins_anew', 'renewed_models', 'renewed', 'first_models', 'present_models']
 
 # %% ../../nbs/40_run/03_settings.ipynb #8a7bb272
 import json
@@ -169,11 +169,18 @@ def model_differences(
             yield f'{key} of the model {now["name"]!r}', then.get(key, usual), now.get(key, usual)
 
 # %% ../../nbs/40_run/03_settings.ipynb #cd2191dd
+def all_settings(
+    config:dict, # Configuration of a stored run
+)->dict: # As a run of today stores them
+    "The settings of its method, with the defaults of those that are newer than the run."
+    return json.loads(json.dumps(asdict(method_from(config['method'], config['settings']))))
+
 def differences(
     old:dict, # Configuration of a stored run
     new:dict, # Configuration that it would go on with
 ): # Yields field, old value and new value
     "What makes a run another experiment."
+    old = old | {'settings': all_settings(old)}
     yield from ((key, old[key], new[key]) for key in SAME)
     yield 'templates', asdict(stored_templates(old['templates'])), new['templates']
     guide = new['reward']
