@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core import InputError, ToaError
+from ..store.find import ORDERS, OUTCOMES
 from .output import EXITS, note, plain_warnings, safe_streams, say
 from .running import do_check, do_resume, do_run, do_status
-from .reading import do_backup, do_curve, do_export, do_prompts, EXPORTS, WRITERS
+from .reading import do_backup, do_curve, do_export, do_prompts, do_samples, EXPORTS, WRITERS
 from toa_nb.cli.evaluating import (
     do_eval_alpaca, do_eval_arena, do_eval_judge, do_eval_lm, do_eval_math, do_eval_reward, do_eval_table,
     do_eval_translation)
@@ -31,6 +32,7 @@ ABOUT = '''Search over several language models, guided by rewards.
   toa run run.toml --more 16     16 more samples per prompt, in the same trees
   toa curve runs.db -o curve.png          reward against compute
   toa export runs.db --format dpo -o dpo.jsonl    data to train on
+  toa samples runs.db            answers, the best first
   toa train dpo runs.db --model local -o tuned    a model that learned from it
   toa eval table results.jsonl   model by benchmark, before and after
   toa serve-reward armorm        a reward model behind HTTP, for many runs
@@ -123,7 +125,22 @@ def add_reading(commands:Any):
 
 # %% ../../nbs/70_cli/05_commands.ipynb #7552955c
 def add_looking(commands:Any):
-    "prompts"
+    "samples, prompts"
+    samples = add_command(commands, 'samples', do_samples,
+                          'Show answers of a run. A failed call has its error in the place of the answer.',
+                          'examples:\n  toa samples runs.db --limit 3 --thoughts\n  toa samples runs.db --prompt sky '
+                          '--outcome failed')
+    samples.add_argument('store', metavar='STORE', help='a run store')
+    samples.add_argument('run', metavar='RUN', nargs='?',
+                         help='its name; not needed where one run is stored, or one is unfinished')
+    samples.add_argument('--prompt', default='', metavar='ID', help='only answers to this prompt')
+    samples.add_argument('--model', default='', help='only answers of this model')
+    samples.add_argument('--text', default='', help='only answers, or errors, that contain this')
+    samples.add_argument('--outcome', default='', choices=('', *OUTCOMES), help=', '.join(OUTCOMES))
+    samples.add_argument('--sort', default='best', choices=ORDERS, help='the order (default: best)')
+    samples.add_argument('--limit', type=int, default=10, metavar='N', help='at most N answers (default: 10)')
+    samples.add_argument('--thoughts', action='store_true', help='show what a model thought before it answered')
+    samples.add_argument('--reward', default='', help='the reward that orders; the guiding one by default')
     prompts = commands.add_parser('prompts', help='Look at a file of prompts').add_subparsers(title='commands',
         metavar='COMMAND', required=True)
     check = (add_command(prompts, 'check', do_prompts,
