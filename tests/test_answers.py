@@ -108,7 +108,11 @@ TAGGED = ['<think>\nSECRET\n</think>\n\n4', 'SECRET\n</think>\n\n4', '<thinking>
           '<|begin_of_thought|>SECRET<|end_of_thought|><|begin_of_solution|>4<|end_of_solution|>',
           '◁think▷SECRET◁/think▷4',
           '<|channel|>analysis<|message|>SECRET<|end|><|start|>assistant<|channel|>final<|message|>4',
-          '<THINK lang="en">SECRET</THINK>\n4']
+          '<THINK lang="en">SECRET</THINK>\n4', '\ufeff<think>SECRET</think>4', '< think >SECRET</ think >4',
+          '<|think|>SECRET<|/think|>4', '[REASONING]SECRET[/REASONING]4', '<inner_thoughts>SECRET</inner_thoughts>4',
+          '<thought_process>\nSECRET\n</thought_process>\n4<|im_end|>',
+          '<|START_THINKING|>SECRET<|END_THINKING|><|START_RESPONSE|>4<|END_RESPONSE|>',
+          '<think>SECRET</think><|begin_of_box|>4<|end_of_box|>']
 PARTS = [[{'type': 'thinking', 'thinking': [{'type': 'text', 'text': 'SECRET'}]}, {'type': 'text', 'text': '4'}],
          [{'type': 'reasoning', 'text': 'SECRET'}, {'type': 'output_text', 'text': '4'}]]
 BESIDE = [{'reasoning_content': 'SECRET'}, {'reasoning': 'SECRET'},
