@@ -52,7 +52,7 @@ def _counts_like(usage:dict, pattern:re.Pattern)->list[int]:
 
 # %% ../../nbs/15_models/02_answers.ipynb #a8a12482
 CACHED = ('cached_tokens', 'prompt_cache_hit_tokens', 'cache_read_input_tokens', 'cachedContentTokenCount')
-_READ_FROM_CACHE = re.compile(r'(?i)cache(?!.*(?:creat|writ|miss|stor))(?<!un)')
+_READ_FROM_CACHE = re.compile(r'(?i)^(?!.*(?:creat|writ|miss|stor|uncache)).*cache')
 
 def read_cached(answer:dict)->int:
     "The prompt tokens that came from a prefix cache; 0 where the server reports none."
