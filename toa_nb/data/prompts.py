@@ -174,7 +174,8 @@ def _id_problems(record:dict)->Iterator[InputError]:
     if id is None:
         yield InputError('the field is missing', 'id',
                          "Give every prompt an id, or number them with id_prefix='p' (--id-prefix p).")
-    elif type(id) not in (str, int, float): yield InputError(f'{_kind(id)} instead of text', 'id', 'Write it in quotes.')
+    elif type(id) not in (str, int) and not (type(id) is float and id.is_integer()):
+        yield InputError(f'{_kind(id)} instead of text', 'id', 'Write it in quotes.')
     elif not str(id).strip(): yield InputError('it is empty', 'id', 'Give every prompt an id of its own.')
     elif any(ord(c) < 32 for c in str(id)):
         yield InputError('it holds a control character', 'id', 'Use letters, digits and punctuation.')
@@ -309,7 +310,7 @@ def _prompt(record:dict)->Prompt:
     "The `Prompt` of a record without problems."
     meta = {k: v for k, v in record.items() if k not in PROMPT_FIELDS and v is not None} | (record.get('meta') or {})
     id = _plain_text(record['id'])
-    if type(record['id']) in (int, float): meta.setdefault('id', int(id) if id.lstrip('-').isdigit() else record['id'])
+    if not isinstance(record['id'], str): meta.setdefault('id', int(record['id']))
     reference, turns = record.get('reference'), record.get('messages') or ()
     return Prompt(id, record.get('instruction') or record.get('source') or '',
                   tuple(Message(t['role'], t['content']) for t in turns),
