@@ -19,6 +19,7 @@ from ..rewards.judges import PairJudge
 from ..store.samples import by_prompt, guide, only_reward, ranked
 from ..data.files import file_records
 from ..data.rows import write_jsonl
+from ..store.samples import by_prompt, guide, only_reward, ranked
 from .estimates import Estimate, mean_estimate
 
 # %% ../../nbs/52_evaluate/01_pairs.ipynb #b37c8a84
