@@ -46,15 +46,29 @@ def _from_samples(samples:list[Sample])->tuple[pd.DataFrame,pd.DataFrame]:
     return pd.DataFrame(map(_row, samples), columns=_raw), pd.DataFrame(scores, columns=['row', *_of_score])
 
 # %% ../../nbs/35_store/11_tables.ipynb #13781fa8
+_counts = ('seq', 'prompt', 'number', 'layer', 'length', 'calls')
+_numbers = ('told', 'tree_parent', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'seconds', 'value')
+
+def _column(name:str, values:tuple)->Any:
+    "A column of a table; texts are made once for each that occurs."
+    if name in _counts: return np.array(values, 'int64')
+    if name in _numbers: return np.array(values, float)
+    if name in ('cached', 'own', 'tokens'): return pd.Series(values, dtype=float if not values else None)
+    if name == 'answered': return np.array(values, bool)
+    at, found = pd.factorize(np.array(values, object)) # -1 for None
+    if name == 'parents': known = pd.Series([*(tuple(map(int, p.split(','))) if p else () for p in found), ()])
+    else: known = pd.Series([*found, None])
+    return known.take(at).reset_index(drop=True)
+
 def _from_store(store, run):
     "The same, of one run in a store, in the order in which its searches were told."
-    df = pd.DataFrame(store.sample_rows(run), columns=['seq', 'told', *_raw[1:]])
-    df = df.iloc[np.lexsort((df['number'], df['told'].fillna(math.inf), df['prompt_id']))].reset_index(drop=True)
-    scores = (pd.DataFrame(store.score_rows(run),
-                           columns=['seq', *_of_score]).drop_duplicates(['seq', 'reward'], keep='last'))
+    df = pd.DataFrame({name: _column(name, values) for name, values in store.sample_columns(run).items()})
+    order = np.lexsort((df['number'], df['told'].fillna(math.inf), df['prompt']))
+    df = df.iloc[order].reset_index(drop=True)
+    scores = pd.DataFrame({name: _column(name, values) for name, values in store.score_columns(run).items()})
+    scores = scores.drop_duplicates(['seq', 'reward'], keep='last')
     scores.insert(0, 'row', pd.Series(df.index, df['seq']).reindex(scores.pop('seq')).to_numpy())
-    df['prompt_id'] = df['prompt_id'].map({key: name for name, key in store.prompt_keys(run).items()})
-    df['parents'] = [tuple(map(int, p.split(','))) if p else () for p in df['parents']]
+    df['prompt_id'] = df['prompt'].map({key: name for name, key in store.prompt_keys(run).items()})
     df.insert(0, 'run', run)
     return df[list(_raw)], scores[scores['row'].notna()]
 
