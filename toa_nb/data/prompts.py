@@ -19,7 +19,9 @@ from .sets import About, hub_records, set_records, SETS
 
 # %% ../../nbs/45_data/01_prompts.ipynb #eac1e2fe
 _other_names = dict(
-    id=('uid', 'prompt_id', 'question_id', 'unique_id', '_id', 'task_id', 'sample_id', 'example_id', 'problem_id', 'uuid'), instruction=('prompt', 'question', 'problem', 'query'),
+    id=('uid', 'prompt_id', 'question_id', 'unique_id', '_id', 'task_id', 'sample_id', 'example_id',
+        'problem_id', 'uuid'),
+    instruction=('prompt', 'question', 'problem', 'query'),
     messages=('conversations', 'conversation', 'turns'), system=('system_prompt',),
     reference=('gold_answer', 'gold_response', 'ground_truth', 'expected_answer', 'final_answer'))
 _all_other_names = {name for names in _other_names.values() for name in names}

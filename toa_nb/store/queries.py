@@ -406,7 +406,8 @@ def sample_columns(self:StoreReader,
     "The samples of a run as columns, without their texts."
     span = self.span(run)
     close = span['trials'] and span['high'] - span['low'] < 12*span['trials']
-    tables = 'sample s CROSS JOIN trial t ON t.seq = s.trial' if close else 'trial t CROSS JOIN sample s ON s.trial = t.seq'
+    first, then = ('sample s', 'trial t') if close else ('trial t', 'sample s')
+    tables = f'{first} CROSS JOIN {then} ON t.seq = s.trial'
     yield from self.column_chunks(f"""
         SELECT t.seq, tell.seq, t.prompt, t.number, model, kind, layer, action, parents, tree_parent, error,
                finish_reason, ifnull(length(text), 0), text IS NOT NULL, prompt_tokens, completion_tokens,
