@@ -131,7 +131,7 @@ def test_thoughts_reach_neither_reward_nor_refinement_nor_training_data_and_are_
     assert error is None and set(seen) == {'4'}
     assert not any('SECRET' in json.dumps(body['messages']) for _, _, body in server.calls)
     assert [s.completion.thoughts for s in stored(tmp_path)] == ['SECRET'] * 8
-    with RunStore(tmp_path/'runs.db', 'r') as store: assert 'SECRET' not in json.dumps([to_sft(store), to_dpo(store)])
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert 'SECRET' not in json.dumps([*to_sft(store), *to_dpo(store)])
 
 
 @pytest.mark.parametrize('text',
@@ -170,7 +170,7 @@ def test_only_known_reasons_make_a_whole_answer(serve, tmp_path, reason):
     texts = iter([('Short.', 'stop'), ('A longer answer that breaks off in the mid', reason)] * 9)
     def answer(body): return completion('yes') if body.get('max_tokens') == 1 else completion(*next(texts))
     run_of(model_at(serve(answer)), tmp_path)
-    with RunStore(tmp_path/'runs.db', 'r') as store: rows = json.dumps([to_sft(store), to_dpo(store, rejected='min')])
+    with RunStore(tmp_path/'runs.db', 'r') as store: rows = json.dumps([*to_sft(store), *to_dpo(store, rejected='min')])
     assert 'breaks off' not in rows and 'Short.' in rows
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from clocks import HANG, Clock, set_clock
 
-from toa_nb.core import InputError
+from toa_nb.core import InputError, Message
+from toa_nb.models.client import ChatModel
+from toa_nb.search.moves import cut_places
 from toa_nb.servers.engines import llama_cpp, llama_cpp_spec, sglang, vllm
 from toa_nb.servers.fleet import Fleet, start_all
 from toa_nb.servers.local import ModelWheel, local_model, pip_commands
@@ -96,6 +98,22 @@ def chat(server, n):
     return asyncio.run(run())
 
 
+def check_continuation(server, way):
+    "An answer of a real server is continued inside its turn, within one limit, by the way that the server has."
+    async def go():
+        model = ChatModel('m', server.url, model=server.name, api_key_env=server.api_key_env, max_tokens=24)
+        question = (Message('user', 'Name three colours, and say what each is used for.'),)
+        whole = await model.generate(question, seed=1)
+        prefix = whole.text[:cut_places(whole.text)[-1]]
+        found = await model.generate((*question, Message('assistant', prefix)), seed=2)
+        await model.close()
+        return model.way, whole, prefix, found
+    found_way, whole, prefix, found = asyncio.run(go())
+    assert found_way == way and found.text.startswith(prefix) and not found.text.startswith(prefix*2)
+    assert 0 < found.usage.completion_tokens < 24 and found.usage.prompt_tokens > whole.usage.prompt_tokens
+    assert found.usage.completion_tokens <= 24 - len(prefix)/len(whole.text)*whole.usage.completion_tokens + 2
+
+
 def test_llama_cpp_end_to_end(gguf, monkeypatch):
     monkeypatch.delenv('TOA_KEY_SMOLLM2_135M', raising=False)
     with llama_cpp(gguf, 'smollm2-135m', say=None) as server:
@@ -106,6 +124,7 @@ def test_llama_cpp_end_to_end(gguf, monkeypatch):
         assert [a.choices[0].message.content for a in chat(server, 4)] == [a.choices[0].message.content
             for a in answers]
         assert fetch(server.url + '/models')[0] == 401
+        check_continuation(server, 'trailing')
         key = os.environ[server.api_key_env]
         shown = subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True,
                                text=True).stdout + server.log.read_text() + repr(server)

@@ -9,12 +9,13 @@ __all__ = ['languages', 'PARTS_OF_A_TASK', 'PROMPT_FIELDS', 'NOT_META', 'Prompts
 # %% ../../nbs/45_data/01_prompts.ipynb #f8dfe72e
 import difflib, os, re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..core import InputError, Message, Prompt
 from ..templates import Templates
 from .files import file_records, plain_value
+from .sets import About, hub_records, set_records, SETS
 
 # %% ../../nbs/45_data/01_prompts.ipynb #eac1e2fe
 _other_names = dict(
@@ -330,9 +331,10 @@ class Prompts(list):
         bad:Iterable[InputError]=(), # The reports on lines that are not among them
         unread:dict[str,int]|None=None, # Number of records in which a field was kept as metadata that nothing in
                                         # toa_nb reads, by field
+        about:About|None=None, # What the set is, where it came from, and its licence; None: a file or records
     ):
         super().__init__(prompts)
-        self.bad, self.unread = list(bad), Counter(unread or {})
+        self.bad, self.unread, self.about = list(bad), Counter(unread or {}), about
 
 class BadPrompts(InputError):
     "Every problem of a prompt file at once."
@@ -377,15 +379,46 @@ def _gather(records:Iterable[tuple[int,Any]], where:str, skip_bad:bool, id_prefi
                          'Write one JSON object per line, such as {"id": "1", "instruction": "..."}.')
     return Prompts(good, bad, unread)
 
+# %% ../../nbs/45_data/01_prompts.ipynb #7c1e0a01
+def _source(path:str|os.PathLike, split:str, revision:str, at, published:int, max_line:int)->tuple:
+    "What a set is (None: a file), its records, and the place for reports."
+    word = path if isinstance(path, str) and not os.path.exists(path) else ''
+    if word in SETS: return *set_records(word, split, revision, at, published), word
+    if word.startswith('hf://'): return *hub_records(word, split, revision), word
+    if given := [k for k, v in dict(split=split, revision=revision, at=at, published=published).items() if v]:
+        raise InputError(f'{str(path)!r} is not a set that has a name', given[0],
+                         f'Leave it out, or use hf://owner/name or one of {", ".join(SETS)}.')
+    return None, file_records(path, max_line), str(path)
+
+def _mapped(record:Any, columns:dict[str,str])->Any:
+    "A record with the columns of a data set under our names."
+    if not isinstance(record, dict): return record
+    if missing := [c for c in columns.values() if c not in record]:
+        return InputError(f'there is no column {missing[0]!r}', 'columns', f'There are {", ".join(map(str, record))}.')
+    return {k: v for k, v in record.items() if k not in columns.values()} | {to: record[c] for to, c in columns.items()}
+
 # %% ../../nbs/45_data/01_prompts.ipynb #bf5d2002
 def load_prompts(
-    path:str|os.PathLike, # JSON Lines, a JSON list, CSV, TSV or Parquet
+    path:str|os.PathLike, # JSON Lines, a JSON list, CSV, TSV or Parquet; a set by its name in `SETS`, such as `gsm8k`;
+                          # or `hf://owner/name`
     skip_bad:bool=False, # Leave bad lines out, with their reports in `.bad`, instead of refusing the file
     id_prefix:str='', # Number records without an id by their line, with this in front; empty: an id is required
     max_line:int=2**22, # Longest line, in bytes; 4 MiB is far beyond any model's context
+    *,
+    split:str='', # Part of a set, such as `test`; empty: its first
+    revision:str='', # Commit or branch of a set on the hub; empty: the newest
+    at:str|os.PathLike|None=None, # A file or folder that holds a named set; None: it is downloaded
+    published:int=0, # The input file of so many prompts that the published results used; 0: the whole set
+    columns:dict[str,str]|None=None, # Names in the file by our names, such as {'instruction': 'question'}
+    say:Callable[[str],None]|None=print, # Called with a line about a set: place, revision, licence; None: silent
 )->Prompts: # In file order
-    "The prompts of a file. Raises `BadPrompts` with one line per problem."
-    return _gather(file_records(path, max_line), str(path), skip_bad, id_prefix)
+    "The prompts of a file or a set. Raises `BadPrompts` with one line per problem."
+    about, records, where = _source(path, split, revision, at, published, max_line)
+    if about and say: say(str(about))
+    if columns: records = ((n, _mapped(r, columns)) for n, r in records)
+    found = _gather(records, where, skip_bad, id_prefix)
+    found.about = about
+    return found
 
 # %% ../../nbs/45_data/01_prompts.ipynb #5a2422e5
 def _listed(records:Any)->Iterable[Any]:

@@ -29,6 +29,7 @@ def sample_facts(
     "The numbers of a sample as a small table."
     rows = {score.reward: score.error if score.value is None else score.value for score in s.scores}
     rows |= {'kind': s.trial.kind, 'parents': ', '.join(map(str, s.trial.parents)) or 'none'}
+    if s.trial.prefix: rows['kept'] = f'{s.trial.prefix:,} characters of its parent'
     done = s.completion
     if done and (u := done.usage):
         rows['tokens'] = f'{u.prompt_tokens:,} read ({u.cached_tokens:,} cached), {u.completion_tokens:,} written'

@@ -20,12 +20,13 @@ from fastcore.basics import patch
 
 from ..core import Completion, ContextOverflow, Outcome, Prompt, Sample, StoreError, Trial
 from ..compute import Budget, generation_spent, scoring_spent, Spent
+from ..models.prefixes import PrefixCounter
 from ..rewards.queue import RewardOut, RewardQueue
 from ..store.commits import FAST, SLOW
 from ..store.journal import RunStore
 from .progress import (
-    count_sample, kind_of, note_failure, Progress, progress_of, stored_summaries, stored_summary, Summary,
-    target_limits, troubles, unreceived)
+    count_sample, kind_of, note_failure, prefix_text, Progress, progress_of, stored_prefixes, stored_summaries,
+    stored_summary, Summary, target_limits, troubles, unreceived)
 from .forecast import used_models
 from .settings import begins_anew, first_models, present_models, renewed
 from .prompt_state import heard, PromptState, replay
@@ -61,6 +62,8 @@ class Session:
         self.calls:dict[str,int] = {} # Calls that go on, by model
         self.room:dict[str,int] = {} # Calls that each model takes, as last measured
         self.tasks:dict[tuple[str,int],asyncio.Task] = {} # Trials at work, by prompt id and number
+        self.prefixes = PrefixCounter() # Prompt tokens that a prefix cache could have held
+        self.prefixes_before:dict[str,tuple[int,int,int]] = {} # What earlier sessions have counted
         self.unguided = 0 # Failures of the guide in a row
         self.unable:list[str] = [] # Models that can't continue an answer, where the method does that
         self.wake = asyncio.Event() # Something has changed that may allow another job
@@ -141,6 +144,7 @@ def prepare(self:Session):
         self.models[name] = AbsentModel(name)
         self.add_model(name)
     own, p = self.run.budget.samples or self.wanted, self.progress
+    if known: self.prefixes_before = p.prefixes = stored_prefixes(self.store, self.name)
     p.target = min(self.wanted, own)*p.prompts
     p.limits = target_limits({f.name: getattr(self.run.budget, f.name) for f in fields(Budget)}, p.prompts)
 
@@ -558,6 +562,7 @@ async def generate(self:Session,
         self.call_changes(trial.model, -1)
         self.wake.set()
     stored = self.store.add_completion(self.name, name, trial.number, completion, error, attempts)
+    self.count_prefix(trial, completion)
     sample = Sample(self.name, name, trial, completion, error, attempts=attempts)
     self.pay(state, generation_spent(sample, self.models[trial.model].spec))
     self.progress.waiting += error is None
@@ -571,6 +576,17 @@ def call_changes(self:Session,
     "Count the calls that go on."
     self.calls[model] += by
     self.progress.in_flight = sum(self.calls.values())
+
+@patch
+def count_prefix(self:Session,
+    trial:Trial, # What was asked for
+    completion:Completion|None, # What came back
+):
+    "Count what a prefix cache held of the prompt, and what it could have held."
+    if not completion or not completion.usage: return
+    self.prefixes.count(trial.model, completion.endpoint, trial.messages, completion.text, completion.usage)
+    before, now = self.prefixes_before.get(trial.model, (0, 0, 0)), self.prefixes.counts[trial.model]
+    self.progress.prefixes = self.progress.prefixes | {trial.model: tuple(map(sum, zip(before, now)))}
 
 # %% ../../nbs/40_run/08_session.ipynb #fdbf12f1
 @patch
@@ -739,6 +755,7 @@ async def shut_down(self:Session):
     try:
         self.store.set_commit_delay(FAST)
         if p.state == 'stopped': self.store.event(self.name, None, 'stopped_by', p.stopped_by)
+        if prefix_text(self.prefixes.counts): self.store.event(self.name, None, 'prefixes', self.prefixes.counts)
         self.store.set_status(self.name, p.state, seconds=self.seconds_before + p.seconds)
     except StoreError:
         if not self.error and p.state != 'failed': raise
