@@ -19,7 +19,8 @@ from ..compute import Budget, Spent
 from ..rewards.queue import RewardQueue
 from ..store.journal import RunStore
 from .progress import (
-    count_sample, kind_of, Progress, stored_summaries, stored_summary, Summary, target_limits, troubles, unreceived)
+    count_sample, kind_of, Progress, stored_prefixes, stored_summaries, stored_summary, Summary, target_limits,
+    troubles, unreceived)
 from .settings import begins_anew, first_models, present_models, renewed
 from .prompt_state import heard, PromptState, replay
 from .check import AbsentModel, PERMANENT
@@ -46,6 +47,7 @@ class Workload:
         self.present_models:list[str] = [] # Models of prompts that begin now
         self.started_with:dict[str,list[str]] = {} # Models of prompts that began with others than the run's first ones
         self.unable:list[str] = [] # Models that can't continue an answer, where the method does that
+        self.prefixes_before:dict[str,tuple[int,int,int]] = {} # As in `Progress.prefixes`, of earlier sessions
         self.new:deque = deque() # Prompts to begin: position, prompt and `Summary`
         self.active:dict[str,PromptState] = {} # Prompts at work, by id
         self.ready:dict[int,dict[int,PromptState]] = {} # Those of them that may be asked, by trials out, then by
@@ -63,6 +65,7 @@ def prepare(self:Workload):
     self.begun, self.started_with = self.store.counts(self.name), self.store.last_events(self.name, 'models')
     config = self.new_config()
     self.first_models, self.present_models = first_models(config), present_models(config)
+    if known: self.prefixes_before = self.progress.prefixes = stored_prefixes(self.store, self.name)
     self.add_absent_models()
     self.set_target()
 

@@ -191,9 +191,9 @@ def stored_specs(
     "The specs of models and of rewards that the configurations of stored runs hold."
     configs = [store.config(run) for run in runs]
     models = {m['name']: ModelSpec(**m['spec']) for c in configs for m in c.get('models', ()) if m.get('spec')}
-    judges = [pair for c in configs for pair in c.get('reward_specs', {}).items()]
-    judges += [(value['name'], value['spec']) for run in runs for kind, value in store.events(run) if kind == 'reward']
-    return models, {name: ModelSpec(**fields) for name, fields in judges if fields}
+    rewards = [pair for c in configs for pair in c.get('reward_specs', {}).items()]
+    rewards += [(value['name'], value['spec']) for run in runs for kind, value in store.events(run) if kind == 'reward']
+    return models, {name: ModelSpec(**fields) for name, fields in rewards if fields}
 
 # %% ../../nbs/35_store/11_tables.ipynb #05bbc376
 def _labels(found:Any, names:Iterable[str], labels:dict[str,str]|None)->dict[str,str]:
@@ -237,12 +237,12 @@ def to_frame(
         df, scores = _rows_of(found, runs, run)
         names = sorted(scores['reward'].unique())
         reward = reward or guide(found, runs) or _only(names)
-        models, judges = stored_specs(found, runs)
+        models, stored_rewards = stored_specs(found, runs)
         shown = _labels(found, df['run'].unique(), labels)
         categories = _categories(found, runs, prompts)
     _add_costs(df, _known_specs(df['model'].unique()) | models if specs is None else specs)
     others = {name: f'{name}_reward' if name in (*_columns, *_costs) else name for name in names if name != reward}
-    _add_scores(df, scores, {reward: 'reward'} | others, judges if reward_specs is None else reward_specs)
+    _add_scores(df, scores, {reward: 'reward'} | others, stored_rewards if reward_specs is None else reward_specs)
     return _completed(df, reward, list(others.values()), shown, categories)
 
 # %% ../../nbs/35_store/11_tables.ipynb #943ccd5f
