@@ -173,19 +173,21 @@ def add_reports(commands:Any):
                           'What each method reached and cost, and which models and moves its best answers came from.',
                           'examples:\n  toa summary runs.db\n  toa summary runs.db --json > summary.json')
     compare = add_command(commands, 'compare', do_compare,
-                          'Compare methods at equal compute. Prompt by prompt, with a verdict and the number of prompts '
-                          'that would decide what is open.',
-                          'examples:\n  toa compare runs.db --against parallel_ensemble\n  toa compare runs.db --reach .8\n'
-                          '  toa compare runs.db --prompts -o prompts.csv')
+                          'Compare methods at equal compute. Prompt by prompt, with a verdict and the number of '
+                          'prompts that would decide what is open.',
+                          'examples:\n  toa compare runs.db --against parallel_ensemble\n'
+                          '  toa compare runs.db --reach .8\n  toa compare runs.db --prompts -o prompts.csv')
     compare.add_argument('--against', default='', metavar='METHOD', help='the reference (default: the first)')
     compare.add_argument('--at', type=float, metavar='COST',
                          help='compute per prompt (default: the largest that every search has reached)')
-    compare.add_argument('--reach', type=float, metavar='REWARD', help='what each method spends to reach this mean reward')
+    compare.add_argument('--reach', type=float, metavar='REWARD',
+                         help='what each method spends to reach this mean reward')
     compare.add_argument('--prompts', action='store_true', help='one row per prompt, one column per method')
     compare.add_argument('--no-controls', dest='controls', action='store_false',
                          help='without the best single model, which is made from the recorded fresh answers')
     replay = add_command(commands, 'replay', do_replay,
-                         'Replay a method from recorded answers. No model is called; says what the record could not answer.',
+                         'Replay a method from recorded answers. No model is called; says what the record '
+                         'could not answer.',
                          'examples:\n  toa replay runs.db --method best_of_n -n 64 --repeats 20 -o what_if.png')
     replay.add_argument('--method', required=True, help=f'one of {", ".join(METHODS)}')
     replay.add_argument('-n', type=int, metavar='N', help='samples per prompt')
@@ -207,7 +209,8 @@ def add_report_options(
     p.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
     p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
     p.add_argument('--held-out', default='', metavar='REWARD', help='value the chosen answers by this reward too')
-    p.add_argument('-o', '--output', default='', metavar='FILE', help='.csv or .json for the table; replay: .png, .svg, .pdf')
+    p.add_argument('-o', '--output', default='', metavar='FILE',
+                   help='.csv or .json for the table; replay: .png, .svg, .pdf')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #7552955c
 def add_looking(commands:Any):
@@ -262,17 +265,20 @@ def add_training(commands:Any):
     "train"
     kinds = commands.add_parser('train', help='Train a model on the rows of a store, with TRL').add_subparsers(
         title='trainers', metavar='TRAINER', required=True)
-    about = dict(sft='Fine-tune on the best answer of each prompt.', dpo='Train on pairs, the better answer against the worse.',
+    about = dict(sft='Fine-tune on the best answer of each prompt.',
+                 dpo='Train on pairs, the better answer against the worse.',
                  kto='Train on single answers, good and bad.', reward='Train a reward model on pairs.')
     for kind, text in about.items():
         p = add_command(kinds, kind, do_train, f'{text} TRL does it, in a process of its own; run it again to go on.',
-                        f'example:\n  toa train {kind} runs.db --model local -o tuned --set learning_rate=1e-4 max_steps=10')
+                        f'example:\n  toa train {kind} runs.db --model local -o tuned --set learning_rate=1e-4 '
+                        f'max_steps=10')
         p.set_defaults(kind=kind)
         p.add_argument('source', metavar='SOURCE', help='a run store, or a file of rows (.jsonl, .json, .parquet)')
         p.add_argument('--set', dest='options', nargs='+', action='extend', default=[], metavar='NAME=VALUE',
                        help='any options of TRL')
         p.add_argument('--model', required=True, help='a folder, a GGUF file, a name on the hub, or `local`')
-        p.add_argument('-o', '--output', required=True, metavar='FOLDER', help='where everything about this training goes')
+        p.add_argument('-o', '--output', required=True, metavar='FOLDER',
+                       help='where everything about this training goes')
         p.add_argument('--name', default='', help='of the trained model (default: that of the folder)')
         p.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
         p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
@@ -285,18 +291,22 @@ def add_training(commands:Any):
 def _add_eval(kinds:Any, name:str, act:Callable, about:str, asked:bool=False)->argparse.ArgumentParser:
     "An evaluation, with what all of them take."
     p = add_command(kinds, name, act, about)
-    if name != 'table': p.add_argument('--results', metavar='FILE', help='add the estimates to this file, for `toa eval table`')
-    if name not in ('table', 'arena'): p.add_argument('--name', default='model', help='what is evaluated, for the table')
+    if name != 'table':
+        p.add_argument('--results', metavar='FILE', help='add the estimates to this file, for `toa eval table`')
+    if name not in ('table', 'arena'):
+        p.add_argument('--name', default='model', help='what is evaluated, for the table')
     if asked:
         p.add_argument('prompts', metavar='PROMPTS', help='a file of prompts')
-        p.add_argument('answers', metavar='ANSWERS', help='a file of answers, or a run store (.db), whose best ones are taken')
+        p.add_argument('answers', metavar='ANSWERS',
+                       help='a file of answers, or a run store (.db), whose best ones are taken')
     return p
 
 def add_evaluating(commands:Any):
     "eval"
     kinds = commands.add_parser('eval', help='Evaluate answers, with intervals over the prompts').add_subparsers(
         title='evaluations', metavar='EVALUATION', required=True)
-    judge = _add_eval(kinds, 'judge', do_eval_judge, 'Win rate against a baseline by a judge model, in both orders.', True)
+    judge = _add_eval(kinds, 'judge', do_eval_judge, 'Win rate against a baseline by a judge model, in both orders.',
+                      True)
     judge.add_argument('baseline', metavar='BASELINE', help='a file of answers to compare with, or a run store')
     judge.add_argument('--judge', required=True, metavar='FILE', help='a TOML or JSON file with a [[models]] table')
     judge.add_argument('--keep', metavar='FILE', help='keep each judgement here; what is there is not paid for again')
@@ -338,7 +348,8 @@ def _add_eval_tasks(kinds:Any):
     table = _add_eval(kinds, 'table', do_eval_table, 'Model by benchmark.')
     table.add_argument('file', metavar='FILE', help='of --results')
     table.add_argument('--before', default='', metavar='MODEL', help='a model before training')
-    table.add_argument('--after', default='', metavar='MODEL', help='the same after it: a last row shows the difference')
+    table.add_argument('--after', default='', metavar='MODEL',
+                       help='the same after it: a last row shows the difference')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #7e499783
 def parser()->argparse.ArgumentParser: # Of all commands
@@ -348,7 +359,8 @@ def parser()->argparse.ArgumentParser: # Of all commands
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--version', action='version', version=f'toa_nb {__version__}')
     commands = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_running, add_reading, add_reports, add_looking, add_serving, add_training, add_evaluating): add(commands)
+    for add in (add_running, add_reading, add_reports, add_looking, add_serving, add_training, add_evaluating):
+        add(commands)
     return p
 
 # %% ../../nbs/70_cli/05_commands.ipynb #3807bd97
