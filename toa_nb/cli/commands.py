@@ -13,10 +13,11 @@ from typing import Any
 
 from ..core import InputError, ToaError
 from ..search.methods import METHODS
+from ..store.find import ORDERS, OUTCOMES
 from ..data.writing import FORMATS
 from .output import EXITS, note, plain_warnings, safe_streams, say
 from .running import do_check, do_resume, do_run, do_status
-from .reading import do_backup, do_curve, do_export, do_prompts
+from .reading import do_backup, do_curve, do_export, do_prompts, do_samples
 from .reports import do_compare, do_replay, do_summary
 from toa_nb.cli.evaluating import (
     do_eval_alpaca, do_eval_arena, do_eval_judge, do_eval_lm, do_eval_math, do_eval_reward, do_eval_table,
@@ -36,6 +37,7 @@ ABOUT = '''Search over several language models, guided by rewards.
   toa compare runs.db            which method is better, at equal compute
   toa curve runs.db -o curve.png          reward against compute
   toa export runs.db --format dpo -o dpo.jsonl    data to train on
+  toa samples runs.db            answers, the best first
   toa train dpo runs.db --model local -o tuned    a model that learned from it
   toa eval table results.jsonl   model by benchmark, before and after
   toa serve-reward armorm        a reward model behind HTTP, for many runs
@@ -214,7 +216,22 @@ def add_report_options(
 
 # %% ../../nbs/70_cli/05_commands.ipynb #7552955c
 def add_looking(commands:Any):
-    "prompts"
+    "samples, prompts"
+    samples = add_command(commands, 'samples', do_samples,
+                          'Show answers of a run. A failed call has its error in the place of the answer.',
+                          'examples:\n  toa samples runs.db --limit 3 --thoughts\n  toa samples runs.db --prompt sky '
+                          '--outcome failed')
+    samples.add_argument('store', metavar='STORE', help='a run store')
+    samples.add_argument('run', metavar='RUN', nargs='?',
+                         help='its name; not needed where one run is stored, or one is unfinished')
+    samples.add_argument('--prompt', default='', metavar='ID', help='only answers to this prompt')
+    samples.add_argument('--model', default='', help='only answers of this model')
+    samples.add_argument('--text', default='', help='only answers, or errors, that contain this')
+    samples.add_argument('--outcome', default='', choices=('', *OUTCOMES), help=', '.join(OUTCOMES))
+    samples.add_argument('--sort', default='best', choices=ORDERS, help='the order (default: best)')
+    samples.add_argument('--limit', type=int, default=10, metavar='N', help='at most N answers (default: 10)')
+    samples.add_argument('--thoughts', action='store_true', help='show what a model thought before it answered')
+    samples.add_argument('--reward', default='', help='the reward that orders; the guiding one by default')
     prompts = commands.add_parser('prompts', help='Look at a file of prompts').add_subparsers(title='commands',
         metavar='COMMAND', required=True)
     check = (add_command(prompts, 'check', do_prompts,
@@ -260,7 +277,7 @@ def add_serving(commands:Any):
     servers.add_argument('--stop', nargs='?', const='', metavar='NAME',
                          help='stop the server of this name or port; all without a name')
 
-# %% ../../nbs/70_cli/05_commands.ipynb #492a093b
+# %% ../../nbs/70_cli/05_commands.ipynb #52ceec9c
 def add_training(commands:Any):
     "train"
     kinds = commands.add_parser('train', help='Train a model on the rows of a store, with TRL').add_subparsers(
@@ -270,8 +287,7 @@ def add_training(commands:Any):
                  kto='Train on single answers, good and bad.', reward='Train a reward model on pairs.')
     for kind, text in about.items():
         p = add_command(kinds, kind, do_train, f'{text} TRL does it, in a process of its own; run it again to go on.',
-                        f'example:\n  toa train {kind} runs.db --model local -o tuned --set learning_rate=1e-4 '
-                        f'max_steps=10')
+                        f'example:\n  toa train {kind} runs.db --model local -o tuned --set max_steps=10')
         p.set_defaults(kind=kind)
         p.add_argument('source', metavar='SOURCE', help='a run store, or a file of rows (.jsonl, .json, .parquet)')
         p.add_argument('--set', dest='options', nargs='+', action='extend', default=[], metavar='NAME=VALUE',
@@ -287,14 +303,14 @@ def add_training(commands:Any):
         p.add_argument('--prepare', action='store_true', help='write rows and configuration, and train nothing')
         p.add_argument('--quiet', action='store_true', help='show no progress')
 
-# %% ../../nbs/70_cli/05_commands.ipynb #041d76ee
+# %% ../../nbs/70_cli/05_commands.ipynb #cdcadb5c
 def _add_eval(kinds:Any, name:str, act:Callable, about:str, asked:bool=False)->argparse.ArgumentParser:
     "An evaluation, with what all of them take."
     p = add_command(kinds, name, act, about)
-    if name != 'table':
-        p.add_argument('--results', metavar='FILE', help='add the estimates to this file, for `toa eval table`')
-    if name not in ('table', 'arena'):
-        p.add_argument('--name', default='model', help='what is evaluated, for the table')
+    if name != 'table': p.add_argument('--results', metavar='FILE',
+                                       help='add the estimates to this file, for `toa eval table`')
+    if name not in ('table', 'arena'): p.add_argument('--name', default='model',
+                                                      help='what is evaluated, for the table')
     if asked:
         p.add_argument('prompts', metavar='PROMPTS', help='a file of prompts')
         p.add_argument('answers', metavar='ANSWERS',
@@ -334,6 +350,7 @@ def _add_eval_tasks(kinds:Any):
     math.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
     math.add_argument('--reward', default='', help='the verifier; the guiding reward by default')
     math.add_argument('-k', type=int, nargs='+', metavar='K', help='samples that one may draw (default: 1)')
+    math.add_argument('--vote', nargs='+', metavar='BY', help='`majority`, or a reward whose scores are the votes')
     lm = _add_eval(kinds, 'lm-eval', do_eval_lm, 'Tasks of lm-evaluation-harness against a server.')
     lm.add_argument('tasks', metavar='TASKS', help='names with commas between them')
     lm.add_argument('--url', required=True, help='such as http://127.0.0.1:8011/v1')

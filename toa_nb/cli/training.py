@@ -21,8 +21,8 @@ def trl_values(
     found = {}
     for word in words:
         name, sign, text = word.partition('=')
-        if not sign:
-            raise InputError(f'{word!r} has no value', '--set', 'Write name=value, such as learning_rate=1e-4.')
+        if not sign: raise InputError(f'{word!r} has no value', '--set',
+                                      'Write name=value, such as learning_rate=1e-4.')
         try: found[name] = json.loads(text)
         except ValueError: found[name] = text
     return found

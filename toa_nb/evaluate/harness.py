@@ -61,8 +61,8 @@ def read_lm_eval(
             scale = 100 if 0 <= value <= 1 else 1
             low, high = (scale * (value + z * error) for z in (-1.96, 1.96))
             about = f'lm_eval, {how}' if how != 'none' else 'lm_eval'
-            label = f'{task} {name}' + (f' ({how})' if how != 'none' else '')
-            found[label] = Estimate(scale * value, low, high, n, about)
+            found[f'{task} {name}' + (f' ({how})' if how != 'none' else '')] = Estimate(scale * value, low, high, n,
+                                                                                        about)
     return found
 
 # %% ../../nbs/52_evaluate/06_harness.ipynb #11d38b1e
@@ -80,6 +80,6 @@ def run_lm_eval(
         env['OPENAI_API_KEY'] = read_key(api_key_env, 'api_key_env')
     env.setdefault('OPENAI_API_KEY', 'none')
     done = subprocess.run(command, env=env)
-    if done.returncode:
-        raise InputError(f'lm_eval ended with code {done.returncode}', ' '.join(command[:1]), 'Its message is above.')
+    if done.returncode: raise InputError(f'lm_eval ended with code {done.returncode}', ' '.join(command[:1]),
+                                         'Its message is above.')
     return read_lm_eval(command[command.index('--output_path') + 1])

@@ -229,10 +229,11 @@ def to_frame(self:Run,
                                                      # none; None: those of the store
     labels:dict[str,str]|None=None, # Method of each run, for the column `method`; None: that of the run
     prompts:Iterable[Prompt]|None=None, # For the column `category`; None: those of the store
+    texts:bool=False, # Add the columns `text` and `thoughts`
 )->'pd.DataFrame': # One row per sample, prompt by prompt, in the order in which the search got them
     "What the run has stored, as a table."
     from toa_nb.store.tables import to_frame
-    return to_frame(self, specs=specs, reward=reward, reward_specs=reward_specs, labels=labels, prompts=prompts)
+    return to_frame(self, None, specs, reward, reward_specs, labels, prompts, texts)
 
 # %% ../../nbs/40_run/10_run.ipynb #9885d715
 @patch

@@ -215,6 +215,12 @@ def _only(names):
                          'Name the one that chooses.')
     return next(iter(names), '')
 
+# %% ../../nbs/35_store/11_tables.ipynb #51fd2119
+def _texts(samples:Iterable[Sample])->dict[tuple,tuple]:
+    "Answer and thoughts of each sample, None where there are none, by run, prompt and number."
+    found = ((s, s.completion) for s in samples)
+    return {(s.run, s.prompt_id, s.trial.number): (c.text, c.thoughts) if c else (None, None) for s, c in found}
+
 # %% ../../nbs/35_store/11_tables.ipynb #2bb412db
 _columns = ('method', 'run', 'prompt_id', 'category', 'number', 'order', 'model', 'kind', 'layer', 'action', 'parents',
             'tree_parent', 'reward', 'failed',
@@ -232,6 +238,7 @@ def to_frame(
     labels:dict[str,str]|None=None, # Method of each run, for the column `method`; else from its configuration, else
                                     # the run's name
     prompts:Iterable[Prompt]|None=None, # For the column `category`; None: those of the store
+    texts:bool=False, # Add the columns `text` and `thoughts`; they take as much memory as the answers
 )->pd.DataFrame: # One row per sample
     "The samples as a table."
     with opened(source, run) as (found, runs):
@@ -241,10 +248,15 @@ def to_frame(
         models, stored_rewards = stored_specs(found, runs)
         shown = _labels(found, df['run'].unique(), labels)
         categories = _categories(found, runs, prompts)
+        words = _texts(samples_of(found, run)) if texts else None
     _add_costs(df, _known_specs(df['model'].unique()) | models if specs is None else specs)
     others = {name: f'{name}_reward' if name in (*_columns, *_costs) else name for name in names if name != reward}
     _add_scores(df, scores, {reward: 'reward'} | others, stored_rewards if reward_specs is None else reward_specs)
-    return _completed(df, reward, list(others.values()), shown, categories)
+    df = _completed(df, reward, list(others.values()), shown, categories)
+    if not texts: return df
+    keys = zip(df['run'], df['prompt_id'], df['number'])
+    df[['text', 'thoughts']] = pd.DataFrame([words[key] for key in keys], df.index, ['text', 'thoughts'], dtype=object)
+    return df
 
 # %% ../../nbs/35_store/11_tables.ipynb #943ccd5f
 def _completed(df:pd.DataFrame, reward:str, others:list[str], labels:dict[str,str],
