@@ -91,8 +91,8 @@ def compare_methods(
     level:float=.95, # Share of the interval
     seed:int=0, # Of the draws
     power:float=.8, # Chance to find a difference of the size that was seen, for `needed`
-)->pd.DataFrame: # One row per cost: at, a, b, difference (a - b), low, high, won, tied, lost (shares of the prompts), n,
-                 # sd (of the differences), verdict, needed (prompts that would decide it)
+)->pd.DataFrame: # One row per cost: at, a, b, difference (a - b), low, high, won, tied, lost (shares of the prompts),
+                 # n, sd (of the differences), verdict, needed (prompts that would decide it)
     "Method `a` against method `b` at equal compute, prompt by prompt."
     df = as_frame(df)
     x = chosen_axis(df, x)
@@ -119,8 +119,8 @@ def _differences(grid:np.ndarray, va:np.ndarray, vb:np.ndarray, n_boot:int, leve
     same = np.isclose(va, vb, rtol=1e-9, atol=1e-12)
     sd = d.std(0, ddof=1) if n > 1 else np.full(len(grid), math.nan)
     out = pd.DataFrame(dict(at=grid, a=va.mean(0), b=vb.mean(0), difference=d.mean(0), low=low, high=high,
-                            won=((d > 0) & ~same).mean(0), tied=same.mean(0), lost=((d < 0) & ~same).mean(0), n=n, sd=sd))
+                            won=((d > 0) & ~same).mean(0), tied=same.mean(0), lost=((d < 0) & ~same).mean(0),
+                            n=n, sd=sd))
     out['verdict'] = [verdict_of(a, b, n, level) for a, b in zip(low, high)]
     out['needed'] = [needed_prompts(m, s, level, power) for m, s in zip(out['difference'], sd)]
     return out
-

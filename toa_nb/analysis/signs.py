@@ -56,7 +56,8 @@ def _copies(df, ranking, k=10)->np.ndarray:
 
 def search_signs(
     df:Any, # A table of `to_frame`, with `text=True` for `copies`; or samples, a `Run`, a `RunStore` or the path of one
-)->pd.DataFrame: # One row per search: length_r, length_ratio, distinct, tied, copies; and per held-out reward r and gain
+)->pd.DataFrame: # One row per search: length_r, length_ratio, distinct, tied, copies; and per held-out reward r and
+                 # gain
     "Signs of over-optimisation in each search."
     df = as_frame(df)
     ranking, length = Ranking(df, df['reward']), df['length'].to_numpy(float)

@@ -123,8 +123,8 @@ def frame(self:Replay,
 )->pd.DataFrame: # A table of `to_frame`
     "The samples as a table, beside those that were recorded."
     names = dict.fromkeys((s.run for s in self.samples), self.label)
-    new = to_frame(self.samples, specs=self.pool.specs, reward_specs=self.pool.reward_specs, reward=self.pool.reward, labels=names,
-                   prompts=self.pool.prompts, **options)
+    new = to_frame(self.samples, specs=self.pool.specs, reward_specs=self.pool.reward_specs, reward=self.pool.reward,
+                   labels=names, prompts=self.pool.prompts, **options)
     if not recorded: return new
     old = to_frame(self.source, self.run, reward=self.pool.reward,
                    prompts=self.pool.prompts, **options)

@@ -254,7 +254,7 @@ def remarks_of(
 
 @patch
 def report(self:Run)->str:
-    "What was done, what it cost, how well prefix caches worked, failures with their first message, the store's remarks."
+    "What was done and what it cost, how well prefix caches worked, failures with their first message, and remarks."
     p = self.progress
     lines = [f'{self.name}: {p}', spent_text(p.spent), *filter(None, [prefix_text(p.prefixes)])]
     if p.state != 'finished' and p.samples: lines.append(f'projected total: {spent_text(projected(p))}')

@@ -24,8 +24,8 @@ from .files import (
 from .find import ORDERS, OUTCOMES, check_choice, count_sql, like, page_sql
 from .locks import is_locked
 from .records import (
-    PREFIX_OF, read_event, read_prompt, read_record, read_score, Record, record_sample, SCORES, StoredConfig, THOUGHTS_OF,
-    TrialRow, TRIALS, write_prompt)
+    PREFIX_OF, read_event, read_prompt, read_record, read_score, Record, record_sample, SCORES, StoredConfig,
+    THOUGHTS_OF, TrialRow, TRIALS, write_prompt)
 from .schema import WRITER, read_row, store_error, to_column, translating
 
 # %% ../../nbs/35_store/05_queries.ipynb #1ae9362d
