@@ -38,7 +38,7 @@ def coefficient(
     if fit is None or name not in fit.names: return default
     return float((fit.coefficients if draw is None else fit.draws[draw])[fit.names.index(name)])
 
-# %% ../../nbs/50_analysis/08_prediction.ipynb #b4e4249d
+# %% ../../nbs/50_analysis/08_prediction.ipynb #a3c62d9d
 def world_of(
     kernel:Kernel, # From `kernel`
     draw:int|None=None, # Number of the draw; None: the estimates
@@ -53,7 +53,8 @@ def world_of(
     def model(name):
         own = fits['fresh', name]
         return SimModel(name, zero + unit*coefficient(fresh, name, draw, 0.), unit*coefficient(refined, name, draw, 0.),
-            unit*(own.noise if draw is None else own.noises[draw]), float(answers.get_group(name)['written'].mean()), 1.)
+            unit*(own.noise if draw is None else own.noises[draw]),
+            float(answers.get_group(name)['written'].mean()), 1.)
     names = [n for n in fresh.names if n not in ('slope', 'depth')]
     noise = None if refined is None else refined.noise if draw is None else refined.noises[draw]
     return World(tuple(map(model, names)), zero, unit*fresh.noise*fresh.ratios[0]**.5, **lengths(rows), scale=1.,
@@ -80,7 +81,7 @@ def lengths(rows:pd.DataFrame)->dict[str, float]:
     more = refined['read'].mean() - question - fresh['written'].mean() if len(refined) else 0.
     return dict(question_tokens=round(question), refine_tokens=max(0, round(more)), length_sd=float(spread))
 
-# %% ../../nbs/50_analysis/08_prediction.ipynb #431b8dc6
+# %% ../../nbs/50_analysis/08_prediction.ipynb #42312cb0
 MEASURES = ('best', 'top10', 'different10', 'tokens', 'shared_tokens')
 
 def played(
@@ -93,7 +94,8 @@ def played(
     done = [play(world, method, p) for p in range(first, first + prompts)]
     found = [summary(d) for d in done]
     means = {name: float(np.mean([f[name] for f in found])) for name in MEASURES[:3]}
-    means |= {name: float(np.mean([f[cost] for f in found]))/1e9 for name, cost in zip(MEASURES[3:], ('flops', 'shared'))}
+    costs = zip(MEASURES[3:], ('flops', 'shared'))
+    means |= {name: float(np.mean([f[cost] for f in found]))/1e9 for name, cost in costs}
     return means, {a.trial.kind for d in done for a in d.answers}
 
 def predict_method(
@@ -113,7 +115,8 @@ def predict_method(
         unknown = sorted(m for m in moves if (m, 'all') not in k.fits)
         if unknown:
             measured = ', '.join(k.table['move'].unique())
-            raise InputError(f'{type(method).__name__} makes the move {unknown[0]}, which this run did not measure', 'run',
+            what = f'{type(method).__name__} makes the move {unknown[0]}, which this run did not measure'
+            raise InputError(what, 'run',
                              f'It has {measured}; a run with Probe measures any move.')
         found.append(means)
     table = pd.DataFrame(found)
