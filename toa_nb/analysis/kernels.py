@@ -331,7 +331,7 @@ def cut_table(
                    | fit_columns(fit_move(fitted, weights), level))
     return pd.DataFrame(out)
 
-# %% ../../nbs/50_analysis/07_kernels.ipynb #440ed4b9
+# %% ../../nbs/50_analysis/07_kernels.ipynb #82c8140e
 def plot_kernel(
     kernel:Kernel, # From `kernel`
     title:str='', # Above the figure
@@ -359,6 +359,6 @@ def plot_kernel(
         right.plot(r['beats_more'], i, 'o', color=f'C{i}')
     right.axvline(0, color='#999999', lw=.8)
     right.set_yticks(range(len(compared)), [r['move'] for r in compared])
-    right.set(xlabel='beats its parent more often than a fresh answer', ylim=(-.7, len(compared) - .3))
+    right.set(xlabel='beats its parent, above fresh answers', ylim=(-.7, len(compared) - .3))
     if title: fig.suptitle(title, fontsize=10, x=.01, ha='left')
     return fig
