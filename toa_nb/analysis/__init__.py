@@ -22,5 +22,6 @@ __all__, __getattr__, __dir__ = _offer(
     kernels='kernel Kernel plot_kernel',
     prediction='predict_method world_of',
     what_if='coverage_table Replay replay_method',
+    query='sql write_samples',
     renamed=dict(to_frame='toa_nb.to_frame'),
 )
