@@ -67,7 +67,7 @@ def statistic_of(
     y:str, # `best`, `top`, `different` or `mean`
     k:int, # Answers of `top` and `different`
     held_out:str, # Column of the reward that values the answers; empty: the guiding one
-)->tuple[np.ndarray,np.ndarray,np.ndarray]: # Prompt of each search; cumulative cost and statistic, each (search x order)
+)->tuple[np.ndarray,np.ndarray,np.ndarray]: # Prompt of each search; cumulative cost and statistic (search x order)
     "A running statistic of the searches of a table."
     prompt, cost, guide, value = searches_of(df, x, held_out)
     if y != 'different': return prompt, cost, running(guide, value, y, k)
@@ -96,7 +96,8 @@ def check_axes(
     if x not in axes: raise InputError(f'unknown axis {x!r}', 'x', f'Use one of {", ".join(axes)}.')
     if y not in STATISTICS: raise InputError(f'unknown statistic {y!r}', 'y', f'Use one of {", ".join(STATISTICS)}.')
     if y == 'different' and 'variant' not in df:
-        raise InputError('this table does not say which answers are near-copies', 'y', 'Make it by `with_variants(run)`.')
+        raise InputError('this table does not say which answers are near-copies', 'y',
+                         'Make it by `with_variants(run)`.')
     if align not in ('cost', 'samples'):
         raise InputError(f'unknown alignment {align!r}', 'align', 'Use cost or samples.')
     if k < 1: raise InputError(f'{k!r} answers have no mean', 'k', 'Use 1 or more.')

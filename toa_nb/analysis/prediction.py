@@ -38,13 +38,14 @@ def coefficient(
     if fit is None or name not in fit.names: return default
     return float((fit.coefficients if draw is None else fit.draws[draw])[fit.names.index(name)])
 
-# %% ../../nbs/50_analysis/08_prediction.ipynb #a3c62d9d
+# %% ../../nbs/50_analysis/08_prediction.ipynb #2b8a4e98
 def world_of(
     kernel:Kernel, # From `kernel`
     draw:int|None=None, # Number of the draw; None: the estimates
+    lasting:Fit|None=None, # From `persistence`; None: it is fitted here
 )->World: # In the reward's unit
     "The simulated world with the numbers that a run has shown."
-    unit, fits, rows = kernel.unit, kernel.fits, kernel.rows
+    unit, fits, rows, lasting = kernel.unit, kernel.fits, kernel.rows, lasting or persistence(kernel)
     fresh, refined = fits['fresh', 'all'], fits.get(('refine', 'all'))
     centres = rows.groupby('prompt')['centre'].first()
     often = np.ones(len(centres)) if draw is None else np.array([kernel.weights[p][draw] for p in centres.index])
@@ -58,7 +59,7 @@ def world_of(
     names = [n for n in fresh.names if n not in ('slope', 'depth')]
     noise = None if refined is None else refined.noise if draw is None else refined.noises[draw]
     return World(tuple(map(model, names)), zero, unit*fresh.noise*fresh.ratios[0]**.5, **lengths(rows), scale=1.,
-        plan=min(1., max(0., coefficient(persistence(kernel), 'slope', draw, .3))), copies=copied(rows),
+        plan=min(1., max(0., coefficient(lasting, 'slope', draw, .3))), copies=copied(rows),
         **({} if refined is None else refinement(refined, unit, noise, draw)))
 
 # %% ../../nbs/50_analysis/08_prediction.ipynb #ca115578
@@ -81,7 +82,7 @@ def lengths(rows:pd.DataFrame)->dict[str, float]:
     more = refined['read'].mean() - question - fresh['written'].mean() if len(refined) else 0.
     return dict(question_tokens=round(question), refine_tokens=max(0, round(more)), length_sd=float(spread))
 
-# %% ../../nbs/50_analysis/08_prediction.ipynb #42312cb0
+# %% ../../nbs/50_analysis/08_prediction.ipynb #e62e6ae0
 MEASURES = ('best', 'top10', 'different10', 'tokens', 'shared_tokens')
 
 def played(
@@ -98,6 +99,7 @@ def played(
     means |= {name: float(np.mean([f[cost] for f in found]))/1e9 for name, cost in costs}
     return means, {a.trial.kind for d in done for a in d.answers}
 
+# %% ../../nbs/50_analysis/08_prediction.ipynb #2805f57b
 def predict_method(
     run:Any, # A `Kernel`; or samples, a `Run`, a `RunStore` or the path of one
     method:Method, # The search
@@ -108,10 +110,10 @@ def predict_method(
     "What a method would reach with the models, moves and reward of a run."
     k = run if isinstance(run, Kernel) else kernel(run, draws=max(worlds, 2))
     method = method if n is None else replace(method, n=n)
-    prompts, found = len(k.weights), []
+    prompts, found, lasting = len(k.weights), [], persistence(k)
     draws = len(next(iter(k.weights.values())))
     for i in range(worlds):
-        means, moves = played(world_of(k, i % draws), method, prompts, 10_000 + i*prompts)
+        means, moves = played(world_of(k, i % draws, lasting), method, prompts, 10_000 + i*prompts)
         unknown = sorted(m for m in moves if (m, 'all') not in k.fits)
         if unknown:
             measured = ', '.join(k.table['move'].unique())
