@@ -1,5 +1,7 @@
 """Searches of others through the engine: stopped and resumed they find the same answers, and a model that cannot make a move costs nothing else."""
 import asyncio
+import json
+from dataclasses import asdict
 
 import pytest
 
@@ -13,6 +15,7 @@ from toa_nb.search.adaptive_branching import ABMCTSA
 from toa_nb.search.aggregation import RSA, SelfMoA
 from toa_nb.search.bandit import REx
 from toa_nb.search.chains import QUEST
+from toa_nb.search.methods import METHODS as NAMES, method_from
 from toa_nb.search.probing import Probe
 from toa_nb.search.routing import RoBoN
 from toa_nb.store.journal import RunStore
@@ -77,3 +80,9 @@ def test_a_kernel_reads_a_stored_run(tmp_path):
     found = kernel(tmp_path/'runs.db', draws=20)
     assert list(found.table['move'].unique()) == ['fresh', 'refine', 'continue', 'refine, null draft']
     assert found.reward == 'letters' and found.table['answers'].iloc[2] == 2*16//2 + 2*16//2
+
+
+@pytest.mark.parametrize('known', [n for n in NAMES if n != 'ab_mcts_m'])
+def test_settings_come_back_from_a_file(known):
+    method = method_from(known, {'n': 7})
+    assert method_from(known, json.loads(json.dumps(asdict(method)))) == method
