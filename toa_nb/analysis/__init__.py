@@ -4,6 +4,7 @@ from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
+    variants='with_variants',
     curves='complete published_curve reward_curve',
     comparisons='compare_methods needed_prompts verdict_of',
     summary='search_table summarize winners',

@@ -98,6 +98,7 @@ def _y_name(attrs):
     name = attrs.get('held_out') or attrs.get('reward') or 'reward'
     chosen = f' by {attrs["reward"]}' if attrs.get('held_out') and attrs.get('reward') else ''
     what = dict(best='of the best answer so far', top=f'of the {attrs.get("k")} best answers so far',
+                different=f'of the {attrs.get("k")} best different answers so far',
                 mean='of all answers so far')[attrs.get('y', 'best')]
     return f'Mean {name}{"" if "reward" in name else " reward"}\n{what}{chosen}'
 
