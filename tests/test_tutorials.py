@@ -30,6 +30,6 @@ def test_by_replay(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['01_first_run', '04_servers'])
+@pytest.mark.parametrize('name', ['01_first_run', '04_servers', '07_paper'])
 def test_on_real_models(name, tmp_path, monkeypatch):
     run(name, tmp_path, monkeypatch, replay=False)

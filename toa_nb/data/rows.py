@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TURNS', 'ROW_FILES', 'GROUP', 'fits_type', 'check_columns', 'in_order', 'arrow_type', 'arrow_schema', 'Tally', 'Rows',
            'row_file', 'write_jsonl', 'write_json', 'write_parquet', 'prompt_record', 'save_prompts', 'save_samples',
-           'load_samples']
+           'sample_from', 'load_samples']
 
 # %% ../../nbs/45_data/03_rows.ipynb #a3d8c0f7
 import json, os
@@ -298,7 +298,9 @@ def save_samples(
     return write_jsonl(map(asdict, samples_of(source, run)), path)
 
 # %% ../../nbs/45_data/03_rows.ipynb #d864ce31
-def _sample(row:dict)->Sample:
+def sample_from(
+    row:dict, # A line of `save_samples`
+)->Sample:
     "A sample from its line."
     messages = tuple(Message(**m) for m in row['trial']['messages'])
     trial = Trial(**row['trial'] | dict(messages=messages, parents=tuple(row['trial']['parents'])))
@@ -316,7 +318,7 @@ def load_samples(
     samples = []
     for number, line in enumerate(Path(path).read_text(encoding='utf-8').split('\n'), 1):
         if not line.strip(): continue
-        try: samples.append(_sample(json.loads(line)))
+        try: samples.append(sample_from(json.loads(line)))
         except (ValueError, KeyError, TypeError) as e:
             what = f'this is not a stored sample ({type(e).__name__}: {e})'
             raise InputError(what, f'{path}:{number}', 'Write the file with `save_samples`.') from e

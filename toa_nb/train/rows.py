@@ -28,7 +28,8 @@ def _given(source)->list[dict]:
     if isinstance(source, list | Rows): return list(iter(source))
     rows = []
     for line, row in file_records(source):
-        if not isinstance(row, dict): raise InputError('this is not a row', f'{source}:{line}', 'Write it with `toa export`.')
+        if not isinstance(row, dict): raise InputError('this is not a row', f'{source}:{line}',
+                                                       'Write it with `toa export`.')
         rows.append(row)
     return rows
 
@@ -52,7 +53,8 @@ def training_rows(
 )->list[dict]: # With the columns that the trainer reads
     "What a trainer reads."
     if _is_rows(source):
-        if export: raise InputError(f'{next(iter(export))!r} chooses samples', 'export', 'Leave it out: these are rows already.')
+        if export: raise InputError(f'{next(iter(export))!r} chooses samples', 'export',
+                                    'Leave it out: these are rows already.')
         rows = _given(source)
     else:
         margin = export.pop('margin', False)
@@ -102,7 +104,8 @@ def row_report(
     keep_end:bool=False, # `truncation_mode` is `keep_end`
 )->RowReport:
     "How many rows TRL will drop and cut, and why."
-    def count(turns, ask): return len(tokenizer.apply_chat_template(turns, add_generation_prompt=ask, return_dict=True)['input_ids'])
+    def count(turns, ask): return len(tokenizer.apply_chat_template(turns, add_generation_prompt=ask,
+                                                                    return_dict=True)['input_ids'])
     lengths = [_lengths(r, count) for r in rows]
     fates = [_fate(kind, p, w, max_length, keep_end) for p, w in lengths]
     used = [min(n, max_length or n) for (_, whole), fate in zip(lengths, fates) if fate != 'dropped' for n in whole]
