@@ -48,7 +48,7 @@ def _base(form:str)->str:
 
 def _trl(form:str)->Callable: return dict(sft=to_sft, dpo=to_dpo, kto=to_kto)[_base(form)]
 
-# %% ../../nbs/45_data/07_writing.ipynb #c2f29dcc
+# %% ../../nbs/45_data/07_writing.ipynb #83847273
 def _factory(rows:Rows, form:str)->Rows: return to_llama_factory(rows, form=form.partition('_')[0])[0]
 
 def _axolotl(rows:Rows, form:str)->Rows:
@@ -59,7 +59,8 @@ NONE = '-' # In place of the name of a reward where none chooses
 def _samples(source, prompts, reward, run=None)->Rows:
     "Every sample of a source, as `load_samples` reads it."
     def make(tally):
-        for p, _, samples, _ in each_prompt(tally, source, prompts, reward or NONE, run): yield from map(asdict, samples)
+        for _, _, samples, _ in each_prompt(tally, source, prompts, reward or NONE, run):
+            yield from map(asdict, samples)
     return Rows(make)
 
 def _prompts(source, prompts, reward, run=None)->Rows:
