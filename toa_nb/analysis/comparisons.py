@@ -46,7 +46,11 @@ def by_prompt_mean(
     shared:list[str], # The prompts that are wanted
 )->np.ndarray: # (prompt x cost)
     "Mean over the searches of each prompt."
-    return np.stack([values[prompt == p].mean(0) for p in shared])
+    index = {p: i for i, p in enumerate(shared)}
+    at = np.array([index.get(p, -1) for p in prompt], int)
+    total = np.zeros((len(shared), values.shape[1]))
+    np.add.at(total, at[at >= 0], values[at >= 0])
+    return total/np.bincount(at[at >= 0], minlength=len(shared))[:, None]
 
 # %% ../../nbs/50_analysis/02_comparisons.ipynb #20780c15
 def _side(df:pd.DataFrame, name:str, by:str, x:str, y:str, k:int,
