@@ -8,6 +8,7 @@ __all__ = ['order_names', 'search_fields', 'search_arguments', 'list_rows', 'not
 
 # %% ../../nbs/60_panels/14_samples.ipynb #a9675a59
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import ipywidgets as W, traitlets as T
@@ -18,6 +19,7 @@ from ..store.find import OUTCOMES
 from ..store.journal import RunStore
 from ..store.tables import to_frame
 from ..run.progress import short
+from ..data.origins import by_joined_prompt, joined, Origins, origins_of
 from ..data.rows import save_samples, write_jsonl
 from ..data.exports import dpo_row, to_dpo
 from ..analysis.paths import search_samples
@@ -88,6 +90,8 @@ def pair_row(
     chosen:Sample, # The answer that is preferred
     rejected:Sample, # The other one
     reward:str, # Name of the reward whose scores go with them
+    origins:Origins|None=None, # What the run says about its answers; None: nothing
+    samples:Iterable[Sample]=(), # All samples of the prompt, whose cost goes with the row
 )->dict: # As from `to_dpo`, with the policy `by hand`
     "A preference pair of two samples."
     if chosen.prompt_id != rejected.prompt_id:
@@ -95,7 +99,7 @@ def pair_row(
     for s in (chosen, rejected):
         if not s.error and s.value(reward) is not None: continue
         raise InputError(f'no. {s.trial.number} has no answer with a score by {reward!r}', 'pair', 'Choose another.')
-    return dpo_row(prompt, chosen, rejected, reward, 'by hand')
+    return dpo_row(prompt, chosen, rejected, reward, 'by hand', origins=origins, samples=samples)
 
 # %% ../../nbs/60_panels/14_samples.ipynb #3317ace5
 class PairFile:
@@ -291,7 +295,10 @@ def prefer(self:SampleBrowser)->dict:
     if len(self.chosen) != 2:
         remedy = 'Tick two answers to one prompt; the first is the better one.'
         raise InputError(f'{len(self.chosen)} samples are chosen', 'pair', remedy)
-    row = pair_row(self.prompts[self.chosen[0].prompt_id], *self.chosen, self.found.attrs['reward'])
+    prompt, run = self.prompts[self.chosen[0].prompt_id], self.chosen[0].run
+    with joined(self.store, run) as parts:
+        samples = [s for _, found in by_joined_prompt(parts, [prompt]) for s in found]
+        row = pair_row(prompt, *self.chosen, self.found.attrs['reward'], origins_of(parts), samples)
     self.pairs.add(row)
     self.pair_line.value = safe(self.pairs.text())
     return row

@@ -191,9 +191,9 @@ def stored_specs(
     "The specs of models and of rewards that the configurations of stored runs hold."
     configs = [store.config(run) for run in runs]
     models = {m['name']: ModelSpec(**m['spec']) for c in configs for m in c.get('models', ()) if m.get('spec')}
-    judges = [pair for c in configs for pair in c.get('reward_specs', {}).items()]
-    judges += [(value['name'], value['spec']) for run in runs for kind, value in store.events(run) if kind == 'reward']
-    return models, {name: ModelSpec(**fields) for name, fields in judges if fields}
+    rewards = [pair for c in configs for pair in c.get('reward_specs', {}).items()]
+    rewards += [(value['name'], value['spec']) for run in runs for kind, value in store.events(run) if kind == 'reward']
+    return models, {name: ModelSpec(**fields) for name, fields in rewards if fields}
 
 # %% ../../nbs/35_store/11_tables.ipynb #05bbc376
 def _labels(found:Any, names:Iterable[str], labels:dict[str,str]|None)->dict[str,str]:
@@ -214,6 +214,12 @@ def _only(names):
                          'Name the one that chooses.')
     return next(iter(names), '')
 
+# %% ../../nbs/35_store/11_tables.ipynb #51fd2119
+def _texts(samples:Iterable[Sample])->dict[tuple,tuple]:
+    "Answer and thoughts of each sample, None where there are none, by run, prompt and number."
+    found = ((s, s.completion) for s in samples)
+    return {(s.run, s.prompt_id, s.trial.number): (c.text, c.thoughts) if c else (None, None) for s, c in found}
+
 # %% ../../nbs/35_store/11_tables.ipynb #2bb412db
 _columns = ('method', 'run', 'prompt_id', 'category', 'number', 'order', 'model', 'kind', 'layer', 'action', 'parents',
             'tree_parent', 'reward', 'failed',
@@ -231,19 +237,25 @@ def to_frame(
     labels:dict[str,str]|None=None, # Method of each run, for the column `method`; else from its configuration, else
                                     # the run's name
     prompts:Iterable[Prompt]|None=None, # For the column `category`; None: those of the store
+    texts:bool=False, # Add the columns `text` and `thoughts`; they take as much memory as the answers
 )->pd.DataFrame: # One row per sample
     "The samples as a table."
     with opened(source, run) as (found, runs):
         df, scores = _rows_of(found, runs, run)
         names = sorted(scores['reward'].unique())
         reward = reward or guide(found, runs) or _only(names)
-        models, judges = stored_specs(found, runs)
+        models, stored_rewards = stored_specs(found, runs)
         shown = _labels(found, df['run'].unique(), labels)
         categories = _categories(found, runs, prompts)
+        words = _texts(samples_of(found, run)) if texts else None
     _add_costs(df, _known_specs(df['model'].unique()) | models if specs is None else specs)
     others = {name: f'{name}_reward' if name in (*_columns, *_costs) else name for name in names if name != reward}
-    _add_scores(df, scores, {reward: 'reward'} | others, judges if reward_specs is None else reward_specs)
-    return _completed(df, reward, list(others.values()), shown, categories)
+    _add_scores(df, scores, {reward: 'reward'} | others, stored_rewards if reward_specs is None else reward_specs)
+    df = _completed(df, reward, list(others.values()), shown, categories)
+    if not texts: return df
+    keys = zip(df['run'], df['prompt_id'], df['number'])
+    df[['text', 'thoughts']] = pd.DataFrame([words[key] for key in keys], df.index, ['text', 'thoughts'], dtype=object)
+    return df
 
 # %% ../../nbs/35_store/11_tables.ipynb #943ccd5f
 def _completed(df:pd.DataFrame, reward:str, others:list[str], labels:dict[str,str],
