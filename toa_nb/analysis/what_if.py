@@ -119,7 +119,7 @@ def replay_method(
 @patch
 def frame(self:Replay,
     recorded:bool=True, # Have the recorded runs in the table too
-    **options, # Arguments of `to_frame`, such as `text=True`
+    **options, # Arguments of `to_frame`, such as `texts=True`
 )->pd.DataFrame: # A table of `to_frame`
     "The samples as a table, beside those that were recorded."
     names = dict.fromkeys((s.run for s in self.samples), self.label)
