@@ -209,7 +209,7 @@ def add_report_options(
     p.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
     p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
     p.add_argument('--held-out', default='', metavar='REWARD', help='value the chosen answers by this reward too')
-    p.add_argument('-o', '--output', default='', metavar='FILE', help='.csv or .json for the table; replay: .png, .svg, .pdf')
+    p.add_argument('-o', '--output', default='', metavar='FILE', help='.csv or .json for the table; .png, .svg or .pdf for the figure of compare and replay')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #7552955c
 def add_looking(commands:Any):
