@@ -71,7 +71,7 @@ def _shared(a:tuple, b:tuple)->list[str]:
         good.append(set(prompt[~empty]) - set(prompt[empty]))
     return sorted(good[0] & good[1])
 
-# %% ../../nbs/50_analysis/02_comparisons.ipynb #18740a9f
+# %% ../../nbs/50_analysis/02_comparisons.ipynb #f8077121
 def _common_range(sides:list[tuple])->tuple[float,float]:
     "The costs between which every search has a value."
     starts, ends = [], []
@@ -81,6 +81,7 @@ def _common_range(sides:list[tuple])->tuple[float,float]:
         ends.append(cost[rows, np.isfinite(cost).sum(1) - 1].min())
     return max(starts), min(ends)
 
+# %% ../../nbs/50_analysis/02_comparisons.ipynb #18740a9f
 def compare_methods(
     df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one
     a:str, # A value of the column `by`
@@ -95,8 +96,8 @@ def compare_methods(
     level:float=.95, # Share of the interval
     seed:int=0, # Of the draws
     power:float=.8, # Chance to find a difference of the size that was seen, for `needed`
-)->pd.DataFrame: # One row per cost: at, a, b, difference (a - b), low, high, won, tied, lost (shares of the prompts), n,
-                 # sd (of the differences), verdict, needed (prompts that would decide it)
+)->pd.DataFrame: # One row per cost: at, a, b, difference (a - b), low, high, won, tied, lost (shares of the prompts),
+                 # n, sd (of the differences), verdict, needed (prompts that would decide it)
     "Method `a` against method `b` at equal compute, prompt by prompt."
     df = as_frame(df)
     x = chosen_axis(df, x)
@@ -107,7 +108,7 @@ def compare_methods(
         raise InputError(f'{a!r} and {b!r} have no prompt with a value in both', by, 'Run both on the same prompts.')
     sides = [tuple(part[np.isin(side[0], shared)] for part in side) for side in sides]
     start, end = _common_range(sides)
-    grid = np.atleast_1d(end if at is None else np.asarray(at, float))
+    grid = np.atleast_1d(np.asarray(end if at is None else at, float))
     if start > grid.min() or grid.max() > end:
         what = f'not every search covers {grid.min():.4g} to {grid.max():.4g}'
         raise InputError(what, 'at', f'All have values from {start:.4g} to {end:.4g}.')
@@ -123,7 +124,8 @@ def _differences(grid:np.ndarray, va:np.ndarray, vb:np.ndarray, n_boot:int, leve
     same = np.isclose(va, vb, rtol=1e-9, atol=1e-12)
     sd = d.std(0, ddof=1) if n > 1 else np.full(len(grid), math.nan)
     out = pd.DataFrame(dict(at=grid, a=va.mean(0), b=vb.mean(0), difference=d.mean(0), low=low, high=high,
-                            won=((d > 0) & ~same).mean(0), tied=same.mean(0), lost=((d < 0) & ~same).mean(0), n=n, sd=sd))
+                            won=((d > 0) & ~same).mean(0), tied=same.mean(0), lost=((d < 0) & ~same).mean(0), n=n,
+                            sd=sd))
     out['verdict'] = [verdict_of(a, b, n, level) for a, b in zip(low, high)]
     out['needed'] = [needed_prompts(m, s, level, power) for m, s in zip(out['difference'], sd)]
     return out

@@ -16,7 +16,7 @@ from ..core import InputError
 from .equal_compute import compare_all
 from .plot import _figure, method_style
 
-# %% ../../nbs/50_analysis/06_differences.ipynb #b53046c1
+# %% ../../nbs/50_analysis/06_differences.ipynb #900a2be1
 def verdict_note(
     row:pd.Series, # Of `compare_all`
 )->str: # Beside the point
@@ -25,6 +25,7 @@ def verdict_note(
     if row['verdict'] != 'not decided' or not math.isfinite(row['needed']): return text
     return f'{text}, open: about {row["needed"]:,.0f} prompts would decide'
 
+# %% ../../nbs/50_analysis/06_differences.ipynb #b53046c1
 def plot_differences(
     df:Any, # From `compare_all`; or what it takes: a table of `to_frame`, samples, a `Run`, a store
     title:str='', # Above the figure
@@ -39,7 +40,8 @@ def plot_differences(
     for y, (name, row) in enumerate(others.iterrows()):
         label, colour, _ = looks[name]
         ax.plot([row['low'], row['high']], [y, y], color=colour, lw=1.6, solid_capstyle='round')
-        ax.plot(row['difference'], y, 'o', color=colour, ms=6, mfc='white' if row['verdict'] == 'not decided' else colour)
+        fill = 'white' if row['verdict'] == 'not decided' else colour
+        ax.plot(row['difference'], y, 'o', color=colour, ms=6, mfc=fill)
         ax.annotate(verdict_note(row), (row['difference'], y), (0, 6), textcoords='offset points', fontsize=7,
                     ha='center', color='#444444', bbox=dict(fc='white', ec='none', pad=.5))
     _difference_axis(ax, table, [looks[name][0] for name in others.index], looks)

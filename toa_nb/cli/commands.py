@@ -175,19 +175,21 @@ def add_reports(commands:Any):
                           'What each method reached and cost, and which models and moves its best answers came from.',
                           'examples:\n  toa summary runs.db\n  toa summary runs.db --json > summary.json')
     compare = add_command(commands, 'compare', do_compare,
-                          'Compare methods at equal compute. Prompt by prompt, with a verdict and the number of prompts '
-                          'that would decide what is open.',
-                          'examples:\n  toa compare runs.db --against parallel_ensemble\n  toa compare runs.db --reach .8\n'
-                          '  toa compare runs.db --prompts -o prompts.csv')
+                          'Compare methods at equal compute. Prompt by prompt, with a verdict and the number of '
+                          'prompts that would decide what is open.',
+                          'examples:\n  toa compare runs.db --against parallel_ensemble\n'
+                          '  toa compare runs.db --reach .8\n  toa compare runs.db --prompts -o prompts.csv')
     compare.add_argument('--against', default='', metavar='METHOD', help='the reference (default: the first)')
     compare.add_argument('--at', type=float, metavar='COST',
                          help='compute per prompt (default: the largest that every search has reached)')
-    compare.add_argument('--reach', type=float, metavar='REWARD', help='what each method spends to reach this mean reward')
+    compare.add_argument('--reach', type=float, metavar='REWARD',
+                         help='what each method spends to reach this mean reward')
     compare.add_argument('--prompts', action='store_true', help='one row per prompt, one column per method')
     compare.add_argument('--no-controls', dest='controls', action='store_false',
                          help='without the best single model, which is made from the recorded fresh answers')
     replay = add_command(commands, 'replay', do_replay,
-                         'Replay a method from recorded answers. No model is called; says what the record could not answer.',
+                         'Replay a method from recorded answers. No model is called; the output tells what the record '
+                         'could not answer.',
                          'examples:\n  toa replay runs.db --method best_of_n -n 64 --repeats 20 -o what_if.png')
     replay.add_argument('--method', required=True, help=f'one of {", ".join(METHODS)}')
     replay.add_argument('-n', type=int, metavar='N', help='samples per prompt')
@@ -209,7 +211,8 @@ def add_report_options(
     p.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
     p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
     p.add_argument('--held-out', default='', metavar='REWARD', help='value the chosen answers by this reward too')
-    p.add_argument('-o', '--output', default='', metavar='FILE', help='.csv or .json for the table; .png, .svg or .pdf for the figure of compare and replay')
+    p.add_argument('-o', '--output', default='', metavar='FILE',
+                   help='.csv or .json for the table; .png, .svg or .pdf for the figure of compare and replay')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #7552955c
 def add_looking(commands:Any):

@@ -88,7 +88,8 @@ def do_summary(args:Any)->int:
     save_table(found['summary'], args.output)
     shown = [c for c in (*SHOWN, args.held_out) if c in found['summary']]
     wide = found['left_out'][['answers', 'wins', 'had_part', 'saved', 'loss', 'low', 'high']]
-    text = sections({'Methods': found['summary'][shown], 'Moves': found['moves'], 'Models, and what is lost without them': wide,
+    text = sections({'Methods': found['summary'][shown], 'Moves': found['moves'],
+                     'Models, and what is lost without them': wide,
                      'Models without a part in any best answer': found['idle'], 'Winners': found['mixing'],
                      'Commonest paths': found['paths'].groupby('method', sort=False).head(3).set_index('method'),
                      'Signs of over-optimisation': found['signs'], 'Controls': found['controls']})

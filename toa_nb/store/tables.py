@@ -86,7 +86,8 @@ _types = dict(seq='int64', told='float', prompt='int64', number='int64', model='
 
 def _spread(texts:list, codes:np.ndarray)->pd.Series:
     "Texts by their codes."
-    return pd.Series([from_column(text) for text in texts], dtype=None if texts else object).take(codes).reset_index(drop=True)
+    known = pd.Series([from_column(text) for text in texts], dtype=None if texts else object)
+    return known.take(codes).reset_index(drop=True)
 
 def _parents(texts:list[str], codes:np.ndarray)->np.ndarray:
     "Tuples of trial numbers, by the codes of their texts."
