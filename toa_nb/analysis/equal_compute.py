@@ -97,8 +97,8 @@ def compute_to_reach(
         prompt, grid, values, _ = one_curve(part, x, y, k, held_out, 'cost', points)
         if not len(grid): continue
         at = _crossing(grid, values.mean(0)[None], reward)[0]
-        weights = np.concatenate([w[:, [index[p] for p in prompt]]
-                                  for w in bootstrap_weights(len(index), n_boot, seed)])
+        places = [index[p] for p in prompt]
+        weights = np.concatenate([w[:, places] for w in bootstrap_weights(len(index), n_boot, seed)])
         weights = weights[weights.sum(1) > 0]
         drawn = _crossing(grid, weights @ values/weights.sum(1, keepdims=True), reward)
         low, high = np.quantile(drawn, [(1 - level)/2, (1 + level)/2], method='nearest')

@@ -69,8 +69,7 @@ def model_sets(
 )->tuple[np.ndarray,list[str]]: # A number per row whose bits are the models of it and of all it came from; their names
     "Which models had a part in each answer."
     code, names = pd.factorize(df['model'], sort=True)
-    if len(names) > 63:
-        raise InputError(f'{len(names)} models', 'model', 'Take fewer runs at a time: at most 63 models.')
+    if len(names) > 63: raise InputError(f'{len(names)} models', 'model', 'Take fewer runs: at most 63 models.')
     mask, (child, parent) = np.left_shift(np.int64(1), code.astype('int64')), lines.edges
     while True:
         before = mask.copy()
@@ -107,8 +106,7 @@ def path_counts(
 def mixing(
     paths:pd.DataFrame, # From `winning_paths`
     by:str='method', # Column that tells methods apart
-)->pd.DataFrame: # One row per method: wins, mixed (share), depth (mean), and the share of winners whose last move was
-                 # each kind
+)->pd.DataFrame: # One row per method: wins, mixed (share), depth (mean), and the share of winners by their last move
     "Which share of the winners mixes models, and which move made them."
     groups = paths.groupby(by, sort=False, observed=True)
     out = pd.DataFrame(dict(wins=groups.size(), mixed=groups['mixed'].mean(), depth=groups['depth'].mean()))

@@ -38,8 +38,8 @@ def _tables(source, run)->dict[str,pd.DataFrame]:
     tables = dict(samples=to_frame(source, run))
     with opened(source, run) as (found, runs):
         rows = [(name, p.id, p.instruction, p.meta.get('category')) for name in runs for p in found.prompts(name)]
-    return tables | dict(prompts=pd.DataFrame(rows, columns=['run', 'prompt_id', 'instruction', 'category'],
-                                              dtype=object))
+    columns = ['run', 'prompt_id', 'instruction', 'category']
+    return tables | dict(prompts=pd.DataFrame(rows, columns=columns, dtype=object))
 
 # %% ../../nbs/50_analysis/08_query.ipynb #66aa71c8
 def sql(

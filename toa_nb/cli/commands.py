@@ -188,7 +188,7 @@ def add_reports(commands:Any):
     compare.add_argument('--no-controls', dest='controls', action='store_false',
                          help='without the best single model, which is made from the recorded fresh answers')
     replay = add_command(commands, 'replay', do_replay,
-                         'Replay a method from recorded answers. No model is called; says what the record '
+                         'Replay a method from recorded answers. No model is called; the output tells what the record '
                          'could not answer.',
                          'examples:\n  toa replay runs.db --method best_of_n -n 64 --repeats 20 -o what_if.png')
     replay.add_argument('--method', required=True, help=f'one of {", ".join(METHODS)}')
@@ -212,7 +212,7 @@ def add_report_options(
     p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
     p.add_argument('--held-out', default='', metavar='REWARD', help='value the chosen answers by this reward too')
     p.add_argument('-o', '--output', default='', metavar='FILE',
-                   help='.csv or .json for the table; replay: .png, .svg, .pdf')
+                   help='.csv or .json for the table; .png, .svg or .pdf for the figure of compare and replay')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #7552955c
 def add_looking(commands:Any):
@@ -376,8 +376,7 @@ def parser()->argparse.ArgumentParser: # Of all commands
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--version', action='version', version=f'toa_nb {__version__}')
     commands = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_running, add_reading, add_reports, add_looking, add_serving, add_training, add_evaluating):
-        add(commands)
+    for add in (add_running, add_reading, add_reports, add_looking, add_serving, add_training, add_evaluating): add(commands)
     return p
 
 # %% ../../nbs/70_cli/05_commands.ipynb #3807bd97

@@ -230,10 +230,11 @@ def to_frame(self:Run,
     labels:dict[str,str]|None=None, # Method of each run, for the column `method`; None: that of the run
     prompts:Iterable[Prompt]|None=None, # For the column `category`; None: those of the store
     texts:bool=False, # Add the columns `text` and `thoughts`
+    instructions:bool=False, # Add the column `instruction`
 )->'pd.DataFrame': # One row per sample, prompt by prompt, in the order in which the search got them
     "What the run has stored, as a table."
     from toa_nb.store.tables import to_frame
-    return to_frame(self, None, specs, reward, reward_specs, labels, prompts, texts)
+    return to_frame(self, None, specs, reward, reward_specs, labels, prompts, texts, instructions)
 
 # %% ../../nbs/40_run/10_run.ipynb #9885d715
 @patch
