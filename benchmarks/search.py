@@ -24,7 +24,7 @@ METHODS = {
     'BestOfN, one model': lambda n: BestOfN(n=n), 'ParallelEnsemble': lambda n: ParallelEnsemble(n=n),
     'TOA published': lambda n: TOA.published(n=n), 'TOA()': lambda n: TOA(n=n), 'Rounds': lambda n: Rounds(n=n),
     'Rounds, quorum .75': lambda n: Rounds(n=n, quorum=.75),
-    'Rounds + continue': lambda n: Rounds(n=n, moves=('fresh', 'refine', 'continue'))}
+    'Rounds + continue': lambda n: Rounds(n=n, moves=['refine', 'continue']), 'Rounds, all moves': lambda n: Rounds(n=n)}
 SHORT = ['ParallelEnsemble', 'TOA published', 'TOA()', 'Rounds', 'Rounds + continue']
 PUBLISHED = {  # N -> (FLOPs per prompt in 1e16, mean of the ten best rewards), read off the published chart
     'rand': {64: (.051, .1635), 128: (.100, .1656), 256: (.201, .1670), 384: (.303, .1676), 768: (.605, .1688)},

@@ -15,5 +15,5 @@ __all__, __getattr__, __dir__ = _offer(
     adaptive_branching='ABMCTSA ABMCTSM',
     simulate='cut_middle FITTED paired play SimModel simulate_methods World WORLDS',
     rounds='fit_prior Rounds',
-    methods='method_from METHODS',
+    methods='default_method method_from METHODS',
 )
