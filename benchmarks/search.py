@@ -31,7 +31,7 @@ METHODS = {
     'BestOfN, one model': lambda n: BestOfN(n=n), 'ParallelEnsemble': lambda n: ParallelEnsemble(n=n),
     'TOA published': lambda n: TOA.published(n=n), 'TOA()': lambda n: TOA(n=n), 'Rounds': lambda n: Rounds(n=n),
     'Rounds, quorum .75': lambda n: Rounds(n=n, quorum=.75),
-    'Rounds + continue': lambda n: Rounds(n=n, moves=('fresh', 'refine', 'continue'))}
+    'Rounds + continue': lambda n: Rounds(n=n, moves=['refine', 'continue']), 'Rounds, all moves': lambda n: Rounds(n=n)}
 OTHERS = {
     'best single model': lambda n: BestOfN(n=n, model='yi'), 'Self-MoA': lambda n: SelfMoA(n=n), 'RSA': lambda n: RSA(n=n),
     'RoBoN': lambda n: RoBoN(n=n), 'QUEST': lambda n: QUEST(n=n), 'REx': lambda n: REx(n=n),

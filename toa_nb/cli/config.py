@@ -21,7 +21,7 @@ from ..inputs import (
 from ..compute import Budget
 from ..templates import Templates
 from ..search.samplers import Method
-from ..search.methods import method_from, METHODS
+from ..search.methods import DEFAULT, method_from, METHODS
 from ..models.client import ChatModel
 from ..models.file import models_from
 from ..reward_models.registry import get_reward
@@ -93,7 +93,7 @@ def read_method(
 )->Method:
     "The method with its settings."
     settings = {'name': value} if isinstance(value, str) else dict(value)
-    name = settings.pop('name', 'toa')
+    name = settings.pop('name', DEFAULT)
     check_fields({'name': name}, {'name': str}, where)
     if name in METHODS: check_fields(settings, known_fields(METHODS[name]), where)
     with error_context(where): return method_from(name, settings, '')
@@ -250,7 +250,7 @@ def read_parts(
     bad += field_problems({k: v for k, v in data.items() if k not in given}, TYPES, where)
     bad += [InputError('the field is missing', field_path(where, k), fix) for k, fix in NEEDED.items() if k not in data
             and k not in given]
-    for name, value in ({'method': 'toa', 'store': 'runs.db'} | data).items():
+    for name, value in ({'method': DEFAULT, 'store': 'runs.db'} | data).items():
         if name in given or name not in TYPES or not fits(value, TYPES[name]): continue
         try: parts[name] = READERS[name](value, folder, field_path(where, name)) if name in READERS else value
         except InputError as e: bad += getattr(e, 'errors', [e])

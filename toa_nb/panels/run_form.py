@@ -19,7 +19,7 @@ from ..public import docstring
 from ..core import Prompt, ToaError
 from ..inputs import check_fields
 from ..compute import Budget
-from ..search.methods import METHODS
+from ..search.methods import DEFAULT, METHODS
 from ..models.file import models_from
 from ..reward_models.registry import get_reward, REWARDS
 from ..run.run import Run
@@ -73,7 +73,7 @@ def make_fields(
         prompts=file_field('file', prompts_file, ('*.jsonl', '*.json')),
         take=field(W.Text, 'how many', placeholder='all'),
         typed=field(W.Textarea, 'or typed in', placeholder='one prompt per line', rows=3),
-        method=field(W.Dropdown, 'method', 'toa', options=list(METHODS)),
+        method=field(W.Dropdown, 'method', DEFAULT, options=list(METHODS)),
         models_file=file_field('models file', models_file, ('*.toml', '*.json')),
         models=field(W.SelectMultiple, 'models', rows=4),
         reward=field(W.Dropdown, 'reward', options=rewards),

@@ -143,7 +143,7 @@ def worth(self:Regression,
 class Rounds(Method):
     "A few rounds of answers; a regression on those so far says what the next round should hold."
     rounds:int=8 # Rounds in which the n samples come, at least 2
-    moves:tuple[str, ...]=('fresh', 'refine') # What an answer may be made from; `fresh` is always used
+    moves:tuple[str, ...]=('fresh', 'refine', 'revise', 'continue') # How an answer may be made; `fresh` always may
     best:int=3 # Best answers that a round may start from, at least 1
     top:int|None=None # Answers that count: gains are those over the reward of this rank, at least 1; None: n/6, at
                       # most 10
