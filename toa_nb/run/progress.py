@@ -158,8 +158,8 @@ class Progress:
     scored:int=0 # Answers that have a guiding reward
     waiting:int=0 # Answers that are stored and that the search has not received: they wait for their score
     in_flight:int=0 # Calls to models going on
-    started:float=0. # Clock at the start, in seconds
-    ended:float|None=None # Clock at the end
+    started:float|None=None # Clock at the start, in seconds; None: it has not started
+    ended:float|None=None # Clock at the end; None: it goes on, or has not started
     spent:Spent=Spent() # Spent by all sessions
     session:Spent=Spent() # Spent by this one
     best:dict[str,float]=field(default_factory=dict) # Best guiding reward of each prompt
@@ -173,7 +173,8 @@ class Progress:
 @patch(as_prop=True)
 def seconds(self:Progress)->float:
     "Seconds that the session has taken; of a stored run, those of all sessions."
-    return (self.ended or time.monotonic()) - self.started if self.started else 0.
+    if self.started is None: return 0.
+    return (time.monotonic() if self.ended is None else self.ended) - self.started
 
 @patch(as_prop=True)
 def mean_best(self:Progress)->float|None:
@@ -188,7 +189,7 @@ def seconds_left(self:Progress)->float|None:
 
 # %% ../../nbs/40_run/00_progress.ipynb #cd3940c1
 @patch
-def enter(self:Progress,
+def add_summary(self:Progress,
     name:str, # Id of the prompt
     summary:Summary, # What its samples add up to
 ):
@@ -242,7 +243,7 @@ def __str__(self:Progress):
              f'{unscored} without a score' if unscored else '',
              f'{failed} failures' + (f', the last {self.last}' if self.last else '') if failed else '']
     if self.state == 'running' and left is not None: parts.append(f'{left//60:.0f}:{left%60:02.0f} left')
-    if self.ended:
+    if self.ended is not None:
         parts.append(f'{self.state} in {self.seconds:.1f} s' + (f' ({self.stopped_by})' if self.stopped_by else ''))
     return ', '.join(s for s in parts if s)
 
@@ -354,7 +355,7 @@ def progress_of(
     counts, wanted, known = store.counts(run), wanted_samples(store, run), stored_summaries(store, run)
     limits, retried = store.config(run).get('budget', {}), store.last_events(run, 'retry')
     p = Progress(len(counts), wanted*len(counts), row['status'], limits=target_limits(limits, len(counts)))
-    if row['seconds'] is not None: p.started, p.ended = 1., 1. + row['seconds']
+    if row['seconds'] is not None: p.started, p.ended = 0., row['seconds']
     if p.state == 'stopped':
         p.stopped_by = next((v for kind, v in reversed(store.events(run)) if kind == 'stopped_by'), '')
     cut = [name for name, (asked, _) in counts.items() if asked and name not in known]
@@ -363,7 +364,7 @@ def progress_of(
     for name, (asked, told) in counts.items():
         if not asked and name not in known: continue
         summary = known[name] if name in known else read[name]
-        p.enter(name, summary)
+        p.add_summary(name, summary)
         if name not in known or not summary.is_done(wanted, limits): continue
         if summary.given_up and retried.get(name) == told: continue
         p.done, p.given_up = p.done + 1, p.given_up + summary.given_up
