@@ -68,6 +68,8 @@ def add_running(commands:Any):
                       'examples:\n  toa run run.toml\n  toa run run.toml --more 16 --quiet --json > result.json')
     run.add_argument('config', metavar='CONFIG', help='a TOML or JSON file; data/example.toml explains every field')
     run.add_argument('--store', metavar='FILE', help='another store than the one that the configuration names')
+    run.add_argument('--shard', metavar='I/N', help='run only this share of the prompts, such as 0/4 to 3/4, into a store of '
+                     'its own (runs.0-of-4.db); `slurm`: the task of a Slurm array')
     resume = add_command(commands, 'resume', do_resume,
                          'Continue a stored run. Prompts and configuration are in the store; keys come from the '
                          'environment.',
@@ -91,7 +93,7 @@ def add_running(commands:Any):
     status = add_command(commands, 'status', do_status,
                          'How far the runs of a store are. A run whose process was killed is `cut off`. The exit code '
                          'shows whether all is well.')
-    status.add_argument('store', metavar='STORE', help='a run store')
+    status.add_argument('store', metavar='STORE', nargs='+', help='a run store; several are read as one')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #5b70aa01
 def add_rules(
@@ -164,7 +166,8 @@ def add_reading(commands:Any):
     backup.add_argument('store', metavar='STORE', help='a run store')
     backup.add_argument('copy', metavar='COPY', help='where the copy goes; must not exist')
     for p in (curve, export):
-        p.add_argument('store', metavar='STORE', help='a run store')
+        p.add_argument('store', metavar='STORE', nargs='+',
+                       help='a run store; several are read as one, such as the shards of a run')
         p.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
         p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
 

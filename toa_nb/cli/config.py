@@ -26,6 +26,7 @@ from ..models.client import ChatModel
 from ..models.file import models_from
 from ..reward_models.registry import get_reward
 from ..store.journal import RunStore
+from ..store.many import store_paths, StoreSet
 from ..run.stored import find_key
 from ..run.run import Run
 
@@ -177,10 +178,11 @@ def read_templates(
 
 # %% ../../nbs/70_cli/00_config.ipynb #99fdbefc
 def open_store(
-    path:str|Path, # A run store
-)->RunStore: # Open for reading
-    "A store for reading; a file that is not a store is bad input."
-    try: return RunStore(check_path(path), 'r')
+    given:str|Path|list, # A run store; or a list of them, or a pattern such as `runs.*.db`
+)->RunStore|StoreSet: # Open for reading
+    "A store for reading, or several as one; a file that is not a store is bad input."
+    paths = [check_path(path) for path in store_paths(given)]
+    try: return RunStore(paths[0], 'r') if len(paths) == 1 else StoreSet(paths)
     except StoreError as e: raise InputError(str(e)) from None
 
 def read_store(
