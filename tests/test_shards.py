@@ -1,5 +1,4 @@
 """A run in shards is the run of one process: read as one, merged, and extended."""
-import argparse
 import asyncio
 
 import pandas as pd

@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 
 from ..core import InputError
 from ..store.tables import as_frame
-from .curves import bootstrap_band, check_axes, chosen_axis, read_off, running, searches_of
+from .curves import bootstrap_band, check_axes, chosen_axis, read_off, statistic_of
 
 # %% ../../nbs/50_analysis/02_comparisons.ipynb #d620f089
 def verdict_of(
@@ -60,8 +60,7 @@ def _side(df:pd.DataFrame, name:str, by:str, x:str, y:str, k:int,
     if part.empty: raise InputError(f'there is no {name!r}', by, f'There are {", ".join(map(str, df[by].unique()))}.')
     if part[x].isna().any():
         raise InputError(f'the cost of {name!r} is unknown', x, 'Give every model a spec, or compare by tokens.')
-    prompt, cost, guide, value = searches_of(part, x, held_out)
-    return prompt, cost, running(guide, value, y, k)
+    return statistic_of(part, x, y, k, held_out)
 
 def _shared(a:tuple, b:tuple)->list[str]:
     "The prompts of which every search of both sides has a value."
@@ -129,4 +128,3 @@ def _differences(grid:np.ndarray, va:np.ndarray, vb:np.ndarray, n_boot:int, leve
     out['verdict'] = [verdict_of(a, b, n, level) for a, b in zip(low, high)]
     out['needed'] = [needed_prompts(m, s, level, power) for m, s in zip(out['difference'], sd)]
     return out
-

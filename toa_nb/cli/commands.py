@@ -379,7 +379,8 @@ def parser()->argparse.ArgumentParser: # Of all commands
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--version', action='version', version=f'toa_nb {__version__}')
     commands = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_running, add_reading, add_reports, add_looking, add_serving, add_training, add_evaluating): add(commands)
+    for add in (add_running, add_reading, add_reports, add_looking, add_serving, add_training, add_evaluating):
+        add(commands)
     return p
 
 # %% ../../nbs/70_cli/05_commands.ipynb #3807bd97

@@ -112,8 +112,8 @@ def split_text(
     return answer.strip(_BLANK), '\n\n'.join(t.strip() for t in thoughts if t.strip())
 
 # %% ../../nbs/15_models/01_thoughts.ipynb #b31225c1
-# Where it can be
-_TEXT = 'text', 'thinking', 'reasoning', 'reasoning_text', 'reasoning_content', 'summary', 'content', 'parts'
+_TEXT = ('text', 'thinking', 'reasoning', 'reasoning_text', 'reasoning_content', 'summary', 'content',
+         'parts') # Where it can be
 
 def _texts(value:Any)->str:
     "All text in a value of nested parts."

@@ -20,8 +20,8 @@ def thoughts(
     text = s.completion.thoughts if s.completion else None
     if not text: return Html('')
     head = f'<summary>thoughts, {len(text):,} characters</summary>'
-    body = f'<pre class="toa-answer" tabindex="0">{safe(text)}</pre>'
-    return Html(f'<details class="toa-thoughts">{head}{body}</details>')
+    shown = f'<pre class="toa-answer" tabindex="0">{safe(text)}</pre>'
+    return Html(f'<details class="toa-thoughts">{head}{shown}</details>')
 
 def answer(
     s:Sample|None, # None where it is not stored

@@ -35,7 +35,7 @@ def method_from(
     check_fields(settings or {}, METHODS[name], where)
     return METHODS[name](**(settings or {}))
 
-# %% ../../nbs/10_search/09_methods.ipynb #0f28cc06
+# %% ../../nbs/10_search/11_methods.ipynb #0f28cc06
 DEFAULT = 'rounds' # Name of the method that is used where none is given
 
 def default_method(
