@@ -403,6 +403,14 @@ def rewards(self:StoreReader,
 
 # %% ../../nbs/35_store/05_queries.ipynb #53bfc6db
 @patch
+def kinds(self:StoreReader,
+    run:str, # Name of the run
+)->list[str]: # In the order of the alphabet
+    "The moves that a run has made, such as `fresh`."
+    sql = 'SELECT DISTINCT kind FROM prompt p JOIN trial t ON t.prompt = p.id WHERE p.run = ? ORDER BY 1'
+    return [kind for kind, in self.query(sql, (self.run_key(run),))]
+
+@patch
 def find_keys(self:StoreReader,
     run:str, # Name of the run
     text:str='', # The answer, or the error, contains this; capital letters of ASCII count as small ones
