@@ -8,7 +8,6 @@ from collections import Counter
 import pytest
 from clocks import HANG, Clock, set_clock
 
-from toa_nb.analysis.tables import to_frame
 from toa_nb.compute import Budget, get_spec
 from toa_nb.core import ConnectionFailed, InputError, Prompt, ReplayError, ServerFailed
 from toa_nb.models.client import ChatModel
@@ -22,6 +21,7 @@ from toa_nb.run.run import Run
 from toa_nb.search.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
 from toa_nb.search.tree import TOA
 from toa_nb.store.journal import RunStore
+from toa_nb.store.tables import to_frame
 
 
 class Letters(Rule):

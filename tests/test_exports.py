@@ -9,19 +9,19 @@ from toa_nb.analysis.comparisons import compare_methods, summarize
 from toa_nb.analysis.curves import complete, reward_curve
 from toa_nb.analysis.held_out import overoptimization
 from toa_nb.analysis.plot import model_shares, plot_curve, plot_models
-from toa_nb.analysis.tables import to_frame
 from toa_nb.core import Completion, InputError, Prompt, Sample, Score, Trial, Usage
 from toa_nb.data.exports import to_dpo, to_sft, to_ultrafeedback
 from toa_nb.data.prompts import prompts_from
 from toa_nb.data.published import to_alpaca_eval, to_arena_hard, to_published
 from toa_nb.data.rows import load_samples, save_samples
-from toa_nb.data.samples import by_prompt
 from toa_nb.data.trainers import to_axolotl, to_llama_factory
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import FunctionReward
 from toa_nb.run.run import Run
 from toa_nb.search.samplers import BestOfN
 from toa_nb.store.journal import RunStore
+from toa_nb.store.samples import by_prompt
+from toa_nb.store.tables import to_frame
 
 matplotlib.use('agg')
 words = FunctionReward(lambda prompt, response: float(len(set(response))), 'words')

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toa_nb.analysis.tables import to_frame
 from toa_nb.compute import ModelSpec, call_flops, reward_flops, scoring_spent
 from toa_nb.core import (
     Completion,
@@ -47,6 +46,7 @@ from toa_nb.run.rescoring import rescore
 from toa_nb.run.run import Run
 from toa_nb.search.samplers import BestOfN
 from toa_nb.store.journal import RunStore
+from toa_nb.store.tables import to_frame
 
 SKY = Prompt('sky', 'Why is the sky blue?')
 SMALL = ModelSpec('small', 1_000, 1_000, 1, 8, 1, 1, 8, 16, 32, head_rows=32, source='test')

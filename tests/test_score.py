@@ -7,7 +7,6 @@ import pytest
 
 from toa_nb.analysis.curves import reward_curve
 from toa_nb.analysis.held_out import overoptimization
-from toa_nb.analysis.tables import to_frame
 from toa_nb.compute import ModelSpec, reward_flops
 from toa_nb.core import Completion, InputError, Prompt, Sample, Score, StoreError, StoreLocked, Trial, Usage
 from toa_nb.models.fakes import FakeModel
@@ -21,6 +20,7 @@ from toa_nb.run.run import Run
 from toa_nb.search.samplers import BestOfN
 from toa_nb.search.tree import TOA
 from toa_nb.store.journal import RunStore
+from toa_nb.store.tables import to_frame
 
 prompts = [Prompt(f'p{i}', f'Question {i}?') for i in range(6)]
 length = FunctionReward(lambda prompt, response: len(response), name='length', version='1')

@@ -12,11 +12,11 @@ from toa_nb.rewards.queue import RewardOut, RewardQueue
 from toa_nb.run.progress import progress_of
 from toa_nb.run.rescoring import rescore
 from toa_nb.run.run import Run
-from toa_nb.run.sources import samples_of
 from toa_nb.search.methods import METHODS
 from toa_nb.search.samplers import BestOfN, ParallelEnsemble, SequentialRefine
 from toa_nb.search.tree import TOA
 from toa_nb.store.journal import RunStore
+from toa_nb.store.sources import samples_of
 
 TASKS = [Prompt(f'p{i}', f'Write about the number {i}.') for i in range(3)]
 

@@ -14,11 +14,11 @@ __all__, __getattr__, __dir__ = _offer(
     rewards='Constraints Exact FunctionReward Gate HttpReward Judge MathVerify MetricServerReward Minimum PairJudge Regex RewardQueue '
         'SglangReward VllmReward Weighted as_reward explain_score',
     reward_models='get_reward load_reward_model register serve_reward',
-    store='RunStore',
+    store='RunStore to_frame',
     run='Run progress_of rescore',
     data='load_prompts load_samples prompts_from save_samples to_alpaca_eval to_arena_hard to_axolotl to_dpo to_llama_factory to_published '
         'to_sft to_ultrafeedback write_json write_jsonl write_parquet',
-    analysis='compare_methods overoptimization plot_curve plot_models plot_tree reward_curve summarize to_frame',
+    analysis='compare_methods overoptimization plot_curve plot_models plot_tree reward_curve summarize',
     panels='CurvePanel RunPanel SampleBrowser ServerPanel TreePanel',
     cli='run_from',
     renamed=dict(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np, pandas as pd
 
 from ..core import InputError
-from .tables import as_frame
+from ..store.tables import as_frame
 from .curves import bootstrap_band, check_axes, chosen_axis, read_off, running, searches_of
 
 # %% ../../nbs/50_analysis/02_comparisons.ipynb #0f471d62

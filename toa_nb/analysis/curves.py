@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np, pandas as pd
 
 from ..core import InputError
-from .tables import as_frame
+from ..store.tables import as_frame
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #013d1cc0
 def searches_of(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np, pandas as pd
 
-from .tables import as_frame
+from ..store.tables import as_frame
 from .curves import check_axes, chosen_axis, one_curve
 from .comparisons import by_prompt_mean
 

@@ -14,7 +14,7 @@ import pandas as pd
 from ..core import InputError, Sample
 from ..store.find import FOUND
 from ..store.journal import RunStore
-from ..data.samples import only_reward, ranked
+from ..store.samples import only_reward, ranked
 
 # %% ../../nbs/50_analysis/03_paths.ipynb #87389640
 def tree_parent_of(

@@ -21,8 +21,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ..core import InputError, Sample
-from ..data.samples import only_reward
-from .tables import as_frame
+from ..store.samples import only_reward
+from ..store.tables import as_frame
 from .curves import reward_curve
 from .paths import best_sample, path, tree_parent_of
 from .layout import is_radial, model_colours, model_palette, reward_shares, tree_places

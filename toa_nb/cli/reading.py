@@ -56,7 +56,7 @@ def curve_of(
     args:Any, # The parsed command line
 )->Any: # A table of `reward_curve`
     "The curve of a store."
-    from toa_nb.analysis.tables import to_frame
+    from toa_nb.store.tables import to_frame
     from toa_nb.analysis.curves import reward_curve
     with open_store(args.store) as store:
         runs = some_runs(store, args.run)

@@ -14,7 +14,7 @@ from fastcore.meta import delegates
 
 from ..core import InputError, Message, Prompt, Sample
 from ..templates import Templates
-from .samples import by_prompt, guide, only_reward, ranked
+from ..store.samples import by_prompt, guide, only_reward, ranked
 from .rows import Rows
 
 # %% ../../nbs/45_data/04_exports.ipynb #260d89fc

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..core import InputError, messages_of, Prompt, Sample
-from .samples import by_prompt, guide, only_reward, ranked
+from ..store.samples import by_prompt, guide, only_reward, ranked
 from .rows import prompt_record, Rows
 from .exports import turns_of
 

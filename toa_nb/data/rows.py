@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import Completion, InputError, Message, Prompt, Sample, Score, Trial, Usage
-from ..run.sources import samples_of
+from ..store.sources import samples_of
 from .prompts import NOT_META
 
 # %% ../../nbs/45_data/03_rows.ipynb #4447ded5

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from ..core import InputError
 from ..compute import SPECS
 from ..store.journal import RunStore
-from ..analysis.tables import to_frame
+from ..store.tables import to_frame
 from ..analysis.curves import complete, published_curve, reward_curve
 from ..analysis.plot import plot_curve
 from .base import store_code

@@ -14,8 +14,8 @@ from fastcore.basics import patch
 from ..core import Sample
 from ..compute import ModelSpec
 from ..store.journal import RunStore
+from ..store.tables import to_frame
 from ..run.progress import Progress, wanted_samples
-from ..analysis.tables import to_frame
 from ..analysis.curves import reward_curve
 from ..analysis.plot import plot_curve
 from .base import safe_label

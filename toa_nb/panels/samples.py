@@ -16,7 +16,7 @@ from ..store.find import FOUND
 from ..store.journal import RunStore
 from ..data.rows import save_samples, write_jsonl
 from ..data.exports import to_dpo
-from ..analysis.tables import to_frame
+from ..store.tables import to_frame
 from ..analysis.layout import model_palette
 from ..analysis.requests import sent_request
 from .base import AnyWidget, error_message, Panel, plain, reading, safe, store_code

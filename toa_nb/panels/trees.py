@@ -16,8 +16,8 @@ from fastcore.basics import patch
 
 from ..core import InputError, Prompt, Sample
 from ..store.journal import RunStore
+from ..store.samples import only_reward
 from ..run.progress import short
-from ..data.samples import only_reward
 from ..analysis.paths import best_sample, tree_parent_of
 from ..analysis.layout import model_colours
 from ..analysis.plot import plot_tree

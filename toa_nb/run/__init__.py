@@ -6,7 +6,6 @@ __all__, __getattr__, __dir__ = _offer(
     __name__,
     progress='Failures Progress Summary clock kind_of note_failure progress_of short spent_text wanted_samples',
     forecast='Projection Rate guess project projected rates width',
-    sources='opened samples_of',
     settings='check_run check_same describe_model describe_run differences',
     stored='find_key pick_run stored_budget stored_models stored_rewards',
     prompt_state='PromptState replay',
@@ -15,4 +14,5 @@ __all__, __getattr__, __dir__ = _offer(
     check='AbsentModel check_all',
     console='print_progress progress_line',
     run='Run',
+    renamed=dict(opened='toa_nb.store.opened', samples_of='toa_nb.store.samples_of'),
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..core import InputError, Prompt, Sample, StoreError
-from ..compute import Budget
+from ..compute import Budget, ModelSpec
 from ..templates import Templates
 from ..search.samplers import Method
 from ..search.methods import method_from, METHODS
@@ -216,6 +216,21 @@ def best(self:Run,
         if s.error or (value := s.value(reward)) is None: continue
         if s.prompt_id not in found or value > found[s.prompt_id].value(reward): found[s.prompt_id] = s
     return found if prompt is None else next(iter(found.values()), None)
+
+# %% ../../nbs/40_run/10_run.ipynb #5b7e01c3
+@patch
+def to_frame(self:Run,
+    specs:dict[str,ModelSpec|None]|None=None, # Spec of each model, by the name used in trials; None: those of the
+                                              # store, else by that name in `compute.SPECS`
+    reward:str='', # Name of the reward that guided, for the column `reward`; empty: the one of the run
+    reward_specs:dict[str,ModelSpec|None]|None=None, # Spec of each reward, by name; one that reads no tokens needs
+                                                     # none; None: those of the store
+    labels:dict[str,str]|None=None, # Method of each run, for the column `method`; None: that of the run
+    prompts:Iterable[Prompt]|None=None, # For the column `category`; None: those of the store
+)->'pd.DataFrame': # One row per sample, prompt by prompt, in the order in which the search got them
+    "What the run has stored, as a table."
+    from toa_nb.store.tables import to_frame
+    return to_frame(self, specs=specs, reward=reward, reward_specs=reward_specs, labels=labels, prompts=prompts)
 
 # %% ../../nbs/40_run/10_run.ipynb #9885d715
 @patch

@@ -1,4 +1,4 @@
-"The SQLite run store."
+"The SQLite run store, and what is read from it: samples, and the table of them."
 
 from ..public import offer as _offer
 
@@ -9,4 +9,7 @@ __all__, __getattr__, __dir__ = _offer(
     queries='StoreReader',
     writer='StoreWriter',
     journal='RunStore',
+    sources='opened samples_of',
+    samples='by_prompt guide only_reward ranked',
+    tables='as_frame to_frame',
 )
