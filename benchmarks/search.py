@@ -13,12 +13,11 @@ from time import process_time
 import numpy as np
 
 from toa_nb.core import Outcome, Prompt
-from toa_nb.search.rounds import MOVES, Rounds
+from toa_nb.search.rounds import Rounds
 from toa_nb.search.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
-from toa_nb.search.simulate import FITTED, WORLDS, cut_middle, paired, simulate_methods
+from toa_nb.search.simulate import FITTED, WORLDS, paired, simulate_methods
 from toa_nb.search.tree import TOA
 
-MOVES['continue'] = cut_middle
 SD = 5.5e-3  # Standard deviation of a model's fresh answers to one prompt, in the reward's unit
 REACH_N = (64, 96, 128, 160, 208)
 METHODS = {

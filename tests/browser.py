@@ -20,6 +20,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 root = Path(__file__).parent.parent
+PATIENCE = 180.  # seconds; ends what would never end, and measures nothing
 chromium = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 quiet = {'fetchNews': 'false', 'checkForUpdates': False, 'doNotDisturbMode': True}
 ready = """async () => {
@@ -55,11 +56,12 @@ class Lab:
                                                        args=['--no-sandbox', '--disable-dev-shm-usage',
                                                              '--disable-gpu'])
         self.page = self.browser.new_page(viewport=dict(width=1280, height=1000))
+        self.page.set_default_timeout(1000*PATIENCE)
         self.page.on('console', lambda m: self.errors.append(m.text) if m.type == 'error' else None)
         self.page.on('pageerror', lambda e: self.errors.append(str(e)))
         self.page.on('request', lambda r: self.outside.append(r.url)
                      if not r.url.startswith((self.url, 'data:', 'blob:', 'about:')) else None)
-        wait_for(self.answers, 60, lambda: (self.folder/'log').read_text(errors='replace')[-2000:])
+        wait_for(self.answers, lambda: (self.folder/'log').read_text(errors='replace')[-2000:])
 
     def answers(self):
         "Does the server answer?"
@@ -79,9 +81,9 @@ class Lab:
         self.run_all()
         return path
 
-    def until(self, script, why, timeout=60):
+    def until(self, script, why):
         "Wait until a script in the page says yes."
-        wait_for(lambda: self.page.evaluate(script), timeout, lambda: why, self.page)
+        wait_for(lambda: self.page.evaluate(script), lambda: why, self.page)
 
     def run_all(self):
         "Run all cells of the open notebook, to the end."
@@ -109,9 +111,9 @@ class Lab:
         "The text that a reader sees at the first match."
         return self.page.locator(selector).first.inner_text()
 
-    def see(self, selector, text, timeout=20):
+    def see(self, selector, text):
         "Wait until the first match shows `text`."
-        wait_for(lambda: text in (self.text(selector) if self.page.locator(selector).count() else ''), timeout,
+        wait_for(lambda: text in (self.text(selector) if self.page.locator(selector).count() else ''),
                  lambda: f'{text!r} is not in '
                          f'{self.text(selector) if self.page.locator(selector).count() else "nothing: no " + selector!r}', self.page)
 
@@ -172,9 +174,9 @@ def free_port():
     with socket.create_server(('127.0.0.1', 0)) as s: return s.getsockname()[1]
 
 
-def wait_for(true, timeout, why, page=None):
-    "Wait until `true()`, and fail with `why()` after `timeout` seconds."
-    end = time.monotonic() + timeout
+def wait_for(true, why, page=None):
+    "Wait until `true()`, and fail with `why()` where that takes too long even for a busy machine."
+    end = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < end, why()
         if page: page.wait_for_timeout(50)

@@ -34,7 +34,7 @@ def set_clock(monkeypatch, wing, clock):
 
 def time_out_in_silence(model, server):
     "Let calls of `model` time out where the server in this event loop stays silent, and nowhere else."
-    for lane in model.ready().lanes: lane.link.exchange = partial(_exchange, lane.link.exchange, server)
+    for endpoint in model.ready().endpoints: endpoint.connection.exchange = partial(_exchange, endpoint.connection.exchange, server)
 
 
 async def _exchange(exchange, server, body, limit):

@@ -26,7 +26,7 @@ class Letters(Rule):
 def run(url, store, prompts=4, n=30, parallel=1):
     "A run of TOA on the two models of a server."
     tasks = [Prompt(f'p{i}', f'Write about the number {i}.') for i in range(prompts)]
-    models = [ChatModel(name, url, max_tokens=32, timeout=10) for name in 'ab']
+    models = [ChatModel(name, url, max_tokens=32, timeout=600) for name in 'ab']
     return Run(tasks, TOA(n=n, parallel=parallel), models, Letters(), store=store, name='crash')
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+from clocks import HANG
 from fault_server import running
 
 from toa_nb.cli.commands import main
@@ -253,7 +254,7 @@ def test_an_interrupt_stops_with_3_and_the_run_goes_on(here, url, capsys, number
     child = process('run', 'run.toml', '--json', preexec_fn=heard)
     while control(url)['calls'] < 12: time.sleep(.02)
     child.send_signal(number)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=HANG)
     result = json.loads(out)
     assert (child.returncode, result['state'],
             result['stopped_by']) == (3, 'stopped', 'cancelled') and 'Traceback' not in err
@@ -270,10 +271,10 @@ def test_a_terminal_that_goes_away_changes_nothing(here, url, capsys):
     os.close(left)
     child = process('run', 'run.toml', '--json', stderr=end)
     os.close(end)
-    out, _ = child.communicate(timeout=60)
+    out, _ = child.communicate(timeout=HANG)
     assert (child.returncode, json.loads(out)['samples']) == (0, 24)
     child = process('run', 'none.toml', stderr=subprocess.DEVNULL, preexec_fn=lambda: os.close(2))
-    assert (child.communicate(timeout=60)[0], child.returncode) == ('', 2)
+    assert (child.communicate(timeout=HANG)[0], child.returncode) == ('', 2)
 
 
 def test_a_model_leaves_and_another_joins(here, url, capsys):
@@ -374,12 +375,12 @@ def test_a_reward_of_your_own_beside_the_file(here, url):
     for argv in (['run', '../run.toml', '--quiet', '--json'],
                  ['resume', '../runs.db', '--more', '2', '--quiet', '--json']):
         child = process(*argv, cwd=here/'elsewhere')
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=HANG)
         assert child.returncode == 0, err
     assert json.loads(out)['samples'] == 32
     Path('quality_here.py').unlink()
     child = process('run', 'run.toml', '--quiet')
-    assert "there is no module 'quality_here'" in child.communicate(timeout=60)[1] and child.returncode == 2
+    assert "there is no module 'quality_here'" in child.communicate(timeout=HANG)[1] and child.returncode == 2
 
 
 def test_a_run_made_in_python_goes_on_in_python(here, capsys):

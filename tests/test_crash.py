@@ -38,7 +38,7 @@ def server():
 def control(url, what='', **change):
     "What the server says, or a change of its settings."
     data = json.dumps(change).encode() if change else None
-    with urllib.request.urlopen(f'{url.removesuffix("/v1")}/control{what}', data, timeout=10) as answer:
+    with urllib.request.urlopen(f'{url.removesuffix("/v1")}/control{what}', data, timeout=HANG) as answer:
         return json.load(answer)
 
 

@@ -5,10 +5,11 @@ import json
 import matplotlib
 import pytest
 
-from toa_nb.analysis.comparisons import compare_methods, summarize
+from toa_nb.analysis.comparisons import compare_methods
 from toa_nb.analysis.curves import complete, reward_curve
 from toa_nb.analysis.held_out import overoptimization
 from toa_nb.analysis.plot import model_shares, plot_curve, plot_models
+from toa_nb.analysis.summary import summarize
 from toa_nb.core import Completion, InputError, Prompt, Sample, Score, Trial, Usage
 from toa_nb.data.exports import to_dpo, to_sft, to_ultrafeedback
 from toa_nb.data.prompts import prompts_from

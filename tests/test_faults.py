@@ -13,9 +13,10 @@ from toa_nb.models.client import ChatModel
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import RewardUnreachable, Rule
 from toa_nb.rewards.queue import RewardOut, RewardQueue
+from toa_nb.run import session
 from toa_nb.run.console import progress_line
 from toa_nb.run.run import Run
-from toa_nb.search.samplers import BestOfN, ParallelEnsemble
+from toa_nb.search.samplers import BestOfN, MoA, ParallelEnsemble, SequentialRefine
 from toa_nb.search.tree import TOA
 from toa_nb.store.journal import RunStore
 
@@ -50,18 +51,18 @@ def chat_model(name, server, outage_timeout):
     "A model with short pauses, whose calls time out where the server gives no answer."
     m = ChatModel(name, server.url, timeout=.3, retries=2, outage_timeout=outage_timeout)
     m.sleep = lambda seconds: asyncio.sleep(seconds/100)
-    for lane in m.ready().lanes: lane.breaker.pause, lane.breaker.max_pause = .02, .1
+    for endpoint in m.ready().endpoints: endpoint.breaker.pause, endpoint.breaker.max_pause = .02, .1
     time_out_in_silence(m, server)
     return m
 
 
-async def driven(tmp, faults, method, prompts=6, names='ab', until=None, outage_timeout=HANG, **server):
+async def driven(tmp, faults, method, prompts=6, names='ab', until=None, outage_timeout=HANG, settings=None, **server):
     "A run against a server with `faults`, and what is stored of it; extended, if need be, until that is as wanted."
     async with FaultServer(faults=faults, **dict(latency=.002) | server) as s:
         models = [chat_model(name, s, outage_timeout) for name in names]
         with RunStore(tmp/'runs.db', synchronous='NORMAL') as store:
             run = await asyncio.wait_for(Run(tasks(prompts), method, models, Letters(), store=store, name='r',
-                                             check=False), HANG)
+                                             check=False, **settings or {}), HANG)
             while until and not until(list(store.samples('r'))) and run.session.wanted < 100*method.n:
                 await asyncio.wait_for(run.extend(method.n), HANG)
             samples = list(store.samples('r'))
@@ -114,6 +115,18 @@ def test_a_model_whose_fault_ends_in_the_middle_is_taken_back(kind, tmp_path):
     run, samples = asyncio.run(driven(tmp_path, [fault], TOA(n=20), until=back, outage_timeout=.1, latency=.03))
     assert run.progress.state == 'finished' and len(good(samples)) == 6*run.session.wanted
     assert good(samples, 'b'), 'b works again'
+
+
+@pytest.mark.parametrize('method', [TOA(n=10), ParallelEnsemble(n=10), SequentialRefine(n=10), MoA(n=10)],
+                         ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize('concurrency', [None, 1])
+def test_a_model_that_dies_for_good_does_not_hold_up_the_others(concurrency, method, tmp_path, monkeypatch):
+    "Its calls wait as long as the session had worked before, take no slot of the others, and then fail; alone they would wait for ever."
+    monkeypatch.setattr(session, 'LEAST_WAIT', .05)
+    run, samples = asyncio.run(driven(tmp_path, [Fault('reset', model='b', start=5)], method, prompts=3,
+                                      outage_timeout=math.inf, settings=dict(concurrency=concurrency)))
+    assert run.progress.state == 'finished' and len(good(samples)) == 3*10
+    assert good(samples, 'b') and len(good(samples, 'a')) >= 3*10 - 5
 
 
 @pytest.mark.parametrize('share', [.1, 1.])

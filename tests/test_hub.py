@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip('torch')
 pytest.importorskip('transformers')
 
+from clocks import HANG  # noqa: E402
 from rm_oracles import build  # noqa: E402
 
 from toa_nb.core import Prompt  # noqa: E402
@@ -82,7 +83,7 @@ def fetched(hub, home, name, revision):
     env |= dict(HF_ENDPOINT=f'http://127.0.0.1:{hub.server_address[1]}', HF_HOME=str(home),
                 HF_HUB_DISABLE_TELEMETRY='1', NO_PROXY='127.0.0.1')
     done = subprocess.run([sys.executable, '-c', CODE, name, revision], capture_output=True, text=True, env=env,
-                          timeout=120)
+                          timeout=HANG)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

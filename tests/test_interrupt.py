@@ -149,6 +149,11 @@ class Gated(FakeModel):
         return await super().generate(messages, seed=seed)
 
 
+async def turns():
+    "Give everything in this loop that could go on the chance to do so."
+    for _ in range(100): await asyncio.sleep(0)
+
+
 async def started(tmp, reward=None, **settings):
     "A run with four calls in flight."
     model = Gated('a', capacity=4)
@@ -162,7 +167,7 @@ def test_cancel_once_and_twice(tmp_path):
     async def check():
         run, model = await started(tmp_path)
         run.cancel()
-        await asyncio.sleep(.01)
+        await turns()
         assert (run.progress.state, run.progress.in_flight) == ('stopping', 4)
         model.gate.set()
         await run
@@ -199,7 +204,7 @@ def test_the_first_interrupt_after_a_budget_ran_out_is_gentle_too(tmp_path):
         run, model = await started(tmp_path)
         run.session.stop('tokens')
         run.cancel()
-        await asyncio.sleep(.01)
+        await turns()
         assert run.progress.in_flight == 4
         model.gate.set()
         await run
@@ -209,11 +214,15 @@ def test_the_first_interrupt_after_a_budget_ran_out_is_gentle_too(tmp_path):
 
 def test_an_interrupt_stops_a_preflight_that_hangs(tmp_path):
     class Mute(FakeModel):
-        async def check(self): await asyncio.Event().wait()
+        asked = False
+        async def check(self):
+            self.asked = True
+            await asyncio.Event().wait()
     async def check():
-        run = Run([Prompt('x', 'Say something.')], BestOfN(n=1), [Mute('a')], Length(), store=tmp_path/'runs.db',
+        mute = Mute('a')
+        run = Run([Prompt('x', 'Say something.')], BestOfN(n=1), [mute], Length(), store=tmp_path/'runs.db',
                   name='r').start()
-        await asyncio.sleep(.01)
+        while not mute.asked: await asyncio.sleep(.001)
         run.cancel()
         await run
         assert (run.progress.state, run.progress.stopped_by) == ('stopped',

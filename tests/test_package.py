@@ -1,9 +1,14 @@
 """What a user gets: a wheel that imports in an empty environment, and an import that stays light."""
-import re
+import shutil
 import subprocess
 import sys
 import venv
+import zipfile
+from importlib import metadata
 from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
 
 root = Path(__file__).parent.parent
 heavy = ['torch', 'transformers', 'vllm', 'ray', 'ipywidgets', 'matplotlib', 'pandas', 'numpy', 'openai']
@@ -63,29 +68,80 @@ asyncio.run(main())
 """
 
 
-def test_wheel_in_an_empty_environment(tmp_path):
-    subprocess.run([sys.executable, '-m', 'build', '--wheel', '--outdir', tmp_path, root], check=True,
-                   capture_output=True)
-    [wheel] = tmp_path.glob('*.whl')
-    venv.create(tmp_path/'env', with_pip=False)
-    exe = tmp_path/'env'/('Scripts' if sys.platform == 'win32' else 'bin')/'python'
-    pip = [sys.executable, '-m', 'pip'] if subprocess.run([sys.executable, '-m', 'pip', '--version'],
-                                                          capture_output=True).returncode == 0 else ['pip']
-    subprocess.run([*pip, '--python', str(exe), 'install', '--quiet', str(wheel)], check=True, cwd=tmp_path)
-    code = ('import toa_nb; names = [getattr(toa_nb, n) for n in toa_nb.__all__]; print(toa_nb.__version__, len(names) '
-            '> 20)')
-    assert python(code, exe, tmp_path) == '0.1.0 True'
-    assert (python(EACH_REMOTE_KIND, exe,
-                   tmp_path) == "[('http', 4.0), ('metric_server', 4.0), ('vllm', 4.0), ('sglang', 4.0), ('judge', "
-                                "4.0)]")
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    "A wheel of what belongs to the package, built beside the checkout."
+    place = tmp_path_factory.mktemp('wheel')
+    shutil.copytree(root/'toa_nb', place/'source/toa_nb', ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('pyproject.toml', 'README.md', 'LICENSE'): shutil.copy(root/name, place/'source')
+    subprocess.run([sys.executable, '-m', 'build', '--wheel', '--no-isolation', '--outdir', place, place/'source'],
+                   check=True, capture_output=True)
+    [path] = place.glob('*.whl')
+    return path
+
+
+def pip_install(env, *args):
+    "Install into an environment that has no pip; returns its interpreter."
+    venv.create(env, with_pip=False)
+    exe = env/('Scripts' if sys.platform == 'win32' else 'bin')/'python'
+    here = [sys.executable, '-m', 'pip']
+    pip = here if subprocess.run([*here, '--version'], capture_output=True).returncode == 0 else ['pip']
+    subprocess.run([*pip, '--python', str(exe), 'install', '--quiet', *map(str, args)], check=True, cwd=env)
+    return exe
+
+
+def required(distribution, extras=('',)):
+    "The names and extras of what a distribution needs here."
+    for text in distribution.requires or ():
+        found = Requirement(text)
+        if found.marker is None or any(found.marker.evaluate({'extra': extra}) for extra in extras):
+            yield found.name, ('', *found.extras)
+
+
+def link_requirements(site, name):
+    "Put what an installed distribution declares, and nothing else, beside it, from the environment of the tests."
+    [own] = metadata.distributions(name=name, path=[str(site)])
+    todo, seen = [*required(own)], set()
+    while todo:
+        name, extras = todo.pop()
+        if (name, extras) in seen: continue
+        seen.add((name, extras))
+        found = metadata.distribution(name)
+        todo += required(found, extras)
+        for top in {file.parts[0] for file in found.files} - {'..', '__pycache__'}:
+            if not (site/top).exists(): (site/top).symlink_to(found.locate_file(top))
+
+
+def check_what_works(exe, wheel, folder):
+    "Use the package of another environment."
+    code = 'import toa_nb; print(toa_nb.__version__, len([getattr(toa_nb, n) for n in toa_nb.__all__]) > 20)'
+    assert python(code, exe, folder) == '0.1.0 True'
+    found = "[('http', 4.0), ('metric_server', 4.0), ('vllm', 4.0), ('sglang', 4.0), ('judge', 4.0)]"
+    assert python(EACH_REMOTE_KIND, exe, folder) == found
     # help is made from the installed sources
-    assert 'at least 1' in python('import toa_nb; print(toa_nb.TOA.__doc__)', exe, tmp_path)
-    listed = subprocess.run([exe, '-m', 'zipfile', '-l', wheel], check=True, capture_output=True, text=True).stdout
-    assert 'tests/' not in listed and 'nbs/' not in listed
-    files = {p.relative_to(root).as_posix() for p in (root/'toa_nb').rglob('*') if p.suffix in ('.js', '.css')}
-    assert files and files <= set(re.findall(r'^(\S+)', listed, re.M))
+    assert 'at least 1' in python('import toa_nb; print(toa_nb.TOA.__doc__)', exe, folder)
     code = 'from toa_nb.panels import RunPanel, TreePanel; print(len(RunPanel("none.db").head.value) > 2000)'
-    assert python(code, exe, tmp_path) == 'True'
+    assert python(code, exe, folder) == 'True'
+    assert python('import importlib.util as i; print(i.find_spec("torch"))', exe, folder) == 'None'
+
+
+def test_wheel_with_what_it_declares(wheel, tmp_path):
+    exe = pip_install(tmp_path/'env', '--no-deps', '--no-index', wheel)
+    site = Path(python('import sysconfig; print(sysconfig.get_path("purelib"))', exe))
+    link_requirements(site, 'toa_nb')
+    check_what_works(exe, wheel, tmp_path)
+
+
+@pytest.mark.slow
+def test_wheel_in_an_empty_environment(wheel, tmp_path):
+    check_what_works(pip_install(tmp_path/'env', wheel), wheel, tmp_path)
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    listed = zipfile.ZipFile(wheel).namelist()
+    assert {name.split('/')[0] for name in listed} == {'toa_nb', f'{wheel.name.rsplit("-", 3)[0]}.dist-info'}
+    files = {p.relative_to(root).as_posix() for p in (root/'toa_nb').rglob('*') if p.suffix in ('.py', '.js', '.css')}
+    assert files <= set(listed)
 
 
 def test_an_old_name_is_refused_with_the_new_one():

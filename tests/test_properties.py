@@ -7,7 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toa_nb.core import Outcome, Prompt
+from toa_nb.search.aggregation import RSA, SelfMoA
+from toa_nb.search.bandit import REx
 from toa_nb.search.rounds import Rounds
+from toa_nb.search.routing import RoBoN
 from toa_nb.search.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
 from toa_nb.search.tree import TOA
 
@@ -21,7 +24,9 @@ METHODS = {
     'toa': lambda n: TOA(n=n), 'toa_narrow': lambda n: TOA(n=n, width=2, top_k=2, parallel=3),
     'toa_one': lambda n: TOA(n=n, parallel=1),
     'published': lambda n: TOA.published(n=n), 'rounds': lambda n: Rounds(n=n),
-    'rounds_quorum': lambda n: Rounds(n=n, rounds=2, quorum=.5, fresh=0.)}
+    'rounds_quorum': lambda n: Rounds(n=n, rounds=2, quorum=.5, fresh=0.),
+    'self_moa': lambda n: SelfMoA(n=n, proposals=2), 'rsa': lambda n: RSA(n=n, population=3, k=2),
+    'robon': lambda n: RoBoN(n=n), 'rex': lambda n: REx(n=n, parallel=3)}
 OUTCOMES = st.one_of(st.just(Outcome()), st.just(Outcome('unscored')),
                      st.floats(-1e6, 1e6).map(lambda r: Outcome(f'answer worth {r}', r)))
 STEPS = st.lists(st.tuples(st.sampled_from(['ask', 'ask', 'tell']), st.integers(0, 99), OUTCOMES), max_size=60)
@@ -39,6 +44,7 @@ def plain(value, seen):
     if id(value) in seen: return f'<{seen[id(value)][0]}>'
     seen[id(value)] = len(seen), value
     if isinstance(value, dict): return tuple((plain(k, seen), plain(v, seen)) for k, v in value.items())
+    if isinstance(value, set): return plain(sorted(value), seen)
     if isinstance(value, list | tuple | deque): return tuple(plain(v, seen) for v in value)
     if is_dataclass(value): return tuple(plain(getattr(value, f.name), seen) for f in fields(value))
     slots = [s for c in type(value).__mro__ for s in getattr(c, '__slots__', ())]
@@ -126,7 +132,7 @@ def test_every_search_ends_whatever_fails(method, n, k, seed, steps, fates):
     sampler, journal = start(method, n, k, seed), []
     play(sampler, steps, journal)
     drain(sampler, lambda t: fates[t.number % len(fates)], journal)
-    assert sampler.done and (len(sampler.texts) == n or sampler.rests.gave_up)
+    assert sampler.done and (len(sampler.texts) == n or sampler.cooldowns.gave_up)
 
 
 @given(steps=STEPS, out=st.integers(0, 3), **KINDS)
@@ -136,7 +142,7 @@ def test_a_model_that_is_out_costs_no_sample(method, n, k, seed, steps, out):
     play(sampler, steps, journal)
     out = list('abcd')[out]
     drain(sampler, lambda t: Outcome() if t.model == out else plain_outcome(t), journal)
-    if set(sampler.models) - {out} and not sampler.rests.gave_up: assert len(sampler.texts) == n
+    if set(sampler.models) - {out} and not sampler.cooldowns.gave_up: assert len(sampler.texts) == n
 
 
 @given(more=st.lists(st.integers(1, 5), min_size=1, max_size=3), fail=st.integers(2, 9), steps=STEPS, **KINDS)

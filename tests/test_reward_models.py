@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('transformers')
 
+from clocks import HANG  # noqa: E402
 from rm_oracles import CHAT, COMET, SCHEMES, build, sentencepiece, tokenizer  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
@@ -472,7 +473,7 @@ def test_the_server_says_what_is_wrong(linear):
 def test_a_request_without_a_sound_length_is_refused(length):
     from http.client import HTTPConnection
     with serve_reward(FunctionReward(len)) as server:
-        client = HTTPConnection(*server.address, timeout=20)
+        client = HTTPConnection(*server.address, timeout=HANG)
         client.putrequest('POST', '/score')
         if length: client.putheader('Content-Length', length)
         client.endheaders()
@@ -485,10 +486,10 @@ def test_a_server_that_was_stopped_takes_nothing_more():
     from http.client import HTTPConnection, RemoteDisconnected
     body = json.dumps(dict(items=[dict(prompt='a', response='b')]))
     with serve_reward(FunctionReward(lambda prompt, response: 1.)) as server:
-        client = HTTPConnection(*server.address, timeout=20)
+        client = HTTPConnection(*server.address, timeout=HANG)
         client.request('POST', '/score', body)
         assert json.loads(client.getresponse().read())['scores'] == [1.]
-    for late in (client, HTTPConnection(*server.address, timeout=20)):
+    for late in (client, HTTPConnection(*server.address, timeout=HANG)):
         with pytest.raises((ConnectionError, RemoteDisconnected)):
             late.request('POST', '/score', body)
             late.getresponse()

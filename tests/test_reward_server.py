@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from clocks import HANG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +29,7 @@ def length(prompt, response): return float(len(response))
 @contextmanager
 def client(server):
     "A connection of our own, so that anything can be sent."
-    with socket.create_connection(server.address, timeout=60) as s: yield s
+    with socket.create_connection(server.address, timeout=HANG) as s: yield s
 
 
 def answer(s):

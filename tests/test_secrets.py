@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 
 import nbformat
 import pytest
+from clocks import HANG
 from fault_server import running
 from nbclient import NotebookClient
 
@@ -220,7 +221,7 @@ CELLS = ['from toa_nb.cli.config import run_from\nfrom toa_nb.cli.running import
          'run_from("run.json")\nrun',
          'run.models["a"]', 'run.config()', 'await check_run(run)',
          'await run', 'run.progress', 'vars(run)', 'run.models["a"].balancer',
-         'run_from("run.json", store="other.db").models["a"].ready().lanes[0].link',
+         'run_from("run.json", store="other.db").models["a"].ready().endpoints[0].connection',
          'await run_from("run.json", name="second")']
 
 
@@ -231,7 +232,7 @@ def test_the_outputs_of_a_notebook(url, closed, monkeypatch):
     book.cells[-1].source = f'import json\nfrom pathlib import Path\ntext = Path("run.json").read_text().replace({url!r}, {closed!r})\n' \
                             'await run_from(json.loads(text), name="second")'
     monkeypatch.setenv('PYTHONPATH', str(root))
-    NotebookClient(book, timeout=60, allow_errors=True).execute()
+    NotebookClient(book, timeout=HANG, allow_errors=True).execute()
     assert 'AuthFailed' in str(book.cells[-1].outputs) and all(o.output_type != 'error' for c in book.cells[:-1]
                                                                for o in c.outputs)
     nbformat.write(book, 'out.ipynb')

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from clocks import HANG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -140,7 +141,7 @@ def test_read_only_place(tmp_path):
         try: RunStore(path)
         except StoreError as e: print(e)
         print(RunStore(path, 'r').count('run'))''', tmp_path/'runs.db')
-    out, err = c.communicate(timeout=60)
+    out, err = c.communicate(timeout=HANG)
     os.chmod(tmp_path, 0o755)
     assert not err and out.splitlines() == [
         f'{tmp_path}/runs.db: the store can not be written here. Open it with mode="r", or copy it to a place where '
@@ -241,7 +242,7 @@ def test_a_store_that_is_forgotten_is_committed_when_python_ends(tmp_path):
         store = RunStore(path)
         store.create_run('run', {}, [Prompt('a', 'Why?')])
         store.add_trial('run', 'a', Trial(0, 'model', ask))''', tmp_path/'runs.db')
-    assert c.communicate(timeout=60) == ('', '') and c.returncode == 0
+    assert c.communicate(timeout=HANG) == ('', '') and c.returncode == 0
     with RunStore(tmp_path/'runs.db', 'r') as store: assert store.counts('run') == {'a': (1, 0)}
     assert [p.name for p in tmp_path.iterdir()] == ['runs.db']
 
@@ -321,7 +322,7 @@ def test_file_size_limit(tmp_path):
             except StoreError as e: print(e)
             store.close()
         asyncio.run(main())''', tmp_path/'runs.db')
-    out, err = c.communicate(timeout=60)
+    out, err = c.communicate(timeout=HANG)
     *numbers, first, again = out.splitlines()
     assert not err and first == again and 'Everything committed is safe' in first
     with RunStore(tmp_path/'runs.db') as store:
@@ -519,6 +520,30 @@ def test_a_store_from_before_there_were_thoughts(tmp_path):
         assert thoughts_of(store) == [None, 'Hm.']
 
 
+# Prefixes
+
+def continuation(number, prefix): return Trial(number, 'qwen', (), (0,), 'continue', prefix=prefix)
+
+
+def test_the_length_of_a_prefix_comes_back_with_its_trial(tmp_path):
+    with new_store(tmp_path/'runs.db') as store:
+        store.add_trial('run', 'a', trial(0))
+        for n in (1, 2): store.add_trial('run', 'a', continuation(n, 40*n))
+    with RunStore(tmp_path/'runs.db', 'r') as store:
+        assert [row.trial.prefix for row in store.pending('run', 'a')] == [0, 40, 80]
+
+
+def test_a_store_from_before_there_were_continuations(tmp_path):
+    with new_store(tmp_path/'runs.db') as store: asyncio.run(think(store, 0, None))
+    with sqlite3.connect(tmp_path/'runs.db') as db: db.execute('DROP TABLE prefix')
+    db.close()
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert [s.trial.prefix for s in store.samples('run')] == [0]
+    with RunStore(tmp_path/'runs.db') as store:
+        store.add_trial('run', 'a', continuation(1, 7))
+        asyncio.run(store.finish('run', 'a', 1, Completion('4', Usage(1, 2))))
+        assert [s.trial.prefix for s in store.samples('run')] == [0, 7]
+
+
 # Any text, any order
 
 ODD = ['', '\0', 'a\0b', '\ud83d', '\ud83d\ude00', '😀', 'né', '\x1f\n\r', "'; DROP TABLE trial; --", '\ufffe\uffff',
@@ -584,10 +609,11 @@ usages = st.builds(Usage, st.integers(0, 99), st.integers(0, 99), st.integers(0,
 completions = st.builds(Completion, texts, st.none() | usages, texts, floats, texts, texts,
                         st.none() | st.integers(0, 9),
                         st.integers(1, 3), st.none() | floats)
-trials = st.builds(lambda *a: a, texts, st.lists(st.integers(0, 9), max_size=3).map(tuple),
-                   st.sampled_from(['fresh', 'refine', 'aggregate']),
+trials = st.builds(lambda *a: (*a[:-1], a[-1]*(a[2] == 'continue')), texts,
+                   st.lists(st.integers(0, 9), max_size=3).map(tuple),
+                   st.sampled_from(['fresh', 'refine', 'revise', 'continue', 'aggregate']),
                    st.integers(0, 9), texts, st.none() | st.integers(0, 9), st.integers(0, 2**31 - 1),
-                   st.integers(0, 9))
+                   st.integers(0, 9), st.integers(0, 999))
 prompt_ids = st.sampled_from('abc')
 operations = st.lists(st.one_of(
     st.tuples(st.just('ask'), prompt_ids, trials), st.tuples(st.just('complete'), prompt_ids, completions,
@@ -746,9 +772,9 @@ def test_no_name_of_the_file_lets_a_second_writer_in(tmp_path):
             except StoreError as e: print(type(e).__name__)
             else: print('opened')'''
     with new_store(tmp_path/'runs.db') as store:
-        assert child(code, tmp_path, *names).communicate(timeout=60) == ('StoreLocked\n' * 4, '')
+        assert child(code, tmp_path, *names).communicate(timeout=HANG) == ('StoreLocked\n' * 4, '')
         os.link(tmp_path/'runs.db', tmp_path/'hard.db')
-        assert child(code, tmp_path, *names, 'hard.db').communicate(timeout=60) == ('StoreError\n' * 5, '')
+        assert child(code, tmp_path, *names, 'hard.db').communicate(timeout=HANG) == ('StoreError\n' * 5, '')
         asyncio.run(fill(store, [0]))
     with pytest.raises(StoreError, match='more than one name'): RunStore(tmp_path/'runs.db')
     (tmp_path/'hard.db').unlink()
@@ -814,14 +840,14 @@ def test_one_writer_where_there_are_no_locks(tmp_path, without):
         except StoreLocked as e: print(e)''')
     try:
         assert c.stdout.readline() == '10\n'
-        out, err = child(second, path).communicate(timeout=60)
+        out, err = child(second, path).communicate(timeout=HANG)
         assert f'process {c.pid} on' in out and 'is writing this store' in out and not err
         # a computer with locks respects the other's
         with pytest.raises(StoreLocked, match=f'process {c.pid} on'): RunStore(path)
         assert is_locked(path)
     finally: c.kill(); c.communicate()
     assert not is_locked(path)
-    out, err = child(second, path).communicate(timeout=60)
+    out, err = child(second, path).communicate(timeout=HANG)
     assert (out, err) == ('11 []\n', '')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['runs.db']
     with RunStore(path) as store: asyncio.run(fill(store, [20]))
@@ -845,7 +871,7 @@ def test_kill_9_in_the_middle_of_commits_without_locks(tmp_path, mode):
     c.stdout.readline(); c.kill(); c.communicate()
     out, err = child(NO_LOCKS + textwrap.dedent('''
         with RunStore(path, sys.argv[2]) as store: print(store.count('run'), store.check())'''), path,
-        mode).communicate(timeout=60)
+        mode).communicate(timeout=HANG)
     assert (out, err) == ('5 []\n', '') and not (tmp_path/'runs.db.lock').exists()
 
 

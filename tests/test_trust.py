@@ -1,14 +1,17 @@
 """What a run does when its guide, a model or its store fails for good, and what it makes of likely mistakes; each in several ways."""
 import asyncio
 import warnings
+from functools import partial
 
 import pytest
+from clocks import HANG
 
 from toa_nb.compute import Budget
 from toa_nb.core import ConnectionFailed, InputError, Prompt, RequestRefused, RewardError, RewardTimeout, StoreError
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import FunctionReward, GroupReward
 from toa_nb.rewards.queue import RewardOut, RewardQueue
+from toa_nb.run import session
 from toa_nb.run.progress import progress_of
 from toa_nb.run.rescoring import rescore
 from toa_nb.run.run import Run
@@ -130,6 +133,42 @@ def test_the_check_sends_the_longest_kind_of_messages(tmp_path):
             assert model.calls == 1
 
 
+ANEW = dict(settings=dict(method=TOA(n=4), seed=7), models=dict(models=[FakeModel('c'), FakeModel('d')]),
+            prompts=dict(prompts=[Prompt('p0', 'Write about zero.')]), ids=dict(prompts=[Prompt('q', 'Write.')]),
+            reward=dict(reward=FunctionReward(lambda prompt, response: 1., 'one')))
+
+
+@pytest.mark.parametrize('change', ANEW)
+@pytest.mark.parametrize('left', ['failures', 'calls in flight', 'nothing'])
+def test_a_run_without_one_answer_may_change(left, change, tmp_path):
+    "Whatever is stored of it, and whatever changes; failures of other settings are not counted, but mentioned."
+    def refuse(messages, seed): raise RequestRefused('HTTP 400: no such field')
+    class Silent(FakeModel):
+        async def generate(self, messages, *, seed): await asyncio.sleep(HANG)
+    class Refused(FakeModel):
+        async def check(self): raise ConnectionFailed('no connection')
+    path = tmp_path/'runs.db'
+    given = dict(prompts=TASKS, method=BestOfN(n=2), reward=FunctionReward(length, 'length'), store=path, name='r')
+    first = {'failures': FakeModel('a', refuse), 'calls in flight': Silent('a'), 'nothing': Refused('a')}[left]
+    async def begin():
+        run = Run(models=[first], **given).start()
+        while left == 'calls in flight' and not run.progress.in_flight: await asyncio.sleep(.001)
+        if left == 'calls in flight':
+            run.cancel()
+            run.cancel()
+        await run
+    if left == 'nothing':
+        with pytest.raises(ConnectionFailed): asyncio.run(begin())
+    else: asyncio.run(begin())
+    now = dict(models=[FakeModel('b')]) | given | ANEW[change]
+    run = asyncio.run(Run(**now)._finish())
+    assert (run.ok, run.progress.samples, run.progress.failures) == (True, run.method.n*len(run.prompts), {})
+    assert ('all without an answer, are dropped' in run.report()) == (left == 'failures')
+    again = Run.from_store(path, models=run.models.values(), rewards=[run.reward])
+    assert again.config() == run.config() and [p.id for p in again.prompts] == [p.id for p in run.prompts]
+    with pytest.raises(InputError): asyncio.run(Run(**now | dict(seed=99))._finish())
+
+
 def test_a_run_that_has_asked_for_nothing_may_change_its_settings(tmp_path):
     "Its servers failed the check; the remedy may be another setting."
     class Down(FakeModel):
@@ -194,6 +233,27 @@ def test_models_are_left_out_and_added_on_purpose(method, tmp_path):
     assert (again.ok, again.progress.samples) == (True, 36)
     with RunStore(path, 'r') as store: assert progress_of(store, 'r').samples == 36
     asyncio.run(run(names + 'd', budget=None).extend(2)._finish())
+
+
+def test_a_model_that_failed_its_check_is_taken_back_when_it_answers(tmp_path, monkeypatch):
+    half_done(tmp_path/'runs.db')
+    back = asyncio.Event()
+    class Late(FakeModel):
+        tried = 0
+        async def check(self):
+            self.tried += 1
+            if self.tried < 3: raise ConnectionFailed('no connection')
+            back.set()
+    class Waits(FakeModel):
+        async def generate(self, messages, *, seed):
+            await back.wait()
+            return await super().generate(messages, seed=seed)
+    monkeypatch.setattr(session, 'answers_again', partial(session.answers_again, pause=0.))
+    late = Late('c')
+    run = Run.from_store(tmp_path/'runs.db', models=[Waits('a'), Waits('b'), late], rewards=[FunctionReward(length)],
+                         budget=None)
+    with pytest.warns(UserWarning, match="the model 'c' answers again"): asyncio.run(run.extend(40)._finish())
+    assert run.ok and late.tried == 3 and late.calls > 0
 
 
 # A slow guide

@@ -119,44 +119,44 @@ def count_params(
     return replace(spec, params=params, active_params=active)
 
 # %% ../nbs/02_compute.ipynb #3c68dc3f
+_columns = 'name hidden layers heads kv_heads head_dim ffn vocab'.split()
 _table = '''
-name                         hidden layers heads kv_heads head_dim   ffn  vocab | differs         | source
-Llama-3.1-8B-Instruct          4096     32    32        8      128 14336 128256 |                 |
-Qwen2-7B-Instruct              3584     28    28        4      128 18944 152064 |                 |
-Mistral-7B-Instruct-v0.2       4096     32    32        8      128 14336  32000 |                 |
-Yi-1.5-9B-Chat-16K             4096     48    32        4      128 11008  64000 |                 | Yi-1.5-9B
-Llama-3.1-70B-Instruct         8192     80    64        8      128 28672 128256 |                 |
-Qwen2-72B-Instruct             8192     80    64        8      128 29568 152064 |                 |
-Mistral-Large-Instruct-2407   12288     88    96        8      128 28672  32768 |                 | Mistral-Large-Instruct-2411
-Mixtral-8x22B-Instruct-v0.1    6144     56    48        8      128 16384  32768 | experts=8 top_k=2 |
-WizardLM-2-8x22B               6144     56    48        8      128 16384  32000 | experts=8 top_k=2 | Mixtral-8x22B-v0.1
-gemma-2-9b-it                  3584     42    16        8      256 14336 256000 | tied=1 window=4096 window_layers=21 |
-SmolLM2-135M-Instruct           576     30     9        3       64  1536  49152 | tied=1          |
-ArmoRM-Llama3-8B-v0.1          4096     32    32        8      128 14336 128257 | head_rows=0     |
-Skywork-Reward-Llama-3.1-8B    4096     32    32        8      128 14336 128257 | head_rows=0     |
-Skywork-Reward-Gemma-2-27B     4608     46    32       16      128 36864 256000 | head_rows=0 window=4096 window_layers=23 |
-Skywork-Reward-V2-Qwen3-1.7B   2048     28    16        8      128  6144 151936 | head_rows=0     | Qwen3-1.7B
-UltraRM-13b                    5120     40    40       40      128 13824  32000 | head_rows=0     |
-internlm2-1_8b-reward          2048     24    16        8      128  8192  92544 | head_rows=0     |
-internlm2-7b-reward            4096     32    32        8      128 14336  92544 | head_rows=0     |
-internlm2-20b-reward           6144     48    48        8      128 16384  92544 | head_rows=0     |
-Qwen2.5-Math-RM-72B            8192     80    64        8      128 29568 152064 | head_rows=0     | Qwen2-72B
-math-shepherd-mistral-7b-prm   4096     32    32        8      128 14336  32000 |                 | Mistral-7B-v0.1
+name                         hidden layers heads kv dim   ffn  vocab | differs           | source
+Llama-3.1-8B-Instruct          4096     32    32  8 128 14336 128256 |                   |
+Qwen2-7B-Instruct              3584     28    28  4 128 18944 152064 |                   |
+Mistral-7B-Instruct-v0.2       4096     32    32  8 128 14336  32000 |                   |
+Yi-1.5-9B-Chat-16K             4096     48    32  4 128 11008  64000 |                   | Yi-1.5-9B
+Llama-3.1-70B-Instruct         8192     80    64  8 128 28672 128256 |                   |
+Qwen2-72B-Instruct             8192     80    64  8 128 29568 152064 |                   |
+Mistral-Large-Instruct-2407   12288     88    96  8 128 28672  32768 |                   | Mistral-Large-Instruct-2411
+Mixtral-8x22B-Instruct-v0.1    6144     56    48  8 128 16384  32768 | experts=8 top_k=2 |
+WizardLM-2-8x22B               6144     56    48  8 128 16384  32000 | experts=8 top_k=2 | Mixtral-8x22B-v0.1
+gemma-2-9b-it                  3584     42    16  8 256 14336 256000 | tied=1 window=4096 window_layers=21 |
+SmolLM2-135M-Instruct           576     30     9  3  64  1536  49152 | tied=1            |
+ArmoRM-Llama3-8B-v0.1          4096     32    32  8 128 14336 128257 | head_rows=0       |
+Skywork-Reward-Llama-3.1-8B    4096     32    32  8 128 14336 128257 | head_rows=0       |
+Skywork-Reward-Gemma-2-27B     4608     46    32 16 128 36864 256000 | head_rows=0 window=4096 window_layers=23 |
+Skywork-Reward-V2-Qwen3-1.7B   2048     28    16  8 128  6144 151936 | head_rows=0       | Qwen3-1.7B
+UltraRM-13b                    5120     40    40 40 128 13824  32000 | head_rows=0       |
+internlm2-1_8b-reward          2048     24    16  8 128  8192  92544 | head_rows=0       |
+internlm2-7b-reward            4096     32    32  8 128 14336  92544 | head_rows=0       |
+internlm2-20b-reward           6144     48    48  8 128 16384  92544 | head_rows=0       |
+Qwen2.5-Math-RM-72B            8192     80    64  8 128 29568 152064 | head_rows=0       | Qwen2-72B
+math-shepherd-mistral-7b-prm   4096     32    32  8 128 14336  32000 |                   | Mistral-7B-v0.1
 '''
 
 # %% ../nbs/02_compute.ipynb #33d8e291
-def _row(names:list[str], line:str)->ModelSpec:
+def _row(line:str)->ModelSpec:
     "The spec in one line of the table."
     shape, differs, source = (part.split() for part in line.split('|'))
-    values = dict(zip(names, shape)) | dict(pair.split('=') for pair in differs)
+    values = dict(zip(_columns, shape)) | dict(pair.split('=') for pair in differs)
     name = values.pop('name')
     numbers = {k: int(v) for k, v in values.items()}
     numbers = {'head_rows': numbers['vocab']} | numbers
     return count_params(ModelSpec(name, source=f"config.json of {' '.join(source) or name}", **numbers))
 
 # %% ../nbs/02_compute.ipynb #c0e79301
-_head, *_lines = _table.strip().splitlines()
-SPECS = {c.name: c for c in (_row(_head.split('|')[0].split(), line) for line in _lines)} # Every known model by name
+SPECS = {c.name: c for c in map(_row, _table.strip().splitlines()[1:])} # Every known model by name
 
 # %% ../nbs/02_compute.ipynb #3833b319
 def spec_from_params(

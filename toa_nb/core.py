@@ -6,9 +6,10 @@
 __all__ = ['WHOLE', 'ToaError', 'InputError', 'check_renamed', 'GenerationError', 'ConnectionFailed', 'CallTimeout',
            'RateLimited', 'ServerFailed', 'MalformedAnswer', 'NoChoices', 'AuthFailed', 'UnknownModel',
            'RequestRefused', 'ContextOverflow', 'FieldRefused', 'EmptyAnswer', 'AnswerTooLarge', 'MissingUsage',
-           'ModelOut', 'RewardError', 'RewardRaised', 'RewardTimeout', 'ScoreNotFinite', 'WrongScoreCount',
-           'ResponseTooLong', 'StoreError', 'StoreLocked', 'ReplayError', 'Message', 'Prompt', 'messages_of', 'Trial',
-           'Usage', 'Completion', 'Score', 'Sample', 'Outcome', 'outcome', 'Model', 'Reward', 'derive_seed']
+           'CannotContinue', 'ModelOut', 'RewardError', 'RewardRaised', 'RewardTimeout', 'ScoreNotFinite',
+           'WrongScoreCount', 'ResponseTooLong', 'StoreError', 'StoreLocked', 'ReplayError', 'Message', 'Prompt',
+           'messages_of', 'Trial', 'Usage', 'Completion', 'Score', 'Sample', 'Outcome', 'outcome', 'Model', 'Reward',
+           'derive_seed']
 
 # %% ../nbs/00_core.ipynb #9f34dfc4
 import hashlib, math
@@ -120,6 +121,9 @@ class AnswerTooLarge(GenerationError):
 class MissingUsage(GenerationError):
     "The answer has no token counts, so its cost would have to be guessed."
 
+class CannotContinue(GenerationError):
+    "The server does not continue an answer that is begun, so the move `continue` can't be made with its model."
+
 class ModelOut(GenerationError):
     "Every endpoint of the model is out of service, so the call was not made."
 
@@ -197,12 +201,13 @@ class Trial:
     model:str # Name of the model to call
     messages:tuple[Message,...] # What to send
     parents:tuple[int,...]=() # Numbers of the trials whose responses are shown in `messages`
-    kind:Literal['fresh','refine','aggregate']='fresh' # A new answer, an answer improved, or several merged
+    kind:Literal['fresh','refine','revise','continue','aggregate']='fresh' # The move: how the answer is made
     layer:int=0 # Depth in the method's structure, from 0; 1, 3, 5, ... in a search tree
     action:str='' # Name of this step in the published code, such as `qwen_layer_1`
     tree_parent:int|None=None # Number of the response above in a search tree; None at the root
     seed:int=0 # Sampling seed, in [0, 2**31)
     in_flight:int=0 # Number of other trials of the prompt that were outstanding when this one was asked for
+    prefix:int=0 # Characters of the parent's text that are kept, above 0 only for the kind `continue`
 
 # %% ../nbs/00_core.ipynb #4b2976d7
 @dataclass(frozen=True, slots=True)
@@ -281,6 +286,9 @@ class Outcome:
     "The result of a trial, as a sampler gets it."
     text:str|None=None # The response; None if the generation failed
     reward:float|None=None # The guiding reward, finite; None if the scoring failed
+    problems:str='' # What the reward found wrong, in words; empty where it said nothing
+    flops:float|None=None # FLOPs of the call; None: unknown
+    cannot:str='' # The move that the model turned out not to be able to make; empty: none
 
     def __post_init__(self):
         if self.reward is None: return
@@ -294,7 +302,8 @@ def outcome(
 )->Outcome: # The text and the value of that reward
     "The outcome of `sample` for its sampler."
     text = None if sample.error or sample.completion is None else sample.completion.text
-    return Outcome(text, sample.value(reward) if text is not None else None)
+    cannot = sample.trial.kind if (sample.error or '').startswith('CannotContinue:') else ''
+    return Outcome(text, sample.value(reward) if text is not None else None, cannot=cannot)
 
 # %% ../nbs/00_core.ipynb #8a076a3c
 @runtime_checkable
@@ -304,10 +313,10 @@ class Model(Protocol):
     spec:Any # A `compute.ModelSpec`; None: FLOPs are unknown
     capacity:int # Calls that it can work on at once, at least 1
     async def generate(self,
-        messages:tuple[Message,...], # What to send
+        messages:tuple[Message,...], # What to send; a last assistant turn is continued
         *,
         seed:int, # Sampling seed, in [0, 2**31)
-    )->Completion: # The answer; a failed call raises a `GenerationError`
+    )->Completion: # The answer, with the turn that it continues; a failed call raises a `GenerationError`
         "Answer `messages`."
 
 # %% ../nbs/00_core.ipynb #34ffb789

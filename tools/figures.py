@@ -51,16 +51,23 @@ def figures(path, root):
                 columns=max(len(line) for lines in exported for line in lines))
 
 
+def notebooks(root): return [p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
+
+
+def rows(root):
+    "The figures of every notebook with a module."
+    return [row for path in notebooks(root) if (row := figures(path, root))]
+
+
 def main(root):
-    paths = [p for p in sorted((root/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
-    rows = [row for path in paths if (row := figures(path, root))]
-    print(f'{"module":32}' + ''.join(f'{name:>10}' for name in list(rows[0])[1:]))
-    for row in rows:
+    found = rows(root)
+    print(f'{"module":32}' + ''.join(f'{name:>10}' for name in list(found[0])[1:]))
+    for row in found:
         values = list(row.items())[1:]
         marked = [f'{value:g}{"*" if value > LIMITS.get(name, value) else " "}' for name, value in values]
         print(f'{row["module"]:32}' + ''.join(f'{text:>10}' for text in marked))
-    total = {name: sum(row[name] for row in rows) for name in ('exports', 'lines')}
-    print(f'\n{len(rows)} modules, {total["exports"]} export cells, {total["lines"]} exported lines')
+    total = {name: sum(row[name] for row in found) for name in ('exports', 'lines')}
+    print(f'\n{len(found)} modules, {total["exports"]} export cells, {total["lines"]} exported lines')
 
 
 if __name__ == '__main__': main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent.parent)

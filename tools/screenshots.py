@@ -59,9 +59,9 @@ def servers(lab, out):
 panel.folds.selected_index = 1
 panel""")
     lab.press('.toa-ServerPanel', 'Start')
-    lab.see('.toa-ServerPanel', 'ready', timeout=60)
+    lab.see('.toa-ServerPanel', 'ready')
     lab.press('.toa-ServerPanel', 'Ask')
-    lab.see('.toa-ServerPanel', 'tokens read', timeout=60)
+    lab.see('.toa-ServerPanel', 'tokens read')
     lab.shot('.toa-ServerPanel', out/'servers.png')
 
 

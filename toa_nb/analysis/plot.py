@@ -6,7 +6,7 @@
 __all__ = ['method_style', 'Picture', 'plot_curve', 'plot_tree', 'model_shares', 'plot_models']
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #1988c520
-import math
+import math, textwrap
 from collections import Counter
 from collections.abc import Iterable
 from io import BytesIO
@@ -134,6 +134,7 @@ def _notes(attrs:dict, looks:dict, hidden:bool=False)->str:
     if hidden: lines.append('Not shown, because it is in another unit: the curve behind.')
     for name, n in attrs.get('left_out', {}).items():
         lines.append(f'{label(name)}: {n} prompt{"s" * (n > 1)} without enough scored answers left out.')
+    lines += textwrap.wrap(attrs.get('note', ''), 95)
     return '\n'.join(lines)
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #3c93b26e
@@ -155,6 +156,40 @@ def _as_curve(given:Any)->pd.DataFrame:
         raise InputError(f'this table has no column {missing[0]!r}', 'df',
                          'Give a table of `reward_curve` or `to_frame`.')
     return given
+
+# %% ../../nbs/50_analysis/05_plot.ipynb #a0c9bae7
+def _panel(ax, df, looks, log, bands, backdrop):
+    if df.empty:
+        ax.text(.5, .5, 'no common range of compute yet', ha='center', va='center', transform=ax.transAxes,
+                color='#666666', fontsize=9)
+    if backdrop is not None: _backdrop(ax, backdrop, {v[0] for v in looks.values()})
+    _lines(ax, df, looks, bands)
+    largest = max([df['x'].max() if len(df) else 0] + ([] if backdrop is None else [backdrop['x'].max()]))
+    _x_axis(ax, df.attrs.get('x', 'flops'), largest, log)
+    if not log and largest > 0: ax.set_xlim(0, largest * 1.02)
+    ax.set_ylabel(_y_name(df.attrs), fontsize=9)
+
+# %% ../../nbs/50_analysis/05_plot.ipynb #7c36ce9f
+def _mark(axes, found, looks):
+    "A line at each place from which the held-out reward falls."
+    by, label = found.attrs.get('by', 'method'), 'from here on the\nheld-out reward falls'
+    for row in found[found['overoptimized']].to_dict('records'):
+        colour = looks.get(row[by], ('', _black))[1]
+        for ax in axes:
+            ax.axvline(row['at'], color=colour, lw=1, ls=(0, (4, 3)), zorder=1.5)
+            ax.axvspan(row['low'], row['high'], color=colour, alpha=.07, lw=0, zorder=.5)
+    if found['overoptimized'].any(): axes[0].plot([], [], color='#666666', lw=1, ls=(0, (4, 3)), label=label)
+
+# %% ../../nbs/50_analysis/05_plot.ipynb #9efdae2f
+def _legend(fig, ax, df):
+    "The methods beside the figure, the one that ends highest on top."
+    ends = {} if df.empty else df.groupby(df.attrs.get('by', 'method'), sort=False)['mean'].last().to_dict()
+    labels = {method_style([n])[n][0] if n in ends else n: v for n, v in ends.items()}
+    found = dict(zip(*reversed(ax.get_legend_handles_labels())))
+    order = sorted(found, key=lambda l: -labels.get(l, -math.inf))
+    if order:
+        fig.legend([found[l] for l in order], order, loc='outside right center', frameon=False, fontsize=8,
+                   handlelength=2.2)
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #bde0a520
 def plot_curve(
@@ -180,46 +215,12 @@ def plot_curve(
     looks = method_style(n for part in parts for n in part[part.attrs.get('by', 'method')])
     for ax, part in zip(axes, parts):
         _panel(ax, part, looks, log, bands, backdrop if part is df else None)
-    if overoptimization is not None: _mark(axes, overoptimization, df.attrs.get('x', 'flops'), looks)
+    if overoptimization is not None: _mark(axes, overoptimization, looks)
     _legend(fig, axes[0], df)
     if title: fig.suptitle(title, fontsize=10)
     notes = _notes(df.attrs, looks | method_style(df.attrs.get('unknown', ())), hidden)
     if notes: fig.supxlabel(notes, fontsize=7, color='#666666', x=.01, ha='left')
     return fig
-
-# %% ../../nbs/50_analysis/05_plot.ipynb #a0c9bae7
-def _panel(ax, df, looks, log, bands, backdrop):
-    if df.empty:
-        ax.text(.5, .5, 'no common range of compute yet', ha='center', va='center', transform=ax.transAxes,
-                color='#666666', fontsize=9)
-    if backdrop is not None: _backdrop(ax, backdrop, {v[0] for v in looks.values()})
-    _lines(ax, df, looks, bands)
-    largest = max([df['x'].max() if len(df) else 0] + ([] if backdrop is None else [backdrop['x'].max()]))
-    _x_axis(ax, df.attrs.get('x', 'flops'), largest, log)
-    if not log and largest > 0: ax.set_xlim(0, largest * 1.02)
-    ax.set_ylabel(_y_name(df.attrs), fontsize=9)
-
-# %% ../../nbs/50_analysis/05_plot.ipynb #7c36ce9f
-def _mark(axes, found, x, looks):
-    "A line at each place from which the held-out reward falls."
-    by, label = found.attrs.get('by', 'method'), 'from here on the\nheld-out reward falls'
-    for row in found[found['overoptimized']].to_dict('records'):
-        colour = looks.get(row[by], ('', _black))[1]
-        for ax in axes:
-            ax.axvline(row['at'], color=colour, lw=1, ls=(0, (4, 3)), zorder=1.5)
-            ax.axvspan(row['low'], row['high'], color=colour, alpha=.07, lw=0, zorder=.5)
-    if found['overoptimized'].any(): axes[0].plot([], [], color='#666666', lw=1, ls=(0, (4, 3)), label=label)
-
-# %% ../../nbs/50_analysis/05_plot.ipynb #9efdae2f
-def _legend(fig, ax, df):
-    "The methods beside the figure, the one that ends highest on top."
-    ends = {} if df.empty else df.groupby(df.attrs.get('by', 'method'), sort=False)['mean'].last().to_dict()
-    labels = {method_style([n])[n][0] if n in ends else n: v for n, v in ends.items()}
-    found = dict(zip(*reversed(ax.get_legend_handles_labels())))
-    order = sorted(found, key=lambda l: -labels.get(l, -math.inf))
-    if order:
-        fig.legend([found[l] for l in order], order, loc='outside right center', frameon=False, fontsize=8,
-                   handlelength=2.2)
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #e775a5ac
 def _shades(samples, reward, palette):
@@ -228,30 +229,12 @@ def _shades(samples, reward, palette):
     colour = {s.trial.number: np.array(to_rgb(palette[s.trial.model])) for s in samples}
     return {n: tuple(1 - (.1 + .9*f)*(1 - colour[n])) for n, f in share.items()}, low, high
 
-# %% ../../nbs/50_analysis/05_plot.ipynb #d2a94f4d
-def plot_tree(
-    samples:Iterable[Sample], # Samples of one prompt of one run
-    reward:str='', # Name of the reward; empty: the only one there is
-    layout:str='auto', # `down`, `radial`, or `auto`: radial from 60 leaves on
-    title:str|None=None, # Above the figure; None: prompt, number of samples, best reward
-    size:tuple[float,float]|None=None, # Width and height in inches; None: by the layout
-)->Figure:
-    "The search tree of one prompt; readable to about 1,000 samples."
-    samples = list(samples)
-    if len({(s.run, s.prompt_id) for s in samples}) != 1:
-        raise InputError('samples of no search, or of several', 'samples', 'Give those of one prompt of one run.')
-    reward = reward or only_reward(samples)
-    radial = layout == 'radial' or layout == 'auto' and is_radial(samples)
-    fig, (ax,) = _figure(*(size or ((7.6, 6.2) if radial else (7.2, 3.8))))
-    ax.set_axis_off()
-    if radial: ax.set_aspect('equal', anchor='N')
-    ax.margins(.02)
-    palette = model_colours(samples)
-    best = best_sample(samples, reward)
-    _draw_tree(ax, samples, reward, tree_places(samples, radial), palette, best)
-    _tree_key(fig, ax, samples, reward, palette)
-    fig.suptitle(_tree_title(samples, reward, best) if title is None else title, fontsize=10, x=.01, ha='left')
-    return fig
+# %% ../../nbs/50_analysis/05_plot.ipynb #e185439a
+def _tree_title(samples, reward, best):
+    n = len(samples)
+    head = f'{samples[0].prompt_id}: {n} sample{"s" * (n != 1)}'
+    return (f'{head}, none scored' if best is None
+            else f'{head}, best {reward} {best.value(reward):.4g} (no. {best.trial.number}, {best.trial.model})')
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #9141f4ce
 def _draw_tree(ax, samples, reward, at, palette, best):
@@ -286,13 +269,6 @@ def _draw_winner(ax, way, at, dot, colour):
     ax.scatter(*spots[-1], s=max(150, dot * 4.5), marker='*', c=colour, edgecolors=_black, linewidths=1.2, zorder=6,
                clip_on=False)
 
-# %% ../../nbs/50_analysis/05_plot.ipynb #e185439a
-def _tree_title(samples, reward, best):
-    n = len(samples)
-    head = f'{samples[0].prompt_id}: {n} sample{"s" * (n != 1)}'
-    return (f'{head}, none scored' if best is None
-            else f'{head}, best {reward} {best.value(reward):.4g} (no. {best.trial.number}, {best.trial.model})')
-
 # %% ../../nbs/50_analysis/05_plot.ipynb #035f5249
 def _tree_key(fig, ax, samples, reward, palette):
     "Which colour is which model, what the signs mean, and the scale of the shade."
@@ -312,6 +288,31 @@ def _tree_key(fig, ax, samples, reward, palette):
     bar.ax.set_xlabel(f'{reward}: light is low, dark is high', fontsize=8, loc='left')
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
+
+# %% ../../nbs/50_analysis/05_plot.ipynb #d2a94f4d
+def plot_tree(
+    samples:Iterable[Sample], # Samples of one prompt of one run
+    reward:str='', # Name of the reward; empty: the only one there is
+    layout:str='auto', # `down`, `radial`, or `auto`: radial from 60 leaves on
+    title:str|None=None, # Above the figure; None: prompt, number of samples, best reward
+    size:tuple[float,float]|None=None, # Width and height in inches; None: by the layout
+)->Figure:
+    "The search tree of one prompt; readable to about 1,000 samples."
+    samples = list(samples)
+    if len({(s.run, s.prompt_id) for s in samples}) != 1:
+        raise InputError('samples of no search, or of several', 'samples', 'Give those of one prompt of one run.')
+    reward = reward or only_reward(samples)
+    radial = layout == 'radial' or layout == 'auto' and is_radial(samples)
+    fig, (ax,) = _figure(*(size or ((7.6, 6.2) if radial else (7.2, 3.8))))
+    ax.set_axis_off()
+    if radial: ax.set_aspect('equal', anchor='N')
+    ax.margins(.02)
+    palette = model_colours(samples)
+    best = best_sample(samples, reward)
+    _draw_tree(ax, samples, reward, tree_places(samples, radial), palette, best)
+    _tree_key(fig, ax, samples, reward, palette)
+    fig.suptitle(_tree_title(samples, reward, best) if title is None else title, fontsize=10, x=.01, ha='left')
+    return fig
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #6ca8851e
 def model_shares(

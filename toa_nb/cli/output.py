@@ -21,7 +21,7 @@ EXITS = '''exit codes:
   0  all is well
   1  failed: a model, a reward or the store; prompts were given up, or nothing came out
   2  bad input: a file, a field, an option; nothing was called
-  3  not at its end: stopped by an interrupt (`toa resume` continues) or by a limit of the run (raise it, and run again)'''
+  3  unfinished: stopped by an interrupt (`toa resume` continues) or by a limit of the run (raise it, and run again)'''
 
 # %% ../../nbs/70_cli/01_output.ipynb #76e9ba4b
 _hidden = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]')

@@ -20,7 +20,7 @@ from ..rewards.remote import check_score
 from ..store.journal import RunStore
 from ..run.forecast import projected
 from ..run.progress import progress_of
-from ..run.settings import check_same
+from ..run.settings import begins_anew
 from ..run.stored import pick_run
 from ..run.run import Run
 from .config import all_models, check_keys, open_store, read_store, run_from
@@ -145,17 +145,17 @@ def check_stored(
     "Refuse another experiment under the name of a stored run, as the run itself would at its start."
     if not (place := Path(run.store_at)).exists() or not place.stat().st_size: return
     with open_store(place) as store:
-        if run.name in [r['name'] for r in store.runs()]: check_same(run, store)
+        if run.name in [r['name'] for r in store.runs()]: begins_anew(run, store)
 
 # %% ../../nbs/70_cli/02_running.ipynb #8dd2051f
 async def check_endpoint(
     model:ChatModel, # Its model
-    lane:Any, # One of the lanes of `model.ready()`
+    endpoint:Any, # One of `model.ready().endpoints`
     timeout:float, # Seconds
 )->dict: # what, ok, says
     "One endpoint, called once."
-    row = dict(what=f'model {model.name} at {lane.endpoint.url}', ok=True)
-    try: return row | dict(says=f'answers in {(await model.check_lane(lane, timeout)).latency:.2f} s')
+    row = dict(what=f'model {model.name} at {endpoint.url}', ok=True)
+    try: return row | dict(says=f'answers in {(await model.check_endpoint(endpoint, timeout)).latency:.2f} s')
     except ToaError as e: return row | dict(ok=False, says=f'{type(e).__name__}: {e}')
 
 async def check_reward(
@@ -180,7 +180,7 @@ async def check_run(
     "Call every endpoint and every reward of a run once."
     rewards = [run.reward, *run.held_out]
     models = [m for _, m in all_models(run)]
-    calls = [check_endpoint(m, lane, timeout) for m in models for lane in m.ready().lanes]
+    calls = [check_endpoint(m, endpoint, timeout) for m in models for endpoint in m.ready().endpoints]
     calls += [check_reward(r, run.prompts[0], timeout) for r in rewards]
     try: return await asyncio.gather(*calls)
     finally:

@@ -155,12 +155,12 @@ def failed(self:CircuitBreaker,
 @dataclass(eq=False)
 class EndpointState:
     "One endpoint and how it is doing."
-    endpoint:Endpoint # Where it is
+    settings:Endpoint # Where it is, and what is sent there
     limit:AdaptiveLimit=field(default_factory=AdaptiveLimit) # How many calls it gets at once
     breaker:CircuitBreaker=field(default_factory=CircuitBreaker) # Whether it may be called
     busy:int=0 # Calls in flight
     error:GenerationError|None=None # The last failure
-    link:Any=field(default=None, repr=False) # The connection
+    connection:Any=field(default=None, repr=False) # The connection
     answered:bool=False # Has it ever answered?
     refusal:str='' # The last refusal, with its numbers left out
     refusals:int=0 # How many calls in a row ended in that refusal
@@ -174,11 +174,16 @@ def free(self:EndpointState,
     "Whether one more call may be made."
     return self.breaker.allows(now) and self.busy < int(self.limit.value)
 
+@patch(as_prop=True)
+def url(self:EndpointState)->str:
+    "Its address."
+    return self.settings.url
+
 # %% ../../nbs/15_models/04_endpoints.ipynb #7d1c554f
 @dataclass(eq=False, slots=True)
 class Slot:
     "The right to make one call."
-    lane:EndpointState # The endpoint to call
+    endpoint:EndpointState # The endpoint to call
     started:float # When it was handed out
     probe:bool # Does the call find out whether the endpoint is back?
 
@@ -222,12 +227,12 @@ def learn(self:EndpointState,
 class Balancer:
     "Hands out the right to call, over the endpoints of one model."
     def __init__(self,
-        lanes:list[EndpointState], # The endpoints
+        endpoints:list[EndpointState], # The endpoints
         outage_timeout:float=60., # Seconds that calls wait for a model of which every endpoint is out
         name:str='', # Name of the model, for errors
         clock:Callable[[], float]=monotonic, # Seconds; for tests
     ):
-        self.lanes, self.outage_timeout, self.name, self.clock = lanes, outage_timeout, name, clock
+        self.endpoints, self.outage_timeout, self.name, self.clock = endpoints, outage_timeout, name, clock
         self.waiting = deque() # Calls that wait, as futures of slots
         self.timer = None # Wakes the queue when a pause ends
         self.out_since = None # When the last endpoint went out; None while one is in order
@@ -238,10 +243,10 @@ class Balancer:
 def take(self:Balancer)->Slot|None:
     "A slot, if one is free now."
     now = self.clock()
-    lane = min((l for l in self.lanes if l.free(now)), key=lambda l: l.busy / l.limit.value, default=None)
-    if lane is None: return None
-    lane.busy, lane.breaker.probing = lane.busy + 1, lane.breaker.is_open
-    return Slot(lane, now, lane.breaker.is_open)
+    endpoint = min((e for e in self.endpoints if e.free(now)), key=lambda e: e.busy/e.limit.value, default=None)
+    if endpoint is None: return None
+    endpoint.busy, endpoint.breaker.probing = endpoint.busy + 1, endpoint.breaker.is_open
+    return Slot(endpoint, now, endpoint.breaker.is_open)
 
 # %% ../../nbs/15_models/04_endpoints.ipynb #25bc8faf
 @patch
@@ -249,7 +254,7 @@ def give_up(self:Balancer,
     now:float, # The present, in seconds
 ):
     "Fail all calls that wait."
-    error = next((l.error for l in self.lanes if l.error), None)
+    error = next((e.error for e in self.endpoints if e.error), None)
     last = f'; the last failure: {type(error).__name__}: {error}' if error else ''
     message = f'every endpoint of {self.name!r} has been out for {now - self.out_since:.0f} s{last}'
     while self.waiting:
@@ -276,9 +281,9 @@ def release(self:Balancer,
     slot:Slot, # From `take` or `acquire`
 ):
     "Hand a slot back and serve the next in the queue."
-    slot.lane.busy -= 1
-    if slot.probe: slot.lane.breaker.probing = False
-    if not slot.lane.breaker.failures: self.out_since = None
+    slot.endpoint.busy -= 1
+    if slot.probe: slot.endpoint.breaker.probing = False
+    if not slot.endpoint.breaker.failures: self.out_since = None
     self.serve()
 
 @patch
@@ -299,10 +304,10 @@ def watch(self:Balancer):
     self.timer = None
     if not self.waiting: return
     now = self.clock()
-    if not any(l.breaker.allows(now) for l in self.lanes):
+    if not any(e.breaker.allows(now) for e in self.endpoints):
         self.out_since = now if self.out_since is None else self.out_since
         if now >= self.out_since + self.outage_timeout: return self.give_up(now)
-    times = [l.breaker.until for l in self.lanes]
+    times = [e.breaker.until for e in self.endpoints]
     if self.out_since is not None: times.append(self.out_since + self.outage_timeout)
     times = [t for t in times if t > now]
     if times: self.timer = asyncio.get_running_loop().call_later(min(times) - now, self.serve)

@@ -8,12 +8,12 @@ __all__ = ['FakeModel', 'digits']
 # %% ../../nbs/15_models/08_fakes.ipynb #15ec3498
 import asyncio, hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastcore.basics import patch
 
-from ..core import Completion, EmptyAnswer, GenerationError, Message, Usage
+from ..core import CannotContinue, Completion, EmptyAnswer, GenerationError, Message, Usage
 
 # %% ../../nbs/15_models/08_fakes.ipynb #544f0740
 @dataclass(eq=False)
@@ -26,11 +26,16 @@ class FakeModel:
     spec:Any=None # A `compute.ModelSpec`, or None
     capacity:int=64 # Calls at once
     top_logprobs:Callable[[tuple[Message,...], int], list[dict[str,float]]]|None=None # For messages and seed
+    continues:bool=True # Does it continue an answer that is begun? Then `reply` gives the rest, without a first space
     calls:int=field(default=0, init=False) # Calls so far
 
     async def check(self):
         "Nothing: there is no server."
         return []
+
+    async def can_continue(self):
+        "Whether it continues an answer that is begun."
+        return self.continues
 
     async def close(self):
         "Nothing: there are no connections."
@@ -52,12 +57,14 @@ async def generate(self:FakeModel,
     latency = self.latency(seed) if callable(self.latency) else self.latency
     await asyncio.sleep(latency)
     if self.fail and (error := self.fail(number)): raise error
+    begun = messages[-1].content if messages[-1].role == 'assistant' else ''
+    if begun and not self.continues: raise CannotContinue(f'{self.name} does not continue an answer', model=self.name)
     text = (self.reply or digits)(messages, seed)
     usage = Usage(sum(len(m.content.split()) for m in messages), len((text or '').split()))
     completion = Completion(text or '', usage, latency=latency, endpoint='fake', served_model=self.name, seed=seed)
     if text is None or not text.strip():
         raise EmptyAnswer('the content is missing', model=self.name, endpoint='fake', completion=completion)
-    return completion
+    return replace(completion, text=f'{begun} {text}') if begun else completion
 
 # %% ../../nbs/15_models/08_fakes.ipynb #15228a2d
 @patch

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..core import Completion, Message, Prompt, RequestRefused, Sample
+from ..core import CannotContinue, Completion, Message, Prompt, RequestRefused, Sample
 from .client import as_spec
 
 # %% ../../nbs/15_models/09_replay.ipynb #5c2cd50e
@@ -33,6 +33,11 @@ class ReplayModel:
     async def check(self):
         "Nothing: there is no server."
         return []
+
+    async def can_continue(self):
+        "Whether continuations by the model are stored."
+        return any(s.trial.kind == 'continue' and s.trial.model == self.name
+                   for found in self.samples.values() for s in found.values())
 
     async def close(self):
         "Nothing: there are no connections."
@@ -61,6 +66,32 @@ def quoted(self:ReplayModel,
         if s.completion.text in text and s.completion.text not in task: found[key] = s
     return found
 
+# %% ../../nbs/15_models/09_replay.ipynb #a4996431
+@patch
+def move_of(self:ReplayModel,
+    messages:tuple[Message,...], # The turns
+    quoted:dict, # The stored samples that they quote
+)->str:
+    "The move that a call belongs to."
+    texts = {s.completion.text for s in quoted.values()}
+    if messages[-1].role == 'assistant': return 'continue'
+    if len(messages) > 2 and messages[-2].role == 'assistant' and messages[-2].content in texts: return 'revise'
+    return ('fresh', 'refine', 'aggregate')[min(2, len(texts))]
+
+# %% ../../nbs/15_models/09_replay.ipynb #5c5e8d2b
+@patch
+def continuation(self:ReplayModel,
+    own:list[Sample], # Stored samples of the model for the prompt
+    prefix:str, # The beginning of the answer
+    seed:int, # Sampling seed
+)->Completion:
+    "A stored continuation of a prefix; the one with the same seed, where there is one."
+    fitting = [s for s in own if s.trial.kind == 'continue' and s.trial.prefix == len(prefix)
+               and s.completion.text.startswith(prefix)]
+    if not fitting: raise CannotContinue('no stored answer continues this prefix', model=self.name, endpoint='replay')
+    same = [s for s in fitting if s.trial.seed == seed] or fitting
+    return replace(same[seed % len(same)].completion, seed=seed)
+
 # %% ../../nbs/15_models/09_replay.ipynb #ad8cf0ad
 @patch
 def draw(self:ReplayModel,
@@ -71,8 +102,9 @@ def draw(self:ReplayModel,
     text = '\n'.join(m.content for m in messages)
     prompt = self.prompt_of(text)
     quoted = self.quoted(prompt, text)
-    kind = ('fresh', 'refine', 'aggregate')[min(2, len({s.completion.text for s in quoted.values()}))]
+    kind = self.move_of(messages, quoted)
     own = [s for s in self.samples[prompt.id].values() if s.trial.model == self.name]
+    if kind == 'continue': return self.continuation(own, messages[-1].content, seed)
     exact = [s for s in own if s.trial.seed == seed and all((s.run, n) in quoted for n in s.trial.parents)]
     pool = [s for s in exact if s.trial.kind == kind] or [s for s in own if s.trial.kind == kind] or own
     if not pool:

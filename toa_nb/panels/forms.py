@@ -17,6 +17,7 @@ from traitlets import TraitError
 
 from ..core import InputError
 from ..inputs import check_fields
+from ..search.moves import MOVES
 from .base import Panel, safe, safe_label
 
 # %% ../../nbs/60_panels/01_forms.ipynb #e13edcec
@@ -157,6 +158,8 @@ def setting(
     if f.name == 'model':
         options = [('the first', '')] + [(safe_label(m), m) for m in models]
         return field(W.Dropdown, f.name, '', options=options)
+    if f.name == 'improve':
+        return field(W.Dropdown, f.name, f.default, options=[m.kind for m in MOVES.values() if m.parents == 1])
     if f.type is int: return field(W.BoundedIntText, f.name, f.default, min=1, max=100_000)
     if f.type is float: return field(W.BoundedFloatText, f.name, f.default, min=0, max=1000, step=.1)
     return field(W.Text, f.name, '' if f.default is None else str(f.default), placeholder='empty')
@@ -171,7 +174,7 @@ def read_settings(
     for f in fields(cls):
         if f.name not in widgets: continue
         value = widgets[f.name].value
-        if isinstance(value, str) and f.name != 'model':
+        if isinstance(value, str) and any(kind in str(f.type) for kind in ('int', 'float')):
             value = number(value, f.name, int if 'int' in str(f.type) else float)
         values[f.name] = None if value == '' else value
     return cls(**values)

@@ -67,12 +67,12 @@ def answered_at(self:Metered,
     return max((at for at, source, _ in self.received if source == url), default=0.)
 
 @patch
-def lane(self:Metered,
+def endpoint(self:Metered,
     url:str, # Address of an endpoint
 ):
     "The state of the calls to an endpoint; None before the first call."
-    lanes = self.balancer.lanes if self.balancer else ()
-    return next((lane for lane in lanes if lane.endpoint.url == url), None)
+    endpoints = self.balancer.endpoints if self.balancer else ()
+    return next((endpoint for endpoint in endpoints if endpoint.url == url), None)
 
 # %% ../../nbs/60_panels/06_server_rows.ipynb #358122bf
 class _NoRedirects(HTTPRedirectHandler):
@@ -139,7 +139,7 @@ class Row:
     true_at:float|None=None # Clock time at which the state was last found to be true, in seconds since 1970
     error:str='' # The last one
     call_failed:bool=False # Whether the last chat call that we know of has failed
-    lane_error:Exception|None=None # The last failure of a call that was taken into the state
+    endpoint_error:Exception|None=None # The last failure of a call that was taken into the state
     failed_at:float=0. # Monotonic clock of the last answer before that failure
     asked_at:float=0. # Monotonic clock of the last question to it
     counts:dict=field_(default_factory=dict) # Its own counts, from `read_metrics`
@@ -202,12 +202,12 @@ def note_calls(self:Row,
     model:Metered|None, # The model that runs call; None: none was handed out
 ):
     "Take the outcome of the calls of runs into the state."
-    lane = model.lane(self.url) if model else None
-    if lane is None: return
+    endpoint = model.endpoint(self.url) if model else None
+    if endpoint is None: return
     answered = model.answered_at(self.url)
-    if lane.error is not None and lane.error is not self.lane_error:
-        self.lane_error, self.failed_at = lane.error, answered
-        self.chat_outcome(f'{type(lane.error).__name__}: {lane.error}')
+    if endpoint.error is not None and endpoint.error is not self.endpoint_error:
+        self.endpoint_error, self.failed_at = endpoint.error, answered
+        self.chat_outcome(f'{type(endpoint.error).__name__}: {endpoint.error}')
     elif self.call_failed and answered > self.failed_at: self.chat_outcome()
 
 # %% ../../nbs/60_panels/06_server_rows.ipynb #e0afb25d
@@ -290,12 +290,12 @@ def row_cells(
     model:Metered|None=None, # The model that was handed out for it
 )->list: # In the order of `HEADS`
     "The cells of a row."
-    lane = model.lane(row.url) if model else None
+    endpoint = model.endpoint(row.url) if model else None
     share = getattr(row.plan, 'gpu_memory_utilization', 0)
     on_gpus = ','.join(map(str, getattr(row.plan, 'gpus', ()))) + (f' ({share:.0%})' if share else '')
     speed = row.speed
     if speed is None and model and model.received: speed = model.speed(row.url)
-    running = row.counts.get('running', lane.busy if lane else None) if row.alive else None
+    running = row.counts.get('running', endpoint.busy if endpoint else None) if row.alive else None
     served = row.table.get('model') or row.plan.model.rpartition('/')[2] or row.plan.name
     return [status_dot(row.state, when=row.true_at), row.label, 'hosted' if row.hosted else row.plan.engine, served,
             row.url, on_gpus, speed, None if running is None else int(running)]

@@ -34,8 +34,8 @@ for line in sys.stdin:
         lengths = [length(item) for item in inputs['data']]
         fits = [n <= model.encoder.max_positions for n in lengths]
         data = [item for item, fit in zip(inputs['data'], fits) if fit]
-        how = dict(batch_size=inputs['batch_size'], gpus=inputs['gpus'], num_workers=inputs['workers'], progress_bar=False)
-        scores = iter(model.predict(data, **how).scores if data else [])
+        how = dict(batch_size=inputs['batch_size'], gpus=inputs['gpus'], num_workers=inputs['workers'])
+        scores = iter(model.predict(data, progress_bar=False, **how).scores if data else [])
         say(scores=[next(scores) if fit else None for fit in fits], lengths=lengths)
     except Exception as e: say(error=f'{type(e).__name__}: {e}')
 """

@@ -65,10 +65,15 @@ def _start(self:Checked):
 
 # %% ../../nbs/25_rewards/03_checks.ipynb #b1901651
 @patch
+def _timer(self:Checked, line)->threading.Timer:
+    "Kills the process if the answer to a line takes too long."
+    return threading.Timer(self.timeout, self.process.kill)
+
+@patch
 def _exchange(self:Checked, line):
     "Send a line to the process and return its answer; the empty string if it had to be stopped."
     if self.process is None: self._start()
-    timer = threading.Timer(self.timeout, self.process.kill)
+    timer = self._timer(line)
     timer.start()
     try:
         self.process.stdin.write(line + '\n')

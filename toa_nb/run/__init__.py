@@ -6,7 +6,7 @@ __all__, __getattr__, __dir__ = _offer(
     __name__,
     progress='Failures Progress Summary clock kind_of note_failure progress_of short spent_text wanted_samples',
     forecast='Projection Rate guess project projected rates width',
-    settings='check_run check_same describe_model describe_run differences',
+    settings='begins_anew check_run check_same describe_model describe_run differences',
     stored='find_key pick_run stored_budget stored_models stored_rewards',
     prompt_state='PromptState replay',
     rescoring='Rescoring rescore',

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SAME', 'SAMPLING', 'as_prompts', 'as_models', 'as_method', 'reward_of', 'as_budget', 'repeated', 'check_names',
            'check_budget', 'check_run', 'describe_model', 'describe_run', 'stored_templates', 'model_differences',
-           'differences', 'diff_excerpt', 'check_models', 'has_begun', 'prompt_differences', 'check_same',
-           'renewed_models', 'renewed', 'first_models', 'present_models']
+           'all_settings', 'differences', 'diff_excerpt', 'check_models', 'prompt_differences', 'all_differences',
+           'check_same', 'begins_anew', 'renewed_models', 'renewed', 'first_models', 'present_models']
 
 # %% ../../nbs/40_run/03_settings.ipynb #8a7bb272
 import json
@@ -169,11 +169,18 @@ def model_differences(
             yield f'{key} of the model {now["name"]!r}', then.get(key, usual), now.get(key, usual)
 
 # %% ../../nbs/40_run/03_settings.ipynb #cd2191dd
+def all_settings(
+    config:dict, # Configuration of a stored run
+)->dict: # As a run of today stores them
+    "The settings of its method, with the defaults of those that are newer than the run."
+    return json.loads(json.dumps(asdict(method_from(config['method'], config['settings']))))
+
 def differences(
     old:dict, # Configuration of a stored run
     new:dict, # Configuration that it would go on with
 ): # Yields field, old value and new value
     "What makes a run another experiment."
+    old = old | {'settings': all_settings(old)}
     yield from ((key, old[key], new[key]) for key in SAME)
     yield 'templates', asdict(stored_templates(old['templates'])), new['templates']
     guide = new['reward']
@@ -209,13 +216,6 @@ def check_models(
     raise InputError(f'its models were {", ".join(old)}', where, fix)
 
 # %% ../../nbs/40_run/03_settings.ipynb #f006acd7
-def has_begun(
-    run, # The run
-    store:RunStore, # Where it is stored
-)->bool:
-    "Was any trial of the stored run asked for?"
-    return any(asked for asked, _ in store.counts(run.name).values())
-
 def prompt_differences(
     run, # The run that goes on
     store:RunStore, # Where it is stored
@@ -225,22 +225,38 @@ def prompt_differences(
         for f in fields(Prompt): yield f'{f.name} of the prompt {pair[0].id!r}', *(getattr(p, f.name) for p in pair)
 
 # %% ../../nbs/40_run/03_settings.ipynb #076d1adb
+def all_differences(
+    run, # The run that goes on
+    store:RunStore, # Where a run of this name is stored
+): # Yields field, old value and new value
+    "What makes a run another one than the stored run of its name, its models and the ids of its prompts apart."
+    yield from differences(store.config(run.name), json.loads(json.dumps(run.config())))
+    yield from prompt_differences(run, store)
+
 def check_same(
     run, # The run that goes on
     store:RunStore, # Where a run of this name is stored
 ):
     "Refuse to go on with a run that was another experiment."
-    stored, where = store.config(run.name), f'run {run.name!r} in the store'
+    where = f'run {run.name!r} in the store'
     fix = ('Give the new run a name of its own, or go on with the old settings; for more samples use `extend`, or '
            '--more.')
     if set(store.prompt_keys(run.name)) != {p.id for p in run.prompts}:
         raise InputError('its prompts were others', where, fix)
-    changes = list(prompt_differences(run, store))
-    if has_begun(run, store):
-        check_models(run, stored, where)
-        changes = [*differences(stored, json.loads(json.dumps(run.config()))), *changes]
-    for field, old, new in changes:
+    check_models(run, store.config(run.name), where)
+    for field, old, new in all_differences(run, store):
         if old != new: raise InputError('{} was {} and is now {}'.format(field, *diff_excerpt(old, new)), where, fix)
+
+def begins_anew(
+    run, # The run that goes on
+    store:RunStore, # Where a run of this name is stored
+)->bool: # Errors as `check_same` raises them
+    "Is the run another one than the stored run of its name, which has no answer?"
+    try: check_same(run, store)
+    except InputError:
+        if store.has_answers(run.name): raise
+        return True
+    return False
 
 # %% ../../nbs/40_run/03_settings.ipynb #dfacf9ea
 def renewed_models(

@@ -4,11 +4,16 @@ from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
-    samplers='aggregate bare BestOfN Method MoA ParallelEnsemble Proposal PRS refine Sampler SequentialRefine Stage StagedMethod '
-        'StagedSampler',
+    moves='Aggregate Continue cut_places Fresh Move MOVES Parent Refine Revise',
+    samplers='aggregate bare BestOfN make_move Method MoA ParallelEnsemble Proposal PRS refine Sampler SequentialRefine '
+        'Stage StagedMethod StagedSampler',
     tree='sigmoid TOA tree_text TreeSampler ucb',
-    diversity='different overlap trigrams',
+    diversity='best_different different overlap trigrams',
+    aggregation='RSA SelfMoA',
+    routing='best_single each_alone expected_best RoBoN',
+    bandit='REx',
+    adaptive_branching='ABMCTSA ABMCTSM',
     simulate='cut_middle FITTED paired play SimModel simulate_methods World WORLDS',
-    rounds='fit_prior MOVES Rounds',
+    rounds='fit_prior Rounds',
     methods='method_from METHODS',
 )

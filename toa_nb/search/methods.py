@@ -7,15 +7,20 @@ __all__ = ['METHODS', 'method_from']
 
 # %% ../../nbs/10_search/09_methods.ipynb #762cdc31
 from ..core import InputError
-from .rounds import Rounds
 from ..inputs import check_fields
+from .adaptive_branching import ABMCTSA, ABMCTSM
+from .aggregation import RSA, SelfMoA
+from .bandit import REx
+from .rounds import Rounds
+from .routing import RoBoN
 from .samplers import BestOfN, Method, MoA, ParallelEnsemble, PRS, SequentialRefine
 from .tree import TOA
 
 # %% ../../nbs/10_search/09_methods.ipynb #50a121f7
 METHODS = dict(
     best_of_n=BestOfN, prs=PRS, parallel_ensemble=ParallelEnsemble, sequential_refine=SequentialRefine,
-    moa=MoA, toa=TOA, rounds=Rounds)
+    moa=MoA, toa=TOA, rounds=Rounds, self_moa=SelfMoA, rsa=RSA, robon=RoBoN, rex=REx, ab_mcts_a=ABMCTSA,
+    ab_mcts_m=ABMCTSM)
 
 # %% ../../nbs/10_search/09_methods.ipynb #4c2e67ba
 def method_from(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fastcore.basics import patch
 
 from ..core import derive_seed, InputError, Outcome, Trial
-from .samplers import bare, Method, Proposal, refine, Sampler
+from .samplers import bare, Improves, make_move, Method, Proposal, Sampler
 
 # %% ../../nbs/10_search/01_tree.ipynb #d616699f
 class Node:
@@ -110,13 +110,14 @@ class RunningStd:
 
 # %% ../../nbs/10_search/01_tree.ipynb #908eb30f
 @dataclass(frozen=True)
-class TOA(Method):
+class TOA(Improves, Method):
     "Tree search over models, guided by a reward (arXiv 2412.17061)."
     alpha:float=.5 # Weight of the exploration bonus, at least 0; in standard deviations, or in tree reward with `tau`
     tau:float|None=None # Temperature of the published sigmoid, above 0; None: raw rewards
     width:int|None=None # Responses per layer before the search goes deeper, at least one per model; None: n // 3
     top_k:int=1 # Best responses of an arm that the search can descend to, at least 1
     parallel:int|None=None # Outstanding trials of one prompt, at least 1; None: 8, or 4 if n is below 100
+    improve:str='refine' # How a response is improved: `refine`, `revise` or `continue`
 
     def __post_init__(self):
         super().__post_init__()
@@ -233,7 +234,9 @@ def plan(self:TreeSampler, up:list[str])->Proposal|None:
     arm = self.select(up)
     if arm is None: return None
     above = arm.above.number
-    messages, parents, kind = bare(self) if arm.fresh or above is None else refine(self, above)
+    move = self.method.improve
+    fresh = arm.fresh or above is None or (arm.model, move) in self.unable
+    messages, parents, kind = bare(self) if fresh else make_move(self, move, above)
     self.paths[self.asked] = arm
     self.layers[arm.layer] = self.layers.get(arm.layer, 0) + 1
     for node in path(arm): node.pending += 1

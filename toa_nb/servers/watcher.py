@@ -125,8 +125,8 @@ def notify_models(
     "Pass what a watcher sees on to the endpoints of models."
     def on_change(server, state):
         for pool in (m.balancer for m in models if m.balancer):
-            for lane in (lane for lane in pool.lanes if lane.endpoint.url == server.url):
-                if state == 'ready': lane.breaker.succeeded()
-                else: lane.breaker.failed(pool.clock(), pool.clock(), fatal=True)
+            for endpoint in (endpoint for endpoint in pool.endpoints if endpoint.url == server.url):
+                if state == 'ready': endpoint.breaker.succeeded()
+                else: endpoint.breaker.failed(pool.clock(), pool.clock(), fatal=True)
             pool.serve()
     return on_change

@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from ..core import StoreError
 from .files import DOTFILE, connect, file_id, file_text, network_kind, remove_dead_lock
 from .locks import HeartbeatLock, SystemLock, now_text
-from .schema import INSERT, create_tables, store_error, to_column, translated
+from .schema import WRITE, create_tables, store_error, to_column, translated
 
 # %% ../../nbs/35_store/06_commits.ipynb #1743f00e
 def set_journal(
@@ -128,7 +128,7 @@ def commit(self:CommitThread,
         for table, row in op.rows: tables[table].append(row)
     self.db.execute('BEGIN IMMEDIATE')
     try:
-        for table, rows in tables.items(): self.db.executemany(INSERT[table], rows)
+        for table, rows in tables.items(): self.db.executemany(WRITE[table], rows)
         if not self.db.execute('UPDATE clock SET seq = ? WHERE seq = ?', (ops[-1].clock, self.clock)).rowcount:
             fix = 'Close it there, then resume the run.'
             raise store_error(self.path, 'another program has written this store', fix)

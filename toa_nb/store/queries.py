@@ -24,7 +24,7 @@ from .files import (
 from .find import ORDERS, OUTCOMES, NUMBERS, check_choice, count_sql, keys_sql, like, rows_sql
 from .locks import is_locked
 from .records import (
-    read_event, read_prompt, read_record, read_score, Record, record_sample, SCORES, StoredConfig, THOUGHTS_OF,
+    PREFIX_OF, read_event, read_prompt, read_record, read_score, Record, record_sample, SCORES, StoredConfig, THOUGHTS_OF,
     TrialRow, TRIALS, write_prompt)
 from .schema import WRITER, read_row, store_error, to_column, translating
 
@@ -209,7 +209,9 @@ def records(self:StoreReader,
         for row in self.query(SCORES, (*after, *last)):
             scores[row[0]].append((row[1], read_row(self.path, read_score, row[2:], 'score', row[0])))
         thoughts = dict(self.query(THOUGHTS_OF, (*after, *last))) if thinks else {}
-        for row in page: yield read_row(self.path, lambda row: read_record(row, scores, thoughts), row, 'trial', row[1])
+        kept = dict(self.query(PREFIX_OF, (*after, *last))) if any(row[6] == 'continue' for row in page) else {}
+        def read(row): return read_record(row, scores, thoughts, kept)
+        for row in page: yield read_row(self.path, read, row, 'trial', row[1])
         after = last
 
 # %% ../../nbs/35_store/05_queries.ipynb #125fcf66
@@ -352,6 +354,16 @@ def count(self:StoreReader,
              JOIN sample s ON s.trial = t.seq WHERE p.run = ?'''
     every, bad = self.query(sql, (self.run_key(run),))[0]
     return every if failed is None else bad if failed else every - bad
+
+# %% ../../nbs/35_store/05_queries.ipynb #af112a21
+@patch
+def has_answers(self:StoreReader,
+    run:str, # Name of the run
+)->bool:
+    "Whether any answer of a run is stored."
+    sql = """SELECT 1 FROM prompt p JOIN trial t ON t.prompt = p.id JOIN sample s ON s.trial = t.seq
+             WHERE p.run = ? AND s.error IS NULL LIMIT 1"""
+    return bool(self.query(sql, (self.run_key(run),)))
 
 # %% ../../nbs/35_store/05_queries.ipynb #2e0863a1
 SAMPLE_ROWS = (

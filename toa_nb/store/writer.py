@@ -21,7 +21,7 @@ from .files import check_file, check_place, network_kind, open_reader, store_pat
 from .locks import lock_store, now_text
 from .queries import StoreReader, may_lack_its_log, warn_of_copy
 from .records import sample_row, score_row, storable_sample, trial_row, write_prompt
-from .schema import REMEDIES, store_error, to_json, translating
+from .schema import REMEDIES, REMOVE, store_error, to_json, translating
 
 # %% ../../nbs/35_store/07_writer.ipynb #b69d9404
 class StoreWriter(StoreReader):
@@ -149,7 +149,8 @@ def add_trial(self:StoreWriter,
         if key in self._asked:
             raise store_error(self.path, f'trial {trial.number} of {prompt_id!r} in run {run!r} was asked before')
         seq = self._tick()
-        self._queue([('trial', trial_row(seq, prompt, trial))])
+        kept = [('prefix', (seq, trial.prefix))] if trial.prefix else []
+        self._queue([('trial', trial_row(seq, prompt, trial)), *kept])
         self._asked[key] = Asked(seq)
 
 # %% ../../nbs/35_store/07_writer.ipynb #39db778e
@@ -276,6 +277,20 @@ def set_status(self:StoreWriter,
     with self._guard:
         self._queue([self._event_row(run, None, 'status', {'status': status, 'seconds': seconds})], done := Future())
     done.result()
+
+# %% ../../nbs/35_store/07_writer.ipynb #54d2b975
+@patch
+def remove_run(self:StoreWriter,
+    name:str, # Name of a run without answers
+):
+    "Remove a run of which no answer is stored; it is gone from the disk when this returns."
+    key = self.run_key(name)
+    if self.has_answers(name): raise store_error(self.path, f'the run {name!r} has answers', 'Give the new run another name.')
+    with self._guard:
+        self._queue([(what, (key,)) for what in REMOVE], done := Future())
+        done.result()
+        for known in (self._keys, self._prompts, self._names): known.pop(name, None)
+        self._asked = {k: v for k, v in self._asked.items() if k[0] != name}
 
 # %% ../../nbs/35_store/07_writer.ipynb #0b87e69e
 @patch
