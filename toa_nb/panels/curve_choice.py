@@ -16,6 +16,7 @@ from ..core import InputError
 from ..compute import SPECS
 from ..store.journal import RunStore
 from ..store.tables import to_frame
+from ..analysis.comparisons import compare_methods
 from ..analysis.curves import complete, published_curve, reward_curve
 from ..analysis.plot import plot_curve
 from .base import store_code
@@ -36,6 +37,7 @@ class CurveChoice:
     log:bool=False # Logarithmic axis of compute
     bands:bool=True # Draw the confidence bands
     facets:bool=False # A figure for each category of prompts
+    against:str='' # A second view: the paired difference to this method or run; empty: none
     backdrop:bool=False # The published curve behind
     finished:bool=False # Only searches that have as many samples as the longest of their run
     size:tuple[float,float]=(5.6, 3.3) # Width and height of a figure, in inches
@@ -107,6 +109,22 @@ def without_spec(self:CurveChoice)->list[str]:
     "The models of the chosen runs whose FLOPs are unknown."
     models = [m for name in self.runs for m in self.store.config(name).get('models', ())]
     return sorted({m['name'] for m in models if not m.get('spec') and m['name'] not in SPECS})
+
+# %% ../../nbs/60_panels/11_curve_choice.ipynb #efa19a9e
+@patch
+def differences(self:CurveChoice)->dict: # `DataFrame`s as of `reward_curve`, by category
+    "The paired difference of each method (or run) to the chosen one, at equal cost."
+    import pandas as pd
+    out, given = {}, {k: v for k, v in self.arguments.items() if k != 'align'}
+    for name, part in self.parts().items() if self.against else ():
+        rows = []
+        for other in part[self.by].unique():
+            if other == self.against or self.against not in set(part[self.by]): continue
+            d = compare_methods(part, other, self.against, held_out=self.held_out, points=40, n_boot=1000, **given)
+            rows.append(d.rename(columns=dict(at='x', difference='mean')).assign(**{self.by: other}))
+        out[name] = pd.concat(rows) if rows else pd.DataFrame(columns=[self.by, 'x', 'mean', 'low', 'high'])
+        out[name].attrs = dict(self.arguments, by=self.by, difference=self.against)
+    return out
 
 # %% ../../nbs/60_panels/11_curve_choice.ipynb #6f249890
 @patch
