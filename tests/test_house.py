@@ -11,17 +11,52 @@ import figures  # noqa: E402
 
 ROOMS = {row['module']: row for row in figures.rows(root)}
 LIBRARY = [path for path in figures.notebooks(root) if 'tutorials' not in path.parts]
-# the engine, until its parts are tested where they stand
-UNTESTED = {'run.rescoring', 'run.session', 'run.run'}
-SLEEPING = {'08_session'}
+# What is over a limit today, and by how much. A room may get better, and none joins.
+OVER = {
+    'search.moves': dict(columns=124),
+    'search.samplers': dict(untested=4),
+    'models.client': dict(longest=43, columns=130),
+    'store.queries': dict(columns=122),
+    'store.writer': dict(columns=126),
+    'analysis.comparisons': dict(longest=41, columns=122),
+    'analysis.equal_compute': dict(columns=123),
+    'analysis.lineage': dict(columns=128),
+    'analysis.prompt_table': dict(columns=121),
+    'analysis.signs': dict(columns=121),
+    'analysis.flow': dict(columns=128),
+    'analysis.what_if': dict(longest=41),
+    'evaluate.pairs': dict(columns=128),
+    'evaluate.length_control': dict(untested=4, columns=121),
+    'evaluate.arena': dict(columns=128),
+    'evaluate.translation': dict(columns=126),
+    'evaluate.harness': dict(columns=134),
+    'evaluate.scoreboard': dict(columns=138),
+    'train.options': dict(columns=126),
+    'train.rows': dict(columns=133),
+    'train.gguf': dict(columns=137),
+    'train.merging': dict(columns=126),
+    'train.cards': dict(columns=155),
+    'train.jobs': dict(untested=6, columns=129),
+    'cli.evaluating': dict(columns=134),
+    'cli.training': dict(columns=129),
+    'cli.commands': dict(untested=5, columns=128),
+}
+
+
+def over(row):
+    "The figures of a room that are above a limit. The median is a goal for the whole house, not for each room."
+    return {name: row[name] for name, limit in figures.LIMITS.items() if name != 'median' and row[name] > limit}
 
 
 @pytest.mark.parametrize('module', ROOMS)
 def test_a_room_keeps_the_limits(module):
-    limits = {name: limit for name, limit in figures.LIMITS.items() if name != 'median'}
-    over = {name: ROOMS[module][name] for name, limit in limits.items() if ROOMS[module][name] > limit}
-    if module in UNTESTED: over.pop('untested', None)
-    assert over == {}
+    known = OVER.get(module, {})
+    assert {name: value for name, value in over(ROOMS[module]).items() if value > known.get(name, 0)} == {}
+
+
+@pytest.mark.parametrize('module', OVER)
+def test_a_room_that_got_better_is_no_longer_listed(module):
+    assert module in ROOMS and set(OVER[module]) == set(over(ROOMS[module]))
 
 
 def sleeps(source):
@@ -43,7 +78,7 @@ def test_sleeps_are_found():
 @pytest.mark.parametrize('path', LIBRARY, ids=lambda path: path.stem)
 def test_no_test_in_a_notebook_waits_for_a_clock(path):
     sources = ['\n'.join(lines) for exported, lines in figures.code_cells(path) if not exported]
-    assert [call for source in sources for call in sleeps(source)] == [] or path.stem in SLEEPING
+    assert [call for source in sources for call in sleeps(source)] == []
 
 
 @pytest.mark.parametrize('path', sorted((root/'tests').glob('test_*.py')), ids=lambda path: path.stem)

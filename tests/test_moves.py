@@ -1,12 +1,14 @@
 """Moves through the engine: what is sent, stored and told, models that can't continue, and searches that are stopped in between."""
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from toa_nb.compute import Budget
-from toa_nb.core import Prompt, Score
+from toa_nb.core import Prompt, Score, Usage
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import Rule
+from toa_nb.run.progress import progress_of
 from toa_nb.run.run import Run
 from toa_nb.search.rounds import Rounds
 from toa_nb.search.samplers import PRS, SequentialRefine
@@ -88,3 +90,22 @@ def test_a_server_that_does_not_continue_after_all_costs_no_sample(tmp_path):
     samples = asyncio.run(asyncio.wait_for(go(), 60))
     assert [s.trial.kind for s in samples if not s.error] == ['fresh']*12
     assert {s.error.split(':')[0] for s in samples if s.error} == {'CannotContinue'}
+
+
+def test_the_report_has_the_prefix_cache_beside_what_was_possible(tmp_path):
+    class Cached(FakeModel):
+        "Its cache holds a tenth of each prompt."
+        async def generate(self, messages, *, seed):
+            done = await super().generate(messages, seed=seed)
+            return replace(done, usage=Usage(100, done.usage.completion_tokens, 10))
+
+    async def go(most):
+        with RunStore(tmp_path/'runs.db') as store:
+            return await Run([Prompt('p', 'Write about the colours of a harbour in the morning.')], PRS(n=8),
+                             [Cached('a', reply)], Letters(), store=store, budget=Budget(samples=most), concurrency=1)
+    first = asyncio.run(asyncio.wait_for(go(3), 60)).progress.prefixes['a']
+    run = asyncio.run(asyncio.wait_for(go(100), 60))
+    read, cached, possible = run.progress.prefixes['a']
+    assert first[:2] == (300, 30) and (read, cached) == (800, 80) and first[2] < possible < read
+    assert f'prefix cache: 10% of the prompt tokens, {possible/read:.0%} possible' in run.report()
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert progress_of(store, run.name).prefixes == run.progress.prefixes

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from clocks import HANG, Clock, set_clock
 
-from toa_nb.core import InputError
-from toa_nb.servers.engines import llama_cpp, llama_cpp_launch, sglang, vllm
+from toa_nb.core import InputError, Message
+from toa_nb.models.client import ChatModel
+from toa_nb.search.moves import cut_places
+from toa_nb.servers.engines import llama_cpp, llama_cpp_spec, sglang, vllm
 from toa_nb.servers.fleet import Fleet, start_all
 from toa_nb.servers.local import ModelWheel, local_model, pip_commands
 from toa_nb.servers.process import Server, fetch, servers, start, state_folder, sweep
@@ -96,16 +98,33 @@ def chat(server, n):
     return asyncio.run(run())
 
 
+def check_continuation(server, way):
+    "An answer of a real server is continued inside its turn, within one limit, by the way that the server has."
+    async def go():
+        model = ChatModel('m', server.url, model=server.name, api_key_env=server.api_key_env, max_tokens=24)
+        question = (Message('user', 'Name three colours, and say what each is used for.'),)
+        whole = await model.generate(question, seed=1)
+        prefix = whole.text[:cut_places(whole.text)[-1]]
+        found = await model.generate((*question, Message('assistant', prefix)), seed=2)
+        await model.close()
+        return model.way, whole, prefix, found
+    found_way, whole, prefix, found = asyncio.run(go())
+    assert found_way == way and found.text.startswith(prefix) and not found.text.startswith(prefix*2)
+    assert 0 < found.usage.completion_tokens < 24 and found.usage.prompt_tokens > whole.usage.prompt_tokens
+    assert found.usage.completion_tokens <= 24 - len(prefix)/len(whole.text)*whole.usage.completion_tokens + 2
+
+
 def test_llama_cpp_end_to_end(gguf, monkeypatch):
     monkeypatch.delenv('TOA_KEY_SMOLLM2_135M', raising=False)
     with llama_cpp(gguf, 'smollm2-135m', say=None) as server:
-        pid, port = server.pid, server.launch.port
+        pid, port = server.pid, server.spec.port
         answers = chat(server, 4)
         assert all(a.choices[0].message.content for a in answers) and all(a.usage.completion_tokens <= 8
             for a in answers)
         assert [a.choices[0].message.content for a in chat(server, 4)] == [a.choices[0].message.content
             for a in answers]
         assert fetch(server.url + '/models')[0] == 401
+        check_continuation(server, 'trailing')
         key = os.environ[server.api_key_env]
         shown = subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True,
                                text=True).stdout + server.log.read_text() + repr(server)
@@ -157,8 +176,8 @@ def test_a_server_that_stays_is_found_and_stopped_from_elsewhere(state):
     assert found.pid == pid and found.state == 'ready' and found.process is None
     os.environ['TOA_KEY_FAKE'] = 'the key of another server'
     found, = servers()
-    assert found.api_key_env == f'TOA_KEY_FAKE_{found.launch.port}' and found.state == 'ready'
-    code = f"from toa_nb.servers.process import stop; print([s.name for s in stop({found.launch.port})])"
+    assert found.api_key_env == f'TOA_KEY_FAKE_{found.spec.port}' and found.state == 'ready'
+    code = f"from toa_nb.servers.process import stop; print([s.name for s in stop({found.spec.port})])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == "['fake']\n"
     assert gone(pid) and gone(supervisor) and gone(child) and servers() == []
 
@@ -251,8 +270,8 @@ def test_a_run_survives_the_death_of_a_server(gguf, tmp_path):
     from toa_nb import BestOfN, FunctionReward, Message, Prompt, Run, models_from
 
     async def go():
-        launch = llama_cpp_launch(gguf, 'smollm2-135m', parallel=4)
-        with start_all([launch, launch], say=None) as fleet:
+        spec = llama_cpp_spec(gguf, 'smollm2-135m', parallel=4)
+        with start_all([spec, spec], say=None) as fleet:
             model, = models_from({'models': fleet.models})
             watcher = Watcher(fleet.servers, on_change=notify_models([model]), say=None, backoff=.05).start(every=.05)
             model.max_tokens = 8

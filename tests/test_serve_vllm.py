@@ -8,6 +8,7 @@ import time
 from urllib.request import Request, urlopen
 
 import pytest
+from test_serve import check_continuation
 
 from toa_nb import Prompt
 from toa_nb.rewards.model_servers import VllmReward
@@ -110,10 +111,11 @@ def test_vllm_generates_and_leaves_nothing(python, models):
         answers = asyncio.run(ask(server, 4))
         assert all(a.choices[0].message.content and a.usage.completion_tokens <= 16 for a in answers)
         assert fetch(server.url + '/models')[0] == 401
+        check_continuation(server, 'final')
         shown = server.log.read_text() + subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True,
                                                         text=True).stdout
         assert os.environ[server.api_key_env] not in shown
-        pids, port = tree(server), server.launch.port
+        pids, port = tree(server), server.spec.port
         assert len(pids) >= 3, 'supervisor, API server, engine'
     assert all_gone(pids) and take_port(port) == port
     assert said[-1].startswith('smollm2-135m: ready after ')

@@ -19,6 +19,9 @@ __all__, __getattr__, __dir__ = _offer(
     plot='method_style model_shares plot_curve plot_models plot_tree',
     flow='plot_flow',
     pool='Recorded Replayed ReplayPool Shelf',
+    kernels='kernel Kernel plot_kernel',
+    prediction='predict_method world_of',
     what_if='coverage_table Replay replay_method',
+    query='sql write_samples',
     renamed=dict(to_frame='toa_nb.to_frame'),
 )

@@ -32,8 +32,8 @@ _black, _grey = '#1a1a1a', '#9a9a9a'
 _looks = dict(toa=('TOA', '#d55e00', 'o'), prs=('PRS', '#0072b2', 's'),
               parallel_ensemble=('Parallel ensemble', '#009e73', '^'),
               sequential_refine=('Sequential refine', '#cc79a7', 'D'), moa=('MoA', '#e69f00', 'v'),
-              best_of_n=('Best of n', '#56b4e9', 'P'))
-_spare = [('#000000', 'X'), ('#7f5f00', '<'), ('#6a3d9a', '>'), ('#4d4d4d', 'h'), ('#8c510a', 'p'), ('#01665e', '*')]
+              best_of_n=('Best of n', '#56b4e9', 'P'), rounds=('Rounds', '#6a3d9a', 'X'))
+_spare = [('#000000', '*'), ('#7f5f00', '<'), ('#a6761d', '>'), ('#4d4d4d', 'h'), ('#8c510a', 'p'), ('#01665e', 'd')]
 
 def method_style(
     names:Iterable[str], # Names of methods, in the order of first use

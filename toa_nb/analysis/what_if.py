@@ -14,11 +14,10 @@ from typing import Any
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import InputError, Prompt, Sample
+from ..core import InputError, Prompt, Reward, Sample
 from ..search.samplers import Method
 from ..search.methods import method_from, METHODS
-from ..store.sources import opened
-from ..store.tables import _stored_specs, to_frame
+from ..store.tables import to_frame
 from .curves import reward_curve
 from .plot import plot_curve
 from .pool import ReplayPool
@@ -75,6 +74,11 @@ def _method_of(method, n)->Method:
     found = method_from(method) if isinstance(method, str) else method
     return found if n is None else replace(found, n=n)
 
+def _check(missing, repeats):
+    "Refuse settings without a meaning."
+    if missing not in ('stop', 'fail'): raise InputError(f'missing = {missing!r}', 'missing', 'Use stop or fail.')
+    if repeats < 1: raise InputError(f'repeats = {repeats}', 'repeats', 'Give a number of at least 1.')
+
 def _names(method, label, repeats)->tuple[str,list[str]]:
     "The label of a replayed method, and a name of a run for each repeat."
     name = next(k for k, v in METHODS.items() if v is type(method))
@@ -88,7 +92,7 @@ def replay_method(
     run:str|list[str]|None=None, # Take answers of these runs only; None: all
     prompts:Iterable[Prompt]|None=None, # Only these; None: all that the store has; samples alone do not hold them
     models:list[str]|None=None, # Only these models, such as one of them; None: those of the runs
-    reward:str='', # Name of the reward that guides; empty: the one that guided
+    reward:Reward|str='', # The reward that guides, or its name; empty: the one that guided
     repeats:int=1, # Searches per prompt, each with another seed, at least 1
     seed:int|None=None, # Of the first repeat; None: that of the first run
     missing:str='stop', # What a request without an answer does: `stop` ends the search, `fail` is a failed call
@@ -96,8 +100,7 @@ def replay_method(
     label:str='', # Name of the method in tables and figures; empty: its name and n
 )->Replay: # The samples, the coverage and the caveat
     "What would a method have given? From recorded answers, without a server."
-    if missing not in ('stop', 'fail'): raise InputError(f'missing = {missing!r}', 'missing', 'Use stop or fail.')
-    if repeats < 1: raise InputError(f'repeats = {repeats}', 'repeats', 'Give a number of at least 1.')
+    _check(missing, repeats)
     pool, method = ReplayPool(source, run, prompts, models, reward), _method_of(method, n)
     label, names = _names(method, label, repeats)
     counts, recorded, samples, stopped = Counter(), Counter(), [], 0
@@ -119,14 +122,12 @@ def frame(self:Replay,
     **options, # Arguments of `to_frame`, such as `text=True`
 )->pd.DataFrame: # A table of `to_frame`
     "The samples as a table, beside those that were recorded."
-    with opened(self.source, self.run) as (found, runs):
-        specs = _stored_specs(found, runs) if runs else (None, None)
     names = dict.fromkeys((s.run for s in self.samples), self.label)
-    new = to_frame(self.samples, specs=specs[0], reward_specs=specs[1], reward=self.pool.reward, labels=names,
+    new = to_frame(self.samples, specs=self.pool.specs, reward_specs=self.pool.reward_specs, reward=self.pool.reward, labels=names,
                    prompts=self.pool.prompts, **options)
     if not recorded: return new
     old = to_frame(self.source, self.run, reward=self.pool.reward,
-                   prompts=None if runs else self.pool.prompts, **options)
+                   prompts=self.pool.prompts, **options)
     both = pd.concat([old, new], ignore_index=True)
     both.attrs = new.attrs | dict(held_out=sorted({*old.attrs['held_out'], *new.attrs['held_out']}))
     return both

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'as_endpoint', 'as_spec', 'check_name', 'check_body', 'check_types', 'check_settings', 'ChatModel',
-           'with_system', 'without_system', 'is_listed']
+           'with_system', 'without_system', 'beginning', 'is_listed']
 
 # %% ../../nbs/15_models/06_client.ipynb #1ed2b148
 import asyncio, json, math, warnings
@@ -233,6 +233,12 @@ def ready(self:ChatModel)->Balancer:
     return self.balancer
 
 # %% ../../nbs/15_models/06_client.ipynb #91db7c30
+def beginning(
+    body:bytes, # What is sent
+)->str: # Empty where there is no turn of the user
+    "What calls about the same task have in common."
+    return next((m['content'] for m in json.loads(body)['messages'] if m['role'] == 'user'), '')
+
 @patch
 async def attempt(self:ChatModel,
     body:bytes, # What to send
@@ -242,7 +248,7 @@ async def attempt(self:ChatModel,
 )->Any: # What `read` makes of the answer
     "One call at one endpoint."
     balancer, sent = self.ready(), None if 'seed' in self.omit else seed
-    slot = await balancer.acquire()
+    slot = await balancer.acquire(beginning(body) if len(balancer.endpoints) > 1 else '')
     endpoint = slot.endpoint
     try:
         data = await endpoint.connection.exchange(body, self.timeout)

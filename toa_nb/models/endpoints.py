@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
+from zlib import crc32
 
 from fastcore.basics import patch
 
@@ -233,20 +234,34 @@ class Balancer:
         clock:Callable[[], float]=monotonic, # Seconds; for tests
     ):
         self.endpoints, self.outage_timeout, self.name, self.clock = endpoints, outage_timeout, name, clock
-        self.waiting = deque() # Calls that wait, as futures of slots
+        self.waiting = deque() # Calls that wait: futures of slots, each with what its prompt begins with
         self.timer = None # Wakes the queue when a pause ends
         self.out_since = None # When the last endpoint went out; None while one is in order
         self.loop = None # The event loop of the connections
 
 # %% ../../nbs/15_models/04_endpoints.ipynb #9b081dae
 @patch
-def take(self:Balancer)->Slot|None:
+def take(self:Balancer,
+    beginning:str='', # What the prompt begins with; empty: any replica will do
+)->Slot|None:
     "A slot, if one is free now."
     now = self.clock()
-    endpoint = min((e for e in self.endpoints if e.free(now)), key=lambda e: e.busy/e.limit.value, default=None)
+    endpoint = self.home(beginning, [e for e in self.endpoints if e.free(now)])
     if endpoint is None: return None
     endpoint.busy, endpoint.breaker.probing = endpoint.busy + 1, endpoint.breaker.is_open
     return Slot(endpoint, now, endpoint.breaker.is_open)
+
+@patch
+def home(self:Balancer,
+    beginning:str, # What the prompt begins with
+    free:list[EndpointState], # Endpoints that can be called
+)->EndpointState|None: # None: there is no such endpoint
+    "The endpoint for a prompt."
+    def share(e): return e.busy/e.limit.value
+    if not beginning or len(free) < 2: return min(free, key=share, default=None)
+    most = 1.25*sum(e.busy for e in self.endpoints)/sum(e.limit.value for e in self.endpoints)
+    calm = [e for e in free if e.busy <= most*e.limit.value + 1]
+    return max(calm or free, key=lambda e: crc32(f'{e.url} {beginning}'.encode('utf-8', 'surrogatepass')))
 
 # %% ../../nbs/15_models/04_endpoints.ipynb #25bc8faf
 @patch
@@ -258,17 +273,19 @@ def give_up(self:Balancer,
     last = f'; the last failure: {type(error).__name__}: {error}' if error else ''
     message = f'every endpoint of {self.name!r} has been out for {now - self.out_since:.0f} s{last}'
     while self.waiting:
-        turn = self.waiting.popleft()
+        turn, _ = self.waiting.popleft()
         if turn.done(): continue
         turn.set_exception(ModelOut(message, model=self.name))
 
 # %% ../../nbs/15_models/04_endpoints.ipynb #ca871daa
 @patch
-async def acquire(self:Balancer)->Slot:
+async def acquire(self:Balancer,
+    beginning:str='', # What the prompt begins with; empty: any replica will do
+)->Slot:
     "A slot, as soon as it is this call's turn; `ModelOut` if every endpoint has been out for too long."
-    if not self.waiting and (slot := self.take()): return slot
+    if not self.waiting and (slot := self.take(beginning)): return slot
     turn = asyncio.get_running_loop().create_future()
-    self.waiting.append(turn)
+    self.waiting.append((turn, beginning))
     self.serve()
     try: return await turn
     except asyncio.CancelledError:
@@ -290,9 +307,10 @@ def release(self:Balancer,
 def serve(self:Balancer):
     "Give free slots to the calls that wait."
     while self.waiting:
-        if not self.waiting[0].done():
-            if not (slot := self.take()): break
-            self.waiting[0].set_result(slot)
+        turn, beginning = self.waiting[0]
+        if not turn.done():
+            if not (slot := self.take(beginning)): break
+            turn.set_result(slot)
         self.waiting.popleft()
     self.watch()
 

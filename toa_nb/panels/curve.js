@@ -72,7 +72,7 @@ function render({model, el}) {
     ends.forEach((e, i) => { if (i) e.y = Math.max(e.y, ends[i - 1].y + 15) })
     const over = ends.length ? ends[ends.length - 1].y - (H - M.bottom) : 0
     for (const e of ends) {
-      const label = make(svg, 'text', {x: W - M.right + 20, y: e.y + 4 - Math.max(0, over), fill: e.s.colour, class: e.s.name === forward ? 'end chosen' : 'end', role: 'button', tabindex: 0, 'aria-pressed': e.s.name === forward}, e.s.label)
+      const label = make(svg, 'text', {x: W - M.right + 20, y: e.y + 4 - Math.max(0, over), style: `fill:${e.s.colour}`, class: e.s.name === forward ? 'end chosen' : 'end', role: 'button', tabindex: 0, 'aria-pressed': e.s.name === forward}, e.s.label)
       make(label, 'title', {}, 'bring forward, or back')
       label.onclick = () => { forward = forward === e.s.name ? '' : e.s.name; model.set('forward', forward); model.save_changes(); draw() }
       label.onkeydown = k => { if (k.key === 'Enter' || k.key === ' ') { k.preventDefault(); label.onclick(); el.querySelector(`.end[aria-pressed="true"]`)?.focus() } }
@@ -106,7 +106,7 @@ function render({model, el}) {
   }
   el.classList.add('toa-curve-box')
   draw()
-  for (const name of ['series', 'behind', 'log', 'bands', 'steps']) model.on(`change:${name}`, draw)
+  for (const name of ['series', 'behind', 'log', 'bands', 'steps', 'xname', 'yname', 'zero']) model.on(`change:${name}`, draw)
   model.on('change:forward', () => { if (forward !== model.get('forward')) { forward = model.get('forward'); draw() } })
 }
 export default {render}

@@ -89,21 +89,23 @@ class CurvePanel(Panel):
         self.set(**settings)
         follow_fields(self, self.redraw)
 
-    @property
-    def choice(self)->CurveChoice:
-        "What the fields say."
-        chosen = {name: widget.value for name, widget in self.fields.items()}
-        return CurveChoice(self.store, size=self.size, frames=self.frames, **chosen)
+# %% ../../nbs/60_panels/13_curves.ipynb #eca73098
+@patch(as_prop=True)
+def choice(self:CurvePanel)->CurveChoice:
+    "What the fields say."
+    chosen = {name: widget.value for name, widget in self.fields.items()}
+    return CurveChoice(self.store, size=self.size, frames=self.frames, **chosen)
 
-    def lay_out(self):
-        "The fields above the pictures, and what saves them below."
-        f, tip = self.fields, 'By the ending: .png, .svg, .pdf, or .csv for the numbers'
-        again = self.button('Read again', lambda: self.reread(), 'Take in what was stored since')
-        self.save_button = self.button('Save', lambda: self.export(self.file.value), tip)
-        self.pictures_box.add_class('toa-pictures')
-        grid = fields_grid(*(f[name] for name in ('runs', 'x', 'y', 'k', 'align', 'by', 'reward', 'held_out', 'against')))
-        checks = button_row(*(f[name] for name in ('log', 'bands', 'facets', 'backdrop', 'finished')), again)
-        self.arrange(grid, checks, self.pictures_box, button_row(self.file, self.save_button))
+@patch
+def lay_out(self:CurvePanel):
+    "The fields above the pictures, and what saves them below."
+    f, tip = self.fields, 'By the ending: .png, .svg, .pdf, or .csv for the numbers'
+    again = self.button('Read again', lambda: self.reread(), 'Take in what was stored since')
+    self.save_button = self.button('Save', lambda: self.export(self.file.value), tip)
+    self.pictures_box.add_class('toa-pictures')
+    grid = fields_grid(*(f[name] for name in ('runs', 'x', 'y', 'k', 'align', 'by', 'reward', 'held_out', 'against')))
+    checks = button_row(*(f[name] for name in ('log', 'bands', 'facets', 'backdrop', 'finished')), again)
+    self.arrange(grid, checks, self.pictures_box, button_row(self.file, self.save_button))
 
 # %% ../../nbs/60_panels/13_curves.ipynb #b229f6fb
 @patch
@@ -180,7 +182,8 @@ def place(self:CurvePanel,
     old = list(self.pictures_box.children)[:len(views)]
     self.pictures_box.children = old + [CurveView() if AnyWidget else image_place() for _ in views[len(old):]]
     for widget, data in zip(self.pictures_box.children, views):
-        for name, value in (data if AnyWidget else dict(value=data)).items(): setattr(widget, name, value)
+        with widget.hold_sync():
+            for name, value in (data if AnyWidget else dict(value=data)).items(): setattr(widget, name, value)
     if remark: self.say(remark)
 
 # %% ../../nbs/60_panels/13_curves.ipynb #d6f01010

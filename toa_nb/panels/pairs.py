@@ -7,9 +7,11 @@ __all__ = ['pair_row', 'PairFile']
 
 # %% ../../nbs/60_panels/17_pairs.ipynb #2c0b34b3
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..core import InputError, Prompt, Sample
+from ..data.origins import Origins
 from ..data.rows import write_jsonl
 from ..data.exports import dpo_row
 
@@ -19,6 +21,8 @@ def pair_row(
     chosen:Sample, # The answer that is preferred
     rejected:Sample, # The other one
     reward:str, # Name of the reward whose scores go with them
+    origins:Origins|None=None, # What the run says about its answers; None: nothing
+    samples:Iterable[Sample]=(), # All samples of the prompt, whose cost goes with the row
 )->dict: # As from `to_dpo`, with the policy `by hand`
     "A preference pair of two samples."
     if chosen.prompt_id != rejected.prompt_id:
@@ -26,7 +30,7 @@ def pair_row(
     for s in (chosen, rejected):
         if not s.error and s.value(reward) is not None: continue
         raise InputError(f'no. {s.trial.number} has no answer with a score by {reward!r}', 'pair', 'Choose another.')
-    return dpo_row(prompt, chosen, rejected, reward, 'by hand')
+    return dpo_row(prompt, chosen, rejected, reward, 'by hand', origins=origins, samples=samples)
 
 # %% ../../nbs/60_panels/17_pairs.ipynb #47a2a23c
 class PairFile:

@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from ..core import InputError, Sample
 from ..store.find import FOUND
 from ..store.journal import RunStore
+from ..data.origins import by_joined_prompt, joined, origins_of
 from ..data.rows import save_samples, write_jsonl
 from ..data.exports import to_dpo
 from ..store.tables import to_frame
@@ -264,7 +265,10 @@ def prefer(self:SampleBrowser)->dict:
     if len(self.chosen) != 2:
         remedy = 'Tick two answers to one prompt; the first is the better one.'
         raise InputError(f'{len(self.chosen)} samples are chosen', 'pair', remedy)
-    row = pair_row(self.prompts[self.chosen[0].prompt_id], *self.chosen, self.reward)
+    prompt, run = self.prompts[self.chosen[0].prompt_id], self.chosen[0].run
+    with joined(self.store, run) as parts:
+        samples = [s for _, found in by_joined_prompt(parts, [prompt]) for s in found]
+        row = pair_row(prompt, *self.chosen, self.reward, origins_of(parts), samples)
     self.pairs.add(row)
     self.pair_line.value = safe(self.pairs.text())
     return row

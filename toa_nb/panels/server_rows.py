@@ -276,9 +276,9 @@ def join_running(
     for server in running:
         if server.folder in known: continue
         free = [r for r in rows if not r.server and not r.hosted and r.plan.name == server.name]
-        row = next((r for r in free if r.plan.model in ('local', server.launch.model)), None)
+        row = next((r for r in free if r.plan.model in ('local', server.spec.model)), None)
         if row is None:
-            row = Row('', {}, server.launch)
+            row = Row('', {}, server.spec)
             rows.append(row)
         row.server, row.state = server, 'starting'
 

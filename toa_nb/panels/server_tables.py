@@ -20,8 +20,8 @@ from ..inputs import check_env_name, check_url, read_config
 from ..compute import SPECS
 from ..models.client import ChatModel
 from ..servers.spec import ServerSpec
-from ..servers.engines import EngineArgs, llama_cpp_launch
-from ..servers.fleet import HostedEndpoint, launches
+from ..servers.engines import EngineArgs, llama_cpp_spec
+from ..servers.fleet import HostedEndpoint, server_specs
 from .base import safe_label
 from .forms import field, form, number
 
@@ -37,7 +37,7 @@ def engine_help(
     engine:str, # A key of `ENGINES`
 )->dict[str,str]: # By field
     "What each field of an engine's form means."
-    sources = dict(hosted=(HostedEndpoint,), llama_cpp=(ServerSpec, llama_cpp_launch))
+    sources = dict(hosted=(HostedEndpoint,), llama_cpp=(ServerSpec, llama_cpp_spec))
     texts = {}
     for source in (ChatModel, *sources.get(engine, (ServerSpec, EngineArgs))):
         texts |= {name: text for name, text in docments(source).items() if text}
@@ -103,7 +103,7 @@ def check_table(
     if not table.get('name'): raise InputError('the model has no name', 'name', 'Give it a short name of its own.')
     fetched = table.get('engine') == 'llama_cpp' and table.get('model', 'local') == 'local'
     stand_in = dict(model=sys.executable) if fetched else {}
-    plan = launches(server_fields(table) | stand_in, f'server {safe_label(table["name"])!r}')
+    plan = server_specs(server_fields(table) | stand_in, f'server {safe_label(table["name"])!r}')
     if fetched: plan = [replace(p, model='local') for p in plan]
     if not getattr(plan[0], 'reward', False): ChatModel(table['name'], 'http://127.0.0.1/v1', **client_fields(table))
     return plan

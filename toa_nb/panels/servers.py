@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..core import Completion, GenerationError, InputError, messages_of, Prompt, ToaError
 from ..servers.gpu import gpus
 from ..servers.process import Server, servers, start
-from ..servers.fleet import HostedEndpoint, launches
+from ..servers.fleet import HostedEndpoint, server_specs
 from ..data.configs import read_server_configs, write_server_config
 from .base import Panel, safe, safe_label
 from .forms import button_row, field, file_field, form
@@ -231,7 +231,7 @@ async def start(self:ServerPanel,
     if row.hosted: raise InputError('this endpoint is run by somebody else', row.label, 'It needs no start.')
     if row.server and row.server.pid:
         raise InputError('it is running already', row.label, 'Restart it, or stop it first.')
-    self.show_code(f'server = start(launches({server_fields(row.table)!r})[0])')
+    self.show_code(f'server = start(server_specs({server_fields(row.table)!r})[0])')
     row.found('starting')
     self.watch()
     try:
@@ -246,7 +246,7 @@ def start_row(
     row:Row, # Of a server that does not run
 )->Server:
     "Start the server of a row, without waiting for it."
-    plan = launches(server_fields(row.table))[0] if row.plan.model == 'local' else row.plan
+    plan = server_specs(server_fields(row.table))[0] if row.plan.model == 'local' else row.plan
     return start(plan, wait=False, say=None)
 
 # %% ../../nbs/60_panels/07_servers.ipynb #c93f4372
@@ -259,7 +259,7 @@ async def stop(self:ServerPanel,
     if not row.server:
         remedy = 'Start it first; a hosted endpoint is run by somebody else.'
         raise InputError('nothing runs here that could be stopped', row.label, remedy)
-    self.show_code(f'stop({row.server.launch.port})')
+    self.show_code(f'stop({row.server.spec.port})')
     await asyncio.to_thread(row.server.stop)
     row.found('stopped')
     if not row.table: self.rebuild()

@@ -22,7 +22,7 @@ from ..search.samplers import Method
 from ..search.methods import method_from, METHODS
 from ..rewards.base import close_all
 from ..store.journal import RunStore
-from .progress import Progress, progress_of, spent_text
+from .progress import prefix_text, Progress, progress_of, spent_text
 from .forecast import projected
 from .settings import (
     as_budget, as_method, as_models, as_prompts, check_run, describe_run, reward_of, stored_templates)
@@ -103,7 +103,7 @@ def stored_progress(
 @patch
 def is_running(self:Run)->bool:
     "Is there a session at work?"
-    return self.task is not None and not self.task.done() and not self.progress.ended
+    return self.task is not None and not self.task.done() and self.progress.ended is None
 
 @patch
 def pause(self:Run):
@@ -155,6 +155,15 @@ async def _finish(self:Run)->Run:
         finally:
             if shown: await shown
 
+# %% ../../nbs/40_run/10_run.ipynb #c768e2e2
+@patch
+def _interrupt(self:Run, show:bool):
+    "Cancel, and print what that means."
+    self.cancel()
+    if not show or self.session.giving_up: return
+    what = f'{self.progress.in_flight} calls in flight have up to {self.grace:g} s'
+    print(f'stopping: {what}; Ctrl-C again stops now', file=sys.stderr, flush=True)
+
 # %% ../../nbs/40_run/10_run.ipynb #55fa9090
 @patch
 def wait(self:Run,
@@ -165,6 +174,7 @@ def wait(self:Run,
     except RuntimeError: return asyncio.run(self._in_script(show))
     raise RuntimeError('an event loop is running here, as in a notebook: write `await run`')
 
+# %% ../../nbs/40_run/10_run.ipynb #38bf7da6
 @patch
 async def _in_script(self:Run, show:bool)->Run:
     "The whole life of a run that has an event loop of its own."
@@ -175,14 +185,6 @@ async def _in_script(self:Run, show:bool)->Run:
     finally:
         if shown: await shown
         await close_all([*self.models.values(), self.reward, *self.held_out])
-
-@patch
-def _interrupt(self:Run, show:bool):
-    "Cancel, and print what that means."
-    self.cancel()
-    if not show or self.session.giving_up: return
-    what = f'{self.progress.in_flight} calls in flight have up to {self.grace:g} s'
-    print(f'stopping: {what}; Ctrl-C again stops now', file=sys.stderr, flush=True)
 
 # %% ../../nbs/40_run/10_run.ipynb #78d4f600
 @patch
@@ -227,10 +229,11 @@ def to_frame(self:Run,
                                                      # none; None: those of the store
     labels:dict[str,str]|None=None, # Method of each run, for the column `method`; None: that of the run
     prompts:Iterable[Prompt]|None=None, # For the column `category`; None: those of the store
+    texts:bool=False, # Add the columns `text` and `thoughts`
 )->'pd.DataFrame': # One row per sample, prompt by prompt, in the order in which the search got them
     "What the run has stored, as a table."
     from toa_nb.store.tables import to_frame
-    return to_frame(self, specs=specs, reward=reward, reward_specs=reward_specs, labels=labels, prompts=prompts)
+    return to_frame(self, None, specs, reward, reward_specs, labels, prompts, texts)
 
 # %% ../../nbs/40_run/10_run.ipynb #9885d715
 @patch
@@ -251,9 +254,9 @@ def remarks_of(
 
 @patch
 def report(self:Run)->str:
-    "What was done, what it cost, every kind of failure with its first message, and what the store mentions."
+    "What was done, what it cost, how well prefix caches worked, failures with their first message, the store's remarks."
     p = self.progress
-    lines = [f'{self.name}: {p}', spent_text(p.spent)]
+    lines = [f'{self.name}: {p}', spent_text(p.spent), *filter(None, [prefix_text(p.prefixes)])]
     if p.state != 'finished' and p.samples: lines.append(f'projected total: {spent_text(projected(p))}')
     for book in (p.failures, p.remarks):
         lines += [f'{who}: {f.count} x {f.first}' for (who, _), f in sorted(book.items(), key=lambda kv: -kv[1].count)]

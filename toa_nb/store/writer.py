@@ -247,11 +247,11 @@ async def finish(self:StoreWriter,
 
 # %% ../../nbs/35_store/07_writer.ipynb #abebb28d
 @patch
-async def flush(self:StoreWriter):
-    "Commit everything queued so far without delay, and return when it is on the disk."
+def flush(self:StoreWriter)->asyncio.Future: # To await, or to leave alone
+    "Commit everything queued so far without delay; done when it is on the disk."
     done = self._later([])
     self._commits.hurried.set()
-    await done
+    return done
 
 # %% ../../nbs/35_store/07_writer.ipynb #249a0a36
 @patch
