@@ -159,7 +159,7 @@ def saved_page(
             f'const place = document.getElementById("parts"); {loop}</script></body></html>')
 
 @patch
-def parts(self:Panel)->list[Part]:
+def page_parts(self:Panel)->list[Part]:
     "What a saved page of the panel consists of."
     return []
 
@@ -171,7 +171,7 @@ def save(self:Panel,
     path = Path(path).expanduser()
     if path.suffix not in ('.html', '.htm'):
         raise InputError(f'{path.name!r} has another ending', 'save', 'Use .html.')
-    path.write_text(saved_page(self.title, self.parts(), self.summary()), 'utf-8')
+    path.write_text(saved_page(self.title, self.page_parts(), self.summary()), 'utf-8')
     return path
 
 # %% ../../nbs/60_panels/00_base.ipynb #e7965879

@@ -21,9 +21,11 @@ from ..run.progress import short
 from ..analysis.paths import best_sample, tree_parent_of
 from ..analysis.layout import model_colours
 from ..analysis.plot import plot_tree
-from .base import AnyWidget, Panel, plain, reading, safe, short_path, store_code
+from .base import AnyWidget, Panel, Part, plain, reading, safe, short_path, store_code
 from .forms import button_row, field, fields_grid, number, side_by_side
-from .tables import Html, image_place, picture
+from .curve_choice import CurveChoice
+from .curve_view import curve_view
+from .tables import Html, image_place, picture, picture_html
 from .texts import answer, conversation, difference, headline, PageView, request_page, sample_facts
 from .tree_nodes import canvas, depth_rings, node_text, ROOT, tree_nodes, TreeView
 
@@ -265,3 +267,25 @@ def summary(self:TreePanel)->str:
     best = best_sample(self.samples.values(), self.reward) if self.samples else None
     head = f'{self.run.value}, prompt {self.prompt.value}: {len(self.samples)} samples'
     return f'{head}, best {self.reward} {short(best.value(self.reward))} (no. {best.trial.number})' if best else head
+
+# %% ../../nbs/60_panels/15_trees.ipynb #1c773e24
+_tree_values = 'nodes', 'size', 'radius', 'title', 'selected', 'step', 'rings', 'by', 'only'
+
+@patch
+def static(self:TreePanel)->str:
+    "The tree as a picture, and the chosen answer."
+    if not self.samples: return ''
+    figure = plot_tree(self.samples.values(), self.reward)
+    return picture_html(figure, self.summary()) + self.text.value
+
+@patch
+def page_parts(self:TreePanel)->list[Part]:
+    "The tree with its answers, and the curve of the run."
+    if not self.samples or not AnyWidget: return []
+    prompt = self.prompts[self.prompt.value]
+    pages = {n: details(n, self.samples, prompt) for n in (ROOT, *self.samples)}
+    state = {name: getattr(self.tree, name) for name in _tree_values}
+    choice = CurveChoice(self.store, (self.run.value,))
+    if choice.without_spec(): choice.x = 'tokens'
+    curves = [] if choice.emptiness() else [curve_view(c, title=name) for name, (c, _) in choice.curves().items()]
+    return [Part('tree', state, pages), *(Part('curve', view, title='Reward against compute') for view in curves)]
