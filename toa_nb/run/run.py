@@ -8,7 +8,7 @@ __all__ = ['Run', 'stored_progress', 'remarks_of']
 # %% ../../nbs/40_run/10_run.ipynb #1635cd7d
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from .settings import (
     as_budget, as_method, as_models, as_prompts, check_run, describe_run, reward_of, stored_templates)
 from .stored import pick_run, stored_budget, stored_models, stored_rewards
 from .session import Session
+from .callbacks import as_callbacks, keep_calling
 from .console import in_notebook, print_progress, show_progress, signals
 
 # %% ../../nbs/40_run/10_run.ipynb #5210d9e6
@@ -55,6 +56,8 @@ class Run:
                              # `RewardOut`
         without:Iterable[str]=(), # Names of models that the stored run had and that it goes on without
         added:Iterable[str]=(), # Names of models that the stored run did not have
+        on_progress:Callable|Iterable[Callable]|None=None, # Functions that are called with the `Progress` every five
+                                                           # seconds and at the end, such as `to_wandb()`
     ):
         given = as_models(models)
         self.prompts, self.method, self.models = as_prompts(prompts), as_method(method), {m.name: m for m in given}
@@ -63,8 +66,10 @@ class Run:
         self.name = name or next(k for k, v in METHODS.items() if v is type(self.method))
         self.concurrency, self.grace, self.check, self.max_unguided = concurrency, grace, check, max_unguided
         self.without, self.added = tuple(without), tuple(added)
+        self.on_progress = as_callbacks(on_progress)
         self.more = 0 # Samples per prompt that the next session adds
         self.session:Session|None = None # The last session, once there is one
+        self.watcher:asyncio.Task|None = None # Calls `on_progress`
         check_run(self, given)
 
 # %% ../../nbs/40_run/10_run.ipynb #caf87c78
@@ -125,6 +130,8 @@ def start(self:Run)->Run: # The run itself
         store = self.store_at if isinstance(self.store_at, RunStore) else RunStore(self.store_at)
         self.session = Session(self, store)
         self.session.task = asyncio.get_running_loop().create_task(self._drive())
+        if self.on_progress:
+            self.watcher = asyncio.get_running_loop().create_task(keep_calling(self.session, self.on_progress))
     return self
 
 @patch
@@ -153,7 +160,8 @@ async def _finish(self:Run)->Run:
     with signals(self.cancel):
         try: return await self.task
         finally:
-            if shown: await shown
+            for job in (shown, self.watcher):
+                if job: await job
 
 # %% ../../nbs/40_run/10_run.ipynb #c768e2e2
 @patch
