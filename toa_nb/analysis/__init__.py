@@ -25,5 +25,6 @@ __all__, __getattr__, __dir__ = _offer(
     prediction='predict_method world_of',
     what_if='coverage_table Replay replay_method',
     query='sql write_samples',
+    requests='Request sent_request',
     renamed=dict(to_frame='toa_nb.to_frame'),
 )

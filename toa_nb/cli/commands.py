@@ -22,12 +22,14 @@ from .reports import do_compare, do_replay, do_summary
 from toa_nb.cli.evaluating import (
     do_eval_alpaca, do_eval_arena, do_eval_judge, do_eval_lm, do_eval_math, do_eval_reward, do_eval_table,
     do_eval_translation)
+from .starting import do_init
 from .serving import do_serve, do_serve_reward, do_servers
 from .training import do_train
 
 # %% ../../nbs/70_cli/05_commands.ipynb #4a13a031
 ABOUT = '''Search over several language models, guided by rewards.
 
+  toa init http://host:8000/v1   write run.toml, with the models that the endpoint serves
   toa check run.toml             is everything in order? calls each endpoint once
   toa run run.toml               run it; every sample goes into the store
   toa status runs.db             how far is it? (also from another terminal)
@@ -249,7 +251,15 @@ def add_looking(commands:Any):
 
 # %% ../../nbs/70_cli/05_commands.ipynb #d04e7745
 def add_serving(commands:Any):
-    "serve, serve-reward, servers"
+    "init, serve, serve-reward, servers"
+    first = add_command(commands, 'init', do_init, 'Write a configuration with comments, with the models that endpoints serve.',
+                        'examples:\n  toa init http://127.0.0.1:8000/v1\n  toa init https://host/v1 --api-key-env KEY -o run.toml')
+    first.add_argument('urls', metavar='URL', nargs='*', help='base addresses (default: http://127.0.0.1:8000/v1)')
+    first.add_argument('-o', '--output', default='run.toml', help='the file to write (default: run.toml)')
+    first.add_argument('--api-key-env', default='', help='environment variable that holds the key')
+    first.add_argument('--prompts', default='prompts.jsonl', help='file of prompts, or a name such as alpaca_eval')
+    first.add_argument('--method', default='toa', help='how to search (default: toa)')
+    first.add_argument('--reward', default='constraints', help='what guides (default: constraints)')
     serve = add_command(commands, 'serve', do_serve,
                         'Start model servers and keep them until Ctrl-C. Without a plan: a small model on the CPU.',
                         'examples:\n  toa serve --port 8011\n  toa serve servers.toml')

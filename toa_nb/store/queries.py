@@ -21,7 +21,7 @@ from fastcore.basics import patch
 from ..core import Prompt, Sample, StoreError
 from .files import (
     check_file, check_place, connect, DOTFILE, file_text, locks_refused, open_reader, store_path)
-from .find import ORDERS, OUTCOMES, check_choice, count_sql, like, page_sql
+from .find import ORDERS, OUTCOMES, NUMBERS, check_choice, count_sql, keys_sql, like, rows_sql
 from .locks import is_locked
 from .records import (
     PREFIX_OF, read_event, read_prompt, read_record, read_score, Record, record_sample, SCORES, StoredConfig,
@@ -445,28 +445,70 @@ def rewards(self:StoreReader,
 
 # %% ../../nbs/35_store/05_queries.ipynb #53bfc6db
 @patch
+def kinds(self:StoreReader,
+    run:str, # Name of the run
+)->list[str]: # In the order of the alphabet
+    "The moves that a run has made, such as `fresh`."
+    sql = 'SELECT DISTINCT kind FROM prompt p JOIN trial t ON t.prompt = p.id WHERE p.run = ? ORDER BY 1'
+    return [kind for kind, in self.query(sql, (self.run_key(run),))]
+
+@patch
+def find_keys(self:StoreReader,
+    run:str, # Name of the run
+    text:str='', # The answer, or the error, contains this; capital letters of ASCII count as small ones
+    prompt_id:str='', # Only this prompt
+    model:str='', # Only this model
+    kind:str='', # Only this move, such as `fresh`
+    outcome:str='', # `scored`, `unscored`, `failed` or `cut`
+    low:float|None=None, # Least value
+    high:float|None=None, # Greatest value
+    reward:str='', # Name of the reward; empty: the one that guided
+    sort:str='asked', # `asked`, `best`, `worst`, `longest`, `shortest`, `slowest` or `model`
+    of:str='reward', # What `low` and `high` bound: a key of `find.NUMBERS`
+    limit:int=-1, # Keys at most; -1: all
+    offset:int=0, # Keys to pass over
+)->tuple[list[int], int]: # Keys for `found_rows`; and how many samples match in all
+    "The samples that match, in order."
+    check_choice('sort', sort, ORDERS)
+    check_choice('outcome', outcome, OUTCOMES)
+    check_choice('of', of, NUMBERS)
+    reward = reward or self.config(run).get('reward') or ''
+    given = dict(run=run, text=text and like(text), prompt_id=prompt_id, model=model, kind=kind, outcome=outcome,
+                 low=low, high=high, reward=reward, of=of, limit=limit, offset=offset)
+    keys = [key for key, in self.query(keys_sql(given, sort), given)]
+    return keys, len(keys) if limit < 0 and not offset else self.query(count_sql(given), given)[0][0]
+
+@patch
+def found_rows(self:StoreReader,
+    keys:list[int], # From `find_keys`
+    reward:str, # Name of the reward to show
+    preview:int=160, # Characters of the text
+)->list[tuple]: # Columns of `find.FOUND`, in the order of the keys
+    "The rows of some samples."
+    rows = {key: row for key, *row in self.query(rows_sql(keys, preview), dict(reward=reward))}
+    return [tuple(rows[key]) for key in keys if key in rows]
+
+@patch
 def find(self:StoreReader,
     run:str, # Name of the run
     text:str='', # The answer, or the error, contains this; capital letters of ASCII count as small ones
     prompt_id:str='', # Only this prompt
     model:str='', # Only this model
-    kind:str='', # `fresh`, `refine` or `aggregate`
+    kind:str='', # Only this move, such as `fresh`
     outcome:str='', # `scored`, `unscored`, `failed` or `cut`
-    low:float|None=None, # Least reward
-    high:float|None=None, # Greatest reward
+    low:float|None=None, # Least value
+    high:float|None=None, # Greatest value
     reward:str='', # Name of the reward; empty: the one that guided
     sort:str='asked', # `asked`, `best`, `worst`, `longest`, `shortest`, `slowest` or `model`
-    limit:int=20, # Rows of the page
+    limit:int=20, # Rows of the page; -1: all
     offset:int=0, # Rows before the page
     preview:int=160, # Characters of the text
+    of:str='reward', # What `low` and `high` bound: a key of `find.NUMBERS`
 )->tuple[list[tuple], int]: # Rows with the columns of `find.FOUND`; and how many samples match in all
     "Samples that match, a page of them."
-    check_choice('sort', sort, ORDERS)
-    check_choice('outcome', outcome, OUTCOMES)
     reward = reward or self.config(run).get('reward') or ''
-    given = dict(run=run, text=text and like(text), prompt_id=prompt_id, model=model, kind=kind, outcome=outcome,
-                 low=low, high=high, reward=reward, limit=limit, offset=offset)
-    return self.query(page_sql(given, sort, preview), given), self.query(count_sql(given), given)[0][0]
+    keys, total = self.find_keys(run, text, prompt_id, model, kind, outcome, low, high, reward, sort, of, limit, offset)
+    return self.found_rows(keys, reward, preview), total
 
 # %% ../../nbs/35_store/05_queries.ipynb #c3c4d9e2
 @patch
