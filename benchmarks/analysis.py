@@ -67,9 +67,9 @@ def work(path, step):
     elif step == 'curve': found = a.reward_curve(df, y='top')
     elif step == 'reach': found = a.compute_to_reach(df, .9)
     elif step == 'lineage': found = a.leave_out(df), a.mixing(a.winning_paths(df))
-    elif step == 'signs': found = a.reward_signs(df)
-    elif step == 'prompts': found = a.prompts_by_method(df)
-    elif step == 'sql': found = a.sql(df, 'SELECT method, model, count(*), avg(reward) FROM samples GROUP BY ALL')
+    elif step == 'signs': a.reward_signs(df)
+    elif step == 'prompts': a.prompts_by_method(df)
+    elif step == 'sql': a.sql(df, 'SELECT method, model, count(*), avg(reward) FROM samples GROUP BY ALL')
     seconds = time.process_time() - begin
     print(json.dumps(dict(seconds=seconds, mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3)))
 
