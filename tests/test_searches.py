@@ -15,7 +15,8 @@ from toa_nb.search.adaptive_branching import ABMCTSA
 from toa_nb.search.aggregation import RSA, SelfMoA
 from toa_nb.search.bandit import REx
 from toa_nb.search.chains import QUEST
-from toa_nb.search.methods import METHODS as NAMES, method_from
+from toa_nb.search.methods import METHODS as NAMES
+from toa_nb.search.methods import method_from
 from toa_nb.search.probing import Probe
 from toa_nb.search.routing import RoBoN
 from toa_nb.store.journal import RunStore
