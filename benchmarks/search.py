@@ -29,9 +29,9 @@ SD = 5.5e-3  # Standard deviation of a model's fresh answers to one prompt, in t
 REACH_N = (64, 96, 128, 160, 208)
 METHODS = {
     'BestOfN, one model': lambda n: BestOfN(n=n), 'ParallelEnsemble': lambda n: ParallelEnsemble(n=n),
-    'TOA published': lambda n: TOA.published(n=n), 'TOA()': lambda n: TOA(n=n), 'Rounds': lambda n: Rounds(n=n),
-    'Rounds, quorum .75': lambda n: Rounds(n=n, quorum=.75),
-    'Rounds + continue': lambda n: Rounds(n=n, moves=('fresh', 'refine', 'continue'))}
+    'TOA published': lambda n: TOA.published(n=n), 'TOA()': lambda n: TOA(n=n), 'Rounds': lambda n: Rounds(n=n, moves=['refine']),
+    'Rounds, quorum .75': lambda n: Rounds(n=n, moves=['refine'], quorum=.75),
+    'Rounds + continue': lambda n: Rounds(n=n, moves=['refine', 'continue']), 'Rounds, all moves': lambda n: Rounds(n=n)}
 OTHERS = {
     'best single model': lambda n: BestOfN(n=n, model='yi'), 'Self-MoA': lambda n: SelfMoA(n=n), 'RSA': lambda n: RSA(n=n),
     'RoBoN': lambda n: RoBoN(n=n), 'QUEST': lambda n: QUEST(n=n), 'REx': lambda n: REx(n=n),

@@ -20,7 +20,7 @@ __all__, __getattr__, __dir__ = _offer(
         'to_sft to_ultrafeedback write_json write_jsonl write_parquet',
     analysis='compare_methods overoptimization plot_curve plot_models plot_tree reward_curve summarize',
     evaluate='chosen_answers judge_pairs length_controlled pass_rate score_table win_rate',
-    panels='CurvePanel RunPanel SampleBrowser ServerPanel TreePanel',
+    panels='ComparePanel CurvePanel RunPanel SampleBrowser ServerPanel TreePanel',
     cli='run_from',
     renamed=dict(
         Card='ModelSpec', Cost='Spent', card='get_spec', card_from_config='spec_from_config', card_from_params='spec_from_params',

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['axes', 'STATISTICS', 'published_source', 'searches_of', 'running', 'statistic_of', 'check_axes', 'chosen_axis',
-           'read_off', 'bootstrap_weights', 'bootstrap_band', 'one_curve', 'reward_curve', 'complete',
+           'cost_grid', 'read_off', 'bootstrap_weights', 'bootstrap_band', 'one_curve', 'reward_curve', 'complete',
            'published_curve']
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #6b02ca66
@@ -118,7 +118,12 @@ def chosen_axis(
     return 'tokens'
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #26390db6
-def _grid(start:float, end:float, x:str, points:int)->np.ndarray:
+def cost_grid(
+    start:float, # Least cost
+    end:float, # Greatest cost
+    x:str, # A key of `axes`; samples are whole numbers
+    points:int, # How many, at most
+)->np.ndarray: # In order; empty where the end lies before the start
     "Costs between two costs, half of them evenly spaced, half by equal factors."
     if end < start: return np.array([])
     if x == 'samples': return np.unique(np.round(np.linspace(start, end, min(points, int(end - start) + 1))))
@@ -190,7 +195,7 @@ def one_curve(
         span = slice(first.max(), ends.min())
         return prompt, cost[:, span].mean(0), stat[:, span], missing
     rows = np.arange(len(cost))
-    grid = _grid(cost[rows, first].max(), cost[rows, ends - 1].min(), x, points)
+    grid = cost_grid(cost[rows, first].max(), cost[rows, ends - 1].min(), x, points)
     return prompt, grid, read_off(cost, stat, grid), missing
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #c29b661c

@@ -22,12 +22,14 @@ from .reports import do_compare, do_replay, do_summary
 from toa_nb.cli.evaluating import (
     do_eval_alpaca, do_eval_arena, do_eval_judge, do_eval_lm, do_eval_math, do_eval_reward, do_eval_table,
     do_eval_translation)
+from .starting import do_init
 from .serving import do_serve, do_serve_reward, do_servers
 from .training import do_train
 
 # %% ../../nbs/70_cli/05_commands.ipynb #4a13a031
 ABOUT = '''Search over several language models, guided by rewards.
 
+  toa init http://host:8000/v1   write run.toml, with the models that the endpoint serves
   toa check run.toml             is everything in order? calls each endpoint once
   toa run run.toml               run it; every sample goes into the store
   toa status runs.db             how far is it? (also from another terminal)
@@ -68,6 +70,8 @@ def add_running(commands:Any):
                       'examples:\n  toa run run.toml\n  toa run run.toml --more 16 --quiet --json > result.json')
     run.add_argument('config', metavar='CONFIG', help='a TOML or JSON file; data/example.toml explains every field')
     run.add_argument('--store', metavar='FILE', help='another store than the one that the configuration names')
+    run.add_argument('--shard', metavar='I/N', help='run only this share of the prompts, such as 0/4 to 3/4, into a store of '
+                     'its own (runs.0-of-4.db); `slurm`: the task of a Slurm array')
     resume = add_command(commands, 'resume', do_resume,
                          'Continue a stored run. Prompts and configuration are in the store; keys come from the '
                          'environment.',
@@ -91,7 +95,7 @@ def add_running(commands:Any):
     status = add_command(commands, 'status', do_status,
                          'How far the runs of a store are. A run whose process was killed is `cut off`. The exit code '
                          'shows whether all is well.')
-    status.add_argument('store', metavar='STORE', help='a run store')
+    status.add_argument('store', metavar='STORE', nargs='+', help='a run store; several are read as one')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #5b70aa01
 def add_rules(
@@ -164,7 +168,8 @@ def add_reading(commands:Any):
     backup.add_argument('store', metavar='STORE', help='a run store')
     backup.add_argument('copy', metavar='COPY', help='where the copy goes; must not exist')
     for p in (curve, export):
-        p.add_argument('store', metavar='STORE', help='a run store')
+        p.add_argument('store', metavar='STORE', nargs='+',
+                       help='a run store; several are read as one, such as the shards of a run')
         p.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
         p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
 
@@ -175,19 +180,21 @@ def add_reports(commands:Any):
                           'What each method reached and cost, and which models and moves its best answers came from.',
                           'examples:\n  toa summary runs.db\n  toa summary runs.db --json > summary.json')
     compare = add_command(commands, 'compare', do_compare,
-                          'Compare methods at equal compute. Prompt by prompt, with a verdict and the number of prompts '
-                          'that would decide what is open.',
-                          'examples:\n  toa compare runs.db --against parallel_ensemble\n  toa compare runs.db --reach .8\n'
-                          '  toa compare runs.db --prompts -o prompts.csv')
+                          'Compare methods at equal compute. Prompt by prompt, with a verdict and the number of '
+                          'prompts that would decide what is open.',
+                          'examples:\n  toa compare runs.db --against parallel_ensemble\n'
+                          '  toa compare runs.db --reach .8\n  toa compare runs.db --prompts -o prompts.csv')
     compare.add_argument('--against', default='', metavar='METHOD', help='the reference (default: the first)')
     compare.add_argument('--at', type=float, metavar='COST',
                          help='compute per prompt (default: the largest that every search has reached)')
-    compare.add_argument('--reach', type=float, metavar='REWARD', help='what each method spends to reach this mean reward')
+    compare.add_argument('--reach', type=float, metavar='REWARD',
+                         help='what each method spends to reach this mean reward')
     compare.add_argument('--prompts', action='store_true', help='one row per prompt, one column per method')
     compare.add_argument('--no-controls', dest='controls', action='store_false',
                          help='without the best single model, which is made from the recorded fresh answers')
     replay = add_command(commands, 'replay', do_replay,
-                         'Replay a method from recorded answers. No model is called; says what the record could not answer.',
+                         'Replay a method from recorded answers. No model is called; the output tells what the record '
+                         'could not answer.',
                          'examples:\n  toa replay runs.db --method best_of_n -n 64 --repeats 20 -o what_if.png')
     replay.add_argument('--method', required=True, help=f'one of {", ".join(METHODS)}')
     replay.add_argument('-n', type=int, metavar='N', help='samples per prompt')
@@ -209,7 +216,8 @@ def add_report_options(
     p.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
     p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
     p.add_argument('--held-out', default='', metavar='REWARD', help='value the chosen answers by this reward too')
-    p.add_argument('-o', '--output', default='', metavar='FILE', help='.csv or .json for the table; replay: .png, .svg, .pdf')
+    p.add_argument('-o', '--output', default='', metavar='FILE',
+                   help='.csv or .json for the table; .png, .svg or .pdf for the figure of compare and replay')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #7552955c
 def add_looking(commands:Any):
@@ -243,7 +251,15 @@ def add_looking(commands:Any):
 
 # %% ../../nbs/70_cli/05_commands.ipynb #d04e7745
 def add_serving(commands:Any):
-    "serve, serve-reward, servers"
+    "init, serve, serve-reward, servers"
+    first = add_command(commands, 'init', do_init, 'Write a configuration with comments, with the models that endpoints serve.',
+                        'examples:\n  toa init http://127.0.0.1:8000/v1\n  toa init https://host/v1 --api-key-env KEY -o run.toml')
+    first.add_argument('urls', metavar='URL', nargs='*', help='base addresses (default: http://127.0.0.1:8000/v1)')
+    first.add_argument('-o', '--output', default='run.toml', help='the file to write (default: run.toml)')
+    first.add_argument('--api-key-env', default='', help='environment variable that holds the key')
+    first.add_argument('--prompts', default='prompts.jsonl', help='file of prompts, or a name such as alpaca_eval')
+    first.add_argument('--method', default='toa', help='how to search (default: toa)')
+    first.add_argument('--reward', default='constraints', help='what guides (default: constraints)')
     serve = add_command(commands, 'serve', do_serve,
                         'Start model servers and keep them until Ctrl-C. Without a plan: a small model on the CPU.',
                         'examples:\n  toa serve --port 8011\n  toa serve servers.toml')
@@ -373,7 +389,8 @@ def parser()->argparse.ArgumentParser: # Of all commands
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--version', action='version', version=f'toa_nb {__version__}')
     commands = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_running, add_reading, add_reports, add_looking, add_serving, add_training, add_evaluating): add(commands)
+    for add in (add_running, add_reading, add_reports, add_looking, add_serving, add_training, add_evaluating):
+        add(commands)
     return p
 
 # %% ../../nbs/70_cli/05_commands.ipynb #3807bd97

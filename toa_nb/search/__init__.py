@@ -17,5 +17,5 @@ __all__, __getattr__, __dir__ = _offer(
     probing='Probe',
     simulate='FITTED paired play play_samples SimModel simulate_methods World WORLDS',
     rounds='fit_prior Rounds',
-    methods='method_from METHODS',
+    methods='default_method method_from METHODS',
 )
