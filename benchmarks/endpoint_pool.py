@@ -12,7 +12,7 @@ from collections import Counter
 
 from toa_nb.core import GenerationError, Message
 from toa_nb.models.file import models_from
-from toa_nb.servers.engines import llama_cpp_launch
+from toa_nb.servers.engines import llama_cpp_spec
 from toa_nb.servers.fleet import start_all
 from toa_nb.servers.watcher import Watcher, notify_models
 
@@ -57,8 +57,8 @@ def report(title, fleet, roles, done, failed, seconds):
 
 
 async def main():
-    launch = llama_cpp_launch('local', 'smollm2-135m', parallel=8)
-    with start_all([launch] * 3) as fleet:
+    spec = llama_cpp_spec('local', 'smollm2-135m', parallel=8)
+    with start_all([spec] * 3) as fleet:
         model, = models_from({'models': fleet.models})
         model.max_tokens = TOKENS
         report('All well', fleet, ['healthy'] * 3, *await drive(model, CALLS))

@@ -18,6 +18,8 @@ from toa_nb.run import Run, rescore
 from toa_nb.search.tree import TOA
 from toa_nb.store import RunStore, commits
 
+SEARCH = TOA(n=3, parallel=1)
+
 
 class Points:
     "Counts failpoints, writes them down, and dies at one of them."
@@ -96,10 +98,17 @@ class Odd(FakeModel):
 def broken(number): return ServerFailed('HTTP 500', model='a', endpoint='fake')
 
 
-def run(store, fail=None, kind=FakeModel, more=0, names='ab', **change):
+class Lines(FakeModel):
+    "A model that answers in lines, and continues such an answer unless it is called b."
+    def __init__(self, name, fail=None):
+        super().__init__(name, lambda messages, seed: '\n'.join(f'{seed % n:04x} is a line.' for n in (97, 89, 83)),
+                         fail=fail, continues=name != 'b')
+
+
+def run(store, fail=None, kind=FakeModel, more=0, names='ab', method=SEARCH, **change):
     "A small run of TOA on two models, brought to its end."
     tasks = [Prompt(f'p{i}', f'Write about the number {i}.') for i in range(2)]
-    made = Run(tasks, TOA(n=3, parallel=1), [kind(name, fail=fail) for name in names], Letters(), store=store, name='r',
+    made = Run(tasks, method, [kind(name, fail=fail) for name in names], Letters(), store=store, name='r',
                **change)
     if more: made.extend(more)
     return made.wait(show=False)
@@ -114,6 +123,7 @@ def extended(store):
 SCENARIOS = dict(
     fresh=run,
     odd=lambda store: run(store, kind=Odd),
+    continued=lambda store: run(store, kind=Lines, method=TOA(n=4, parallel=1, improve='continue')),
     stopped=lambda store: run(store, budget=Budget(per_run=Budget(samples=3))),
     goes_on=run,
     begins=lambda store: run(store, budget=Budget(per_run=Budget(samples=1)), concurrency=1),

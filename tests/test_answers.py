@@ -108,7 +108,11 @@ TAGGED = ['<think>\nSECRET\n</think>\n\n4', 'SECRET\n</think>\n\n4', '<thinking>
           '<|begin_of_thought|>SECRET<|end_of_thought|><|begin_of_solution|>4<|end_of_solution|>',
           '◁think▷SECRET◁/think▷4',
           '<|channel|>analysis<|message|>SECRET<|end|><|start|>assistant<|channel|>final<|message|>4',
-          '<THINK lang="en">SECRET</THINK>\n4']
+          '<THINK lang="en">SECRET</THINK>\n4', '\ufeff<think>SECRET</think>4', '< think >SECRET</ think >4',
+          '<|think|>SECRET<|/think|>4', '[REASONING]SECRET[/REASONING]4', '<inner_thoughts>SECRET</inner_thoughts>4',
+          '<thought_process>\nSECRET\n</thought_process>\n4<|im_end|>',
+          '<|START_THINKING|>SECRET<|END_THINKING|><|START_RESPONSE|>4<|END_RESPONSE|>',
+          '<think>SECRET</think><|begin_of_box|>4<|end_of_box|>']
 PARTS = [[{'type': 'thinking', 'thinking': [{'type': 'text', 'text': 'SECRET'}]}, {'type': 'text', 'text': '4'}],
          [{'type': 'reasoning', 'text': 'SECRET'}, {'type': 'output_text', 'text': '4'}]]
 BESIDE = [{'reasoning_content': 'SECRET'}, {'reasoning': 'SECRET'},
@@ -131,7 +135,7 @@ def test_thoughts_reach_neither_reward_nor_refinement_nor_training_data_and_are_
     assert error is None and set(seen) == {'4'}
     assert not any('SECRET' in json.dumps(body['messages']) for _, _, body in server.calls)
     assert [s.completion.thoughts for s in stored(tmp_path)] == ['SECRET'] * 8
-    with RunStore(tmp_path/'runs.db', 'r') as store: assert 'SECRET' not in json.dumps([to_sft(store), to_dpo(store)])
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert 'SECRET' not in json.dumps([*to_sft(store), *to_dpo(store)])
 
 
 @pytest.mark.parametrize('text',
@@ -170,7 +174,7 @@ def test_only_known_reasons_make_a_whole_answer(serve, tmp_path, reason):
     texts = iter([('Short.', 'stop'), ('A longer answer that breaks off in the mid', reason)] * 9)
     def answer(body): return completion('yes') if body.get('max_tokens') == 1 else completion(*next(texts))
     run_of(model_at(serve(answer)), tmp_path)
-    with RunStore(tmp_path/'runs.db', 'r') as store: rows = json.dumps([to_sft(store), to_dpo(store, rejected='min')])
+    with RunStore(tmp_path/'runs.db', 'r') as store: rows = json.dumps([*to_sft(store), *to_dpo(store, rejected='min')])
     assert 'breaks off' not in rows and 'Short.' in rows
 
 
@@ -344,3 +348,30 @@ def test_an_answer_without_end_is_cut_off(serve):
     data = json.dumps(body).encode()
     e = ask(model_at(serve(lambda body: (200, data))))
     assert type(e) is AnswerTooLarge and 'larger than 64 MiB' in str(e)
+
+
+WORDINGS = {
+    'omit = ["seed"]': ['Unrecognized request argument supplied: seed', 'seed: not implemented', 'seed not accepted',
+        "Additional properties are not allowed ('seed' was unexpected)", 'xai does not support parameters: ["seed"]',
+        'The parameter `seed` specified in the request is not valid'],
+    'omit = ["temperature"]': ["'temperature' does not support 0.7 with this model. Only the default (1) value is supported.",
+        '`temperature` and `top_p` cannot both be specified for this model', "Parameter 'temperature' must be 1",
+        'invalid temperature: only 1 is allowed for this model'],
+    'omit = ["top_p"]': ["Parameter 'top_p' cannot be used with this model", '`top_p` is deprecated for this model.'],
+    'max_completion_tokens = 2048': ["'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."],
+    'Set max_tokens = 2048 or less': ['max_tokens is too large: 4096. This model supports at most 2048 completion tokens',
+        "'max_tokens' must be less than or equal to `2048`, the maximum value for `max_tokens` is less than the "
+        '`context_window` for this model', 'Invalid max_tokens value, the valid range of max_tokens is [1, 2048]']}
+
+
+@pytest.mark.parametrize('line, words', [(line, words) for line, known in WORDINGS.items() for words in known])
+def test_a_refusal_that_names_a_field_says_the_line_to_write(serve, line, words):
+    e = ask(model_at(serve(lambda body: (400, {'error': {'message': words}}))))
+    assert type(e) is RequestRefused and line in str(e)
+
+
+@pytest.mark.parametrize('words', ['`inputs` tokens + `max_new_tokens` must be <= 4096', 'Input length 5000 exceeds the maximum',
+    'The input token count (40000) exceeds the maximum number of tokens allowed (32768).',
+    "'max_tokens' is too large: 5000. This model's maximum context length is 4096 tokens and your request has 300"])
+def test_messages_that_do_not_fit_are_known_in_many_words(serve, words):
+    assert type(ask(model_at(serve(lambda body: (400, {'error': {'message': words}}))))) is ContextOverflow

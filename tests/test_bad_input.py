@@ -381,7 +381,7 @@ OPTIONS = {
     'curve as a text': (('curve', 'runs.db', '-o', 'curve.doc'),
                         "--output: 'curve.doc' is not a kind of file for a curve. Use .png"),
     'rows as a table': (('export', 'runs.db', '--format', 'sft', '-o', 'x.csv'),
-                        "--output: 'x.csv' is not a kind of file for rows. Use .jsonl"),
+                        "--output: 'x.csv' is not a kind of file for sft. Use .parquet, .jsonl"),
     'figure in no folder': (('curve', 'runs.db', '-o', 'none/x.png'),
                             '--output: there is no folder none. Create it first'),
     'numbers in no folder': (('curve', 'runs.db', '-o', 'none/x.csv'),

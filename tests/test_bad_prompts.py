@@ -61,7 +61,7 @@ RECORDS = {
     'number as instruction': ({'instruction': 7}, 'instruction', 'a number instead of text'),
     'list as instruction': ({'instruction': ['x']}, 'instruction[0]', 'text instead of an object'),
     'object as instruction': ({'instruction': {'text': 'x'}}, 'instruction', 'an object instead of text'),
-    'misspelt instruction': ({'instruction': ..., 'Instruction': 'x'}, 'instruction', 'missing'),
+    'misspelt instruction': ({'instruction': ..., 'Instuction': 'x'}, 'instruction', 'missing'),
     'text instead': ({'instruction': ..., 'text': 'x'}, 'instruction', 'missing'),
     'solution instead': ({'instruction': ..., 'solution': 'x'}, 'instruction', 'missing'),
     'two instructions': ({'question': 'x'}, 'question', 'a second task beside instruction'),
@@ -333,4 +333,4 @@ def test_data_sets_in_memory():
     assert [p.id for p in prompts_from(Split([{'id': 'a', 'prompt': 'x'}]))] == ['a']
     with pytest.raises(InputError, match='several splits. Name one: train, test'):
         prompts_from({'train': Split(), 'test': Split()})
-    with pytest.raises(InputError, match='x: it holds a bytes'): prompts_from([{'id': 'a', 'prompt': 'x', 'x': b'y'}])
+    with pytest.raises(InputError, match='x: it holds a bytes'): prompts_from([{'id': 'a', 'prompt': 'x', 'x': b'\xff'}])

@@ -72,3 +72,59 @@ def test_length_controlled_win_rate_is_that_of_alpaca_eval(tmp_path, seed):
     assert length_controlled(ours, weights, n_boot=0).value == pytest.approx(theirs['length_controlled_winrate'], abs=.02)
     shuffled = ours.sample(frac=1, random_state=0)
     assert length_controlled(shuffled, weights, n_boot=0).value == pytest.approx(theirs['length_controlled_winrate'], abs=.02)
+
+
+def test_style_control_is_at_its_optimum():
+    "The fit against a general optimiser, with clear wins counted three times."
+    from scipy.optimize import minimize
+
+    from toa_nb.evaluate import style_controlled, style_features
+    rng = np.random.default_rng(0)
+    questions = [f'q{i}' for i in range(120)]
+    def look(): return dict(token_len=int(rng.integers(100, 900)), header_count={'h1': int(rng.integers(0, 5))},
+                            list_count={'ordered': int(rng.integers(0, 20))}, bold_count={'**': int(rng.integers(0, 9))})
+    metadata = {m: {q: look() for q in questions} for m in ('a', 'b', 'base')}
+    rows = [(q, m, float(rng.choice([0, .5, 1])), int(rng.choice([1, 3]))) for m in ('a', 'b') for q in questions
+            for _ in range(2)]
+    games = pd.DataFrame(rows, columns=['question', 'model', 'worth', 'weight'])
+    ours = style_controlled(games, metadata, 'base', n_boot=0)
+    expanded = games.loc[games.index.repeat(games['weight'])].reset_index(drop=True)
+    style = np.stack([style_features(metadata[m][q], metadata['base'][q])
+                      for q, m in zip(expanded['question'], expanded['model'])])
+    style = (style - style.mean(0))/style.std(0, ddof=1)
+    x = np.c_[expanded['model'] == 'a', expanded['model'] == 'b', style].astype(float)
+    y = expanded['worth'].to_numpy()
+    found = minimize(lambda b: (np.logaddexp(0, x @ b) - y*(x @ b)).sum(), np.zeros(6), tol=1e-12).x
+    for i, m in enumerate('ab'): assert ours[m].value == pytest.approx(100/(1 + np.exp(-found[i])), abs=1e-3)
+
+
+LM_TASK = '''task: toa_math
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{instruction}}}}"
+doc_to_target: "{{{{reference}}}}"
+generation_kwargs: {{until: [], max_gen_toks: 24}}
+filter_list:
+  - name: last_number
+    filter: [{{function: regex, regex_pattern: "(-?[0-9.,]+)", group_select: -1}}, {{function: take_first}}]
+metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
+'''
+
+
+@pytest.mark.slow
+def test_lm_eval_runs_against_our_server(tmp_path):
+    from pathlib import Path
+
+    from toa_nb import llama_cpp, local_model
+    from toa_nb.evaluate import lm_eval_command, run_lm_eval
+    exe = environment('lm-eval-0.4.13', 'lm_eval[api]==0.4.13', 'setuptools<81')
+    data = Path(__file__).parent.parent/'data/math.jsonl'
+    (tmp_path/'task.yaml').write_text(LM_TASK.format(file=data))
+    with llama_cpp(local_model(), 'smollm2', parallel=4, ctx=1024) as server:
+        command = lm_eval_command([str(tmp_path/'task.yaml')], server.url, 'smollm2', tmp_path/'out', limit=4,
+                                  concurrent=4, program=str(Path(exe).with_name('lm_eval')))
+        found = run_lm_eval(command, server.api_key_env)
+    estimate = found['toa_math exact_match (last_number)']
+    assert estimate.n == 4 and 0 <= estimate.value <= 100

@@ -55,10 +55,18 @@ def test_a_run_a_store_and_its_path_give_the_same(run, name):
     else: assert all(f.equals(found[0]) if name in TABLES else f == found[0] for f in found) and len(found[0])
 
 
+def without_run(row):
+    "A row without what only the configuration of a run says."
+    told = ('method', 'templates', 'system_prompt', 'origins', 'generator', 'ans_id')
+    return {k: v for k, v in row.items() if not k.startswith(told) and (k, v) not in (
+        ('model', 'toa_nb'), ('model', 'best_of_n'))}
+
+
 @pytest.mark.parametrize('name', EXPORTS)
 def test_samples_alone_need_their_prompts(run, name):
     with pytest.raises(InputError, match='samples alone do not hold their prompts'): EXPORTS[name](run.samples())
-    assert EXPORTS[name](run.samples(), run.prompts, reward='words') == EXPORTS[name](run)
+    rows = EXPORTS[name](run.samples(), run.prompts, reward='words')
+    assert list(map(without_run, rows)) == list(map(without_run, EXPORTS[name](run)))
 
 
 @pytest.mark.parametrize('act', [to_frame, to_sft, summarize, reward_curve, plot_curve,
@@ -108,7 +116,7 @@ def test_texts_that_differ_in_white_space_are_no_pair(act, policy, other):
 
 def test_a_blank_answer_is_not_learnt():
     samples = scored(' \n', 'fine', 'worse')
-    assert to_sft(samples, [Prompt('p', 'x')])[0]['messages'][-1]['content'] == 'fine'
+    assert to_sft(samples, [Prompt('p', 'x')])[0]['completion'][0]['content'] == 'fine'
     assert to_dpo(samples, [Prompt('p', 'x')], rejected='min')[0]['chosen'][0]['content'] == 'fine'
 
 
@@ -126,7 +134,7 @@ def test_the_number_of_queries_does_not_grow_with_the_prompts(wide, name, monkey
     with RunStore(wide.store_at, 'r') as store:
         inner = store.query
         monkeypatch.setattr(type(store), 'query', lambda self, *args: asked.append(args[0]) or inner(*args))
-        act(store)
+        list(iter(act(store)))
     assert 0 < len(asked) < 40
 
 

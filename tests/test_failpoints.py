@@ -19,12 +19,13 @@ FAILPOINTS = {
     'run': 'fresh', 'trial': 'fresh', 'sample': 'fresh', 'score': 'fresh', 'tell': 'fresh', 'event status': 'fresh',
     'event done': 'fresh',
     'call': 'fresh', 'judge': 'fresh', 'listen': 'fresh',
-    'thoughts': 'odd', 'event remark': 'odd', 'event stopped_by': 'stopped', 'event config': 'goes_on',
+    'prefix': 'continued', 'event cannot': 'continued', 'thoughts': 'odd', 'event remark': 'odd',
+    'event stopped_by': 'stopped', 'event config': 'goes_on',
     'event retry': 'retried', 'event extend': 'extended',
     'event reward': 'rescored', 'event models': 'shrunk'}
 ENGINE = {'call', 'judge', 'listen'}  # no commits
 # what happened before
-BASES = dict(fresh=[], odd=[], stopped=[], goes_on=['stopped'], shrunk=['begins'], retried=['fails'],
+BASES = dict(fresh=[], odd=[], continued=[], stopped=[], goes_on=['stopped'], shrunk=['begins'], retried=['fails'],
              extended=['fresh'], rescored=['fresh'])
 ENDS = dict(stopped='goes_on')  # with what a scenario is resumed, where that is not itself
 

@@ -13,7 +13,7 @@ from toa_nb.models.client import ChatModel
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import RewardUnreachable, Rule
 from toa_nb.rewards.queue import RewardOut, RewardQueue
-from toa_nb.run import session
+from toa_nb.run import schedule
 from toa_nb.run.console import progress_line
 from toa_nb.run.run import Run
 from toa_nb.search.samplers import BestOfN, MoA, ParallelEnsemble, SequentialRefine
@@ -122,7 +122,7 @@ def test_a_model_whose_fault_ends_in_the_middle_is_taken_back(kind, tmp_path):
 @pytest.mark.parametrize('concurrency', [None, 1])
 def test_a_model_that_dies_for_good_does_not_hold_up_the_others(concurrency, method, tmp_path, monkeypatch):
     "Its calls wait as long as the session had worked before, take no slot of the others, and then fail; alone they would wait for ever."
-    monkeypatch.setattr(session, 'LEAST_WAIT', .05)
+    monkeypatch.setattr(schedule, 'LEAST_WAIT', .05)
     run, samples = asyncio.run(driven(tmp_path, [Fault('reset', model='b', start=5)], method, prompts=3,
                                       outage_timeout=math.inf, settings=dict(concurrency=concurrency)))
     assert run.progress.state == 'finished' and len(good(samples)) == 3*10

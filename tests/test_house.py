@@ -11,17 +11,28 @@ import figures  # noqa: E402
 
 ROOMS = {row['module']: row for row in figures.rows(root)}
 LIBRARY = [path for path in figures.notebooks(root) if 'tutorials' not in path.parts]
-# the engine, until its parts are tested where they stand
-UNTESTED = {'run.rescoring', 'run.session', 'run.run'}
-SLEEPING = {'08_session'}
+# What is over a limit today, and by how much, as `python tools/figures.py` ends. A room may get better; none joins.
+OVER = {
+    'search.rounds': dict(longest=43),
+    'search.chains': dict(columns=122),
+    'search.probing': dict(untested=4),
+    'models.client': dict(longest=44),
+    'analysis.comparisons': dict(longest=41),
+    'analysis.kernels': dict(untested=4, columns=122),
+    'analysis.what_if': dict(longest=45),
+    'analysis.prediction': dict(columns=123),
+}
 
 
 @pytest.mark.parametrize('module', ROOMS)
 def test_a_room_keeps_the_limits(module):
-    limits = {name: limit for name, limit in figures.LIMITS.items() if name != 'median'}
-    over = {name: ROOMS[module][name] for name, limit in limits.items() if ROOMS[module][name] > limit}
-    if module in UNTESTED: over.pop('untested', None)
-    assert over == {}
+    known = OVER.get(module, {})
+    assert {name: value for name, value in figures.over(ROOMS[module]).items() if value > known.get(name, 0)} == {}
+
+
+@pytest.mark.parametrize('module', OVER)
+def test_a_room_that_got_better_is_no_longer_listed(module):
+    assert module in ROOMS and set(OVER[module]) == set(figures.over(ROOMS[module]))
 
 
 def sleeps(source):
@@ -43,7 +54,7 @@ def test_sleeps_are_found():
 @pytest.mark.parametrize('path', LIBRARY, ids=lambda path: path.stem)
 def test_no_test_in_a_notebook_waits_for_a_clock(path):
     sources = ['\n'.join(lines) for exported, lines in figures.code_cells(path) if not exported]
-    assert [call for source in sources for call in sleeps(source)] == [] or path.stem in SLEEPING
+    assert [call for source in sources for call in sleeps(source)] == []
 
 
 @pytest.mark.parametrize('path', sorted((root/'tests').glob('test_*.py')), ids=lambda path: path.stem)

@@ -23,10 +23,12 @@ CODE = '''
 import json, sys
 from toa_nb.core import InputError, Prompt
 from toa_nb.reward_models import load_reward_model
-try:
-    scorer = load_reward_model(sys.argv[1], family='linear', revision=sys.argv[2], device='cpu')
-    print(json.dumps([scorer.name, scorer.version, scorer.score_pairs([(Prompt('sky', 'Why is the sky blue?'), 'Air scatters blue light.')])[0].value]))
-except InputError as e: print(json.dumps(str(e)))
+for name, revision in json.loads(sys.argv[1]):
+    try:
+        scorer = load_reward_model(name, family='linear', revision=revision, device='cpu')
+        score, = scorer.score_pairs([(Prompt('sky', 'Why is the sky blue?'), 'Air scatters blue light.')])
+        print(json.dumps([scorer.name, scorer.version, score.value]))
+    except InputError as e: print(json.dumps(str(e)))
 '''
 
 
@@ -77,35 +79,43 @@ def hub(tmp_path_factory):
     server.server_close()
 
 
-def fetched(hub, home, name, revision):
-    "What a process of its own says, which knows no other hub and has an empty cache."
+def fetched(hub, home, *wanted):
+    "What a process of its own says of names and revisions; it has no other hub and an empty cache."
     env = {k: v for k, v in os.environ.items() if not k.startswith('HF_')}
     env |= dict(HF_ENDPOINT=f'http://127.0.0.1:{hub.server_address[1]}', HF_HOME=str(home),
                 HF_HUB_DISABLE_TELEMETRY='1', NO_PROXY='127.0.0.1')
-    done = subprocess.run([sys.executable, '-c', CODE, name, revision], capture_output=True, text=True, env=env,
+    done = subprocess.run([sys.executable, '-c', CODE, json.dumps(wanted)], capture_output=True, text=True, env=env,
                           timeout=HANG)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize('revision', ['main', COMMIT])
-def test_weights_come_from_the_hub_with_their_commit(hub, tmp_path, revision):
-    name, version, value = fetched(hub, tmp_path, 'lab/tiny', revision)
+def check_weights(hub, found):
+    "Whether what was fetched is the model in the hub's folder, with its commit."
+    name, version, value = found
     here = load_reward_model(str(hub.folder), family='linear', device='cpu')
+    score, = here.score_pairs([(Prompt('sky', 'Why is the sky blue?'), 'Air scatters blue light.')])
     assert name == 'tiny' and version.startswith(f'lab/tiny@{COMMIT[:12]} float32')
-    assert (value == pytest.approx(here.score_pairs([(Prompt('sky', 'Why is the sky blue?'),
-                                                      'Air scatters blue light.')])[0].value, abs=1e-5))
+    assert value == pytest.approx(score.value, abs=1e-5)
+
+
+def test_weights_come_from_the_hub_with_their_commit(hub, tmp_path):
+    "By the name of a branch; and what the hub does not have is one line."
+    absent = [('lab/nothing', 'main'), ('lab/tiny', 'v9'), ('not a name', 'main')]
+    found, *errors = fetched(hub, tmp_path, ('lab/tiny', 'main'), *absent)
+    check_weights(hub, found)
     assert 'model-00001-of-00002.safetensors' in hub.fetched and 'evil.py' not in hub.fetched
+    for error, named in zip(errors, ('lab/nothing', 'v9', 'not a name'), strict=True):
+        assert isinstance(error, str) and named in error and '\n' not in error and 'HF_TOKEN' in error
 
 
-@pytest.mark.parametrize('name, revision, says', [('lab/nothing', 'main', 'lab/nothing'), ('lab/tiny', 'v9', 'v9'),
-                                                  ('not a name', 'main', 'not a name')])
-def test_what_the_hub_does_not_have_is_said_in_a_line(hub, tmp_path, name, revision, says):
-    said = fetched(hub, tmp_path, name, revision)
-    assert isinstance(said, str) and says in said and '\n' not in said and 'HF_TOKEN' in said
+def test_weights_of_a_commit(hub, tmp_path):
+    before = len(hub.fetched)
+    check_weights(hub, *fetched(hub, tmp_path, ('lab/tiny', COMMIT)))
+    assert 'model-00001-of-00002.safetensors' in hub.fetched[before:] and 'evil.py' not in hub.fetched
 
 
-def test_no_hub_at_all_is_said_in_a_line(hub, tmp_path, monkeypatch):
+def test_no_hub_at_all_is_one_line(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, 'server_address', ('127.0.0.1', 9))
-    said = fetched(hub, tmp_path, 'lab/tiny', 'main')
-    assert isinstance(said, str) and 'lab/tiny' in said and '\n' not in said
+    error, = fetched(hub, tmp_path, ('lab/tiny', 'main'))
+    assert isinstance(error, str) and 'lab/tiny' in error and '\n' not in error

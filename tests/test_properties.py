@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from toa_nb.core import Outcome, Prompt
 from toa_nb.search.aggregation import RSA, SelfMoA
 from toa_nb.search.bandit import REx
+from toa_nb.search.chains import QUEST
+from toa_nb.search.probing import Probe
 from toa_nb.search.rounds import Rounds
 from toa_nb.search.routing import RoBoN
 from toa_nb.search.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
@@ -26,7 +28,8 @@ METHODS = {
     'published': lambda n: TOA.published(n=n), 'rounds': lambda n: Rounds(n=n),
     'rounds_quorum': lambda n: Rounds(n=n, rounds=2, quorum=.5, fresh=0.),
     'self_moa': lambda n: SelfMoA(n=n, proposals=2), 'rsa': lambda n: RSA(n=n, population=3, k=2),
-    'robon': lambda n: RoBoN(n=n), 'rex': lambda n: REx(n=n, parallel=3)}
+    'robon': lambda n: RoBoN(n=n), 'rex': lambda n: REx(n=n, parallel=3), 'rex_revise': lambda n: REx(n=n, improve='revise'),
+    'quest': lambda n: QUEST(n=n, chains=2), 'probe': lambda n: Probe(n=n, moves=('refine', 'continue'))}
 OUTCOMES = st.one_of(st.just(Outcome()), st.just(Outcome('unscored')),
                      st.floats(-1e6, 1e6).map(lambda r: Outcome(f'answer worth {r}', r)))
 STEPS = st.lists(st.tuples(st.sampled_from(['ask', 'ask', 'tell']), st.integers(0, 99), OUTCOMES), max_size=60)

@@ -17,7 +17,7 @@ from clocks import HANG, Clock, set_clock
 from toa_nb.core import InputError, Message
 from toa_nb.models.client import ChatModel
 from toa_nb.search.moves import draw_cut
-from toa_nb.servers.engines import llama_cpp, llama_cpp_launch, sglang, vllm
+from toa_nb.servers.engines import llama_cpp, llama_cpp_spec, sglang, vllm
 from toa_nb.servers.fleet import Fleet, start_all
 from toa_nb.servers.local import ModelWheel, local_model, pip_commands
 from toa_nb.servers.process import Server, fetch, servers, start, state_folder, sweep
@@ -118,7 +118,7 @@ def check_continuation(server, way):
 def test_llama_cpp_end_to_end(gguf, monkeypatch):
     monkeypatch.delenv('TOA_KEY_SMOLLM2_135M', raising=False)
     with llama_cpp(gguf, 'smollm2-135m', say=None) as server:
-        pid, port = server.pid, server.launch.port
+        pid, port = server.pid, server.spec.port
         answers = chat(server, 4)
         assert all(a.choices[0].message.content for a in answers) and all(a.usage.completion_tokens <= 8
             for a in answers)
@@ -177,8 +177,8 @@ def test_a_server_that_stays_is_found_and_stopped_from_elsewhere(state):
     assert found.pid == pid and found.state == 'ready' and found.process is None
     os.environ['TOA_KEY_FAKE'] = 'the key of another server'
     found, = servers()
-    assert found.api_key_env == f'TOA_KEY_FAKE_{found.launch.port}' and found.state == 'ready'
-    code = f"from toa_nb.servers.process import stop; print([s.name for s in stop({found.launch.port})])"
+    assert found.api_key_env == f'TOA_KEY_FAKE_{found.spec.port}' and found.state == 'ready'
+    code = f"from toa_nb.servers.process import stop; print([s.name for s in stop({found.spec.port})])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == "['fake']\n"
     assert gone(pid) and gone(supervisor) and gone(child) and servers() == []
 
@@ -271,8 +271,8 @@ def test_a_run_survives_the_death_of_a_server(gguf, tmp_path):
     from toa_nb import BestOfN, FunctionReward, Message, Prompt, Run, models_from
 
     async def go():
-        launch = llama_cpp_launch(gguf, 'smollm2-135m', parallel=4)
-        with start_all([launch, launch], say=None) as fleet:
+        spec = llama_cpp_spec(gguf, 'smollm2-135m', parallel=4)
+        with start_all([spec, spec], say=None) as fleet:
             model, = models_from({'models': fleet.models})
             watcher = Watcher(fleet.servers, on_change=notify_models([model]), say=None, backoff=.05).start(every=.05)
             model.max_tokens = 8

@@ -115,7 +115,7 @@ def test_vllm_generates_and_leaves_nothing(python, models):
         shown = server.log.read_text() + subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True,
                                                         text=True).stdout
         assert os.environ[server.api_key_env] not in shown
-        pids, port = tree(server), server.launch.port
+        pids, port = tree(server), server.spec.port
         assert len(pids) >= 3, 'supervisor, API server, engine'
     assert all_gone(pids) and take_port(port) == port
     assert said[-1].startswith('smollm2-135m: ready after ')

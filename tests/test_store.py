@@ -6,8 +6,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -130,12 +132,17 @@ def test_unknown_mode(tmp_path):
     with pytest.raises(InputError, match="no mode 'w'"): RunStore(tmp_path/'runs.db', 'w')
 
 
-def test_read_only_place(tmp_path):
+async def flushed(store): await store.flush()
+
+
+def test_read_only_place():
+    "In a folder that other users can enter, unlike those of pytest."
+    with tempfile.TemporaryDirectory() as folder: check_read_only(Path(folder))
+
+
+def check_read_only(tmp_path):
     finished_store(tmp_path)
     os.chmod(tmp_path, 0o555); os.chmod(tmp_path/'runs.db', 0o444)
-    for p in tmp_path.parents:
-        if p != Path(p.anchor) and p.stat().st_uid == os.getuid() and not p.stat().st_mode & 0o001:
-            os.chmod(p, p.stat().st_mode | 0o011)
     c = child('''
         if os.getuid() == 0: os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
         try: RunStore(path)
@@ -435,7 +442,7 @@ def test_asks_from_many_threads(tmp_path):
         threads = [threading.Thread(target=work, args=(f't{i}',)) for i in range(8)]
         for t in threads: t.start()
         for t in threads: t.join()
-        asyncio.run(store.flush())
+        asyncio.run(flushed(store))
         assert all([r.trial.number for r in store.pending('run', p)] == list(range(100)) for p in store.counts('run'))
     assert no_gaps(tmp_path/'runs.db') == 800
 
@@ -748,6 +755,75 @@ def test_a_store_that_is_taken_away_is_noticed_at_the_next_commit(tmp_path, take
         with RunStore(tmp_path/('elsewhere.db' if take is move else 'runs.db')) as again:
             assert again.check() == [] and [s.trial.number for s in again.samples('run', 'a')] == [0, 1, 2]
             asyncio.run(fill(again, [10]))
+
+
+def write_a_backup_over(tmp): write_over(tmp, (tmp/'old.db').read_bytes())
+def write_another_store_over(tmp):
+    new_store(tmp/'other.db', 'z').close()
+    write_over(tmp, (tmp/'other.db').read_bytes())
+def empty_it(tmp): write_over(tmp, b'')
+def write_anything_over(tmp): write_over(tmp, os.urandom(50_000))
+def write_half_of_it_over(tmp): write_over(tmp, (tmp/'old.db').read_bytes()[:5000])
+def replace_by_the_backup(tmp): os.replace(tmp/'old.db', tmp/'runs.db')
+
+
+def write_over(tmp, data):
+    "As `cp` does: the same file, with other content."
+    with open(tmp/'runs.db', 'wb') as f: f.write(data)
+
+
+OVER = [write_a_backup_over, write_another_store_over, empty_it, write_anything_over, write_half_of_it_over]
+
+
+@pytest.mark.parametrize('take', [*OVER, delete, replace_by_the_backup])
+def test_what_a_lost_store_held_is_rescued(take, tmp_path):
+    "The file that was put in its place is left as it is, and the rescued store is whole and goes on."
+    async def main(store):
+        await fill(store, range(3))
+        store.backup(tmp_path/'old.db')
+        await fill(store, range(3, 6))
+        take(tmp_path)
+        store.add_trial('run', 'b', trial(0))
+        with pytest.raises(StoreError, match='All that it held is in .*runs.rescued.db.'):
+            await store.add_completion('run', 'b', 0, Completion('paid', Usage(1, 1)))
+    store = new_store(tmp_path/'runs.db')
+    asyncio.run(main(store))
+    placed = (tmp_path/'runs.db').read_bytes() if (tmp_path/'runs.db').exists() else None
+    store.close()
+    assert placed == ((tmp_path/'runs.db').read_bytes() if placed is not None else None)
+    with warnings.catch_warnings(action='error'), RunStore(tmp_path/'runs.rescued.db') as rescued:
+        assert rescued.check() == [] and [s.trial.number for s in rescued.samples('run', 'a')] == list(range(6))
+        assert [s.completion.text for s in rescued.samples('run', 'b')] == ['paid']
+        asyncio.run(fill(rescued, [10]))
+
+
+def touch(path): os.utime(path, ns=(1, 1))
+def checkpoint(path):
+    with sqlite3.connect(path) as db: db.execute('PRAGMA wal_checkpoint(TRUNCATE)')
+    db.close()
+def look(path):
+    with RunStore(path, 'r') as store: store.check()
+
+
+@pytest.mark.parametrize('act', [touch, checkpoint, look])
+def test_what_changes_nothing_in_the_file_ends_nothing(act, tmp_path):
+    async def main(store):
+        for n in range(0, 9, 3):
+            await fill(store, range(n, n + 3))
+            act(tmp_path/'runs.db')
+    with new_store(tmp_path/'runs.db') as store:
+        asyncio.run(main(store))
+        assert len(list(store.samples('run', 'a'))) == 9
+    with RunStore(tmp_path/'runs.db', 'r') as store: assert store.check() == []
+
+
+def test_own_checkpoints_are_not_taken_for_others(tmp_path):
+    async def main(store):
+        store._commits.db.execute('PRAGMA wal_autocheckpoint = 3')
+        for n in range(20): await fill(store, [n], text='x'*5000)
+    with new_store(tmp_path/'runs.db') as store:
+        asyncio.run(main(store))
+        assert len(list(store.samples('run', 'a'))) == 20
 
 
 def test_another_writer_is_noticed(tmp_path):

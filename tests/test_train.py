@@ -1,4 +1,5 @@
 "TRL trains: a tiny model that is made in code, and with the slow tests SmolLM2 on the pairs of a real run."
+import json
 import sys
 
 import pytest
@@ -54,7 +55,8 @@ def test_ten_steps_of_dpo_move_the_margin(tiny, tmp_path):
     assert [row['loss'] for row in done.log if 'loss' in row][0] == pytest.approx(.6931, abs=1e-3)
     card = (tmp_path/'out/README.md').read_text()
     assert '10 steps' in card and '`learning_rate` | `0.002`' in card
-    assert 'engine = "vllm"' in (tmp_path/'out/serve.toml').read_text()
+    from toa_nb.servers.fleet import read_servers
+    assert [(s.name, s.engine) for s in read_servers(tmp_path/'out/serve.toml')] == [('out', 'vllm')]
     assert (tmp_path/'out/model/model.safetensors').exists()
     assert dpo(pairs, tiny, tmp_path/'out', max_steps=10, learning_rate=2e-3, **quick).done
 
@@ -67,6 +69,19 @@ def test_another_training_in_the_same_folder_is_refused(tiny, tmp_path):
         prepare('dpo', pairs[1:], tiny, tmp_path/'out', gpus=0)
     with pytest.raises(InputError, match='TRL would leave out every row'):
         prepare('dpo', pairs, tiny, tmp_path/'short', gpus=0, max_length=4)
+
+
+def test_the_command_prepares_and_trains_nothing(tiny, tmp_path, capsys):
+    from toa_nb import write_jsonl
+    from toa_nb.cli.commands import main
+    rows = str(write_jsonl(pairs, tmp_path/'pairs.jsonl'))
+    command = ['train', 'dpo', rows, '--model', str(tiny), '-o', str(tmp_path/'out'), '--gpus', '0', '--prepare']
+    assert main([*command, '--set', 'max_steps=2', 'max_length=11']) == 0
+    out, shown = capsys.readouterr()
+    assert 'prepared, not trained' in out and 'max_steps = 2' in shown and '8 cut' in shown
+    assert 'data_files' in (tmp_path/'out/trl.yaml').read_text() and not (tmp_path/'out/trl').exists()
+    assert main([*command, '--set', 'max_stepz=2']) == 2
+    assert 'max_steps' in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -102,3 +117,64 @@ def test_a_stopped_training_goes_on(tiny, tmp_path, monkeypatch):
     done = dpo(pairs, tiny, tmp_path/'out', **options)
     assert [row['step'] for row in done.log if 'loss' in row] == [*range(1, 9)]
     assert 'resume_from_checkpoint' in (tmp_path/'out/trl.yaml').read_text()
+
+
+@pytest.mark.slow
+def test_the_loop_closes_on_a_cpu(tmp_path):
+    "A real run, SFT and DPO on its rows, the trained model served by llama.cpp and run beside the old one."
+    pytest.importorskip('gguf')
+    from pathlib import Path
+
+    from toa_nb import BestOfN, ChatModel, Constraints, Run, RunStore, llama_cpp, load_prompts, local_model, to_frame
+    from toa_nb.train import dpo, pair_margins, sft
+    prompts = load_prompts(Path(__file__).parent.parent/'data/instructions.jsonl')[:12]
+    store = tmp_path/'runs.db'
+
+    def run(gguf, name, n):
+        with llama_cpp(gguf, name, parallel=8, ctx=1024) as server:
+            model = ChatModel(name, server.url, api_key_env=server.api_key_env, max_tokens=64, temperature=.9,
+                              spec='SmolLM2-135M-Instruct')
+            return Run(prompts, BestOfN(n), [model], Constraints(), store=store, name=name).wait(show=False)
+
+    assert run(local_model(), 'before', 6).progress.state == 'finished'
+    common = dict(gpus=0, say=None, logging_steps=1, per_device_train_batch_size=4, max_length=384, learning_rate=1e-4)
+    tuned = sft(store, 'local', tmp_path/'sft', max_steps=8, **common)
+    assert len([row for row in tuned.log if 'loss' in row]) == 8
+    again = dpo(store, tmp_path/'sft/model', tmp_path/'dpo', max_steps=10, export=dict(rejected='min', cut=True), **common)
+    rows = [json.loads(line) for line in (tmp_path/'dpo/rows.jsonl').read_text().splitlines()]
+    margins = pair_margins(rows, again.output)
+    assert sum(margins)/len(margins) > .02, margins
+    assert run(tmp_path/'sft/model.gguf', 'after', 2).progress.state == 'finished'
+    with RunStore(store, 'r') as found:
+        means = to_frame(found).groupby('run')['reward'].agg(['mean', 'count'])
+    assert means.loc['before', 'count'] == 72 and means.loc['after', 'count'] >= 20
+    print(means, again.plan['report'], sum(margins)/len(margins))
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_runs_small_on_a_cpu(monkeypatch):
+    from pathlib import Path
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent/'benchmarks'))
+    import gpu
+    assert isinstance(gpu.dpo_step(gpu.TINY, 0, 'float32', 32), float)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['sft', 'dpo', 'kto', 'reward'])
+def test_trl_leaves_out_as_many_rows_as_the_report_says(kind, tiny, tmp_path):
+    import trl
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+
+    from toa_nb.train import row_report, training_rows
+    from toa_nb.train.options import TRAINERS
+    long = [dict(p, prompt=[turn('user', 'tell me about number ' * n)]) for n, p in enumerate(pairs, 1)]
+    source = [dict(messages=p['prompt'] + p['chosen']) for p in long] if kind == 'sft' else long
+    rows = training_rows(kind, source)
+    report = row_report(kind, rows, AutoTokenizer.from_pretrained(tiny), max_length=20)
+    config = getattr(trl, TRAINERS[kind])(output_dir=str(tmp_path), max_length=20, use_cpu=True, bf16=False,
+                                          report_to='none')
+    trainer = getattr(trl, TRAINERS[kind].replace('Config', 'Trainer'))(str(tiny), args=config,
+                                                                        train_dataset=Dataset.from_list(rows))
+    assert 0 < report.dropped < report.rows
+    assert len(trainer.train_dataset) == report.rows - report.dropped

@@ -14,7 +14,7 @@ from pathlib import Path
 root = Path(__file__).parent.parent
 nbs = root/'nbs'
 KEPT = ('tutorials/*', '*compute.ipynb', '*tree.ipynb', '*analysis*', '*plot.ipynb')  # paths below nbs/
-UNPLAYED = ('04_servers.ipynb', '05_cockpit.ipynb')  # tutorials that show real servers and widgets
+UNPLAYED = ('04_servers.ipynb', '05_cockpit.ipynb', '07_paper.ipynb')  # tutorials that show real servers and widgets
 SKIPPED = r'#\|\s*(eval:\s*false|gpu|net|slow)\b'
 SHOWN = ('image/png', 'text/plain')  # the first that an output has is kept
 

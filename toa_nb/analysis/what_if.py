@@ -14,11 +14,10 @@ from typing import Any
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import InputError, Prompt, Sample
+from ..core import InputError, Prompt, Reward, Sample
 from ..search.samplers import Method
 from ..search.methods import method_from, METHODS
-from ..store.sources import opened
-from ..store.tables import _stored_specs, to_frame
+from ..store.tables import to_frame
 from .curves import reward_curve
 from .plot import plot_curve
 from .pool import ReplayPool
@@ -69,11 +68,16 @@ def caveat(self:Replay)->str:
 @patch
 def __repr__(self:Replay): return f'{self.caveat}\n{self.coverage.to_string(index=False)}'
 
-# %% ../../nbs/50_analysis/07_what_if.ipynb #ceb6dc91
+# %% ../../nbs/50_analysis/07_what_if.ipynb #f4a1aac0
 def _method_of(method, n)->Method:
     "A method by its name or as it is, with another number of samples where one is given."
     found = method_from(method) if isinstance(method, str) else method
     return found if n is None else replace(found, n=n)
+
+def _check(missing, repeats):
+    "Refuse settings without a meaning."
+    if missing not in ('stop', 'fail'): raise InputError(f'missing = {missing!r}', 'missing', 'Use stop or fail.')
+    if repeats < 1: raise InputError(f'repeats = {repeats}', 'repeats', 'Give a number of at least 1.')
 
 def _names(method, label, repeats)->tuple[str,list[str]]:
     "The label of a replayed method, and a name of a run for each repeat."
@@ -81,6 +85,7 @@ def _names(method, label, repeats)->tuple[str,list[str]]:
     label = label or f'{name}, n={method.n}, replayed'
     return label, [label if i == 0 else f'{label} ({i + 1})' for i in range(repeats)]
 
+# %% ../../nbs/50_analysis/07_what_if.ipynb #ceb6dc91
 def replay_method(
     source:Any, # A `RunStore`, the path of one, or a `Run`; or samples
     method:Method|str, # What to replay, such as `TOA(n=64)`; or its name
@@ -88,7 +93,7 @@ def replay_method(
     run:str|list[str]|None=None, # Take answers of these runs only; None: all
     prompts:Iterable[Prompt]|None=None, # Only these; None: all that the store has; samples alone do not hold them
     models:list[str]|None=None, # Only these models, such as one of them; None: those of the runs
-    reward:str='', # Name of the reward that guides; empty: the one that guided
+    reward:Reward|str='', # The reward that guides, or its name; empty: the one that guided
     repeats:int=1, # Searches per prompt, each with another seed, at least 1
     seed:int|None=None, # Of the first repeat; None: that of the first run
     missing:str='stop', # What a request without an answer does: `stop` ends the search, `fail` is a failed call
@@ -96,8 +101,7 @@ def replay_method(
     label:str='', # Name of the method in tables and figures; empty: its name and n
 )->Replay: # The samples, the coverage and the caveat
     "What would a method have given? From recorded answers, without a server."
-    if missing not in ('stop', 'fail'): raise InputError(f'missing = {missing!r}', 'missing', 'Use stop or fail.')
-    if repeats < 1: raise InputError(f'repeats = {repeats}', 'repeats', 'Give a number of at least 1.')
+    _check(missing, repeats)
     pool, method = ReplayPool(source, run, prompts, models, reward), _method_of(method, n)
     label, names = _names(method, label, repeats)
     counts, recorded, samples, stopped = Counter(), Counter(), [], 0
@@ -116,17 +120,16 @@ def replay_method(
 @patch
 def frame(self:Replay,
     recorded:bool=True, # Have the recorded runs in the table too
-    **options, # Arguments of `to_frame`, such as `text=True`
+    **options, # Arguments of `to_frame`, such as `texts=True`
 )->pd.DataFrame: # A table of `to_frame`
     "The samples as a table, beside those that were recorded."
-    with opened(self.source, self.run) as (found, runs):
-        specs = _stored_specs(found, runs) if runs else (None, None)
     names = dict.fromkeys((s.run for s in self.samples), self.label)
-    new = to_frame(self.samples, specs=specs[0], reward_specs=specs[1], reward=self.pool.reward, labels=names,
-                   prompts=self.pool.prompts, **options)
+    pool = self.pool
+    new = to_frame(self.samples, specs=pool.specs, reward_specs=pool.reward_specs, reward=pool.reward, labels=names,
+                   prompts=pool.prompts, **options)
     if not recorded: return new
     old = to_frame(self.source, self.run, reward=self.pool.reward,
-                   prompts=None if runs else self.pool.prompts, **options)
+                   prompts=self.pool.prompts, **options)
     both = pd.concat([old, new], ignore_index=True)
     both.attrs = new.attrs | dict(held_out=sorted({*old.attrs['held_out'], *new.attrs['held_out']}))
     return both

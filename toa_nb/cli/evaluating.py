@@ -26,7 +26,8 @@ def say_estimates(
     from toa_nb.evaluate.scoreboard import save_result
     for benchmark, e in found.items():
         if args.results: save_result(args.results, args.name, benchmark, e)
-    rows = [dict(model=args.name, benchmark=b, value=e.value, low=e.low, high=e.high, n=e.n, about=e.about) for b, e in found.items()]
+    rows = [dict(model=args.name, benchmark=b, value=e.value, low=e.low, high=e.high, n=e.n, about=e.about) for b,
+            e in found.items()]
     say(args, rows, columns(rows))
     return 0 if rows else 1
 
@@ -56,11 +57,13 @@ def do_eval_alpaca(args:Any)->int:
     from toa_nb.evaluate.length_control import length_controlled, read_length_weights
     from toa_nb.evaluate.pairs import read_alpaca_eval, win_rate
     if bool(args.weights) != bool(args.benchmark):
-        raise InputError('the weights need the instructions, and the other way round', '--weights', 'Give --benchmark too.')
+        raise InputError('the weights need the instructions, and the other way round', '--weights',
+                         'Give --benchmark too.')
     table, weights = read_alpaca_eval(args.annotations), None
     if args.weights:
         weights = read_length_weights(args.weights, [r['instruction'] for _, r in file_records(args.benchmark)])
-    return say_estimates(args, {'win rate': win_rate(table), 'length-controlled win rate': length_controlled(table, weights)})
+    return say_estimates(args,
+                         {'win rate': win_rate(table), 'length-controlled win rate': length_controlled(table, weights)})
 
 # %% ../../nbs/70_cli/04_evaluating.ipynb #f919c2f3
 def do_eval_arena(args:Any)->int:
@@ -95,9 +98,13 @@ def do_eval_reward(args:Any)->int:
 
 def do_eval_math(args:Any)->int:
     "toa eval math"
-    from toa_nb.evaluate.mathematics import pass_rate, right_counts
-    with open_store(args.store) as store: counts = right_counts(store, run=args.run, reward=args.reward)
-    return say_estimates(args, {f'pass@{k}': pass_rate(counts, k) for k in args.k or [1]})
+    from toa_nb.evaluate.mathematics import pass_rate, right_counts, vote_rate
+    with open_store(args.store) as store:
+        counts = right_counts(store, run=args.run, reward=args.reward)
+        found = {f'pass@{k}': pass_rate(counts, k) for k in args.k or [1]}
+        for weigh in args.vote or (): found[f'vote by {weigh}'] = vote_rate(
+            store, verifier=args.reward, weigh='' if weigh == 'majority' else weigh, run=args.run)
+    return say_estimates(args, found)
 
 # %% ../../nbs/70_cli/04_evaluating.ipynb #d43589aa
 def do_eval_lm(args:Any)->int:

@@ -47,7 +47,7 @@ def do_servers(args:Any)->int:
     "toa servers"
     from toa_nb.servers.process import servers, stop
     found = stop(args.stop or None) if args.stop is not None else servers()
-    rows = [dict(name=s.name, engine=s.launch.engine, url=s.url, key=s.api_key_env, state=s.state) for s in found]
+    rows = [dict(name=s.name, engine=s.spec.engine, url=s.url, key=s.api_key_env, state=s.state) for s in found]
     say(args, rows, columns(rows))
     return 0
 

@@ -21,7 +21,8 @@ def trl_values(
     found = {}
     for word in words:
         name, sign, text = word.partition('=')
-        if not sign: raise InputError(f'{word!r} has no value', '--set', 'Write name=value, such as learning_rate=1e-4.')
+        if not sign: raise InputError(f'{word!r} has no value', '--set',
+                                      'Write name=value, such as learning_rate=1e-4.')
         try: found[name] = json.loads(text)
         except ValueError: found[name] = text
     return found
@@ -32,7 +33,8 @@ def do_train(args:Any)->int:
     from toa_nb.train.jobs import prepare
     export = {k: v for k in ('run', 'reward', 'rejected') if (v := getattr(args, k))}
     if args.kind == 'sft' and args.rejected: raise InputError('sft rejects nothing', '--rejected', 'Leave it out.')
-    training = prepare(args.kind, args.source, args.model, args.output, export, args.gpus, args.name, **trl_values(args.options))
+    training = prepare(args.kind, args.source, args.model, args.output, export, args.gpus, args.name,
+                       **trl_values(args.options))
     note(repr(training))
     if not args.prepare: training.run(None if args.quiet else note)
     plan, done = training.plan, training.done

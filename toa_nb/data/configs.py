@@ -109,18 +109,18 @@ def write_server_config(
     model:PublishedModel|None=None, # Its template and stop tokens
 )->Path: # The file
     "Save how to reach a server, under the published name of such a file."
-    launch, host = server.launch, server.url.split('//')[1].rpartition(':')[0]
-    gpus = ','.join(map(str, launch.gpus))
-    model = model or PublishedModel(launch.name, launch.model)
+    spec, host = server.spec, server.url.split('//')[1].rpartition(':')[0]
+    gpus = ','.join(map(str, spec.gpus))
+    model = model or PublishedModel(spec.name, spec.model)
     config = dict(
-        path_to_model=launch.model, path_to_chat_template=model.path_to_chat_template,
+        path_to_model=spec.model, path_to_chat_template=model.path_to_chat_template,
         stop_tokens=str([*model.stop_tokens]),
-        api_key='', api_key_env=server.api_key_env, port=launch.port, host=host, GPU=gpus,
-        gpu_utilize=launch.gpu_memory_utilization)
-    name = f'{host}.model={launch.name.replace("/", "_")}.gpu={gpus.replace(",", "_")}.port={launch.port}.json'
+        api_key='', api_key_env=server.api_key_env, port=spec.port, host=host, GPU=gpus,
+        gpu_utilize=spec.gpu_memory_utilization)
+    name = f'{host}.model={spec.name.replace("/", "_")}.gpu={gpus.replace(",", "_")}.port={spec.port}.json'
     path = Path(root)/name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({'model_name': launch.name, 'config': config}, indent=4) + '\n', encoding='utf-8')
+    path.write_text(json.dumps({'model_name': spec.name, 'config': config}, indent=4) + '\n', encoding='utf-8')
     return path
 
 # %% ../../nbs/45_data/07_configs.ipynb #b5ad120c

@@ -93,9 +93,15 @@ def _whole(raw:bytes, max_line:int)->Iterator[tuple[int,Any]]:
     else: yield 1, _line_value(raw.removeprefix(b'\xef\xbb\xbf').strip(), max_line)
 
 # %% ../../nbs/45_data/00_files.ipynb #6ca09c6d
+def _delimiter(text:str)->str:
+    "What separates the cells of a CSV file: a comma, or what spreadsheets write in its place in many countries."
+    header = text.partition('\n')[0]
+    return max(',;\t|', key=lambda c: (header.count(c), c == ','))
+
 def _table_rows(text:str, delimiter:str)->Iterator[tuple[int,Any]]:
     "Line number and record of each row of a CSV text."
     rows = csv.DictReader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
+    rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
     line = 2
     while True:
         try: row = next(rows, None)
@@ -103,7 +109,7 @@ def _table_rows(text:str, delimiter:str)->Iterator[tuple[int,Any]]:
             return (yield line, InputError(f'not a valid row ({e})', 'line',
                                            'Write quotation marks inside a cell twice.'))
         if row is None: return
-        yield line, _row_record(row, len(rows.fieldnames))
+        if (record := _row_record(row, len(rows.fieldnames))) != {}: yield line, record
         line = rows.line_num + 1
 
 def _row_record(row:dict, columns:int)->Any:
@@ -121,16 +127,23 @@ def _csv_records(path:Path)->Iterator[tuple[int,Any]]:
     except UnicodeDecodeError as e:
         line = raw.count(b'\n', 0, e.start) + 1
         return (yield line, InputError(f'byte 0x{raw[e.start]:02x} is not UTF-8', 'line', 'Save the file as UTF-8.'))
-    yield from _table_rows(text, '\t' if path.suffix.lower() == '.tsv' else ',')
+    yield from _table_rows(text, '\t' if path.suffix.lower() == '.tsv' else _delimiter(text))
 
 # %% ../../nbs/45_data/00_files.ipynb #c87d1202
+def _decoded(value:bytes)->str|bytes:
+    "The text in a binary column, where it is one."
+    try: return value.decode()
+    except UnicodeDecodeError: return value
+
 def plain_value(
     value:Any, # A JSON value, or one of numpy, pandas or Parquet
 )->Any: # A JSON value, where there is one
     "A value in the types of JSON."
     if isinstance(value, dict): return {str(k): plain_value(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)): return [plain_value(v) for v in value]
-    if isinstance(value, (str, int)) or value is None: return value
+    if isinstance(value, str): return str(value)
+    if isinstance(value, bytes): return _decoded(value)
+    if isinstance(value, int) or value is None: return value
     if isinstance(value, float): return None if value != value else float(value)
     if isinstance(value, (datetime, date)): return None if value != value else value.isoformat()
     if isinstance(value, Decimal): return int(value) if value == value.to_integral_value() else float(value)

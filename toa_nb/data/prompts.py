@@ -7,27 +7,38 @@ __all__ = ['languages', 'PARTS_OF_A_TASK', 'PROMPT_FIELDS', 'NOT_META', 'Prompts
            'reading_report']
 
 # %% ../../nbs/45_data/01_prompts.ipynb #f8dfe72e
-import difflib, os, re
+import difflib, json, os, re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..core import InputError, Message, Prompt
 from ..templates import Templates
 from .files import file_records, plain_value
+from .sets import About, hub_records, set_records, SETS
 
 # %% ../../nbs/45_data/01_prompts.ipynb #eac1e2fe
 _other_names = dict(
-    id=('uid', 'prompt_id', 'question_id', 'unique_id', '_id'), instruction=('prompt', 'question', 'problem', 'query'),
+    id=('uid', 'prompt_id', 'question_id', 'unique_id', '_id', 'task_id', 'sample_id', 'example_id',
+        'problem_id', 'uuid'),
+    instruction=('prompt', 'question', 'problem', 'query'),
     messages=('conversations', 'conversation', 'turns'), system=('system_prompt',),
-    reference=('gold_answer', 'gold_response'))
+    reference=('gold_answer', 'gold_response', 'ground_truth', 'expected_answer', 'final_answer'))
 _all_other_names = {name for names in _other_names.values() for name in names}
 _answers = ('answer', 'solution') # The reference of a record whose task is a question or a problem
 
+_known = {'id', 'instruction', 'messages', 'reference', 'source', 'meta', *_all_other_names, *_answers}
+
+def _in_small_letters(record:dict)->dict:
+    "`record` with the names that are known in small letters, as in `Question`."
+    if (names := ''.join(record)) == names.lower(): return dict(record)
+    small = {k: k.lower() for k in record if isinstance(k, str) and k.lower() != k and k.lower() in _known}
+    return {small.get(k, k) if small.get(k) not in record else k: v for k, v in record.items()}
+
 def _renamed(record:dict)->tuple[dict,dict[str,str]]:
     "`record` under our names, and the name in the file of each field that was renamed."
-    out, names = dict(record), {}
-    if record.keys().isdisjoint(_all_other_names): return out, names
+    out, names = _in_small_letters(record), {}
+    if out.keys().isdisjoint(_all_other_names): return out, names
     others = dict(_other_names)
     if any(out.get(n) is not None for n in ('question', 'problem')): others['reference'] += _answers
     for name, given in others.items():
@@ -63,11 +74,17 @@ def _turns_of(value:Any)->Any:
     return [t for t in turns if not empty(t)]
 
 # %% ../../nbs/45_data/01_prompts.ipynb #a7225e9b
+def _unpacked(turns:Any)->Any:
+    "The list in a text, as a CSV file holds it."
+    if not isinstance(turns, str) or not turns.lstrip().startswith('['): return turns
+    try: return json.loads(turns)
+    except ValueError: return turns
+
 def _conversation(record:dict, names:dict[str,str])->dict:
     "`record` with its conversation as `messages` that end with the user."
     if isinstance(record.get('instruction'), list) and record.get('messages') is None:
         record['messages'], names['messages'] = record.pop('instruction'), names.pop('instruction', 'instruction')
-    turns = _turns_of(record.get('messages'))
+    turns = _turns_of(_unpacked(record.get('messages')))
     if turns is None: return record
     if isinstance(turns, list):
         end = len(turns)
@@ -152,12 +169,17 @@ def _kind(value:Any)->str:
     return _kinds.get(type(value), f'a {type(value).__name__}')
 
 # %% ../../nbs/45_data/01_prompts.ipynb #ea928aa3
+def _plain_text(id:str|int|float)->str:
+    "An id or an answer as a text; a table with gaps has whole numbers as 1.0."
+    return str(int(id)) if isinstance(id, float) and id.is_integer() else str(id)
+
 def _id_problems(record:dict)->Iterator[InputError]:
     id = record.get('id')
     if id is None:
         yield InputError('the field is missing', 'id',
                          "Give every prompt an id, or number them with id_prefix='p' (--id-prefix p).")
-    elif type(id) not in (str, int): yield InputError(f'{_kind(id)} instead of text', 'id', 'Write it in quotes.')
+    elif type(id) not in (str, int) and not (type(id) is float and id.is_integer()):
+        yield InputError(f'{_kind(id)} instead of text', 'id', 'Write it in quotes.')
     elif not str(id).strip(): yield InputError('it is empty', 'id', 'Give every prompt an id of its own.')
     elif any(ord(c) < 32 for c in str(id)):
         yield InputError('it holds a control character', 'id', 'Use letters, digits and punctuation.')
@@ -188,7 +210,7 @@ def _task_problems(record:dict)->Iterator[InputError]:
     "No task at all, two that differ, or a translation without its languages."
     task, turns = record.get('instruction'), record.get('messages')
     if task is None and turns is None and record.get('source') is None:
-        others = [str(f) for f in record if f not in _answer_like]
+        others = [str(f) for f, value in record.items() if f not in _answer_like and value is not None]
         near = difflib.get_close_matches('instruction', others, 1, .6) or [f for f in _task_like
             if _text(record.get(f))]
         yield InputError('the field is missing', 'instruction',
@@ -291,11 +313,12 @@ NOT_META = {*PROMPT_FIELDS, *PARTS_OF_A_TASK, *_all_other_names} - {*_other_name
 def _prompt(record:dict)->Prompt:
     "The `Prompt` of a record without problems."
     meta = {k: v for k, v in record.items() if k not in PROMPT_FIELDS and v is not None} | (record.get('meta') or {})
-    if type(record['id']) is int: meta.setdefault('id', record['id'])
+    id = _plain_text(record['id'])
+    if not isinstance(record['id'], str): meta.setdefault('id', int(record['id']))
     reference, turns = record.get('reference'), record.get('messages') or ()
-    return Prompt(str(record['id']), record.get('instruction') or record.get('source') or '',
+    return Prompt(id, record.get('instruction') or record.get('source') or '',
                   tuple(Message(t['role'], t['content']) for t in turns),
-                  None if reference is None else str(reference), record.get('source'), meta)
+                  None if reference is None else _plain_text(reference), record.get('source'), meta)
 
 # %% ../../nbs/45_data/01_prompts.ipynb #32b64cc5
 def _read(record:Any, id:str='')->tuple[list[InputError],Any]:
@@ -318,7 +341,8 @@ _used_elsewhere = {*_other_names['reference'], *_answers}
 
 def _unread(record:dict)->list[str]:
     "The fields that no model, reward or table reads."
-    used = {name for name in _used_elsewhere if str(record.get(name)) == str(record.get('reference'))}
+    reference = str(record.get('reference'))
+    used = {name for name in _used_elsewhere & record.keys() if str(record[name]) == reference}
     if record.get('source') is not None: used |= set(languages)
     return [k for k, v in record.items() if v is not None and k not in _read_by_us and k not in used]
 
@@ -330,9 +354,10 @@ class Prompts(list):
         bad:Iterable[InputError]=(), # The reports on lines that are not among them
         unread:dict[str,int]|None=None, # Number of records in which a field was kept as metadata that nothing in
                                         # toa_nb reads, by field
+        about:About|None=None, # What the set is, where it came from, and its licence; None: a file or records
     ):
         super().__init__(prompts)
-        self.bad, self.unread = list(bad), Counter(unread or {})
+        self.bad, self.unread, self.about = list(bad), Counter(unread or {}), about
 
 class BadPrompts(InputError):
     "Every problem of a prompt file at once."
@@ -362,7 +387,7 @@ def _gather(records:Iterable[tuple[int,Any]], where:str, skip_bad:bool, id_prefi
     for n, record in records:
         problems, record = _read(record, f'{id_prefix}{n}' if id_prefix else '')
         if isinstance(record, dict) and record.get('id') is None: lacking.append(n)
-        id = str(record.get('id')) if isinstance(record, dict) and not problems else None
+        id = _plain_text(record.get('id')) if isinstance(record, dict) and not problems else None
         if id in seen:
             problems = [InputError(f'{id!r} is also on line {seen[id]}', 'id', 'Give every prompt an id of its own.')]
         bad += [InputError(p.what, f'{where}:{n}: {p.where}', p.fix) for p in problems]
@@ -377,30 +402,71 @@ def _gather(records:Iterable[tuple[int,Any]], where:str, skip_bad:bool, id_prefi
                          'Write one JSON object per line, such as {"id": "1", "instruction": "..."}.')
     return Prompts(good, bad, unread)
 
+# %% ../../nbs/45_data/01_prompts.ipynb #7c1e0a01
+def _source(path:str|os.PathLike, split:str, revision:str, at, published:int, max_line:int)->tuple:
+    "What a set is (None: a file), its records, and the place for reports."
+    word = path if isinstance(path, str) and not os.path.exists(path) else ''
+    if word in SETS: return *set_records(word, split, revision, at, published), word
+    if word.startswith('hf://'): return *hub_records(word, split, revision), word
+    if given := [k for k, v in dict(split=split, revision=revision, at=at, published=published).items() if v]:
+        raise InputError(f'{str(path)!r} is not a set that has a name', given[0],
+                         f'Leave it out, or use hf://owner/name or one of {", ".join(SETS)}.')
+    return None, file_records(path, max_line), str(path)
+
+def _mapped(record:Any, columns:dict[str,str])->Any:
+    "A record with the columns of a data set under our names."
+    if not isinstance(record, dict): return record
+    if missing := [c for c in columns.values() if c not in record]:
+        return InputError(f'there is no column {missing[0]!r}', 'columns', f'There are {", ".join(map(str, record))}.')
+    return {k: v for k, v in record.items() if k not in columns.values()} | {to: record[c] for to, c in columns.items()}
+
 # %% ../../nbs/45_data/01_prompts.ipynb #bf5d2002
 def load_prompts(
-    path:str|os.PathLike, # JSON Lines, a JSON list, CSV, TSV or Parquet
+    path:str|os.PathLike, # JSON Lines, a JSON list, CSV, TSV or Parquet; a set by its name in `SETS`, such as `gsm8k`;
+                          # or `hf://owner/name`
     skip_bad:bool=False, # Leave bad lines out, with their reports in `.bad`, instead of refusing the file
     id_prefix:str='', # Number records without an id by their line, with this in front; empty: an id is required
     max_line:int=2**22, # Longest line, in bytes; 4 MiB is far beyond any model's context
+    *,
+    split:str='', # Part of a set, such as `test`; empty: its first
+    revision:str='', # Commit or branch of a set on the hub; empty: the newest
+    at:str|os.PathLike|None=None, # A file or folder that holds a named set; None: it is downloaded
+    published:int=0, # The input file of so many prompts that the published results used; 0: the whole set
+    columns:dict[str,str]|None=None, # Names in the file by our names, such as {'instruction': 'question'}
+    say:Callable[[str],None]|None=print, # Called with a line about a set: place, revision, licence; None: silent
 )->Prompts: # In file order
-    "The prompts of a file. Raises `BadPrompts` with one line per problem."
-    return _gather(file_records(path, max_line), str(path), skip_bad, id_prefix)
+    "The prompts of a file or a set. Raises `BadPrompts` with one line per problem."
+    about, records, where = _source(path, split, revision, at, published, max_line)
+    if about and say: say(str(about))
+    if columns: records = ((n, _mapped(r, columns)) for n, r in records)
+    found = _gather(records, where, skip_bad, id_prefix)
+    found.about = about
+    return found
 
 # %% ../../nbs/45_data/01_prompts.ipynb #5a2422e5
+def _is_column(value:Any)->bool:
+    "Is this a column of texts or numbers, rather than the turns of one conversation?"
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(v, (str, int, float)) for v in value)
+
 def _listed(records:Any)->Iterable[Any]:
     "The records of what a user has in memory."
     if isinstance(records, (str, Prompt)): return [records]
+    if isinstance(records, dict) and records and all(map(_is_column, records.values())):
+        return [dict(zip(records, row)) for row in zip(*records.values(), strict=True)]
     if hasattr(records, 'to_dict') and hasattr(records, 'columns'): return records.to_dict('records')
+    if hasattr(records, 'tolist'): return records.tolist()
     if hasattr(records, 'keys') and hasattr(records, 'items') and records and all(hasattr(v, 'column_names')
         for v in records.values()):
         raise InputError('these are several splits', 'prompts', f'Name one: {", ".join(map(str, records))}.')
-    return [records] if isinstance(records, dict) else records
+    if isinstance(records, dict): return [records]
+    if not isinstance(records, Iterable):
+        raise InputError(f'{_kind(records)} instead of records', 'prompts', 'Give texts, records or a table.')
+    return records
 
 def _record(record:Any)->Any:
     "One record in the types of JSON; a text is an instruction, a list of turns a conversation."
-    if isinstance(record, str): return {'instruction': record}
     record = plain_value(record)
+    if isinstance(record, str): return {'instruction': record}
     return {'messages': record} if isinstance(record, list) else record
 
 # %% ../../nbs/45_data/01_prompts.ipynb #4e4fa469

@@ -9,7 +9,7 @@ __all__, __getattr__, __dir__ = _offer(
     length_control='fit_logistic length_controlled LengthWeights read_length_weights',
     arena='arena_scores read_arena_hard style_controlled style_features',
     translation='corpus_metric reward_mean',
-    mathematics='pass_at_k pass_rate right_counts',
+    mathematics='pass_at_k pass_rate right_counts vote_rate',
     harness='lm_eval_command read_lm_eval run_lm_eval',
     scoreboard='load_results save_result score_table',
 )

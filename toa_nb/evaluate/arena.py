@@ -92,7 +92,8 @@ def style_controlled(
     "Arena-Hard scores at equal length and markdown."
     for model in [*games['model'].unique(), baseline]:
         if model not in metadata: raise InputError(f'there is no style of {model!r}', 'metadata', 'Add its answers.')
-    style = np.stack([style_features(metadata[m][q], metadata[baseline][q]) for q, m in zip(games['question'], games['model'])])
+    style = np.stack([style_features(metadata[m][q], metadata[baseline][q]) for q,
+                      m in zip(games['question'], games['model'])])
     weight, y = games['weight'].to_numpy(float), games['worth'].to_numpy(float)
     mean = weight @ style / weight.sum()
     spread = np.sqrt(weight @ (style - mean)**2 / (weight.sum() - 1))

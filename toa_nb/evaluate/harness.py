@@ -30,10 +30,12 @@ def lm_eval_command(
 )->list[str]: # For `subprocess.run`
     "The command that runs tasks of lm-evaluation-harness against a server."
     kind, end = ('local-completions', 'completions') if tokenizer else ('local-chat-completions', 'chat/completions')
-    settings = dict(model=model, base_url=f'{url.rstrip("/")}/{end}', num_concurrent=concurrent, tokenized_requests=False)
+    settings = dict(model=model, base_url=f'{url.rstrip("/")}/{end}', num_concurrent=concurrent,
+                    tokenized_requests=False)
     if tokenizer: settings['tokenizer'] = tokenizer
     if any(',' in str(v) for v in settings.values()):
-        raise InputError('a name holds a comma', 'model', 'lm_eval can not take it; serve the model under another name.')
+        raise InputError('a name holds a comma', 'model',
+                         'lm_eval can not take it; serve the model under another name.')
     command = [program, '--model', kind, '--model_args', ','.join(f'{k}={v}' for k, v in settings.items()),
                '--tasks', ','.join(tasks), '--output_path', str(output)]
     if not tokenizer: command.append('--apply_chat_template')
@@ -59,7 +61,8 @@ def read_lm_eval(
             scale = 100 if 0 <= value <= 1 else 1
             low, high = (scale * (value + z * error) for z in (-1.96, 1.96))
             about = f'lm_eval, {how}' if how != 'none' else 'lm_eval'
-            found[f'{task} {name}' + (f' ({how})' if how != 'none' else '')] = Estimate(scale * value, low, high, n, about)
+            found[f'{task} {name}' + (f' ({how})' if how != 'none' else '')] = Estimate(scale * value, low, high, n,
+                                                                                        about)
     return found
 
 # %% ../../nbs/52_evaluate/06_harness.ipynb #11d38b1e
@@ -69,12 +72,14 @@ def run_lm_eval(
 )->dict[str,Estimate]: # As of `read_lm_eval`
     "Run lm-evaluation-harness and read its results."
     if not shutil.which(command[0]):
-        raise InputError(f'there is no program {command[0]!r}', 'lm_eval', "Run: pip install 'lm_eval[api]', or name its path.")
+        raise InputError(f'there is no program {command[0]!r}', 'lm_eval',
+                         "Run: pip install 'lm_eval[api]', or name its path.")
     env = dict(os.environ)
     if api_key_env:
         find_key(api_key_env)
         env['OPENAI_API_KEY'] = read_key(api_key_env, 'api_key_env')
     env.setdefault('OPENAI_API_KEY', 'none')
     done = subprocess.run(command, env=env)
-    if done.returncode: raise InputError(f'lm_eval ended with code {done.returncode}', ' '.join(command[:1]), 'Its message is above.')
+    if done.returncode: raise InputError(f'lm_eval ended with code {done.returncode}', ' '.join(command[:1]),
+                                         'Its message is above.')
     return read_lm_eval(command[command.index('--output_path') + 1])

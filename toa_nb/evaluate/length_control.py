@@ -76,7 +76,8 @@ def read_length_weights(
     "The weights file of AlpacaEval 2, by instruction."
     texts, df = list(instructions), pd.read_csv(file)
     if missing := {'index', 'preference', 'std_delta_len', 'instruction_difficulty'} - {*df}:
-        raise InputError(f'there is no column {sorted(missing)[0]!r}', str(file), 'Give the df_gamed.csv of AlpacaEval.')
+        raise InputError(f'there is no column {sorted(missing)[0]!r}', str(file),
+                         'Give the df_gamed.csv of AlpacaEval.')
     each = df.drop_duplicates('index').set_index('index')['instruction_difficulty']
     if len(each) != len(texts):
         raise InputError(f'{len(texts)} instructions, but weights for {len(each)}', str(file),

@@ -16,6 +16,7 @@ import numpy as np, pandas as pd
 from ..core import InputError, Model, Prompt
 from ..rewards.base import evaluate
 from ..rewards.judges import PairJudge
+from ..store.samples import by_prompt, guide, only_reward, ranked
 from ..data.files import file_records
 from ..data.rows import write_jsonl
 from ..store.samples import by_prompt, guide, only_reward, ranked
@@ -56,7 +57,8 @@ def chosen_answers(
     elif isinstance(source, str | Path) and Path(source).suffix != '.db': found = _from_file(source, prompts)
     else: found = _chosen(source, prompts, reward, run)
     kept = {p.id: found[p.id] for p in prompts if p.id in found}
-    if not kept: raise InputError('no prompt has an answer here', str(source)[:80], 'Give the answers to these prompts.')
+    if not kept: raise InputError('no prompt has an answer here', str(source)[:80],
+                                  'Give the answers to these prompts.')
     return kept
 
 # %% ../../nbs/52_evaluate/01_pairs.ipynb #b3082dc9
@@ -64,7 +66,8 @@ COLUMNS = ['prompt_id', 'instruction', 'preference', 'first', 'second', 'length'
 
 def _row(prompt:Prompt, answer:str, baseline:str, preference:float, first:float, second:float, error:str='')->dict:
     "A row of the table."
-    return dict(zip(COLUMNS, (prompt.id, prompt.instruction, preference, first, second, len(answer), len(baseline), error)))
+    return dict(zip(COLUMNS,
+                    (prompt.id, prompt.instruction, preference, first, second, len(answer), len(baseline), error)))
 
 # %% ../../nbs/52_evaluate/01_pairs.ipynb #8e0ec376
 async def _judged(judge:PairJudge, prompt:Prompt, answer:str, baseline:str)->dict:
@@ -81,11 +84,13 @@ def _stored(file:str|Path|None, answers:dict, baseline:dict)->dict[str,dict]:
     if not file or not Path(file).exists(): return {}
     rows = [row for _, row in file_records(file) if isinstance(row, dict)]
     return {r['prompt_id']: {k: math.nan if r[k] is None else r[k] for k in COLUMNS} for r in rows
-            if r['preference'] is not None and r['answers'] == [answers.get(r['prompt_id']), baseline.get(r['prompt_id'])]}
+            if r['preference'] is not None
+            and r['answers'] == [answers.get(r['prompt_id']), baseline.get(r['prompt_id'])]}
 
 def _kept(row:dict, answer:str, baseline:str)->dict:
     "A row as it is written, with the two texts that it is about."
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} | dict(answers=[answer, baseline])
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k,
+            v in row.items()} | dict(answers=[answer, baseline])
 
 async def judge_pairs(
     judge:Model, # The model that judges; a temperature of 0 makes it repeatable

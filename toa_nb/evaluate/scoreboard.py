@@ -37,7 +37,8 @@ def load_results(
         try:
             numbers = {k: math.nan if row[k] is None else float(row[k]) for k in ('value', 'low', 'high')}
             found[row['model'], row['benchmark']] = Estimate(**numbers, n=row['n'], about=row['about'])
-        except (KeyError, TypeError): raise InputError('this is not a result', f'{file}:{line}', 'Write it with `save_result`.') from None
+        except (KeyError, TypeError): raise InputError('this is not a result', f'{file}:{line}',
+                                                       'Write it with `save_result`.') from None
     return found
 
 # %% ../../nbs/52_evaluate/07_scoreboard.ipynb #7ddd3cd7
@@ -55,7 +56,8 @@ def score_table(
     rows = {m: [cell(m, b) for b in benchmarks] for m in models}
     if before or after:
         for m in (before, after):
-            if m not in models: raise InputError(f'there is no model {m!r}', 'score_table', f'There are {", ".join(models)}.')
+            if m not in models: raise InputError(f'there is no model {m!r}', 'score_table',
+                                                 f'There are {", ".join(models)}.')
         pairs = [(results.get((before, b)), results.get((after, b))) for b in benchmarks]
         rows[f'{after} - {before}'] = [f'{y.value - x.value:+.1f}' if x and y else '' for x, y in pairs]
     return pd.DataFrame.from_dict(rows, orient='index', columns=benchmarks).rename_axis('model')

@@ -22,7 +22,8 @@ def _metric(name:str, target:str):
     "The metric of sacrebleu."
     try: import sacrebleu
     except ImportError:
-        raise InputError('the package sacrebleu is not installed', name, "Run: pip install 'toa_nb[evaluate]'.") from None
+        raise InputError('the package sacrebleu is not installed', name,
+                         "Run: pip install 'toa_nb[evaluate]'.") from None
     if name == 'bleu': return sacrebleu.BLEU(tokenize=TOKENIZERS.get(target, '13a'))
     if name == 'chrf': return sacrebleu.CHRF()
     raise InputError(f'unknown metric {name!r}', 'metric', 'Use bleu or chrf.')
@@ -60,6 +61,7 @@ async def reward_mean(
     found = [scores[0] for scores in await evaluate(reward, [(p, [answers[p.id]]) for p in both])]
     values = [getattr(s, 'value', None) for s in found]
     failed = [s for s, v in zip(found, values) if v is None]
-    if len(failed) == len(both): raise InputError(f'no answer could be scored: {failed[0]}', reward.name, 'Check the reward.')
+    if len(failed) == len(both): raise InputError(f'no answer could be scored: {failed[0]}', reward.name,
+                                                  'Check the reward.')
     about = f'{reward.name} {reward.version}'.strip() + (f', {len(failed)} not scored' if failed else '')
     return mean_estimate([np.nan if v is None else scale * v for v in values], about=about, **options)

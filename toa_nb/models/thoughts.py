@@ -9,12 +9,16 @@ __all__ = ['FAMILIES', 'OPENING', 'CLOSING', 'BESIDE', 'split_text', 'split_part
 import re
 from typing import Any
 
+_BLANK = ' \t\r\n\f\v\ufeff\u200b' # What is no text
+
 # %% ../../nbs/15_models/01_thoughts.ipynb #6e0bf8df
-_WORDS = 'think|thinking|thought|thoughts|reasoning|scratchpad|inner_monologue|internal_monologue'
+_WORDS = ('think|thinking|thoughts?|reasoning|scratchpad|(?:inner|internal)[_ ](?:monologue|thoughts?|reasoning)|'
+          'thought_process|chain_of_thoughts?')
 FAMILIES = (
-    (rf'<((?:\w+:)?(?:{_WORDS}))(?:\s[^<>]*)?>',
-     rf'</(?:\w+:)?(?:{_WORDS})\s*>'), # DeepSeek-R1, Qwen3, EXAONE, Seed-OSS and most others
-    (r'\[THINK\]', r'\[/THINK\]'), # Magistral
+    (rf'<\s*((?:\w+:)?(?:{_WORDS}))(?:\s[^<>]*)?>',
+     rf'<\s*/\s*(?:\w+:)?(?:{_WORDS})\s*>'), # DeepSeek-R1, Qwen3, EXAONE, Seed-OSS and most others
+    (r'\[(?-i:THINK|THINKING|REASONING)\]', r'\[/(?-i:THINK|THINKING|REASONING)\]'), # Magistral
+    (rf'<\|(?:{_WORDS})\|>', rf'<\|/(?:{_WORDS})\|>'), # the same words as special tokens
     (r'<\|begin_of_thought\|>', r'<\|end_of_thought\|>'), # OpenThinker, Sky-T1
     (r'<\|start_thinking\|>', r'<\|end_thinking\|>'), # Command A Reasoning
     (r'<\|inner_prefix\|>', r'<\|inner_suffix\|>'), # Apertus
@@ -44,19 +48,24 @@ def _find(
     return next((m for m in tag.finditer(text, start) if not _quoted(text, *m.span())), None)
 
 # %% ../../nbs/15_models/01_thoughts.ipynb #d152818e
+def _is_block(
+    before:str, # What stands before the opening tag
+    inside:str|None, # What stands before the closing tag; None: there is none
+)->bool:
+    "Whether an opening tag begins a block, rather than being a part of a sentence."
+    starts = not before.strip(_BLANK) or re.search(r'\n[ \t]*$', before)
+    return bool(starts or inside and '\n' in inside)
+
 def _blocks(text:str)->tuple[str, list[str]]: # What is outside of the blocks; what is inside
     "Split off the blocks that have an opening tag."
     outside, inside, at = [], [], 0
     while opening := _find(OPENING, text, at):
-        before = text[at:opening.start()]
-        if before.strip() and not re.search(r'\n[ \t]*$', before):
-            outside.append(text[at:opening.end()])
-            at = opening.end()
-            continue
         closing = _find(CLOSING, text, opening.end()) or CLOSING.search(text, opening.end())
-        outside.append(before)
-        inside.append(text[opening.end():closing.start() if closing else len(text)])
-        at = closing.end() if closing else len(text)
+        before, rest = text[at:opening.start()], text[opening.end():closing.start() if closing else len(text)]
+        block = _is_block(before, rest if closing else None)
+        outside.append(before if block else text[at:opening.end()])
+        if block: inside.append(rest)
+        at = opening.end() if not block else closing.end() if closing else len(text)
     return ''.join(outside) + text[at:], inside
 
 # %% ../../nbs/15_models/01_thoughts.ipynb #ae907e17
@@ -81,7 +90,10 @@ def _channels(text:str)->tuple[str, list[str]]|None: # The final channel; the ot
     if bare := _BARE.fullmatch(text): return bare[2], [bare[1]]
 
 # %% ../../nbs/15_models/01_thoughts.ipynb #e7a518d9
-_SOLUTION = re.compile(r'\s*<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>\s*)?', re.S)
+_WRAPPED = re.compile(
+    r'\s*<\|(?:begin_of_(?:solution|box)|start_response)\|>(.*?)(?:<\|(?:end_of_(?:solution|box)|end_response)\|>\s*)?',
+    re.S | re.I) # OpenThinker, GLM-Z1, Command A Reasoning
+_LAST = re.compile(r'\s*<\|(?:im_end|eot_id|end_of_text|endoftext|end|return|END_OF_TURN_TOKEN)\|>\s*$') # Of templates
 
 def split_text(
     text:str, # What a model wrote
@@ -95,16 +107,20 @@ def split_text(
         found = answer, late + inside + nested
     answer, thoughts = found
     if not thoughts: return text, None
-    if solution := _SOLUTION.fullmatch(answer): answer = solution[1]
-    return answer.strip(), '\n\n'.join(t.strip() for t in thoughts if t.strip())
+    answer = _LAST.sub('', answer)
+    if wrapped := _WRAPPED.fullmatch(answer): answer = wrapped[1]
+    return answer.strip(_BLANK), '\n\n'.join(t.strip() for t in thoughts if t.strip())
 
 # %% ../../nbs/15_models/01_thoughts.ipynb #b31225c1
+_TEXT = ('text', 'thinking', 'reasoning', 'reasoning_text', 'reasoning_content', 'summary', 'content',
+         'parts') # Where it can be
+
 def _texts(value:Any)->str:
     "All text in a value of nested parts."
     if isinstance(value, str): return value
     if isinstance(value, list): return ''.join(_texts(v) for v in value)
     if not isinstance(value, dict): return ''
-    return next((_texts(value[k]) for k in ('text', 'thinking', 'reasoning', 'summary', 'content') if value.get(k)), '')
+    return next((_texts(value[k]) for k in _TEXT if value.get(k)), '')
 
 # %% ../../nbs/15_models/01_thoughts.ipynb #38988d2b
 def split_parts(
@@ -114,7 +130,9 @@ def split_parts(
     answer, thoughts = [], []
     for part in parts:
         kind = 'text' if isinstance(part, str) else str(part.get('type') or 'text') if isinstance(part, dict) else ''
-        if any(word in kind for word in ('think', 'reason', 'thought', 'analysis')): thoughts.append(_texts(part))
+        marked = isinstance(part, dict) and any(part.get(name) is True for name in ('thought', 'thinking', 'reasoning'))
+        if marked or any(word in kind for word in ('think', 'reason', 'thought', 'analysis')):
+            thoughts.append(_texts(part))
         elif kind in ('text', 'output_text'): answer.append(_texts(part))
     return ''.join(answer) if answer else None, '\n\n'.join(t for t in thoughts if t) if thoughts else None
 
@@ -126,7 +144,9 @@ def beside(
     message:dict, # The message of a choice
 )->str|None: # None where there are none
     "The thoughts in a field of their own."
-    return next((text for name in BESIDE if (text := _texts(message.get(name)))), None)
+    more = message.get('provider_specific_fields') # as LiteLLM puts them
+    places = [message, more if isinstance(more, dict) else {}]
+    return next((text for place in places for name in BESIDE if (text := _texts(place.get(name)))), None)
 
 # %% ../../nbs/15_models/01_thoughts.ipynb #6dc366a9
 def split_message(
@@ -135,7 +155,7 @@ def split_message(
 )->tuple[str|None, str|None]: # The answer and the thoughts; None where there are none
     "The answer and the thoughts of a message."
     content, thoughts = message.get('content'), beside(message)
-    if isinstance(content, dict): content = [content]
+    if isinstance(content, dict): content = content['parts'] if isinstance(content.get('parts'), list) else [content]
     if isinstance(content, list):
         content, inner = split_parts(content)
         thoughts = thoughts or inner

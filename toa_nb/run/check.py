@@ -49,7 +49,8 @@ def without_failed(
     left = [n for n, m in models.items() if n not in gone and not isinstance(m, AbsentModel)]
     if len(gone) < len(failed) or not left or not samples: return None
     for name in gone: warnings.warn(f'the run goes on without the model {name!r}: {failed[name]}', stacklevel=2)
-    return models | {name: AbsentModel(name, models[name].spec, reason=str(failed[name]), failed=models[name]) for name in gone}
+    return models | {name: AbsentModel(name, models[name].spec, reason=str(failed[name]), failed=models[name])
+                     for name in gone}
 
 # %% ../../nbs/40_run/07_check.ipynb #c3e95da4
 def longest_messages(

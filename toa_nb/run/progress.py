@@ -5,17 +5,22 @@
 # %% auto #0
 __all__ = ['Failures', 'kind_of', 'note_failure', 'troubles', 'other_model_remark', 'Summary', 'count_sample', 'read_note',
            'Progress', 'short', 'clock', 'spent_text', 'prefix_text', 'wanted_samples', 'target_limits', 'stored_specs',
-           'unreceived', 'add_unreceived', 'stored_summary', 'stored_summaries', 'stored_prefixes', 'progress_of']
+           'unreceived', 'add_unreceived', 'sum_up', 'stored_summary', 'read_summaries', 'stored_summaries',
+           'stored_prefixes', 'progress_of']
 
 # %% ../../nbs/40_run/00_progress.ipynb #65fe75e5
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from operator import attrgetter
 
 from fastcore.basics import patch
 
 from ..core import Completion, Sample
 from ..compute import ModelSpec, sample_spent, Spent
+from ..store.records import Record, record_sample
 from ..store.journal import RunStore
 
 # %% ../../nbs/40_run/00_progress.ipynb #9320bc5e
@@ -154,8 +159,8 @@ class Progress:
     scored:int=0 # Answers that have a guiding reward
     waiting:int=0 # Answers that are stored and that the search has not received: they wait for their score
     in_flight:int=0 # Calls to models going on
-    started:float=0. # Clock at the start, in seconds
-    ended:float|None=None # Clock at the end
+    started:float|None=None # Clock at the start, in seconds; None: it has not started
+    ended:float|None=None # Clock at the end; None: it goes on, or has not started
     spent:Spent=Spent() # Spent by all sessions
     session:Spent=Spent() # Spent by this one
     best:dict[str,float]=field(default_factory=dict) # Best guiding reward of each prompt
@@ -171,7 +176,8 @@ class Progress:
 @patch(as_prop=True)
 def seconds(self:Progress)->float:
     "Seconds that the session has taken; of a stored run, those of all sessions."
-    return (self.ended or time.monotonic()) - self.started if self.started else 0.
+    if self.started is None: return 0.
+    return (time.monotonic() if self.ended is None else self.ended) - self.started
 
 @patch(as_prop=True)
 def mean_best(self:Progress)->float|None:
@@ -186,7 +192,7 @@ def seconds_left(self:Progress)->float|None:
 
 # %% ../../nbs/40_run/00_progress.ipynb #cd3940c1
 @patch
-def enter(self:Progress,
+def add_summary(self:Progress,
     name:str, # Id of the prompt
     summary:Summary, # What its samples add up to
 ):
@@ -248,7 +254,7 @@ def __str__(self:Progress):
              f'{unscored} without a score' if unscored else '',
              f'{failed} failures' + (f', the last {self.last}' if self.last else '') if failed else '']
     if self.state == 'running' and left is not None: parts.append(f'{left//60:.0f}:{left%60:02.0f} left')
-    if self.ended:
+    if self.ended is not None:
         parts.append(f'{self.state} in {self.seconds:.1f} s' + (f' ({self.stopped_by})' if self.stopped_by else ''))
     return ', '.join(s for s in parts if s)
 
@@ -298,21 +304,40 @@ def add_unreceived(
         summary.waiting += not sample.error
 
 # %% ../../nbs/40_run/00_progress.ipynb #d6729f51
+def sum_up(
+    run:str, # Name of the run
+    prompt:str, # Id of the prompt
+    records:Iterable[Record], # Of the prompt
+    config:dict, # Configuration of the run
+    specs:tuple[dict,dict], # From `stored_specs`
+)->Summary:
+    "What the records of a prompt add up to."
+    summary, asked = Summary(), {m['name']: m.get('model', '') for m in config['models']}
+    for record in records:
+        if not record.answered: continue
+        sample = record_sample(run, prompt, record)
+        summary.spent = summary.spent + sample_spent(sample, *specs)
+        if record.told: summary.add(sample, config['reward'], asked.get(sample.trial.model, ''))
+        else: summary.waiting += not sample.error
+    return summary
+
 def stored_summary(
     store:RunStore, # Open
     run:str, # Name of the run
     prompt:str, # Id of the prompt
 )->Summary:
     "What the samples of a prompt add up to."
-    config, summary, missing = store.config(run), Summary(), unreceived(store, run, prompt)
-    specs, asked = stored_specs(config), {m['name']: m.get('model', '') for m in config['models']}
-    numbers = {s.trial.number for s in missing}
-    for sample in store.samples(run, prompt):
-        if sample.trial.number in numbers: continue
-        summary.spent = summary.spent + sample_spent(sample, *specs)
-        summary.add(sample, config['reward'], asked.get(sample.trial.model, ''))
-    add_unreceived(summary, missing, config)
-    return summary
+    config = store.config(run)
+    return sum_up(run, prompt, store.records(run, prompt), config, stored_specs(config))
+
+def read_summaries(
+    store:RunStore, # Open
+    run:str, # Name of the run
+)->dict[str,Summary]: # By prompt id; without prompts that have not begun
+    "What the samples of each prompt add up to, read in one pass."
+    config, names = store.config(run), {key: name for name, key in store.prompt_keys(run).items()}
+    specs, prompts = stored_specs(config), groupby(store.records(run), attrgetter('prompt'))
+    return {names[key]: sum_up(run, names[key], records, config, specs) for key, records in prompts}
 
 # %% ../../nbs/40_run/00_progress.ipynb #efe15559
 def stored_summaries(
@@ -352,14 +377,17 @@ def progress_of(
     counts, wanted, known = store.counts(run), wanted_samples(store, run), stored_summaries(store, run)
     limits, retried = store.config(run).get('budget', {}), store.last_events(run, 'retry')
     p = Progress(len(counts), wanted*len(counts), row['status'], limits=target_limits(limits, len(counts)))
-    if row['seconds'] is not None: p.started, p.ended = 1., 1. + row['seconds']
+    if row['seconds'] is not None: p.started, p.ended = 0., row['seconds']
     if p.state == 'stopped':
         p.stopped_by = next((v for kind, v in reversed(store.events(run)) if kind == 'stopped_by'), '')
+    cut = [name for name, (asked, _) in counts.items() if asked and name not in known]
+    if 2*len(cut) > len(counts): read = read_summaries(store, run)
+    else: read = {name: stored_summary(store, run, name) for name in cut}
     p.prefixes = stored_prefixes(store, run)
     for name, (asked, told) in counts.items():
         if not asked and name not in known: continue
-        summary = known[name] if name in known else stored_summary(store, run, name)
-        p.enter(name, summary)
+        summary = known[name] if name in known else read[name]
+        p.add_summary(name, summary)
         if name not in known or not summary.is_done(wanted, limits): continue
         if summary.given_up and retried.get(name) == told: continue
         p.done, p.given_up = p.done + 1, p.given_up + summary.given_up

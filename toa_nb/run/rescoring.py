@@ -85,6 +85,7 @@ def check_rescoring(
         raise InputError(what, where, 'Give the reward another name.')
     for prompt in store.prompts(run): queue.validate(prompt)
 
+# %% ../../nbs/40_run/06_rescoring.ipynb #624b0d87
 async def open_scoring(
     store:RunStore, # Open for writing
     run:str, # Name of the run
@@ -115,6 +116,16 @@ async def score_one(self:Rescoring,
     if self.most and self.streak >= self.most:
         raise RewardOut(f'{queue.name} failed {self.streak} times in a row, the last time with {score.error}')
 
+# %% ../../nbs/40_run/06_rescoring.ipynb #4d1c9bfe
+async def some_done(
+    tasks:set, # Tasks that go on
+    when:str, # When to return, as for `asyncio.wait`
+)->set: # Those that are left
+    "Wait for tasks, and raise the first exception among them."
+    done, left = await asyncio.wait(tasks, return_when=when)
+    for task in done: task.result()
+    return left
+
 # %% ../../nbs/40_run/06_rescoring.ipynb #9be10647
 @patch
 async def work(self:Rescoring,
@@ -134,15 +145,6 @@ async def work(self:Rescoring,
         if tasks: tasks = await some_done(tasks, asyncio.FIRST_EXCEPTION)
     finally:
         for task in tasks: task.cancel()
-
-async def some_done(
-    tasks:set, # Tasks that go on
-    when:str, # When to return, as for `asyncio.wait`
-)->set: # Those that are left
-    "Wait for tasks, and raise the first exception among them."
-    done, left = await asyncio.wait(tasks, return_when=when)
-    for task in done: task.result()
-    return left
 
 # %% ../../nbs/40_run/06_rescoring.ipynb #fcc35a36
 async def rescore(

@@ -11,9 +11,11 @@ __all__, __getattr__, __dir__ = _offer(
     diversity='best_different different overlap trigrams',
     aggregation='RSA SelfMoA',
     routing='best_single each_alone expected_best RoBoN',
+    chains='QUEST',
     bandit='REx',
     adaptive_branching='ABMCTSA ABMCTSM',
-    simulate='cut_middle FITTED paired play SimModel simulate_methods World WORLDS',
+    probing='Probe',
+    simulate='FITTED paired play play_samples SimModel simulate_methods World WORLDS',
     rounds='fit_prior Rounds',
     methods='default_method method_from METHODS',
 )

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['M', 'seeded', 'check_packages', 'ABMCTSA', 'ABMCTSM', 'BranchingSampler']
 
-# %% ../../nbs/10_search/08_adaptive_branching.ipynb #8b93ef74
+# %% ../../nbs/10_search/08_adaptive_branching.ipynb #6f6429e0
 from contextlib import contextmanager, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from unittest.mock import patch as replaced
 from fastcore.basics import patch
 
 from ..core import derive_seed, InputError, Outcome, Trial
-from .samplers import bare, Method, Proposal, refine, Sampler
+from .samplers import bare, Improves, make_move, Method, Proposal, Sampler
 
 # %% ../../nbs/10_search/08_adaptive_branching.ipynb #35208a57
 M = 'treequest.algos.ab_mcts_m.pymc_interface'
@@ -53,14 +53,15 @@ def check_packages(
     if missing:
         raise InputError(f'not installed: {", ".join(missing)}', method, f'Run: pip install "{install}".')
 
-# %% ../../nbs/10_search/08_adaptive_branching.ipynb #e1480cb3
+# %% ../../nbs/10_search/08_adaptive_branching.ipynb #62cf9edb
 @dataclass(frozen=True)
-class ABMCTSA(Method):
+class ABMCTSA(Improves, Method):
     "Adaptive branching tree search with node aggregation, by treequest (arXiv 2503.04412)."
     low:float|None=None # Reward that counts as 0; None: the scale is that of the first answers
     high:float|None=None # Reward that counts as 1, above `low`; given together with it
     warm:int=4 # Scored answers that set the scale where `low` and `high` do not, at least 2
     parallel:int|None=None # Outstanding trials of one prompt, at least 1; None: 8, or 4 if n is below 100
+    improve:str='refine' # How an answer is improved: `refine`, `revise` or `continue`
 
     def __post_init__(self):
         super().__post_init__()
@@ -111,7 +112,7 @@ def fraction(self:BranchingSampler,
     if self.method.high is not None: return min(1., max(0., x))
     return 1/(1 + exp(-min(max(x, -30.), 30.)))
 
-# %% ../../nbs/10_search/08_adaptive_branching.ipynb #cb1950af
+# %% ../../nbs/10_search/08_adaptive_branching.ipynb #fc601884
 @patch
 def plan(self:BranchingSampler, up:list[str])->Proposal|None:
     if len(self.outstanding) >= self.parallel: return None
@@ -120,7 +121,8 @@ def plan(self:BranchingSampler, up:list[str])->Proposal|None:
     ticket, i = tickets[0], self.models.index(tickets[0].action)
     model = next(m for m in self.models[i:] + self.models[:i] if m in up)
     above = ticket.parent_state
-    messages, parents, kind = bare(self) if above is None else refine(self, above)
+    move, alone = self.method.improve, above is None or (model, self.method.improve) in self.unable
+    messages, parents, kind = bare(self) if alone else make_move(self, move, above)
     self.tickets[self.asked] = ticket.trial_id
     layer = self.state.tree.get_node(ticket.node_to_expand).depth
     return Proposal(model, messages, parents, kind, layer, f'{model}_depth_{layer}', above)

@@ -13,10 +13,11 @@ from fastcore.basics import patch
 from ..core import InputError
 from .samplers import aggregate, bare, BestOfN, Method, Stage, StagedMethod
 
-# %% ../../nbs/10_search/04_aggregation.ipynb #f89a1308
+# %% ../../nbs/10_search/04_aggregation.ipynb #178068bb
 @dataclass(frozen=True)
 class SelfMoA(BestOfN):
     "Blocks of fresh answers by one model, each with a merger of them by the same model (arXiv 2502.00674)."
+    moves = ('fresh', 'aggregate')
     proposals:int=6 # Fresh answers per block, at least 1; the paper uses 6
 
     def __post_init__(self):
@@ -36,10 +37,11 @@ class SelfMoA(BestOfN):
     def quote(self, sampler, k):
         return aggregate(sampler, sampler.numbers[k-1]) if sampler.stages[k].waits else bare(sampler)
 
-# %% ../../nbs/10_search/04_aggregation.ipynb #f2363915
+# %% ../../nbs/10_search/04_aggregation.ipynb #741bfab4
 @dataclass(frozen=True)
 class RSA(StagedMethod):
     "Populations of answers, each made by merging random subsets of the one before (arXiv 2509.26626)."
+    moves = ('fresh', 'aggregate')
     population:int=16 # Answers per step, at least 1; the steps follow from n
     k:int=4 # Answers that are merged into one, at least 1 and at most the population
 

@@ -5,23 +5,24 @@
 # %% auto #0
 __all__ = ['REx', 'RExSampler']
 
-# %% ../../nbs/10_search/07_bandit.ipynb #b6c9a5bf
+# %% ../../nbs/10_search/07_bandit.ipynb #df37f3a2
 from dataclasses import dataclass
 from random import Random
 
 from fastcore.basics import patch
 
 from ..core import derive_seed, InputError, Outcome, Trial
-from .samplers import bare, Method, Proposal, refine, Sampler
+from .samplers import bare, Improves, make_move, Method, Proposal, Sampler
 
-# %% ../../nbs/10_search/07_bandit.ipynb #c911e88e
+# %% ../../nbs/10_search/07_bandit.ipynb #29aeaa91
 @dataclass(frozen=True)
-class REx(Method):
+class REx(Improves, Method):
     "Thompson sampling over which answer to refine (arXiv 2405.17503)."
     c:float=20. # How firmly the reward is believed in, above 0: the size of the prior in imagined refinements
     low:float|None=None # Reward that counts as 0; None: the lowest of the prompt so far
     high:float|None=None # Reward that counts as 1, above `low`; None: the highest of the prompt so far
     parallel:int|None=None # Outstanding trials of one prompt, at least 1; None: 8, or 4 if n is below 100
+    improve:str='refine' # How an answer is improved: `refine`, `revise` or `continue`
 
     def __post_init__(self):
         super().__post_init__()
@@ -52,7 +53,7 @@ def heuristic(self:RExSampler,
     if high <= low: return .5
     return min(1., max(0., (self.rewards[number] - low)/(high - low)))
 
-# %% ../../nbs/10_search/07_bandit.ipynb #078fe971
+# %% ../../nbs/10_search/07_bandit.ipynb #cf4019b8
 @patch
 def choose(self:RExSampler)->int|None: # Its trial number; None: the question
     "The arm with the largest draw from its belief."
@@ -67,7 +68,9 @@ def choose(self:RExSampler)->int|None: # Its trial number; None: the question
 def plan(self:RExSampler, up:list[str])->Proposal|None:
     if len(self.outstanding) >= self.parallel: return None
     model, arm = up[self.asked % len(up)], self.choose()
-    messages, parents, kind = bare(self) if arm is None else refine(self, arm)
+    if (model, self.method.improve) in self.unable: arm = None
+    messages, parents, kind = bare(self) if arm is None else make_move(self, self.method.improve, arm)
+    if kind == 'fresh': arm = None
     self.tried[arm] += 1
     return Proposal(model, messages, parents, kind, self.depth[arm], f'{model}_depth_{self.depth[arm]}', arm)
 

@@ -106,7 +106,8 @@ class Continue(Move):
 
     def __post_init__(self):
         if 0 <= self.low <= self.high <= 1: return
-        raise InputError(f'a cut between {self.low} and {self.high}', 'Continue', 'Give shares with 0 <= low <= high <= 1.')
+        raise InputError(f'a cut between {self.low} and {self.high}', 'Continue',
+                         'Give shares with 0 <= low <= high <= 1.')
 
     kind, continues, drawn = 'continue', True, True
     def messages(self, prompt, parents, templates, seed=0):

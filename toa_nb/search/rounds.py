@@ -154,9 +154,11 @@ class Rounds(Method):
     rounds:int=8 # Rounds in which the n samples come, at least 2
     moves:tuple[str, ...]=('fresh', 'refine', 'revise', 'continue') # How an answer may be made; `fresh` always may
     best:int=3 # Best answers that a round may start from, at least 1
-    top:int|None=None # Answers that count: gains are those over the reward of this rank, at least 1; None: n/6, at most 10
+    top:int|None=None # Answers that count: gains are those over the reward of this rank, at least 1; None: n/6, at
+                      # most 10
     depth:int=5 # The best answer at each depth up to this one may be used too, at least 0
-    fresh:float|None=None # Least share of fresh answers in a round, 0 to 1; None: half, fewer as other moves prove better
+    fresh:float|None=None # Least share of fresh answers in a round, 0 to 1; None: half, fewer as other moves prove
+                          # better
     per:str='sample' # What a gain is counted for: `sample`, or `flop` for models whose specs are known
     quorum:float=1. # Share of a round that must be back before the next is planned, above 0 and at most 1
     target:float|None=None # Reward that is good enough to stop; None: never
@@ -366,7 +368,7 @@ def options(self:RoundsSampler,
 # %% ../../nbs/10_search/03_rounds.ipynb #7d3b287f
 @patch
 def log_cost(self:RoundsSampler): # -> array: moves x models
-    "Logarithm of the expected FLOPs of an answer, relative to the mean of all; zero where gains are counted per sample."
+    "Logarithm of the expected FLOPs of an answer, relative to the mean of all; zero if gains are counted per sample."
     import numpy as np
     spent = np.zeros((2, len(self.method.moves), len(self.models)))
     for at, both in self.cost.items(): spent[(slice(None), *at)] = both
@@ -408,7 +410,8 @@ def worths(self:RoundPlan,
     "Logarithm of the expected gain of each option, per answer or per FLOP."
     import numpy as np
     new, copy = (self.fit.worth(self.X, self.kind, draws, t, width) for t in (self.threshold, self.above))
-    with np.errstate(divide='ignore'): return np.logaddexp(new + np.log1p(-self.copying), copy + np.log(self.copying)) - self.cost
+    with np.errstate(divide='ignore'):
+        return np.logaddexp(new + np.log1p(-self.copying), copy + np.log(self.copying)) - self.cost
 
 @patch
 def fresh_share(self:RoundPlan,

@@ -10,7 +10,7 @@ __all__, __getattr__, __dir__ = _offer(
     process='Server servers start state_folder stop',
     chat_templates='check_chat_template read_chat_template render_chat tokenizer_template',
     local='cache_folder local_model ModelWheel',
-    engines='EngineArgs gpu_launch llama_cpp llama_cpp_launch sglang vllm',
-    fleet='Fleet HostedEndpoint launches read_servers start_all',
+    engines='EngineArgs gpu_spec llama_cpp llama_cpp_spec sglang vllm',
+    fleet='Fleet HostedEndpoint server_specs read_servers start_all',
     watcher='notify_models Watcher',
 )

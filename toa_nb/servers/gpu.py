@@ -54,14 +54,14 @@ def check_gpu(
 
 # %% ../../nbs/20_servers/02_gpu.ipynb #68f1173c
 def check_gpus(
-    launches:Iterable[ServerSpec], # All that are to run together
+    specs:Iterable[ServerSpec], # All that are to run together
     found:list[Gpu], # What the machine has
 )->None:
     "Refuse a placement for which the GPUs have no room."
     wanted:dict[int,float] = {}
-    for launch in launches:
-        if not launch.gpu_memory_utilization: continue
-        for i in launch.gpus: wanted[i] = wanted.get(i, 0) + launch.gpu_memory_utilization
+    for spec in specs:
+        if not spec.gpu_memory_utilization: continue
+        for i in spec.gpus: wanted[i] = wanted.get(i, 0) + spec.gpu_memory_utilization
     if wanted and not found:
         raise InputError('this machine shows no GPU', 'nvidia-smi',
                          'Start it where there is one, or use llama_cpp; gpu_memory_utilization=0 skips this check.')

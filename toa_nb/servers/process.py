@@ -24,21 +24,21 @@ from .logs import diagnose
 class Server:
     "A server that was started, here or elsewhere."
     def __init__(self,
-        launch:ServerSpec, # How it was started, with its port
+        spec:ServerSpec, # How it was started, with its port
         folder:Path, # Its state: log, processes, key
     ):
-        self.launch, self.folder = launch, folder
+        self.spec, self.folder = spec, folder
         self.process = None # The supervisor, where this process started it
         self.owner = 0 # Id of the process that started it
 
     @property
     def name(self)->str:
         "The name under which the model is served."
-        return self.launch.name
+        return self.spec.name
     @property
     def api_key_env(self)->str:
         "The environment variable with the key."
-        return key_env(self.launch)
+        return key_env(self.spec)
     @property
     def log(self)->Path:
         "The file with what the server printed."
@@ -49,12 +49,12 @@ class Server:
         return self._address(socket.gethostname())
 
     def _address(self, name:str)->str:
-        host = self.launch.host
+        host = self.spec.host
         if host in ('0.0.0.0', '::'): host = name
         elif ':' in host: host = f'[{host}]'
-        return f'http://{host}:{self.launch.port}/v1'
+        return f'http://{host}:{self.spec.port}/v1'
 
-    def __repr__(self): return f'Server({self.name!r}, {self.launch.engine}, {self.url}, {self.state})'
+    def __repr__(self): return f'Server({self.name!r}, {self.spec.engine}, {self.url}, {self.state})'
     def __enter__(self): return self
     def __exit__(self, *_): self.stop()
 
@@ -108,7 +108,7 @@ _started:set[Server] = set() # Servers of this process that have not been stoppe
 @patch
 def _await_supervisor(self:Server, supervisor:dict|None)->None:
     "Wait until the supervisor has ended."
-    deadline = time.monotonic() + self.launch.grace + 10
+    deadline = time.monotonic() + self.spec.grace + 10
     while (self.process and self.process.poll() is None) or (supervisor and is_running(**supervisor)):
         if time.monotonic() > deadline:
             raise ServeError(f'{self.name} does not stop: its supervisor is process {supervisor and supervisor["pid"]}')
@@ -122,7 +122,7 @@ def stop(self:Server)->None:
     if self.process and self.process.poll() is None: self.process.terminate()
     elif supervisor and is_running(**supervisor): send_signal([supervisor['pid']], signal.SIGTERM)
     self._await_supervisor(supervisor)
-    end_all(lambda: orphans(self.folder), self.launch.grace)
+    end_all(lambda: orphans(self.folder), self.spec.grace)
     for name in ('server.json', 'key.yaml'): (self.folder/name).unlink(missing_ok=True)
     _started.discard(self)
 
@@ -130,7 +130,7 @@ def stop(self:Server)->None:
 @atexit.register
 def stop_all()->None:
     "Stop every server that this process started and that is not to outlive it."
-    ours = [s for s in _started if not s.launch.detach and s.process and s.owner == os.getpid()]
+    ours = [s for s in _started if not s.spec.detach and s.process and s.owner == os.getpid()]
     for server in ours: server.stop()
 
 # %% ../../nbs/20_servers/04_process.ipynb #a6cf9b33
@@ -154,9 +154,9 @@ def sweep(
 @patch
 def _spawn(self:Server)->None:
     "Run the supervisor."
-    write_private(self.folder/'launch.json', asdict(self.launch))
+    write_private(self.folder/'launch.json', asdict(self.spec))
     write_private(self.folder/'key.yaml', {'api-key': os.environ[self.api_key_env]})
-    parent = '0' if self.launch.detach else str(os.getpid())
+    parent = '0' if self.spec.detach else str(os.getpid())
     command = child_command('toa_nb.servers.supervisor:supervise_command', str(self.folder), parent)
     with open(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 'wb') as log:
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -184,7 +184,7 @@ def wait_ready(self:Server,
     while not self.healthy():
         seconds, text = time.monotonic() - begun, self.log.read_text(errors='replace')
         ended = self.process.poll() is not None if self.process else self.pid is None
-        if ended or seconds > self.launch.timeout:
+        if ended or seconds > self.spec.timeout:
             what = 'ended before it was ready' if ended else f'was not ready after {seconds:.0f} s'
             text = diagnose(self.log.read_text(errors='replace'), os.environ.get(self.api_key_env, ''))
             raise ServeError(f'{self.name} {what}:\n{text}\nLog: {self.log}')
@@ -197,16 +197,16 @@ def wait_ready(self:Server,
 
 # %% ../../nbs/20_servers/04_process.ipynb #baaaf158
 def start(
-    launch:ServerSpec, # What to start
+    spec:ServerSpec, # What to start
     wait:bool=True, # Return when it is healthy; False: at once, and `wait_ready` later
     say:Callable[[str],None]|None=print, # Gets a line whenever there is progress; None: no lines
 )->Server: # Ready to be called
     "Start a server, and wait until it is healthy."
-    if launch.gpu_memory_utilization: check_gpus([launch], gpus())
+    if spec.gpu_memory_utilization: check_gpus([spec], gpus())
     sweep()
-    os.environ.setdefault(key_env(launch), secrets.token_urlsafe(24))
-    chosen = replace(launch, port=take_port(launch.port, launch.host))
-    prefix = re.sub(r'\W', '_', launch.name) + '-'
+    os.environ.setdefault(key_env(spec), secrets.token_urlsafe(24))
+    chosen = replace(spec, port=take_port(spec.port, spec.host))
+    prefix = re.sub(r'\W', '_', spec.name) + '-'
     server = Server(chosen, Path(tempfile.mkdtemp(prefix=prefix, dir=state_folder())))
     server._spawn()
     if not wait: return server
@@ -220,7 +220,7 @@ def start(
 def restart(self:Server)->Server:
     "Start the server again, on its port and with its key, without waiting for it."
     self.stop()
-    take_port(self.launch.port, self.launch.host)
+    take_port(self.spec.port, self.spec.host)
     self._spawn()
     return self
 
@@ -235,19 +235,19 @@ def servers()->list[Server]: # By name and port
     "All servers of this user that run on this machine, whoever started them."
     none = {'pid': 0, 'started': ''}
     running = [folder for folder in state_folder().iterdir() if is_running(**_pids(folder).get('supervisor', none))]
-    return sorted(filter(None, map(_known, running)), key=lambda s: (s.name, s.launch.port))
+    return sorted(filter(None, map(_known, running)), key=lambda s: (s.name, s.spec.port))
 
 # %% ../../nbs/20_servers/04_process.ipynb #87e84025
 def _known(folder:Path)->Server|None:
     "A server from its folder, its key in the environment; None if it has just ended."
     mine = next((s for s in _started if s.folder == folder), None)
     if mine: return mine
-    try: launch, key = (json.loads((folder/name).read_text()) for name in ('launch.json', 'key.yaml'))
+    try: spec, key = (json.loads((folder/name).read_text()) for name in ('launch.json', 'key.yaml'))
     except FileNotFoundError: return None
-    lists = {f.name: tuple(launch[f.name]) for f in fields(ServerSpec) if isinstance(launch[f.name], list)}
-    server = Server(ServerSpec(**launch | lists), folder)
+    lists = {f.name: tuple(spec[f.name]) for f in fields(ServerSpec) if isinstance(spec[f.name], list)}
+    server = Server(ServerSpec(**spec | lists), folder)
     if os.environ.setdefault(server.api_key_env, key['api-key']) != key['api-key']:
-        server.launch = replace(server.launch, api_key_env=f'{server.api_key_env}_{server.launch.port}')
+        server.spec = replace(server.spec, api_key_env=f'{server.api_key_env}_{server.spec.port}')
         os.environ[server.api_key_env] = key['api-key']
     return server
 
@@ -256,9 +256,9 @@ def stop(
     which:str|int|None=None, # Name or port; None stops all
 )->list[Server]: # What was stopped
     "Stop running servers, whoever started them."
-    chosen = [s for s in servers() if which is None or which in (s.name, s.launch.port, str(s.launch.port))]
+    chosen = [s for s in servers() if which is None or which in (s.name, s.spec.port, str(s.spec.port))]
     if which is not None and not chosen:
-        running = [f'{s.name}:{s.launch.port}' for s in servers()]
+        running = [f'{s.name}:{s.spec.port}' for s in servers()]
         raise ServeError(f'no server {which!r} is running; running are {running}')
     for server in chosen: server.stop()
     return chosen

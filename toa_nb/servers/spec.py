@@ -37,10 +37,10 @@ class ServerSpec:
 
 # %% ../../nbs/20_servers/00_spec.ipynb #37e0d391
 def key_env(
-    launch:ServerSpec, # The server
+    spec:ServerSpec, # The server
 )->str: # Such as `TOA_KEY_QWEN2_7B`
     "The environment variable that holds the key of a server; replicas of one model share it."
-    return launch.api_key_env or 'TOA_KEY_' + re.sub(r'\W', '_', launch.name).upper()
+    return spec.api_key_env or 'TOA_KEY_' + re.sub(r'\W', '_', spec.name).upper()
 
 # %% ../../nbs/20_servers/00_spec.ipynb #61551598
 def listen_error(

@@ -141,14 +141,14 @@ def child_command(
 # %% ../../nbs/20_servers/01_supervisor.ipynb #4ccde8b8
 def _run(
     folder:Path, # State of the server
-    launch:dict, # How to start it
+    spec:dict, # How to start it
 )->subprocess.Popen: # The server
     "Start the server of a supervisor, and write down both processes."
     key = json.loads((folder/'key.yaml').read_text())['api-key']
-    fill = {'{port}': str(launch['port']), '{key_file}': str(folder/'key.yaml')}
-    env = os.environ | launch['env'] | {MARK: str(folder)}
-    if launch['key_variable']: env[launch['key_variable']] = key
-    argv = [fill.get(word, word) for word in launch['argv']]
+    fill = {'{port}': str(spec['port']), '{key_file}': str(folder/'key.yaml')}
+    env = os.environ | spec['env'] | {MARK: str(folder)}
+    if spec['key_variable']: env[spec['key_variable']] = key
+    argv = [fill.get(word, word) for word in spec['argv']]
     dies_too = lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     server = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, preexec_fn=dies_too)
     ids = {'supervisor': os.getpid(), 'server': server.pid}
@@ -161,17 +161,17 @@ def supervise(
     parent:int, # Process that the server may not outlive; 0: it may outlive all
 )->int: # Exit status: 0 only if it was asked to stop
     "Run a server until it ends, until SIGTERM, or until `parent` is gone; then end all its processes."
-    launch = json.loads((folder/'launch.json').read_text())
+    spec = json.loads((folder/'launch.json').read_text())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
-        server = _run(folder, launch)
+        server = _run(folder, spec)
         while server.poll() is None and (not parent or os.getppid() == parent): time.sleep(.05)
         if server.poll() is not None: print(f'toa_nb: the server ended {exit_reason(server.returncode)}', flush=True)
         return 1
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        end_all(_left, launch['grace'])
+        end_all(_left, spec['grace'])
         for name in ('server.json', 'key.yaml'): (folder/name).unlink(missing_ok=True)
 
 # %% ../../nbs/20_servers/01_supervisor.ipynb #6513a4d5

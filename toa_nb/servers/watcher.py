@@ -52,7 +52,7 @@ class Watcher:
 def _now(self:Watcher, w:Watched, state:str, why:str='')->None:
     "A server has a new state: remember and report it."
     w.state, w.since = state, self.clock()
-    self.say(f'{w.server.name} on port {w.server.launch.port}: {state}' + (f'\n{why}' if why else ''))
+    self.say(f'{w.server.name} on port {w.server.spec.port}: {state}' + (f'\n{why}' if why else ''))
     if not self.on_change: return
     if self.loop and not self.loop.is_closed(): self.loop.call_soon_threadsafe(self.on_change, w.server, state)
     else: self.on_change(w.server, state)
@@ -92,7 +92,7 @@ def _look(self:Watcher, w:Watched)->None:
         if w.state != 'ready': self._now(w, 'ready')
         elif passed > self.max_backoff: w.failures = 0
     elif w.state == 'ready': self._now(w, 'silent')
-    elif passed > (server.launch.timeout if w.state == 'starting' else self.hang_timeout):
+    elif passed > (server.spec.timeout if w.state == 'starting' else self.hang_timeout):
         self._failed(w, f'no answer for {passed:.0f} s')
 
 def _last_words(server:Server)->str:

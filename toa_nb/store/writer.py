@@ -247,11 +247,11 @@ async def finish(self:StoreWriter,
 
 # %% ../../nbs/35_store/07_writer.ipynb #abebb28d
 @patch
-async def flush(self:StoreWriter):
-    "Commit everything queued so far without delay, and return when it is on the disk."
+def flush(self:StoreWriter)->asyncio.Future: # To await, or to leave alone
+    "Commit everything queued so far without delay; done when it is on the disk."
     done = self._later([])
     self._commits.hurried.set()
-    await done
+    return done
 
 # %% ../../nbs/35_store/07_writer.ipynb #249a0a36
 @patch
@@ -285,7 +285,8 @@ def remove_run(self:StoreWriter,
 ):
     "Remove a run of which no answer is stored; it is gone from the disk when this returns."
     key = self.run_key(name)
-    if self.has_answers(name): raise store_error(self.path, f'the run {name!r} has answers', 'Give the new run another name.')
+    if self.has_answers(name):
+        raise store_error(self.path, f'the run {name!r} has answers', 'Give the new run another name.')
     with self._guard:
         self._queue([(what, (key,)) for what in REMOVE], done := Future())
         done.result()

@@ -37,7 +37,9 @@ def model_card(
 )->str: # Markdown, with the fields that the hub reads at its beginning
     "The card of a trained model."
     log = [row for row in state.get('log_history', []) if 'loss' in row]
-    loss = f'{log[0]["loss"]:.4g} at step {log[0]["step"]}, {log[-1]["loss"]:.4g} at step {log[-1]["step"]}' if log else 'not logged'
+    ends = [f'{row["loss"]:.4g} at step {row["step"]}' for row in log[:1] + log[-1:]]
+    loss, flops = ', '.join(ends) or 'not logged', short(state.get('total_flos', 0.))
+    spent = f'{state.get("global_step", 0)} steps, {clock(seconds)} on {device}'
     options = '\n'.join(f'| `{k}` | `{v}` |' for k, v in plan['options'].items())
     return f'''---
 base_model: {plan["model"]}
@@ -51,7 +53,7 @@ tags: [toa_nb, trl, {plan["kind"]}]
 
 - **Data**: {plan["data"]}
 - **Rows**: {plan["report"]}
-- **Compute**: {state.get("global_step", 0)} steps, {clock(seconds)} on {device}; {short(state.get("total_flos", 0.))} FLOPs as transformers estimates them
+- **Compute**: {spent}; {flops} FLOPs as transformers estimates them
 - **Loss**: {loss}
 
 | option of TRL | value |

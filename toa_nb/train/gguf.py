@@ -12,11 +12,12 @@ from typing import Any
 
 from ..core import InputError
 
-# %% ../../nbs/55_train/02_gguf.ipynb #38b6c580
+# %% ../../nbs/55_train/02_gguf.ipynb #ced08592
 def _need_gguf():
     "The package gguf, or what to do."
     try: import gguf
-    except ImportError: raise InputError('the package gguf is not installed', 'train', "Run: pip install 'toa_nb[train]'.") from None
+    except ImportError: raise InputError('the package gguf is not installed', 'train',
+                                         "Run: pip install 'toa_nb[train]'.") from None
     return gguf
 
 def gguf_to_folder(
@@ -32,7 +33,8 @@ def gguf_to_folder(
     source = dict(pretrained_model_name_or_path=str(path.parent), gguf_file=path.name)
     read = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     if read.config.model_type != 'llama':
-        raise InputError(f'the architecture {read.config.model_type!r} is not handled', str(path), 'Give a folder of Hugging Face form.')
+        raise InputError(f'the architecture {read.config.model_type!r} is not handled', str(path),
+                         'Give a folder of Hugging Face form.')
     left_out = ('quantization_config', '_name_or_path')
     model = LlamaForCausalLM(LlamaConfig(**{k: v for k, v in read.config.to_dict().items() if k not in left_out}))
     model.load_state_dict(read.state_dict())

@@ -35,10 +35,14 @@ class Training:
     plan:dict[str,Any] # kind, name, model, data, report, options, gpus, command, gguf, trl
 
     @property
-    def output(self)->Path: return self.folder/'trl'
+    def output(self)->Path:
+        "TRL's output: the adapter and the checkpoints."
+        return self.folder/'trl'
 
     @property
-    def done(self)->bool: return (self.folder/'README.md').exists()
+    def done(self)->bool:
+        "Whether the model is there, with its card."
+        return (self.folder/'README.md').exists()
 
 # %% ../../nbs/55_train/05_jobs.ipynb #c0c46c62
 @patch(as_prop=True)
@@ -84,7 +88,8 @@ def _describe(source:Any, export:dict)->str:
 
 def _digest(kind:str, rows:list[dict], options:dict, model:str)->str:
     "What tells two trainings apart."
-    return hashlib.sha256(json.dumps([kind, rows, options, model], sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([kind, rows, options, model], sort_keys=True,
+                                     default=str).encode()).hexdigest()[:16]
 
 # %% ../../nbs/55_train/05_jobs.ipynb #ec66c0a9
 def _yaml(kind:str, base:str, folder:Path, columns:list[str], options:dict)->dict:
@@ -97,7 +102,8 @@ def _tokenizer(base:str):
     from transformers import AutoTokenizer
     tokenizer = AutoTokenizer.from_pretrained(base)
     if tokenizer.chat_template: return tokenizer
-    raise InputError('the tokenizer has no chat template', base, 'Take an instruction-tuned model, or add chat_template.jinja.')
+    raise InputError('the tokenizer has no chat template', base,
+                     'Take an instruction-tuned model, or add chat_template.jinja.')
 
 # %% ../../nbs/55_train/05_jobs.ipynb #6801c485
 def prepare(
@@ -123,13 +129,16 @@ def prepare(
     base, gguf = _base(model, folder)
     limit = settings.get('max_length', trl_options(kind)['max_length'])
     report = row_report(kind, rows, _tokenizer(base), limit, settings.get('truncation_mode') == 'keep_end')
-    if report.dropped == report.rows: raise InputError(f'TRL would leave out every row: {report.why}', 'max_length', 'Raise it.')
+    if report.dropped == report.rows: raise InputError(f'TRL would leave out every row: {report.why}', 'max_length',
+                                                       'Raise it.')
     write_jsonl(rows, folder/'rows.jsonl')
     import yaml
     (folder/'trl.yaml').write_text(yaml.safe_dump(_yaml(kind, base, folder, [*rows[0]], settings), sort_keys=False))
-    plan = dict(kind=kind, name=name or folder.name, model=str(model), base=base, gguf=gguf, gpus=gpus, trl=trl, digest=digest,
+    plan = dict(kind=kind, name=name or folder.name, model=str(model), base=base, gguf=gguf, gpus=gpus, trl=trl,
+                digest=digest,
                 data=_describe(source, export or {}), report=str(report), options=settings, seconds=0.,
-                command=' '.join(['python', *trl_command(kind, 'trl.yaml', gpus)[1:]]), serve=f'toa serve {folder}/serve.toml')
+                command=' '.join(['python', *trl_command(kind, 'trl.yaml', gpus)[1:]]),
+                serve=f'toa serve {folder}/serve.toml')
     return _saved(Training(folder, plan))
 
 def _saved(training:Training)->Training:
@@ -137,11 +146,14 @@ def _saved(training:Training)->Training:
     (training.folder/'plan.json').write_text(json.dumps(training.plan, indent=1), encoding='utf-8')
     return training
 
-# %% ../../nbs/55_train/05_jobs.ipynb #8114c931
+# %% ../../nbs/55_train/05_jobs.ipynb #397e61e1
 def _environment(plan:dict)->dict[str,str]:
     "The environment of the process that trains."
     offline = dict(HF_HUB_OFFLINE='1') if Path(plan['base']).is_dir() else {}
-    return os.environ | dict(TOKENIZERS_PARALLELISM='false', PYTHONUNBUFFERED='1') | offline
+    allowed = os.environ.get('CUDA_VISIBLE_DEVICES') or ','.join(str(gpu.index) for gpu in gpus_here())
+    seen = dict(CUDA_VISIBLE_DEVICES=','.join(allowed.split(',')[:plan['gpus']]))
+    passive = {} if plan['gpus'] else dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='0')
+    return os.environ | dict(TOKENIZERS_PARALLELISM='false', PYTHONUNBUFFERED='1') | offline | seen | passive
 
 def _follow(command:list[str], env:dict, log:Path, say:Callable[[str],None]|None)->int:
     "Run a command to its end; an interrupt ends it too."
@@ -188,11 +200,13 @@ def finish(self:Training):
         folder_to_gguf(whole, plan['gguf'], self.folder/'model.gguf')
         engine, served = 'llama_cpp', self.folder/'model.gguf'
     else: engine, served = 'vllm', whole
-    lines = [f'name = {json.dumps(plan["name"])}', f'engine = "{engine}"', f'model = {json.dumps(str(served.absolute()))}']
+    lines = [f'name = {json.dumps(plan["name"])}', f'engine = "{engine}"',
+             f'model = {json.dumps(str(served.absolute()))}']
     if plan['kind'] == 'reward':
         plan['serve'] = f'toa serve-reward {whole} --family linear'
     else: (self.folder/'serve.toml').write_text('\n'.join(['[[servers]]', *lines, '']), encoding='utf-8')
-    device = f'{plan["gpus"]} x {gpus_here()[0].name}' if plan['gpus'] and gpus_here() else f'a CPU ({platform.machine()})'
+    there = gpus_here() if plan['gpus'] else []
+    device = f'{plan["gpus"]} x {there[0].name}' if there else f'a CPU ({platform.machine()})'
     _saved(self)
     card = model_card(plan, training_state(self.output), plan['seconds'], device, plan['serve'])
     (self.folder/'README.md').write_text(card, encoding='utf-8')

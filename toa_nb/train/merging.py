@@ -36,7 +36,8 @@ def merge_adapter(
 def _answer_logprob(model, tokenizer, prompt:list[dict], answer:list[dict])->float:
     "Log-probability of an answer, given its prompt."
     import torch
-    def ids(turns, ask): return tokenizer.apply_chat_template(turns, add_generation_prompt=ask, return_dict=True)['input_ids']
+    def ids(turns, ask): return tokenizer.apply_chat_template(turns, add_generation_prompt=ask,
+                                                              return_dict=True)['input_ids']
     whole, start = torch.tensor([ids(prompt + answer, False)]), len(ids(prompt, True))
     with torch.no_grad(): logits = model(whole).logits[0, start - 1:-1].float()
     return float(logits.log_softmax(-1).gather(1, whole[0, start:, None]).sum())

@@ -16,14 +16,16 @@ from ..inputs import check_fields
 
 # %% ../../nbs/55_train/00_options.ipynb #d3b682bd
 TRAINERS = dict(sft='SFTConfig', dpo='DPOConfig', kto='KTOConfig', reward='RewardConfig') # Class of the settings
-COLUMNS = dict(sft=('prompt', 'completion'), dpo=('prompt', 'chosen', 'rejected'), kto=('prompt', 'completion', 'label'),
+COLUMNS = dict(sft=('prompt', 'completion'), dpo=('prompt', 'chosen', 'rejected'),
+               kto=('prompt', 'completion', 'label'),
                reward=('prompt', 'chosen', 'rejected')) # What the rows of each trainer hold
 OWN = ('model_name_or_path', 'output_dir', 'datasets', 'dataset_name', 'resume_from_checkpoint') # Set by toa_nb
 
 def check_trl()->str: # The version
     "The installed TRL, or what to do."
     if sys.version_info < (3, 11):
-        raise InputError(f'TRL 1.16 needs Python 3.11 or newer, this is {sys.version_info[0]}.{sys.version_info[1]}', 'train',
+        raise InputError(f'TRL 1.16 needs Python 3.11 or newer, this is {sys.version_info[0]}.{sys.version_info[1]}',
+                         'train',
                          'Use a newer Python; the rows can be written with this one.')
     try: found = version('trl')
     except PackageNotFoundError:

@@ -13,21 +13,23 @@ from typing import Any
 
 from ..core import InputError
 from ..data.files import file_records
-from ..data.exports import to_dpo, to_sft
+from ..data.rows import Rows
+from ..data.exports import to_dpo, to_kto, to_sft
 from .options import COLUMNS
 
 # %% ../../nbs/55_train/01_rows.ipynb #e8cd6851
 def _is_rows(source)->bool:
     "Whether a source holds rows rather than samples."
     if isinstance(source, str | Path): return Path(source).suffix in ('.jsonl', '.json', '.parquet')
-    return isinstance(source, list) and all(isinstance(row, dict) for row in source)
+    return isinstance(source, list | Rows) and all(isinstance(row, dict) for row in source)
 
 def _given(source)->list[dict]:
     "Rows from a file or a list."
-    if isinstance(source, list): return source
+    if isinstance(source, list | Rows): return list(iter(source))
     rows = []
     for line, row in file_records(source):
-        if not isinstance(row, dict): raise InputError('this is not a row', f'{source}:{line}', 'Write it with `toa export`.')
+        if not isinstance(row, dict): raise InputError('this is not a row', f'{source}:{line}',
+                                                       'Write it with `toa export`.')
         rows.append(row)
     return rows
 
@@ -46,13 +48,18 @@ def _kto_rows(row:dict)->list[dict]:
 def training_rows(
     kind:str, # `sft`, `dpo`, `kto` or `reward`
     source:Any, # Samples, a `Run`, a `RunStore`, the path of one; or rows, or a file of rows
-    **export, # Of `to_sft` or `to_dpo`: `reward`, `run`, `prompts`, `rejected`, ...
+    **export, # Of `to_sft`, `to_dpo` or `to_kto`: `reward`, `run`, `prompts`, `rejected`, ...; for `reward` also
+              # `margin`, whether the loss is to use the difference of the scores (default: no)
 )->list[dict]: # With the columns that the trainer reads
     "What a trainer reads."
     if _is_rows(source):
-        if export: raise InputError(f'{next(iter(export))!r} chooses samples', 'export', 'Leave it out: these are rows already.')
+        if export: raise InputError(f'{next(iter(export))!r} chooses samples', 'export',
+                                    'Leave it out: these are rows already.')
         rows = _given(source)
-    else: rows = (to_sft if kind == 'sft' else to_dpo)(source, **export)
+    else:
+        margin = export.pop('margin', False)
+        rows = list(iter(dict(sft=to_sft, kto=to_kto).get(kind, to_dpo)(source, **export)))
+        if kind == 'reward' and not margin: rows = [{k: v for k, v in r.items() if k != 'margin'} for r in rows]
     if kind == 'sft': rows = [_sft_row(r) for r in rows]
     if kind == 'kto': rows = [new for r in rows for new in _kto_rows(r)]
     if not rows: raise InputError('there is no row', f'train.{kind}', 'Look at what `toa export` leaves out, and why.')
@@ -97,7 +104,8 @@ def row_report(
     keep_end:bool=False, # `truncation_mode` is `keep_end`
 )->RowReport:
     "How many rows TRL will drop and cut, and why."
-    def count(turns, ask): return len(tokenizer.apply_chat_template(turns, add_generation_prompt=ask, return_dict=True)['input_ids'])
+    def count(turns, ask): return len(tokenizer.apply_chat_template(turns, add_generation_prompt=ask,
+                                                                    return_dict=True)['input_ids'])
     lengths = [_lengths(r, count) for r in rows]
     fates = [_fate(kind, p, w, max_length, keep_end) for p, w in lengths]
     used = [min(n, max_length or n) for (_, whole), fate in zip(lengths, fates) if fate != 'dropped' for n in whole]
