@@ -63,8 +63,9 @@ def table(df):
 
 def differences(df):
     "Each method against best-of-n, prompt by prompt, at equal samples."
-    rows = (compare_methods(df, name, 'best_of_n', x='samples', n_boot=2000).iloc[0] for name in methods(1) if name != 'best_of_n')
-    return '\n'.join(f'{r.a:>18}  {r.difference:+.3f}  [{r.low:+.3f}, {r.high:+.3f}]  {r.verdict}' for r in rows)
+    others = [name for name in methods(1) if name != 'best_of_n']
+    rows = {name: compare_methods(df, name, 'best_of_n', x='samples', n_boot=2000).iloc[0] for name in others}
+    return '\n'.join(f'{name:>18}  {r.difference:+.3f}  [{r.low:+.3f}, {r.high:+.3f}]' for name, r in rows.items())
 
 
 def main():
