@@ -19,8 +19,9 @@ import time
 
 def make(path, prompts, samples, length):
     "A store of two runs, each with all prompts and half the samples."
-    from toa_nb import Prompt, RunStore, get_spec
     from dataclasses import asdict
+
+    from toa_nb import Prompt, RunStore, get_spec
     models = [dict(name=n, spec=asdict(get_spec(s))) for n, s in (('llama', 'Llama-3.1-8B-Instruct'), ('qwen', 'Qwen2-7B-Instruct'),
         ('mistral', 'Mistral-7B-Instruct-v0.2'), ('yi', 'Yi-1.5-9B-Chat-16K'))]
     config = dict(settings={}, seed=0, models=models, reward='rm', held_out=['gold'], versions={}, budget={}, templates={},
@@ -64,7 +65,8 @@ def steps():
 
 def work(path):
     "All steps in this process; a line of JSON for each."
-    import pandas, numpy, matplotlib.figure # noqa: F401  not what is measured
+    import matplotlib.figure  # noqa: F401  not what is measured
+
     from toa_nb.store import to_frame
     tasks = steps()
 

@@ -16,7 +16,7 @@ from toa_nb.data.prompts import load_prompts
 from toa_nb.data.published import read_alpaca_eval, read_arena_hard, read_published, read_tree, to_alpaca_eval, to_published
 from toa_nb.data.rows import load_samples, save_samples
 from toa_nb.data.sets import SETS
-from toa_nb.data.trainers import trl_rows
+from toa_nb.data.trainers import _readers, trl_rows
 from toa_nb.data.writing import FORMATS, export
 from toa_nb.servers.local import cache_folder
 
@@ -25,7 +25,7 @@ settings.load_profile('toa_nb')
 TEXT = st.text(st.characters(exclude_categories=['Cs'], exclude_characters='\0'), min_size=1, max_size=30).filter(str.strip)
 LATER = st.lists(st.tuples(TEXT, TEXT), max_size=2)
 SCORES = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=4, unique=True)
-ROWS = [(name, form) for name, f in FORMATS.items() for form in f.forms or ('',) if name not in ('published', 'alpaca_eval', 'arena_hard')]
+ROWS = [(name, form) for name, f in FORMATS.items() for form in f.forms or ('',) if name in _readers]
 
 
 def source(system, later, task, texts, scores):
@@ -143,7 +143,7 @@ class Tokenizer:
     def apply_chat_template(self, turns, add_generation_prompt=False, **more):
         return "".join(f"<{t['role']}>{t['content']}" for t in turns) + ("<assistant>" if add_generation_prompt else "")
 form, path = sys.argv[1:]
-make = getattr(chat_template, form)(DictDefault(chat_template="chatml"))
+make = getattr(chat_template, form)(DictDefault(chat_template="chatml", datasets=[{}]))
 made = make[0] if isinstance(make, tuple) else make
 print(json.dumps([made(json.loads(line), tokenizer=Tokenizer()) for line in open(path)]))
 '''

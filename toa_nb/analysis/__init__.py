@@ -4,6 +4,7 @@ from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
+    variants='with_variants',
     curves='complete published_curve reward_curve',
     comparisons='compare_methods needed_prompts verdict_of',
     summary='search_table summarize winners',
@@ -24,5 +25,6 @@ __all__, __getattr__, __dir__ = _offer(
     prediction='predict_method world_of',
     what_if='coverage_table Replay replay_method',
     query='sql write_samples',
+    requests='Request sent_request',
     renamed=dict(to_frame='toa_nb.to_frame'),
 )

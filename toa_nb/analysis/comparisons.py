@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 
 from ..core import InputError
 from ..store.tables import as_frame
-from .curves import bootstrap_band, check_axes, chosen_axis, read_off, running, searches_of
+from .curves import bootstrap_band, check_axes, chosen_axis, cost_grid, read_off, statistic_of
 
 # %% ../../nbs/50_analysis/02_comparisons.ipynb #d620f089
 def verdict_of(
@@ -60,8 +60,7 @@ def _side(df:pd.DataFrame, name:str, by:str, x:str, y:str, k:int,
     if part.empty: raise InputError(f'there is no {name!r}', by, f'There are {", ".join(map(str, df[by].unique()))}.')
     if part[x].isna().any():
         raise InputError(f'the cost of {name!r} is unknown', x, 'Give every model a spec, or compare by tokens.')
-    prompt, cost, guide, value = searches_of(part, x, held_out)
-    return prompt, cost, running(guide, value, y, k)
+    return statistic_of(part, x, y, k, held_out)
 
 def _shared(a:tuple, b:tuple)->list[str]:
     "The prompts of which every search of both sides has a value."
@@ -96,6 +95,7 @@ def compare_methods(
     level:float=.95, # Share of the interval
     seed:int=0, # Of the draws
     power:float=.8, # Chance to find a difference of the size that was seen, for `needed`
+    points:int=1, # With `at=None`: so many costs, up to the largest
 )->pd.DataFrame: # One row per cost: at, a, b, difference (a - b), low, high, won, tied, lost (shares of the prompts),
                  # n, sd (of the differences), verdict, needed (prompts that would decide it)
     "Method `a` against method `b` at equal compute, prompt by prompt."
@@ -108,7 +108,8 @@ def compare_methods(
         raise InputError(f'{a!r} and {b!r} have no prompt with a value in both', by, 'Run both on the same prompts.')
     sides = [tuple(part[np.isin(side[0], shared)] for part in side) for side in sides]
     start, end = _common_range(sides)
-    grid = np.atleast_1d(np.asarray(end if at is None else at, float))
+    if at is None: grid = cost_grid(start, end, x, points) if points > 1 else np.array([end])
+    else: grid = np.atleast_1d(np.asarray(at, float))
     if start > grid.min() or grid.max() > end:
         what = f'not every search covers {grid.min():.4g} to {grid.max():.4g}'
         raise InputError(what, 'at', f'All have values from {start:.4g} to {end:.4g}.')
@@ -129,4 +130,3 @@ def _differences(grid:np.ndarray, va:np.ndarray, vb:np.ndarray, n_boot:int, leve
     out['verdict'] = [verdict_of(a, b, n, level) for a, b in zip(low, high)]
     out['needed'] = [needed_prompts(m, s, level, power) for m, s in zip(out['difference'], sd)]
     return out
-

@@ -125,7 +125,7 @@ def _scores_from_store(store, run, seq):
 # %% ../../nbs/35_store/11_tables.ipynb #e3954c41
 def _rows_of(found:Any, runs:list[str], run:str|list[str]|None)->tuple[pd.DataFrame,pd.DataFrame]:
     "Rows and scores of what `opened` gave."
-    if not isinstance(found, RunStore): return _from_samples(list(samples_of(found, run)))
+    if not hasattr(found, 'sample_rows'): return _from_samples(list(samples_of(found, run)))
     if not runs: return _from_samples([])
     parts, at = [_from_store(found, name) for name in runs], 0
     for df, scores in parts:
@@ -230,7 +230,7 @@ _columns = ('method', 'run', 'prompt_id', 'category', 'number', 'order', 'model'
             'error', 'finish_reason', 'length')
 
 def to_frame(
-    source:Any, # Samples, a `Run`, a `RunStore` or the path of one
+    source:Any, # Samples, a `Run`, a `RunStore`, the path of one, or a list or pattern of paths
     run:str|list[str]|None=None, # Take only these runs; None: all
     specs:dict[str,ModelSpec|None]|None=None, # Spec of each model, by the name used in trials; None: those of the
                                               # store, else by that name in `compute.SPECS`
