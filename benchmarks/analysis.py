@@ -59,17 +59,20 @@ def work(path, step):
 
     import toa_nb.analysis as a
     from toa_nb.store import to_frame
-    begin, found = time.process_time(), None
+    begin = time.process_time()
     if step != 'import': df = to_frame(path)
-    if step == 'summary': found = a.summarize(df, held_out='gold')
-    elif step == 'winners': found = [a.winners(df, what) for what in ('model', 'action', 'kind', 'layer')]
-    elif step == 'compare': found = a.compare_all(df)
-    elif step == 'curve': found = a.reward_curve(df, y='top')
-    elif step == 'reach': found = a.compute_to_reach(df, .9)
-    elif step == 'lineage': found = a.leave_out(df), a.mixing(a.winning_paths(df))
-    elif step == 'signs': found = a.reward_signs(df)
-    elif step == 'prompts': found = a.prompts_by_method(df)
-    elif step == 'sql': found = a.sql(df, 'SELECT method, model, count(*), avg(reward) FROM samples GROUP BY ALL')
+    if step == 'summary': a.summarize(df, held_out='gold')
+    elif step == 'winners':
+        for what in ('model', 'action', 'kind', 'layer'): a.winners(df, what)
+    elif step == 'compare': a.compare_all(df)
+    elif step == 'curve': a.reward_curve(df, y='top')
+    elif step == 'reach': a.compute_to_reach(df, .9)
+    elif step == 'lineage':
+        a.leave_out(df)
+        a.mixing(a.winning_paths(df))
+    elif step == 'signs': a.reward_signs(df)
+    elif step == 'prompts': a.prompts_by_method(df)
+    elif step == 'sql': a.sql(df, 'SELECT method, model, count(*), avg(reward) FROM samples GROUP BY ALL')
     seconds = time.process_time() - begin
     print(json.dumps(dict(seconds=seconds, mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3)))
 
