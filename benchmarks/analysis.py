@@ -22,8 +22,9 @@ STEPS = ('import', 'table', 'summary', 'winners', 'compare', 'curve', 'reach', '
 
 def make(path, prompts, samples, length):
     "A store of two runs, each with all prompts and half the samples."
-    from toa_nb import Prompt, RunStore, get_spec
     from dataclasses import asdict
+
+    from toa_nb import Prompt, RunStore, get_spec
     models = [dict(name=n, spec=asdict(get_spec(s))) for n, s in (('llama', 'Llama-3.1-8B-Instruct'), ('qwen', 'Qwen2-7B-Instruct'),
         ('mistral', 'Mistral-7B-Instruct-v0.2'), ('yi', 'Yi-1.5-9B-Chat-16K'))]
     config = dict(settings={}, seed=0, models=models, reward='rm', held_out=['gold'], versions={}, budget={}, templates={},
@@ -54,20 +55,24 @@ def make(path, prompts, samples, length):
 
 def work(path, step):
     "One step in this process; prints what it took."
-    import pandas, numpy, matplotlib.figure # noqa: F401  not what is measured
+    import matplotlib.figure  # noqa: F401  not what is measured
+
     import toa_nb.analysis as a
     from toa_nb.store import to_frame
-    begin, found = time.process_time(), None
+    begin = time.process_time()
     if step != 'import': df = to_frame(path)
-    if step == 'summary': found = a.summarize(df, held_out='gold')
-    elif step == 'winners': found = [a.winners(df, what) for what in ('model', 'action', 'kind', 'layer')]
-    elif step == 'compare': found = a.compare_all(df)
-    elif step == 'curve': found = a.reward_curve(df, y='top')
-    elif step == 'reach': found = a.compute_to_reach(df, .9)
-    elif step == 'lineage': found = a.leave_out(df), a.mixing(a.winning_paths(df))
-    elif step == 'signs': found = a.reward_signs(df)
-    elif step == 'prompts': found = a.prompts_by_method(df)
-    elif step == 'sql': found = a.sql(df, 'SELECT method, model, count(*), avg(reward) FROM samples GROUP BY ALL')
+    if step == 'summary': a.summarize(df, held_out='gold')
+    elif step == 'winners':
+        for what in ('model', 'action', 'kind', 'layer'): a.winners(df, what)
+    elif step == 'compare': a.compare_all(df)
+    elif step == 'curve': a.reward_curve(df, y='top')
+    elif step == 'reach': a.compute_to_reach(df, .9)
+    elif step == 'lineage':
+        a.leave_out(df)
+        a.mixing(a.winning_paths(df))
+    elif step == 'signs': a.reward_signs(df)
+    elif step == 'prompts': a.prompts_by_method(df)
+    elif step == 'sql': a.sql(df, 'SELECT method, model, count(*), avg(reward) FROM samples GROUP BY ALL')
     seconds = time.process_time() - begin
     print(json.dumps(dict(seconds=seconds, mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3)))
 

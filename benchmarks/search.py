@@ -1,10 +1,11 @@
 """Searches in simulated worlds: reward, true quality, different answers, compute and time, in paired differences to published TOA.
 
-Run: python benchmarks/search.py. `--fit`, `--reach`, `--wall` and `--cpu` print other tables; `--prompts`, `--seeds`, `--worlds`, `--n` and `--jobs`
-set the size. With the defaults it takes about ten minutes on one core.
+Run: python benchmarks/search.py. `--fit`, `--reach`, `--wall`, `--cpu`, `--others`, `--after` and `--votes` print other tables; `--prompts`, `--seeds`,
+`--worlds`, `--n` and `--jobs` set the size. With the defaults it takes about ten minutes on one core.
 """
 import argparse
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from math import exp, log
 from random import Random
 from statistics import median
@@ -12,20 +13,31 @@ from time import process_time
 
 import numpy as np
 
-from toa_nb.core import Outcome, Prompt
+from toa_nb.analysis.selection import majority_of_bests, rerank, vote
+from toa_nb.core import Completion, Outcome, Prompt, Sample, Score, Trial
+from toa_nb.search.adaptive_branching import ABMCTSA
+from toa_nb.search.aggregation import RSA, SelfMoA
+from toa_nb.search.bandit import REx
+from toa_nb.search.chains import QUEST
 from toa_nb.search.rounds import Rounds
+from toa_nb.search.routing import RoBoN
 from toa_nb.search.samplers import PRS, BestOfN, MoA, ParallelEnsemble, SequentialRefine
-from toa_nb.search.simulate import FITTED, WORLDS, paired, simulate_methods
+from toa_nb.search.simulate import FITTED, WORLDS, paired, play, play_samples, simulate_methods
 from toa_nb.search.tree import TOA
 
 SD = 5.5e-3  # Standard deviation of a model's fresh answers to one prompt, in the reward's unit
 REACH_N = (64, 96, 128, 160, 208)
 METHODS = {
     'BestOfN, one model': lambda n: BestOfN(n=n), 'ParallelEnsemble': lambda n: ParallelEnsemble(n=n),
-    'TOA published': lambda n: TOA.published(n=n), 'TOA()': lambda n: TOA(n=n), 'Rounds': lambda n: Rounds(n=n),
-    'Rounds, quorum .75': lambda n: Rounds(n=n, quorum=.75),
-    'Rounds + continue': lambda n: Rounds(n=n, moves=('fresh', 'refine', 'continue'))}
-SHORT = ['ParallelEnsemble', 'TOA published', 'TOA()', 'Rounds', 'Rounds + continue']
+    'TOA published': lambda n: TOA.published(n=n), 'TOA()': lambda n: TOA(n=n),
+    'Rounds, two moves': lambda n: Rounds(n=n, moves=['refine']), 'Rounds': lambda n: Rounds(n=n),
+    'Rounds, quorum .75': lambda n: Rounds(n=n, quorum=.75)}
+OTHERS = {
+    'best single model': lambda n: BestOfN(n=n, model='yi'), 'Self-MoA': lambda n: SelfMoA(n=n), 'RSA': lambda n: RSA(n=n),
+    'RoBoN': lambda n: RoBoN(n=n), 'QUEST': lambda n: QUEST(n=n), 'REx': lambda n: REx(n=n),
+    'AB-MCTS-A': lambda n: ABMCTSA(n=n)}
+METHODS |= OTHERS
+SHORT = ['ParallelEnsemble', 'TOA published', 'TOA()', 'Rounds, two moves', 'Rounds']
 PUBLISHED = {  # N -> (FLOPs per prompt in 1e16, mean of the ten best rewards), read off the published chart
     'rand': {64: (.051, .1635), 128: (.100, .1656), 256: (.201, .1670), 384: (.303, .1676), 768: (.605, .1688)},
     'PRS': {64: (.075, .1696), 128: (.145, .1722), 256: (.296, .1741), 384: (.443, .1753), 768: (.882, .1774)},
@@ -126,28 +138,84 @@ def main():
     parser.add_argument('--jobs', type=int, default=1)
     for name, text in (('fit', 'the published figure'), ('reach', 'compute to reach published TOA'),
             ('wall', 'time with 1, 16, 32 calls in flight'),
-            ('cpu', 'time that asking and telling take')):
+            ('cpu', 'time that asking and telling take'), ('others', 'searches by others'),
+            ('after', 'what can be done after the search'), ('votes', 'votes on short answers')):
         parser.add_argument(f'--{name}', action='store_true', help=text)
     args = parser.parse_args()
     if args.cpu: return cpu_table()
+    if args.votes: return votes(args.prompts)
     worlds = args.worlds.split(',')
     with ProcessPoolExecutor(args.jobs) as pool:
         if args.fit: return fit(pool, args.prompts)
         if args.wall: return wall(pool, worlds, args)
         if args.reach: return reach_table(pool, worlds, args)
-        gains(pool, worlds, args)
+        if args.after: return after(pool, args)
+        gains(pool, worlds, args, ['TOA published', *OTHERS] if args.others else SHORT)
 
 
-def gains(pool, worlds, args):
+def chosen(world, method, number):
+    "True quality of the answers that different rules choose, for one prompt."
+    samples = play_samples(play(world, method, number))
+    best = sorted(samples, key=lambda s: -s.value('reward'))[:10]
+    picks = dict(reward=best[0], second=max(best, key=lambda s: s.value('second')),
+        mean=rerank(samples, ['reward', 'second'])[0],
+        different=rerank(samples, ['reward', 'second'], limit=.5)[0])
+    claimed = dict(claimed=best[0].value('reward') - best[0].value('true'))
+    return {name: s.value('true') for name, s in picks.items()} | claimed
+
+
+def chosen_all(world, method, prompts):
+    found = [chosen(world, method, p) for p in range(prompts)]
+    return {k: np.array([f[k] for f in found]) for k in found[0]}
+
+
+def after(pool, args):
+    "What re-ranking is worth where the reward has errors, and what guiding by the mean of two rewards is."
+    n, table = int(args.n.split(',')[0]), []
+    worlds = {f'error {sd / 5.5:.1f} sd, drift {drift}': replace(FITTED, reward_sd=sd, drift=drift)
+              for sd, drift in ((3.8, .0), (3.8, .5), (7.6, .5))}
+    methods = {name: METHODS[name](n) for name in ('ParallelEnsemble', 'TOA()', 'Rounds')}
+    jobs = {(w, m): pool.submit(chosen_all, worlds[w], methods[m], args.prompts) for w in worlds for m in methods}
+    halves = {(w, m): pool.submit(chosen_all, replace(worlds[w], reward_sd=worlds[w].reward_sd/2**.5), methods[m],
+                                  args.prompts) for w in worlds for m in methods}
+    for (w, m), job in jobs.items():
+        out, half = job.result(), halves[w, m].result()
+        gains = [show(paired(out[k], out['reward'], SD)) for k in ('mean', 'different', 'second')]
+        table.append([w, m, f'{out["claimed"].mean()/SD:.2f}', *gains, show(paired(half['reward'], out['reward'], SD))])
+    rows(['world', 'method', 'reward overrates its best by', 'ten best, mean of two rewards', 'the same, different ones',
+          'ten best, second reward alone', 'search guided by the mean of two'], table)
+
+
+def votes(prompts, n=64):
+    "Accuracy of the chosen short answer; wrong answers compete, and the reward has an error."
+    table, digit = [], str
+    for share, rivals, error in ((.3, 8, 1.), (.3, 2, 1.), (.15, 8, 1.), (.3, 8, 2.)):
+        right = {'best of n': [], 'majority': [], 'weighted majority': [], 'majority of the bests': []}
+        for p in range(prompts):
+            rng, samples = Random(p), []
+            for i in range(n):
+                good = rng.random() < share
+                text = 'right' if good else f'wrong {min(rng.randrange(rivals), rng.randrange(rivals))}'
+                reward = max(0., 2 + good + error*rng.gauss(0, 1))
+                samples.append(Sample('r', 'p', Trial(i, 'm', ()), Completion(text, None), scores=(Score('r', reward),)))
+            best = max(samples, key=lambda s: s.value('r')).completion.text
+            found = [best, vote(samples, digit).answer, vote(samples, digit, 'r').answer,
+                     majority_of_bests(samples, digit, 'r').answer]
+            for name, answer in zip(right, found): right[name].append(answer == 'right')
+        table.append([share, rivals, error, *[f'{np.mean(r):.2f}' for r in right.values()]])
+    rows(['share of right answers', 'wrong answers', 'error of the reward', *right], table)
+
+
+def gains(pool, worlds, args, methods):
     sizes = [int(n) for n in args.n.split(',')]
-    jobs = {(w, n): submit(pool, w, SHORT, n, args) for w in worlds for n in sizes}
+    jobs = {(w, n): submit(pool, w, methods, n, args) for w in worlds for n in sizes}
     rows(['world', 'N', 'method', 'ten best', 'best', 'ten different', 'true quality of the best', 'FLOPs', 'shared',
           'reward model'],
         (row for (w, n), out in jobs.items() for row in differences(w, n, out.result())))
 
 
 def reach_table(pool, worlds, args):
-    methods = ['TOA published', 'TOA()', 'Rounds', 'Rounds + continue']
+    methods = ['TOA published', 'TOA()', 'Rounds, two moves', 'Rounds']
     jobs = {(w, n): submit(pool, w, methods, n, args) for w in worlds for n in REACH_N}
     def table():
         for w in worlds:

@@ -22,15 +22,16 @@ def stored(lab, name, **kw):
 def test_curves(lab):
     stored(lab, 'curves.db')
     lab.notebook('from toa_nb.panels import CurvePanel', "CurvePanel('curves.db', x='tokens')")
-    picture = lab.page.locator('.toa-CurvePanel .toa-picture')
     lab.see('.toa-CurvePanel .toa-code', "reward_curve(df, x='tokens', y='best')")
-    before = picture.get_attribute('src')
+    lab.until('() => document.querySelector(".toa-curve")?.textContent.includes("Tokens per prompt")', 'no curve: Tokens per prompt')
     lab.page.get_by_label('upwards').select_option('mean of all so far')
     lab.page.get_by_label('log scale').check()
     lab.see('.toa-CurvePanel .toa-code', "reward_curve(df, x='tokens', y='mean'), log=True)")
-    lab.until(f'() => document.querySelector(".toa-CurvePanel .toa-picture").src !== {json.dumps(before)}',
-              'the picture does not change')
-    assert picture.evaluate('e => e.naturalWidth') > 400
+    lab.until('() => document.querySelector(".toa-curve")?.textContent.includes("of all answers so far")', 'no curve: of all answers so far')
+    lab.page.locator('.toa-curve').hover(position=dict(x=200, y=100))
+    lab.see('.toa-tip', 'TOA: ')
+    lab.page.locator('.toa-curve .end', has_text='TOA').click()
+    lab.page.wait_for_selector('.toa-curve .end[aria-pressed=true]')
     for name in 'curve.svg', 'curve.csv':
         lab.page.get_by_label('save as').fill(name)
         lab.press('.toa-CurvePanel', 'Save')
@@ -39,8 +40,7 @@ def test_curves(lab):
             and 'mean,low,high' in (lab.notebooks/'curve.csv').read_text())
     lab.restart()
     lab.see('.toa-CurvePanel .toa-code', "reward_curve(df, x='tokens', y='best')")
-    lab.until('() => document.querySelector(".toa-CurvePanel .toa-picture")?.naturalWidth > 400',
-              'the curve is not drawn again')
+    lab.until('() => document.querySelector(".toa-curve")?.textContent.includes("of the best answer so far")', 'no curve: of the best answer so far')
 
 
 @journey
@@ -86,11 +86,12 @@ def test_samples(lab):
     row, first = (lambda n: lab.page.locator(
         f'.toa-list tbody tr[data-row="{n}"]')), '.toa-SampleBrowser .toa-answer >> nth=0'
     lab.see('.toa-list', 'CallTimeout: no <answer>')
-    lab.page.locator('.toa-list th', has_text='reward').click()
+    lab.page.locator('.toa-list th button', has_text='reward').click()
     lab.see(first, f'{SHOWN} 4')
+    lab.page.get_by_text('Filters and columns').click()
     lab.page.get_by_label('prompt id').fill('sky')
     lab.page.keyboard.press('Enter')
-    lab.see('.toa-SampleBrowser', '1 to 6 of 6')
+    lab.see('.toa-SampleBrowser', '6 samples')
     row(1).click()
     lab.see(first, f'{SHOWN} 3')
     lab.page.keyboard.press('ArrowDown')

@@ -1,4 +1,5 @@
 """The prompts that toa_nb ships: complete, checkable, and free of contradictions."""
+import gzip
 import json
 import re
 from fractions import Fraction
@@ -130,3 +131,14 @@ def test_translations_are_complete():
     for r in TRANSLATION:
         assert (r['source'].strip() and r['reference'].strip() and r['source'] != r['reference']
                 and r['target_language'] == 'English')
+
+
+def test_recorded_answers_are_whole():
+    "Every parent is an earlier answer of the same prompt and method, and a continuation begins with what it kept."
+    with gzip.open(DATA/'pool_mod.jsonl.gz', 'rt', encoding='utf-8') as f: found = [json.loads(line) for line in f]
+    at = {(r['prompt'], r['method'], r['i']): r for r in found}
+    assert len(found) == len(at) == 2048 and len({r['prompt'] for r in found}) == 16
+    for r in found:
+        parent = None if r['parent'] is None else at[r['prompt'], r['method'], r['parent']]
+        assert (parent is None) == (r['move'] == 'fresh') and (parent is None or parent['i'] < r['i'])
+        if r['move'] == 'continue': assert r['text'][:r['cut']] == parent['text'][:r['cut']]

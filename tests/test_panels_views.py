@@ -39,7 +39,7 @@ def db(tmp_path):
 def test_a_curve_panel_is_made_again_by_its_settings(db):
     one = CurvePanel(db, x='tokens', y='top', k=2, held_out='gold', log=True)
     two = CurvePanel(RunStore(db, 'r'), ['toa'], x='tokens', y='top', k=2, held_out='gold', log=True)
-    assert [w.value for w in one.pictures_box.children] == [w.value for w in two.pictures_box.children] != []
+    assert [w.series for w in one.pictures_box.children] == [w.series for w in two.pictures_box.children] != []
     assert ("reward_curve(df, x='tokens', y='top', k=2), reward_curve(df, x='tokens', y='top', k=2, held_out='gold'), "
             "log=True)" in one.choice.code)
 
@@ -69,8 +69,8 @@ def test_curves_in_an_event_loop_show_what_was_chosen_last(db):
         panel = CurvePanel(db, x='tokens')
         for y in ('top', 'mean', 'best', 'mean'): panel.fields['y'].value = y
         while panel.jobs: await asyncio.sleep(.01)
-        return panel.pictures_box.children[0].value
-    assert asyncio.run(change()) == CurvePanel(db, x='tokens', y='mean').pictures_box.children[0].value
+        return panel.pictures_box.children[0].series
+    assert asyncio.run(change()) == CurvePanel(db, x='tokens', y='mean').pictures_box.children[0].series
 
 
 def test_tree_follows_click_step_and_prompt(db):
@@ -124,28 +124,29 @@ def test_a_long_difference_is_found_quickly_and_whole():
     assert html.count('<ins>') == html.count('</ins>') > 0
 
 
-def test_browser_pages_and_compares(db):
-    browser = SampleBrowser(db, page=5)
-    assert browser.count.value == '1 to 5 of 12' and [r[1] for r in browser.list.rows] == ['0', '1', '2', '3', '4']
-    browser.turn(-1)
-    assert browser.offset == 0
-    browser.turn(2)
-    assert (browser.count.value == '11 to 12 of 12'
-            and browser.list.rows[1][4:] == ['', '', 'failed: CallTimeout: no <answer>'])
+def test_browser_scrolls_and_compares(db):
+    browser = SampleBrowser(db)
+    browser.list.window = 5
+    browser.search()
+    assert browser.count.value == '12 samples' and [r[1] for r in browser.list.rows] == ['0', '1', '2', '3', '4']
+    browser.list.want = 9
+    assert browser.list.first == 7 and browser.list.rows[-1][4:] == ['', '', 'failed: CallTimeout: no <answer>']
     browser.set(prompt_id='sky', sort='best')
     browser.list.chosen = [0, 1]
     browser.mode.value = 'difference'
     assert [c.value.count('<ins>') for c in browser.shown.children] == [0, 1]
+    browser.list.chosen = [0, 1, 2]
+    assert 'two answers are compared' in browser.message.value and browser.list.chosen == [0, 1]
     browser.list.sort = 'worst'
     assert browser.fields['sort'].value == 'worst' and browser.list.rows[0][1] == '0'
 
 
-def test_a_bound_that_is_no_number_is_said(db):
+def test_a_bound_that_is_no_number_is_named_beside_the_fields(db):
     browser = SampleBrowser(db)
     browser.fields['low'].value = 'much'
-    assert 'low: &#x27;much&#x27; is not a number' in browser.message.value
+    assert 'from: &#x27;much&#x27; is not a number' in browser.wrong.value
     browser.fields['low'].value = '0.3'
-    assert browser.found['reward'].min() == .3 and not browser.message.value
+    assert browser.found['reward'].min() == .3 and not browser.wrong.value
 
 
 def test_pairs_outlive_the_panel_and_can_be_taken_back(db):
@@ -197,7 +198,7 @@ def test_a_panel_reads_beside_a_run_that_is_being_written(tmp_path):
     lambda db: CurvePanel(db, x='tokens', held_out='gold', finished=True),
     lambda db: CurvePanel(db, x='tokens', facets=True, log=True, bands=False),
     lambda db: TreePanel(db, 'toa', 'sea', selected=2),
-    lambda db: SampleBrowser(db, prompt_id='sky', sort='best', page=3)])
+    lambda db: SampleBrowser(db, prompt_id='sky', sort='best')])
 def test_the_code_under_a_panel_runs_as_it_stands(open_panel, db, monkeypatch):
     monkeypatch.chdir(db.parent)
     panel = open_panel(db)
@@ -207,7 +208,7 @@ def test_the_code_under_a_panel_runs_as_it_stands(open_panel, db, monkeypatch):
 
 @pytest.mark.parametrize('open_panel, shown', [
     (CurvePanel, 'toa: best answer so far across'), (TreePanel, 'toa, prompt sky: 6 samples, best rm 0.4 (no. 4)'),
-    (SampleBrowser, 'toa: 1 to 12 of 12')])
+    (SampleBrowser, 'toa: 12 samples')])
 def test_a_panel_leaves_plain_text_where_no_widget_is_drawn(open_panel, shown, db):
     text = open_panel(db)._repr_mimebundle_()['text/plain']
     assert shown in text and 'VBox(' not in text and '<style>' not in text

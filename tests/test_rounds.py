@@ -35,7 +35,7 @@ def searched(tmp, method, capacity, name, latency=0., **settings):
 def test_calls_in_flight_and_their_order_change_nothing(tmp_path):
     one = searched(tmp_path, Rounds(n=32), 1, 'one')
     assert one == searched(tmp_path, Rounds(n=32), 64, 'many', latency=.001)
-    assert len(one) == 3*32 and {kind for _, kind, *_ in one.values()} == {'fresh', 'refine'}
+    assert len(one) == 3*32 and {kind for _, kind, *_ in one.values()} > {'fresh', 'continue'}
 
 
 @pytest.mark.parametrize('stops', [(5,), (10, 10, 10), (30, 1, 20)])

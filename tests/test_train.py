@@ -1,4 +1,5 @@
 "TRL trains: a tiny model that is made in code, and with the slow tests SmolLM2 on the pairs of a real run."
+import json
 import sys
 
 import pytest

@@ -7,11 +7,12 @@ import pytest
 from clocks import HANG
 
 from toa_nb.compute import Budget
-from toa_nb.core import ConnectionFailed, InputError, Prompt, RequestRefused, RewardError, RewardTimeout, StoreError
+from toa_nb.core import Completion, ConnectionFailed, InputError, Prompt, RequestRefused, RewardError, RewardTimeout, StoreError, Usage
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import FunctionReward, GroupReward
 from toa_nb.rewards.queue import RewardOut, RewardQueue
 from toa_nb.run import session
+from toa_nb.run.forecast import Rate, project, projected
 from toa_nb.run.progress import progress_of
 from toa_nb.run.rescoring import rescore
 from toa_nb.run.run import Run
@@ -325,3 +326,38 @@ def test_likely_mistakes_get_one_line(given, says):
     parts = dict(prompts=TASKS, method=BestOfN(n=2), models=[FakeModel('a')], reward=FunctionReward(length)) | given
     with warnings.catch_warnings(), pytest.raises(InputError) as e: Run(**parts)
     assert says in str(e.value) and '\n' not in str(e.value)
+
+
+# Forecasts
+
+class Counted(FakeModel):
+    "A model whose answers are as long as its number of words, and that counts what it was asked and has written."
+    def __init__(self, name, words):
+        super().__init__(name)
+        self.words, self.written = words, 0
+
+    async def generate(self, messages, *, seed):
+        self.calls, self.written = self.calls + 1, self.written + self.words
+        return Completion(f'{seed} ' + 'word '*self.words, Usage(20, self.words))
+
+
+@pytest.mark.parametrize('n', [1, 7])
+@pytest.mark.parametrize('name', METHODS)
+def test_forecasts_count_what_they_project(name, n, tmp_path):
+    "Before a run its calls, and its tokens where models write alike; at its end, extended or not, what it took."
+    try: method = METHODS[name](n=n)
+    except InputError as e: pytest.skip(str(e))
+    for words in ((20, 20, 20), (5, 50, 200)):
+        models = [Counted(m, w) for m, w in zip('abc', words)]
+        run = Run(TASKS, method, models, lambda prompt, response: len(set(response))/10, store=tmp_path/f'{words}.db',
+                  name='r')
+        before = project(run, {m.name: Rate(20, m.words, 1., 9) for m in models}).spent
+        asyncio.run(run._finish())
+        calls, written = sum(m.calls for m in models), sum(m.written for m in models)
+        assert before.samples == calls == 3*n
+        if len(set(words)) == 1: assert before.completion_tokens == written
+        else: assert before.completion_tokens <= max(words)*calls
+        asyncio.run(run.extend(n)._finish())
+        assert run.progress.target == run.progress.samples == sum(m.calls for m in models) == 6*n
+        assert projected(run.progress) == run.progress.spent
+        assert run.progress.spent.completion_tokens == sum(m.written for m in models)

@@ -8,7 +8,7 @@ __all__, __getattr__, __dir__ = _offer(
     core='Completion InputError Message Outcome Prompt Sample Score ToaError Trial Usage',
     compute='Budget ModelSpec SPECS Spent call_flops get_spec published_flops spec_from_config spec_from_hub spec_from_params',
     templates='Templates',
-    search='BestOfN METHODS MoA ParallelEnsemble PRS Rounds SequentialRefine TOA fit_prior method_from',
+    search='BestOfN METHODS MoA ParallelEnsemble PRS Rounds SequentialRefine TOA default_method fit_prior method_from',
     models='ChatModel Endpoint FakeModel ReplayModel models_from',
     servers='Server llama_cpp local_model sglang start_all vllm',
     rewards='Constraints Exact FunctionReward Gate HttpReward Judge MathVerify MetricServerReward Minimum PairJudge Regex RewardQueue '
@@ -20,7 +20,7 @@ __all__, __getattr__, __dir__ = _offer(
         'to_sft to_ultrafeedback write_json write_jsonl write_parquet',
     analysis='compare_methods overoptimization plot_curve plot_models plot_tree reward_curve summarize',
     evaluate='chosen_answers judge_pairs length_controlled pass_rate score_table win_rate',
-    panels='CurvePanel RunPanel SampleBrowser ServerPanel TreePanel',
+    panels='ComparePanel CurvePanel RunPanel SampleBrowser ServerPanel TreePanel',
     cli='run_from',
     renamed=dict(
         Card='ModelSpec', Cost='Spent', card='get_spec', card_from_config='spec_from_config', card_from_params='spec_from_params',

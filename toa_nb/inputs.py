@@ -97,6 +97,7 @@ def check_url(
         raise InputError('this is not the address of a server', 'url', 'Write it like http://127.0.0.1:8000/v1.')
     if '@' in parts.netloc or parts.query or parts.fragment:
         fix = 'Leave them out, and name the variable with the key in api_key_env.'
+        if parts.query: fix += ' A model takes other parameters in query, as in query = {api-version = "2024-06-01"}.'
         raise InputError('the address carries credentials or a query', 'url', fix)
 
 # %% ../nbs/01_inputs.ipynb #d2e65774

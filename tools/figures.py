@@ -59,6 +59,11 @@ def rows(root):
     return [row for path in notebooks(root) if (row := figures(path, root))]
 
 
+def over(row):
+    "The figures of a room that are above a limit. The median is a goal for the whole house, not for each room."
+    return {name: row[name] for name, limit in LIMITS.items() if name != 'median' and row[name] > limit}
+
+
 def main(root):
     found = rows(root)
     print(f'{"module":32}' + ''.join(f'{name:>10}' for name in list(found[0])[1:]))
@@ -67,6 +72,8 @@ def main(root):
         marked = [f'{value:g}{"*" if value > LIMITS.get(name, value) else " "}' for name, value in values]
         print(f'{row["module"]:32}' + ''.join(f'{text:>10}' for text in marked))
     total = {name: sum(row[name] for row in found) for name in ('exports', 'lines')}
+    for row in found:
+        if over(row): print(f"    '{row['module']}': dict({', '.join(f'{name}={value}' for name, value in over(row).items())}),")
     print(f'\n{len(found)} modules, {total["exports"]} export cells, {total["lines"]} exported lines')
 
 

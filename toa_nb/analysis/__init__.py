@@ -4,6 +4,7 @@ from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
+    variants='with_variants',
     curves='complete published_curve reward_curve',
     comparisons='compare_methods needed_prompts verdict_of',
     summary='search_table summarize winners',
@@ -18,10 +19,12 @@ __all__, __getattr__, __dir__ = _offer(
     selection='boxed majority_of_bests rerank short_answer vote',
     plot='method_style model_shares plot_curve plot_models plot_tree',
     flow='plot_flow',
+    differences='plot_differences',
     pool='Recorded Replayed ReplayPool Shelf',
     kernels='kernel Kernel plot_kernel',
     prediction='predict_method world_of',
     what_if='coverage_table Replay replay_method',
     query='sql write_samples',
+    requests='Request sent_request',
     renamed=dict(to_frame='toa_nb.to_frame'),
 )

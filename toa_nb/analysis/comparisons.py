@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 
 from ..core import InputError
 from ..store.tables import as_frame
-from .curves import bootstrap_band, check_axes, chosen_axis, read_off, running, searches_of
+from .curves import bootstrap_band, check_axes, chosen_axis, cost_grid, read_off, statistic_of
 
 # %% ../../nbs/50_analysis/02_comparisons.ipynb #d620f089
 def verdict_of(
@@ -46,7 +46,11 @@ def by_prompt_mean(
     shared:list[str], # The prompts that are wanted
 )->np.ndarray: # (prompt x cost)
     "Mean over the searches of each prompt."
-    return np.stack([values[prompt == p].mean(0) for p in shared])
+    index = {p: i for i, p in enumerate(shared)}
+    at = np.array([index.get(p, -1) for p in prompt], int)
+    total = np.zeros((len(shared), values.shape[1]))
+    np.add.at(total, at[at >= 0], values[at >= 0])
+    return total/np.bincount(at[at >= 0], minlength=len(shared))[:, None]
 
 # %% ../../nbs/50_analysis/02_comparisons.ipynb #20780c15
 def _side(df:pd.DataFrame, name:str, by:str, x:str, y:str, k:int,
@@ -56,8 +60,7 @@ def _side(df:pd.DataFrame, name:str, by:str, x:str, y:str, k:int,
     if part.empty: raise InputError(f'there is no {name!r}', by, f'There are {", ".join(map(str, df[by].unique()))}.')
     if part[x].isna().any():
         raise InputError(f'the cost of {name!r} is unknown', x, 'Give every model a spec, or compare by tokens.')
-    prompt, cost, guide, value = searches_of(part, x, held_out)
-    return prompt, cost, running(guide, value, y, k)
+    return statistic_of(part, x, y, k, held_out)
 
 def _shared(a:tuple, b:tuple)->list[str]:
     "The prompts of which every search of both sides has a value."
@@ -67,7 +70,7 @@ def _shared(a:tuple, b:tuple)->list[str]:
         good.append(set(prompt[~empty]) - set(prompt[empty]))
     return sorted(good[0] & good[1])
 
-# %% ../../nbs/50_analysis/02_comparisons.ipynb #18740a9f
+# %% ../../nbs/50_analysis/02_comparisons.ipynb #f8077121
 def _common_range(sides:list[tuple])->tuple[float,float]:
     "The costs between which every search has a value."
     starts, ends = [], []
@@ -77,6 +80,7 @@ def _common_range(sides:list[tuple])->tuple[float,float]:
         ends.append(cost[rows, np.isfinite(cost).sum(1) - 1].min())
     return max(starts), min(ends)
 
+# %% ../../nbs/50_analysis/02_comparisons.ipynb #18740a9f
 def compare_methods(
     df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one
     a:str, # A value of the column `by`
@@ -91,8 +95,9 @@ def compare_methods(
     level:float=.95, # Share of the interval
     seed:int=0, # Of the draws
     power:float=.8, # Chance to find a difference of the size that was seen, for `needed`
-)->pd.DataFrame: # One row per cost: at, a, b, difference (a - b), low, high, won, tied, lost (shares of the prompts), n,
-                 # sd (of the differences), verdict, needed (prompts that would decide it)
+    points:int=1, # With `at=None`: so many costs, up to the largest
+)->pd.DataFrame: # One row per cost: at, a, b, difference (a - b), low, high, won, tied, lost (shares of the prompts),
+                 # n, sd (of the differences), verdict, needed (prompts that would decide it)
     "Method `a` against method `b` at equal compute, prompt by prompt."
     df = as_frame(df)
     x = chosen_axis(df, x)
@@ -103,7 +108,8 @@ def compare_methods(
         raise InputError(f'{a!r} and {b!r} have no prompt with a value in both', by, 'Run both on the same prompts.')
     sides = [tuple(part[np.isin(side[0], shared)] for part in side) for side in sides]
     start, end = _common_range(sides)
-    grid = np.atleast_1d(end if at is None else np.asarray(at, float))
+    if at is None: grid = cost_grid(start, end, x, points) if points > 1 else np.array([end])
+    else: grid = np.atleast_1d(np.asarray(at, float))
     if start > grid.min() or grid.max() > end:
         what = f'not every search covers {grid.min():.4g} to {grid.max():.4g}'
         raise InputError(what, 'at', f'All have values from {start:.4g} to {end:.4g}.')
@@ -119,8 +125,8 @@ def _differences(grid:np.ndarray, va:np.ndarray, vb:np.ndarray, n_boot:int, leve
     same = np.isclose(va, vb, rtol=1e-9, atol=1e-12)
     sd = d.std(0, ddof=1) if n > 1 else np.full(len(grid), math.nan)
     out = pd.DataFrame(dict(at=grid, a=va.mean(0), b=vb.mean(0), difference=d.mean(0), low=low, high=high,
-                            won=((d > 0) & ~same).mean(0), tied=same.mean(0), lost=((d < 0) & ~same).mean(0), n=n, sd=sd))
+                            won=((d > 0) & ~same).mean(0), tied=same.mean(0), lost=((d < 0) & ~same).mean(0), n=n,
+                            sd=sd))
     out['verdict'] = [verdict_of(a, b, n, level) for a, b in zip(low, high)]
     out['needed'] = [needed_prompts(m, s, level, power) for m, s in zip(out['difference'], sd)]
     return out
-

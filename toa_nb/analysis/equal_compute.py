@@ -36,8 +36,8 @@ def compare_all(
     x:str='', # A key of `axes`; empty: FLOPs, or tokens where a model has no spec
     by:str='method', # Column that tells methods apart
     **options, # Further arguments of `compare_methods`: y, k, held_out, n_boot, level, seed, power
-)->pd.DataFrame: # One row per method, the best first: reward, difference from the reference, low, high, won, tied, lost,
-                 # n, verdict, needed (prompts that would decide it)
+)->pd.DataFrame: # One row per method, the best first: reward, difference from the reference, low, high, won, tied,
+                 # lost, n, verdict, needed (prompts that would decide it)
     "Every method against a reference at equal compute."
     df = as_frame(df)
     x, names = chosen_axis(df, x), list(df[by].unique())
@@ -85,8 +85,8 @@ def compute_to_reach(
     n_boot:int=1000, # Bootstrap draws
     level:float=.95, # Share of the interval
     seed:int=0, # Of the draws
-)->pd.DataFrame: # One row per method: at, low, high (infinite where it is not reached), reached (share of the prompts that
-                 # reach it), end (the last cost of the curve), n
+)->pd.DataFrame: # One row per method: at, low, high (infinite where it is not reached), reached (share of the prompts
+                 # that reach it), end (the last cost of the curve), n
     "The compute that each method takes to reach a reward."
     df = as_frame(df)
     x = chosen_axis(df, x)
@@ -97,7 +97,8 @@ def compute_to_reach(
         prompt, grid, values, _ = one_curve(part, x, y, k, held_out, 'cost', points)
         if not len(grid): continue
         at = _crossing(grid, values.mean(0)[None], reward)[0]
-        weights = np.concatenate([w[:, [index[p] for p in prompt]] for w in bootstrap_weights(len(index), n_boot, seed)])
+        places = [index[p] for p in prompt]
+        weights = np.concatenate([w[:, places] for w in bootstrap_weights(len(index), n_boot, seed)])
         weights = weights[weights.sum(1) > 0]
         drawn = _crossing(grid, weights @ values/weights.sum(1, keepdims=True), reward)
         low, high = np.quantile(drawn, [(1 - level)/2, (1 + level)/2], method='nearest')

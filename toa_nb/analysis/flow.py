@@ -23,7 +23,7 @@ from .plot import _figure
 def flow_counts(
     paths:pd.DataFrame, # From `winning_paths`
     steps:int, # Columns of the figure, at least 1
-)->tuple[Counter,Counter,Counter]: # Winners by (step, model), by (step, model, next model), and those that end by (step, model)
+)->tuple[Counter,Counter,Counter]: # Winners by (step, model), by (step, model, next model); ends by (step, model)
     "How many winners pass through each model at each step."
     blocks, moves, ends = Counter(), Counter(), Counter()
     for models in paths['models']:
@@ -98,7 +98,8 @@ def plot_flow(
     _draw_flow(ax, blocks, moves, ends, models, palette, gap=max(1, len(paths))*.05)
     _flow_axis(fig, ax, deepest, palette, sum(len(way) > steps for way in paths['models']), len(paths))
     share = f', {paths["mixed"].mean():.0%} mix models' if 'mixed' in paths and len(paths) else ''
-    fig.suptitle(title if title is not None else f'{method or "".join(names)}: {len(paths)} best answers{share}', fontsize=10)
+    text = f'{method or "".join(names)}: {len(paths)} best answers{share}'
+    fig.suptitle(text if title is None else title, fontsize=10)
     return fig
 
 def _flow_axis(fig, ax, deepest, palette, longer, count):

@@ -69,7 +69,7 @@ def model_sets(
 )->tuple[np.ndarray,list[str]]: # A number per row whose bits are the models of it and of all it came from; their names
     "Which models had a part in each answer."
     code, names = pd.factorize(df['model'], sort=True)
-    if len(names) > 63: raise InputError(f'{len(names)} models', 'model', 'Take fewer runs at a time: at most 63 models.')
+    if len(names) > 63: raise InputError(f'{len(names)} models', 'model', 'Take fewer runs: at most 63 models.')
     mask, (child, parent) = np.left_shift(np.int64(1), code.astype('int64')), lines.edges
     while True:
         before = mask.copy()
@@ -106,7 +106,7 @@ def path_counts(
 def mixing(
     paths:pd.DataFrame, # From `winning_paths`
     by:str='method', # Column that tells methods apart
-)->pd.DataFrame: # One row per method: wins, mixed (share), depth (mean), and the share of winners whose last move was each kind
+)->pd.DataFrame: # One row per method: wins, mixed (share), depth (mean), and the share of winners by their last move
     "Which share of the winners mixes models, and which move made them."
     groups = paths.groupby(by, sort=False, observed=True)
     out = pd.DataFrame(dict(wins=groups.size(), mixed=groups['mixed'].mean(), depth=groups['depth'].mean()))
@@ -141,7 +141,8 @@ def leave_out(
     n_boot:int=1000, # Bootstrap draws
     level:float=.95, # Share of the interval
     seed:int=0, # Of the draws
-)->pd.DataFrame: # One row per method and model: answers, wins, had_part, flops, saved, best, without, loss, low, high, emptied
+)->pd.DataFrame: # One row per method and model: answers, wins, had_part, flops, saved, best, without, loss, low, high,
+                 # emptied
     "What each model was worth, from what is left without it."
     df = as_frame(df)
     mask, names = model_sets(df, Lines(df))

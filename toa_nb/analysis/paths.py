@@ -79,21 +79,22 @@ def search_samples(
     text:str='', # The answer, or the error, contains this; capital letters of ASCII count as small ones
     prompt_id:str='', # Only this prompt
     model:str='', # Only this model
-    kind:str='', # `fresh`, `refine` or `aggregate`
+    kind:str='', # Only this move, such as `fresh`
     outcome:str='', # `scored`, `unscored`, `failed` or `cut`
-    low:float|None=None, # Least reward
-    high:float|None=None, # Greatest reward
+    low:float|None=None, # Least value
+    high:float|None=None, # Greatest value
     reward:str='', # Name of the reward; empty: the one that guided
     sort:str='asked', # `asked`, `best`, `worst`, `longest`, `shortest`, `slowest` or `model`
     limit:int=20, # Rows of the page
     offset:int=0, # Rows before the page
     preview:int=160, # Characters of the text
-)->pd.DataFrame: # Columns prompt_id, number, model, kind, reward, tokens, text, error; `attrs['total']` counts all
-                 # that was found
+    of:str='reward', # What `low` and `high` bound: `reward`, `tokens`, `prompt_tokens`, `cached_tokens`, `latency`,
+                     # `logprob`, `number` or `layer`
+)->pd.DataFrame: # Columns as in `store.find.FOUND`; `attrs['total']` counts all that was found
     "Samples that match, a page of them."
     reward = reward or store.config(run).get('reward') or ''
     rows, total = store.find(run, text, prompt_id, model, kind, outcome, low, high, reward, sort, limit, offset,
-                             preview)
+                             preview, of)
     out = pd.DataFrame(rows, columns=FOUND)
     out.attrs = dict(total=total, reward=reward)
-    return out.astype({'reward': float, 'tokens': 'Int64'})
+    return out.astype({'reward': float, 'tokens': 'Int64', 'prompt_tokens': 'Int64', 'latency': float})

@@ -91,7 +91,7 @@ class ReplayPool:
         run:str|list[str]|None=None, # Take only these runs; None: all
         prompts:Iterable[Prompt]|None=None, # Only these; None: all that the store has; samples alone do not hold them
         models:list[str]|None=None, # Names of the models, in the order of the run; None: those of the runs
-        reward:Reward|str='', # The reward that guides, or its name; empty: the one that guided, or the only one there is.
+        reward:Reward|str='', # The reward that guides, or its name; empty: the one that guided, or the only one.
                               # The move `revise` needs the reward itself, which explains its scores
         templates:Templates|None=None, # Wording of the messages; None: that of the first run
     ):

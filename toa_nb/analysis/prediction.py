@@ -38,13 +38,14 @@ def coefficient(
     if fit is None or name not in fit.names: return default
     return float((fit.coefficients if draw is None else fit.draws[draw])[fit.names.index(name)])
 
-# %% ../../nbs/50_analysis/08_prediction.ipynb #b4e4249d
+# %% ../../nbs/50_analysis/08_prediction.ipynb #2b8a4e98
 def world_of(
     kernel:Kernel, # From `kernel`
     draw:int|None=None, # Number of the draw; None: the estimates
+    lasting:Fit|None=None, # From `persistence`; None: it is fitted here
 )->World: # In the reward's unit
     "The simulated world with the numbers that a run has shown."
-    unit, fits, rows = kernel.unit, kernel.fits, kernel.rows
+    unit, fits, rows, lasting = kernel.unit, kernel.fits, kernel.rows, lasting or persistence(kernel)
     fresh, refined = fits['fresh', 'all'], fits.get(('refine', 'all'))
     centres = rows.groupby('prompt')['centre'].first()
     often = np.ones(len(centres)) if draw is None else np.array([kernel.weights[p][draw] for p in centres.index])
@@ -53,11 +54,12 @@ def world_of(
     def model(name):
         own = fits['fresh', name]
         return SimModel(name, zero + unit*coefficient(fresh, name, draw, 0.), unit*coefficient(refined, name, draw, 0.),
-            unit*(own.noise if draw is None else own.noises[draw]), float(answers.get_group(name)['written'].mean()), 1.)
+            unit*(own.noise if draw is None else own.noises[draw]),
+            float(answers.get_group(name)['written'].mean()), 1.)
     names = [n for n in fresh.names if n not in ('slope', 'depth')]
     noise = None if refined is None else refined.noise if draw is None else refined.noises[draw]
     return World(tuple(map(model, names)), zero, unit*fresh.noise*fresh.ratios[0]**.5, **lengths(rows), scale=1.,
-        plan=min(1., max(0., coefficient(persistence(kernel), 'slope', draw, .3))), copies=copied(rows),
+        plan=min(1., max(0., coefficient(lasting, 'slope', draw, .3))), copies=copied(rows),
         **({} if refined is None else refinement(refined, unit, noise, draw)))
 
 # %% ../../nbs/50_analysis/08_prediction.ipynb #ca115578
@@ -80,7 +82,7 @@ def lengths(rows:pd.DataFrame)->dict[str, float]:
     more = refined['read'].mean() - question - fresh['written'].mean() if len(refined) else 0.
     return dict(question_tokens=round(question), refine_tokens=max(0, round(more)), length_sd=float(spread))
 
-# %% ../../nbs/50_analysis/08_prediction.ipynb #431b8dc6
+# %% ../../nbs/50_analysis/08_prediction.ipynb #e62e6ae0
 MEASURES = ('best', 'top10', 'different10', 'tokens', 'shared_tokens')
 
 def played(
@@ -93,9 +95,11 @@ def played(
     done = [play(world, method, p) for p in range(first, first + prompts)]
     found = [summary(d) for d in done]
     means = {name: float(np.mean([f[name] for f in found])) for name in MEASURES[:3]}
-    means |= {name: float(np.mean([f[cost] for f in found]))/1e9 for name, cost in zip(MEASURES[3:], ('flops', 'shared'))}
+    costs = zip(MEASURES[3:], ('flops', 'shared'))
+    means |= {name: float(np.mean([f[cost] for f in found]))/1e9 for name, cost in costs}
     return means, {a.trial.kind for d in done for a in d.answers}
 
+# %% ../../nbs/50_analysis/08_prediction.ipynb #2805f57b
 def predict_method(
     run:Any, # A `Kernel`; or samples, a `Run`, a `RunStore` or the path of one
     method:Method, # The search
@@ -106,14 +110,15 @@ def predict_method(
     "What a method would reach with the models, moves and reward of a run."
     k = run if isinstance(run, Kernel) else kernel(run, draws=max(worlds, 2))
     method = method if n is None else replace(method, n=n)
-    prompts, found = len(k.weights), []
+    prompts, found, lasting = len(k.weights), [], persistence(k)
     draws = len(next(iter(k.weights.values())))
     for i in range(worlds):
-        means, moves = played(world_of(k, i % draws), method, prompts, 10_000 + i*prompts)
+        means, moves = played(world_of(k, i % draws, lasting), method, prompts, 10_000 + i*prompts)
         unknown = sorted(m for m in moves if (m, 'all') not in k.fits)
         if unknown:
             measured = ', '.join(k.table['move'].unique())
-            raise InputError(f'{type(method).__name__} makes the move {unknown[0]}, which this run did not measure', 'run',
+            what = f'{type(method).__name__} makes the move {unknown[0]}, which this run did not measure'
+            raise InputError(what, 'run',
                              f'It has {measured}; a run with Probe measures any move.')
         found.append(means)
     table = pd.DataFrame(found)

@@ -19,7 +19,7 @@ from .paths import best_sample
 
 # %% ../../nbs/50_analysis/04_prompt_table.ipynb #84c311b3
 def prompts_by_method(
-    df:Any, # A table of `to_frame`, with `instruction=True` for the tasks; or samples, a `Run`, a `RunStore` or its path
+    df:Any, # A table of `to_frame`, with `instructions=True` for the tasks; or samples, a `Run`, a store or its path
     a:str='', # A method; empty: the first of two, where there are two
     b:str='', # The method that it is compared with
     value:str='best', # Column of `search_table`: best, top3, top5, top10, mean, median, sd, tokens, flops, ...

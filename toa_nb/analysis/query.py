@@ -38,7 +38,8 @@ def _tables(source, run)->dict[str,pd.DataFrame]:
     tables = dict(samples=to_frame(source, run))
     with opened(source, run) as (found, runs):
         rows = [(name, p.id, p.instruction, p.meta.get('category')) for name in runs for p in found.prompts(name)]
-    return tables | dict(prompts=pd.DataFrame(rows, columns=['run', 'prompt_id', 'instruction', 'category'], dtype=object))
+    columns = ['run', 'prompt_id', 'instruction', 'category']
+    return tables | dict(prompts=pd.DataFrame(rows, columns=columns, dtype=object))
 
 # %% ../../nbs/50_analysis/08_query.ipynb #66aa71c8
 def sql(
@@ -56,7 +57,8 @@ def sql(
         else:
             for name, table in _tables(source, run).items(): engine.register(name, table)
         return engine.sql(query).df()
-    except engine_errors() as e: raise InputError(f'DuckDB: {str(e).splitlines()[0]}', 'query', 'Correct the SQL.') from None
+    except engine_errors() as e:
+        raise InputError(f'DuckDB: {str(e).splitlines()[0]}', 'query', 'Correct the SQL.') from None
     finally: engine.close()
 
 def engine_errors()->type[Exception]:

@@ -55,8 +55,8 @@ def _copies(df, ranking, k=10)->np.ndarray:
     return out
 
 def search_signs(
-    df:Any, # A table of `to_frame`, with `text=True` for `copies`; or samples, a `Run`, a `RunStore` or the path of one
-)->pd.DataFrame: # One row per search: length_r, length_ratio, distinct, tied, copies; and per held-out reward r and gain
+    df:Any, # A table of `to_frame`, with `texts=True` for `copies`; or samples, a `Run`, a `RunStore` or its path
+)->pd.DataFrame: # One row per search: length_r, length_ratio, distinct, tied, copies; per held-out reward r and gain
     "Signs of over-optimisation in each search."
     df = as_frame(df)
     ranking, length = Ranking(df, df['reward']), df['length'].to_numpy(float)
@@ -95,7 +95,7 @@ def _divergence(df, held_out)->dict[str,np.ndarray]:
 
 # %% ../../nbs/50_analysis/05_signs.ipynb #eb78709a
 def reward_signs(
-    df:Any, # A table of `to_frame`, with `text=True` for `copies`; or samples, a `Run`, a `RunStore` or the path of one
+    df:Any, # A table of `to_frame`, with `texts=True` for `copies`; or samples, a `Run`, a `RunStore` or its path
     by:str='method', # Column that tells methods apart: method or run
     n_boot:int=1000, # Bootstrap draws
     level:float=.95, # Share of the interval

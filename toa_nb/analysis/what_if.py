@@ -68,7 +68,7 @@ def caveat(self:Replay)->str:
 @patch
 def __repr__(self:Replay): return f'{self.caveat}\n{self.coverage.to_string(index=False)}'
 
-# %% ../../nbs/50_analysis/07_what_if.ipynb #ceb6dc91
+# %% ../../nbs/50_analysis/07_what_if.ipynb #f4a1aac0
 def _method_of(method, n)->Method:
     "A method by its name or as it is, with another number of samples where one is given."
     found = method_from(method) if isinstance(method, str) else method
@@ -85,6 +85,7 @@ def _names(method, label, repeats)->tuple[str,list[str]]:
     label = label or f'{name}, n={method.n}, replayed'
     return label, [label if i == 0 else f'{label} ({i + 1})' for i in range(repeats)]
 
+# %% ../../nbs/50_analysis/07_what_if.ipynb #ceb6dc91
 def replay_method(
     source:Any, # A `RunStore`, the path of one, or a `Run`; or samples
     method:Method|str, # What to replay, such as `TOA(n=64)`; or its name
@@ -119,12 +120,13 @@ def replay_method(
 @patch
 def frame(self:Replay,
     recorded:bool=True, # Have the recorded runs in the table too
-    **options, # Arguments of `to_frame`, such as `text=True`
+    **options, # Arguments of `to_frame`, such as `texts=True`
 )->pd.DataFrame: # A table of `to_frame`
     "The samples as a table, beside those that were recorded."
     names = dict.fromkeys((s.run for s in self.samples), self.label)
-    new = to_frame(self.samples, specs=self.pool.specs, reward_specs=self.pool.reward_specs, reward=self.pool.reward, labels=names,
-                   prompts=self.pool.prompts, **options)
+    pool = self.pool
+    new = to_frame(self.samples, specs=pool.specs, reward_specs=pool.reward_specs, reward=pool.reward, labels=names,
+                   prompts=pool.prompts, **options)
     if not recorded: return new
     old = to_frame(self.source, self.run, reward=self.pool.reward,
                    prompts=self.pool.prompts, **options)

@@ -21,11 +21,12 @@ from ..inputs import (
 from ..compute import Budget
 from ..templates import Templates
 from ..search.samplers import Method
-from ..search.methods import method_from, METHODS
+from ..search.methods import DEFAULT, method_from, METHODS
 from ..models.client import ChatModel
 from ..models.file import models_from
 from ..reward_models.registry import get_reward
 from ..store.journal import RunStore
+from ..store.many import store_paths, StoreSet
 from ..run.stored import find_key
 from ..run.run import Run
 
@@ -93,7 +94,7 @@ def read_method(
 )->Method:
     "The method with its settings."
     settings = {'name': value} if isinstance(value, str) else dict(value)
-    name = settings.pop('name', 'toa')
+    name = settings.pop('name', DEFAULT)
     check_fields({'name': name}, {'name': str}, where)
     if name in METHODS: check_fields(settings, known_fields(METHODS[name]), where)
     with error_context(where): return method_from(name, settings, '')
@@ -177,10 +178,11 @@ def read_templates(
 
 # %% ../../nbs/70_cli/00_config.ipynb #99fdbefc
 def open_store(
-    path:str|Path, # A run store
-)->RunStore: # Open for reading
-    "A store for reading; a file that is not a store is bad input."
-    try: return RunStore(check_path(path), 'r')
+    given:str|Path|list, # A run store; or a list of them, or a pattern such as `runs.*.db`
+)->RunStore|StoreSet: # Open for reading
+    "A store for reading, or several as one; a file that is not a store is bad input."
+    paths = [check_path(path) for path in store_paths(given)]
+    try: return RunStore(paths[0], 'r') if len(paths) == 1 else StoreSet(paths)
     except StoreError as e: raise InputError(str(e)) from None
 
 def read_store(
@@ -250,7 +252,7 @@ def read_parts(
     bad += field_problems({k: v for k, v in data.items() if k not in given}, TYPES, where)
     bad += [InputError('the field is missing', field_path(where, k), fix) for k, fix in NEEDED.items() if k not in data
             and k not in given]
-    for name, value in ({'method': 'toa', 'store': 'runs.db'} | data).items():
+    for name, value in ({'method': DEFAULT, 'store': 'runs.db'} | data).items():
         if name in given or name not in TYPES or not fits(value, TYPES[name]): continue
         try: parts[name] = READERS[name](value, folder, field_path(where, name)) if name in READERS else value
         except InputError as e: bad += getattr(e, 'errors', [e])

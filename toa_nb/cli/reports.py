@@ -88,7 +88,8 @@ def do_summary(args:Any)->int:
     save_table(found['summary'], args.output)
     shown = [c for c in (*SHOWN, args.held_out) if c in found['summary']]
     wide = found['left_out'][['answers', 'wins', 'had_part', 'saved', 'loss', 'low', 'high']]
-    text = sections({'Methods': found['summary'][shown], 'Moves': found['moves'], 'Models, and what is lost without them': wide,
+    text = sections({'Methods': found['summary'][shown], 'Moves': found['moves'],
+                     'Models, and what is lost without them': wide,
                      'Models without a part in any best answer': found['idle'], 'Winners': found['mixing'],
                      'Commonest paths': found['paths'].groupby('method', sort=False).head(3).set_index('method'),
                      'Signs of over-optimisation': found['signs'], 'Controls': found['controls']})
@@ -101,13 +102,16 @@ def do_compare(args:Any)->int:
     from toa_nb.analysis.equal_compute import compare_all, compute_to_reach, verdict_text
     from toa_nb.analysis.controls import control_notes, with_controls
     from toa_nb.analysis.prompt_table import prompts_by_method
-    if args.output: check_output(args.output, 'a table', ('.csv', '.json'))
+    from toa_nb.analysis.differences import plot_differences
+    figures = () if args.prompts or args.reach is not None else ('.png', '.svg', '.pdf')
+    if args.output: check_output(args.output, 'a comparison', ('.csv', '.json', *figures))
     options, df = dict(x=args.x, y=args.y, k=args.k, held_out=args.held_out), frame_of(args)
     if args.controls: df = with_controls(df, **options)
     if args.prompts: table = prompts_by_method(df)
     elif args.reach is not None: table = compute_to_reach(df, args.reach, **options)
     else: table = compare_all(df, args.against, args.at, **options)
-    save_table(table, args.output)
+    if Path(args.output).suffix in figures: plot_differences(table).savefig(args.output, dpi=200)
+    else: save_table(table, args.output)
     lines = verdict_text(table) if 'verdict' in table else ''
     notes = control_notes(df)
     text = '\n\n'.join(filter(None, [columns(records(table)), lines, '\n'.join(notes)]))

@@ -21,6 +21,7 @@ from ..store.journal import RunStore
 from ..run.forecast import projected
 from ..run.progress import progress_of
 from ..run.settings import begins_anew
+from ..run.shards import read_shard
 from ..run.stored import pick_run
 from ..run.run import Run
 from .config import all_models, check_keys, open_store, read_store, run_from
@@ -91,6 +92,7 @@ def do_run(args:Any)->int:
     "toa run"
     given = dict(without=args.without or (), added=args.added or ())
     if args.store: given['store'] = read_store(args.store, Path(), '--store')
+    if args.shard: given['shard'] = read_shard(args.shard)
     return go(run_from(args.config, **given), args)
 
 def do_resume(args:Any)->int:
@@ -120,10 +122,10 @@ def standing(
 
 # %% ../../nbs/70_cli/02_running.ipynb #1f654608
 def status(
-    path:str|Path, # The store
+    given:str|Path|list, # The store; or several, or a pattern: the shards of a run are one row
 )->list[dict]: # One row per run
     "How far the runs of a store are."
-    with open_store(path) as store: return [standing(store, run) for run in store.runs()]
+    with open_store(given) as store: return [standing(store, run) for run in store.runs()]
 
 def status_code(
     rows:list[dict], # From `status`

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 from ..compute import generation_spent, ModelSpec
 from ..core import InputError, Prompt, Sample
-from ..store.sources import opened
+from ..store.sources import are_shards, are_stores, opened
 from ..store.samples import by_prompt, guide
 
 # %% ../../nbs/45_data/03_origins.ipynb #c87c263b
@@ -46,10 +46,10 @@ def joined(
     source:Any, # Samples, a `Run`, a `RunStore` or the path of one; or a list of the last three
     run:str|list[str]|None=None, # Take only these runs; None: all
 )->Iterator[list[Part]]:
-    "The parts of a source, open."
+    "The parts of a source, open; the shards of a run are one part."
     with ExitStack() as stack:
-        parts, taken = [], set()
-        for given in parts_of(source):
+        parts, taken, sources = [], set(), parts_of(source)
+        for given in [sources] if are_stores(sources) and are_shards(sources) else sources:
             found, names = stack.enter_context(opened(given, run))
             labels = _labels(getattr(found, 'path', ''), names, taken)
             taken |= set(labels.values())

@@ -19,7 +19,9 @@ from .sets import About, hub_records, set_records, SETS
 
 # %% ../../nbs/45_data/01_prompts.ipynb #eac1e2fe
 _other_names = dict(
-    id=('uid', 'prompt_id', 'question_id', 'unique_id', '_id', 'task_id', 'sample_id', 'example_id', 'problem_id', 'uuid'), instruction=('prompt', 'question', 'problem', 'query'),
+    id=('uid', 'prompt_id', 'question_id', 'unique_id', '_id', 'task_id', 'sample_id', 'example_id',
+        'problem_id', 'uuid'),
+    instruction=('prompt', 'question', 'problem', 'query'),
     messages=('conversations', 'conversation', 'turns'), system=('system_prompt',),
     reference=('gold_answer', 'gold_response', 'ground_truth', 'expected_answer', 'final_answer'))
 _all_other_names = {name for names in _other_names.values() for name in names}
@@ -29,6 +31,7 @@ _known = {'id', 'instruction', 'messages', 'reference', 'source', 'meta', *_all_
 
 def _in_small_letters(record:dict)->dict:
     "`record` with the names that are known in small letters, as in `Question`."
+    if (names := ''.join(record)) == names.lower(): return dict(record)
     small = {k: k.lower() for k in record if isinstance(k, str) and k.lower() != k and k.lower() in _known}
     return {small.get(k, k) if small.get(k) not in record else k: v for k, v in record.items()}
 
@@ -338,7 +341,8 @@ _used_elsewhere = {*_other_names['reference'], *_answers}
 
 def _unread(record:dict)->list[str]:
     "The fields that no model, reward or table reads."
-    used = {name for name in _used_elsewhere if str(record.get(name)) == str(record.get('reference'))}
+    reference = str(record.get('reference'))
+    used = {name for name in _used_elsewhere & record.keys() if str(record[name]) == reference}
     if record.get('source') is not None: used |= set(languages)
     return [k for k, v in record.items() if v is not None and k not in _read_by_us and k not in used]
 

@@ -17,8 +17,8 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..core import (
-    AuthFailed, CallTimeout, CannotContinue, Completion, ConnectionFailed, EmptyAnswer, FieldRefused, GenerationError, InputError,
-    Message, MissingUsage, ModelOut, RequestRefused, UnknownModel)
+    AuthFailed, CallTimeout, CannotContinue, Completion, ConnectionFailed, EmptyAnswer, FieldRefused, GenerationError,
+    InputError, Message, MissingUsage, ModelOut, RequestRefused, UnknownModel)
 from ..inputs import check_env_name, check_fields, check_number, read_key
 from ..compute import get_spec, ModelSpec, spec_from_hub, SPECS
 from .answers import read_answer, read_with_logprobs
@@ -140,7 +140,8 @@ class ChatModel:
     query:dict[str,str]=field(default_factory=dict) # Parameters of the address, such as {'api-version': '2024-06-01'}
     system_role:bool=True # False: system texts go into the first user turn, for templates without a system role
     split_thoughts:bool=True # False: text between tags such as <think> stays in the answer
-    continues:str|None=None # How the servers go on with an answer: `trailing`, `final`, `prefix` or `no`; None: a call finds out
+    continues:str|None=None # How the servers go on with an answer: `trailing`, `final`, `prefix` or `no`; None: a call
+                            # finds out
     sleep:Callable=field(default_factory=lambda: asyncio.sleep, init=False,
                          repr=False) # Waits between attempts; for tests
     balancer:Balancer|None=field(default=None, init=False, repr=False) # The endpoints at work, once there is a call
@@ -380,8 +381,8 @@ async def find_way(self:ChatModel)->str: # One of `WAYS`; empty: none works
         try: found = await self.persist(go_on(body, way, **few), 0)
         except (RequestRefused, EmptyAnswer): continue
         if is_continued(found.text): return way
-    warnings.warn(f'{self.name}: its servers do not continue an answer that is begun, so `continue` is not used with it.',
-                  stacklevel=2)
+    warnings.warn(f'{self.name}: its servers do not continue an answer that is begun, so `continue` is not '
+                  'used with it.', stacklevel=2)
     return ''
 
 # %% ../../nbs/15_models/06_client.ipynb #970d2e6f

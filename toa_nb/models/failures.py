@@ -119,8 +119,10 @@ def about_content(text:str)->bool:
     return bool(_CONTENT.search(text))
 
 # %% ../../nbs/15_models/00_failures.ipynb #22421e54
-_NO_MODEL = re.compile(r'(?i)(?:invalid|unknown|no such) model\b|\bmodel\b.{0,80}(?:not found|not exist|not available|is not served)')
-_NO_MONEY = re.compile(r'(?i)insufficient_quota|insufficient (?:balance|credit|fund|quota)|out of credits|payment required')
+_NO_MODEL = re.compile(r'(?i)(?:invalid|unknown|no such) model\b|'
+                       r'\bmodel\b.{0,80}(?:not found|not exist|not available|is not served)')
+_NO_MONEY = re.compile(r'(?i)insufficient_quota|insufficient (?:balance|credit|fund|quota)|out of credits|'
+                       r'payment required')
 
 def means_no_model(text:str)->bool:
     "Whether a server's words mean that it does not serve the model."

@@ -112,7 +112,8 @@ def split_text(
     return answer.strip(_BLANK), '\n\n'.join(t.strip() for t in thoughts if t.strip())
 
 # %% ../../nbs/15_models/01_thoughts.ipynb #b31225c1
-_TEXT = 'text', 'thinking', 'reasoning', 'reasoning_text', 'reasoning_content', 'summary', 'content', 'parts' # Where it can be
+_TEXT = ('text', 'thinking', 'reasoning', 'reasoning_text', 'reasoning_content', 'summary', 'content',
+         'parts') # Where it can be
 
 def _texts(value:Any)->str:
     "All text in a value of nested parts."
@@ -130,7 +131,8 @@ def split_parts(
     for part in parts:
         kind = 'text' if isinstance(part, str) else str(part.get('type') or 'text') if isinstance(part, dict) else ''
         marked = isinstance(part, dict) and any(part.get(name) is True for name in ('thought', 'thinking', 'reasoning'))
-        if marked or any(word in kind for word in ('think', 'reason', 'thought', 'analysis')): thoughts.append(_texts(part))
+        if marked or any(word in kind for word in ('think', 'reason', 'thought', 'analysis')):
+            thoughts.append(_texts(part))
         elif kind in ('text', 'output_text'): answer.append(_texts(part))
     return ''.join(answer) if answer else None, '\n\n'.join(t for t in thoughts if t) if thoughts else None
 

@@ -14,4 +14,5 @@ __all__, __getattr__, __dir__ = _offer(
     curves='CurvePanel',
     trees='TreePanel',
     samples='SampleBrowser',
+    compare='ComparePanel',
 )

@@ -32,40 +32,38 @@ def field(
     return kind(description=label, style=dict(description_width='9.5em'), **given)
 
 # %% ../../nbs/60_panels/01_forms.ipynb #c93742ba
+def _box(css_class:str, widgets)->W.Box:
+    "Widgets in a box that the style sheet arranges."
+    box = W.Box(widgets)
+    box.add_class(css_class)
+    return box
+
 def form(
     *rows:tuple, # Pairs of widget and help; the help may be empty
 )->W.Box:
     "Fields below each other, with their help beside them."
     widgets = []
     for widget, help_text in rows: widgets += [widget, W.HTML(f'<span class="toa-help">{safe(help_text)}</span>')]
-    box = W.Box(widgets)
-    box.add_class('toa-form')
-    return box
+    return _box('toa-form', widgets)
 
 # %% ../../nbs/60_panels/01_forms.ipynb #486b6b38
 def button_row(
     *widgets:W.Widget, # From left to right
 )->W.Box:
     "Widgets in a row that breaks where it is too narrow."
-    box = W.Box(widgets)
-    box.add_class('toa-bar')
-    return box
+    return _box('toa-bar', widgets)
 
 def side_by_side(
     *widgets:W.Widget, # From left to right
 )->W.Box:
     "Parts beside each other where there is room, else below each other."
-    box = W.Box(widgets)
-    box.add_class('toa-wide')
-    return box
+    return _box('toa-wide', widgets)
 
 def fields_grid(
     *widgets:W.Widget, # From left to right
 )->W.Box:
     "Fields beside each other where there is room."
-    box = W.Box(widgets)
-    box.add_class('toa-fields')
-    return box
+    return _box('toa-fields', widgets)
 
 # %% ../../nbs/60_panels/01_forms.ipynb #6484c80e
 def number(

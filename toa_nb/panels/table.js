@@ -1,40 +1,100 @@
-// A table of text whose rows are chosen by mouse and keyboard. Cells are text nodes; nothing is read as HTML.
+// A list of any length whose rows are chosen by mouse and keyboard. Only the rows in view are in the page: Python sends
+// those from `first` on, and is asked for others through `want`. Cells are text nodes; nothing is read as HTML.
 function render({model, el}) {
+  let height = 26, timer, typed = false
+  const cell = (row, text, numeric) => {
+    const td = row.insertCell()
+    td.textContent = td.title = text
+    if (numeric) td.className = 'num'
+    return td
+  }
   const pick = (i, more) => {
+    if (i < 0 || i >= model.get('total')) return
     const old = model.get('chosen'), chosen = !more ? [i] : old.includes(i) ? old.filter(j => j !== i) : [...old, i]
     model.set('chosen', chosen); model.save_changes()
+    reveal(i)
+  }
+  const reveal = i => {
+    const head = el.querySelector('thead')?.offsetHeight || 0, top = i * height
+    if (top < el.scrollTop) el.scrollTop = top
+    if (top + height > el.scrollTop + el.clientHeight - head) el.scrollTop = top + height + head - el.clientHeight
+    ask()
+  }
+  const ask = () => {
+    const first = model.get('first'), rows = model.get('rows').length, total = model.get('total')
+    const from = Math.floor(el.scrollTop / height), to = Math.min(total, from + Math.ceil(el.clientHeight / height))
+    if (from >= first && to <= first + rows) return
+    clearTimeout(timer)
+    timer = setTimeout(() => { model.set('want', Math.max(0, from - Math.floor((model.get('window') - (to - from)) / 2))); model.save_changes() }, 60)
+  }
+  const space = (body, rows) => {
+    const tr = body.insertRow()
+    tr.ariaHidden = true; tr.className = 'space'
+    tr.insertCell().colSpan = model.get('heads').length + 1
+    tr.style.height = `${rows * height}px`
+    return tr
+  }
+  const head = table => {
+    const row = table.createTHead().insertRow(), sort = model.get('sort')
+    const corner = row.appendChild(document.createElement('th'))
+    corner.innerHTML = '<span class="toa-hidden">chosen</span>'
+    model.get('heads').forEach(([label, ...sorts], i) => {
+      const th = row.appendChild(document.createElement('th')), by = sorts[0] === sort ? sorts[sorts.length - 1] : sorts[0]
+      th.scope = 'col'
+      if (model.get('numeric').includes(i)) th.className = 'num'
+      if (!by) { th.textContent = label; return }
+      const button = th.appendChild(document.createElement('button'))
+      button.type = 'button'; button.textContent = label + (sorts.includes(sort) ? ' \u25be' : '')
+      th.ariaSort = sorts[0] === sort ? 'descending' : sorts.includes(sort) ? 'ascending' : 'none'
+      button.onclick = () => { model.set('sort', by); model.save_changes() }
+    })
+  }
+  const line = (body, values, i) => {
+    const tr = body.insertRow(), box = tr.insertCell().appendChild(document.createElement('input'))
+    tr.dataset.row = i; tr.tabIndex = -1; tr.ariaRowIndex = i + 2
+    box.type = 'checkbox'; box.tabIndex = -1; box.ariaLabel = `choose row ${i + 1} too`
+    box.onclick = e => { e.stopPropagation(); pick(i, true) }
+    const dot = model.get('dots')[i - model.get('first')]
+    values.forEach((value, j) => {
+      const td = cell(tr, value, model.get('numeric').includes(j))
+      if (!dot || j !== model.get('dotted')) return
+      const mark = document.createElement('i')
+      mark.style.background = dot; mark.className = 'dot'; td.prepend(mark)
+    })
+    tr.onclick = e => pick(i, e.ctrlKey || e.metaKey || e.shiftKey)
+    tr.onkeydown = e => {
+      const rows = Math.max(1, Math.floor(el.clientHeight / height) - 2), total = model.get('total')
+      const to = {ArrowDown: i + 1, ArrowUp: i - 1, PageDown: Math.min(total - 1, i + rows), PageUp: Math.max(0, i - rows), Home: 0, End: total - 1}[e.key]
+      if (to !== undefined) { e.preventDefault(); typed = true; pick(to, false) }
+      if (e.key === ' ' || e.key === 'Enter') { e.preventDefault(); typed = true; pick(i, e.key === ' ') }
+    }
   }
   const draw = () => {
-    const table = document.createElement('table'), rows = model.get('rows'), numeric = model.get('numeric')
-    table.setAttribute('role', 'grid'); table.setAttribute('aria-multiselectable', true)
-    const head = table.createTHead().insertRow()
-    head.append(document.createElement('th'))
-    model.get('heads').forEach(([label, ...sorts], i) => {
-      const th = head.appendChild(document.createElement('th')), by = sorts[0] === model.get('sort') ? sorts[sorts.length - 1] : sorts[0]
-      if (numeric.includes(i)) th.className = 'num'
-      th.textContent = label + (sorts.includes(model.get('sort')) ? ' \u25be' : '')
-      if (by) { th.classList.add('sorts'); th.title = 'sort'; th.onclick = () => { model.set('sort', by); model.save_changes() } }
-    })
-    const body = table.createTBody()
-    rows.forEach((row, i) => {
-      const tr = body.insertRow(), box = tr.insertCell().appendChild(document.createElement('input'))
-      tr.tabIndex = i ? -1 : 0; tr.dataset.row = i
-      box.type = 'checkbox'; box.tabIndex = -1; box.ariaLabel = `choose ${row[1]} too`
-      box.onclick = e => { e.stopPropagation(); pick(i, true) }
-      row.forEach((value, j) => { const td = tr.insertCell(); td.textContent = value; td.title = value; if (numeric.includes(j)) td.className = 'num' })
-      tr.onclick = e => pick(i, e.ctrlKey || e.metaKey || e.shiftKey)
-      tr.onkeydown = e => {
-        const to = {ArrowDown: tr.nextSibling, ArrowUp: tr.previousSibling}[e.key]
-        if (to) { e.preventDefault(); to.focus(); pick(+to.dataset.row, false) }
-        if (e.key === ' ' || e.key === 'Enter') { e.preventDefault(); pick(i, e.key === ' ') }
-      }
-    })
-    el.replaceChildren(table); mark()
+    const table = document.createElement('table'), rows = model.get('rows'), first = model.get('first'), total = model.get('total')
+    table.setAttribute('role', 'grid'); table.ariaMultiSelectable = true; table.ariaRowCount = total + 1; table.ariaLabel = model.get('label')
+    head(table)
+    const body = table.createTBody(), top = el.scrollTop
+    const before = space(body, first)
+    rows.forEach((row, i) => line(body, row, first + i))
+    const after = space(body, Math.max(0, total - first - rows.length))
+    el.replaceChildren(table)
+    const real = body.querySelector('[data-row]')?.offsetHeight
+    if (real && real !== height) { height = real; before.style.height = `${first * height}px`; after.style.height = `${Math.max(0, total - first - rows.length) * height}px` }
+    el.scrollTop = top
+    mark()
   }
-  const mark = () => el.querySelectorAll('tbody tr').forEach((tr, i) => {
-    const on = model.get('chosen').includes(i)
-    tr.setAttribute('aria-selected', on); tr.classList.toggle('chosen', on); tr.querySelector('input').checked = on
-  })
-  draw(); model.on('change:rows', draw); model.on('change:sort', draw); model.on('change:chosen', mark)
+  const mark = () => {
+    const chosen = model.get('chosen'), last = chosen[chosen.length - 1]
+    el.querySelectorAll('[data-row]').forEach(tr => {
+      const on = chosen.includes(+tr.dataset.row)
+      tr.ariaSelected = on; tr.classList.toggle('chosen', on); tr.querySelector('input').checked = on
+      tr.tabIndex = +tr.dataset.row === (last ?? model.get('first')) ? 0 : -1
+    })
+    const now = el.querySelector(`[data-row="${last}"]`)
+    if (typed && now) { typed = false; now.focus({preventScroll: true}) }
+  }
+  const jump = () => { if (model.get('at') >= 0) { el.scrollTop = model.get('at') * height; ask() } }
+  el.onscroll = ask
+  draw(); model.on('change:rows', draw); model.on('change:sort', draw); model.on('change:chosen', mark); model.on('change:at', jump)
 }
 export default {render}

@@ -8,7 +8,7 @@ __all__ = ['Run', 'stored_progress', 'remarks_of']
 # %% ../../nbs/40_run/10_run.ipynb #1635cd7d
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,12 @@ from ..rewards.base import close_all
 from ..store.journal import RunStore
 from .progress import prefix_text, Progress, progress_of, spent_text
 from .forecast import projected
+from .shards import check_shard, shard_of, shard_path
 from .settings import (
     as_budget, as_method, as_models, as_prompts, check_run, describe_run, reward_of, stored_templates)
 from .stored import pick_run, stored_budget, stored_models, stored_rewards
 from .session import Session
+from .callbacks import as_callbacks, keep_calling
 from .console import in_notebook, print_progress, show_progress, signals
 
 # %% ../../nbs/40_run/10_run.ipynb #5210d9e6
@@ -55,23 +57,31 @@ class Run:
                              # `RewardOut`
         without:Iterable[str]=(), # Names of models that the stored run had and that it goes on without
         added:Iterable[str]=(), # Names of models that the stored run did not have
+        shard:tuple[int,int]|None=None, # Take only this share of the prompts, into a file of its own: number from 0, and
+                                        # how many there are; None: all prompts
+        on_progress:Callable|Iterable[Callable]|None=None, # Functions that are called with the `Progress` every five
+                                                           # seconds and at the end, such as `to_wandb()`
     ):
-        given = as_models(models)
-        self.prompts, self.method, self.models = as_prompts(prompts), as_method(method), {m.name: m for m in given}
+        given, self.shard = as_models(models), check_shard(shard)
+        self.prompts, self.method = shard_of(as_prompts(prompts), self.shard), as_method(method)
+        self.models = {m.name: m for m in given}
         self.reward, self.held_out = reward_of(reward), [reward_of(r) for r in held_out]
-        self.store_at, self.seed, self.templates, self.budget = store, seed, templates or Templates(), as_budget(budget)
+        self.store_at, self.seed = shard_path(store, self.shard), seed
+        self.templates, self.budget = templates or Templates(), as_budget(budget)
         self.name = name or next(k for k, v in METHODS.items() if v is type(self.method))
         self.concurrency, self.grace, self.check, self.max_unguided = concurrency, grace, check, max_unguided
         self.without, self.added = tuple(without), tuple(added)
+        self.on_progress = as_callbacks(on_progress)
         self.more = 0 # Samples per prompt that the next session adds
         self.session:Session|None = None # The last session, once there is one
+        self.watcher:asyncio.Task|None = None # Calls `on_progress`
         check_run(self, given)
 
 # %% ../../nbs/40_run/10_run.ipynb #caf87c78
 @patch
 def config(self:Run)->dict:
     "The run as data; holds no secrets."
-    return describe_run(self)
+    return describe_run(self) | ({'shard': list(self.shard)} if self.shard else {})
 
 # %% ../../nbs/40_run/10_run.ipynb #2cd9c615
 @patch(as_prop=True)
@@ -125,6 +135,8 @@ def start(self:Run)->Run: # The run itself
         store = self.store_at if isinstance(self.store_at, RunStore) else RunStore(self.store_at)
         self.session = Session(self, store)
         self.session.task = asyncio.get_running_loop().create_task(self._drive())
+        if self.on_progress:
+            self.watcher = asyncio.get_running_loop().create_task(keep_calling(self.session, self.on_progress))
     return self
 
 @patch
@@ -153,7 +165,8 @@ async def _finish(self:Run)->Run:
     with signals(self.cancel):
         try: return await self.task
         finally:
-            if shown: await shown
+            for job in (shown, self.watcher):
+                if job: await job
 
 # %% ../../nbs/40_run/10_run.ipynb #c768e2e2
 @patch
@@ -230,10 +243,11 @@ def to_frame(self:Run,
     labels:dict[str,str]|None=None, # Method of each run, for the column `method`; None: that of the run
     prompts:Iterable[Prompt]|None=None, # For the column `category`; None: those of the store
     texts:bool=False, # Add the columns `text` and `thoughts`
+    instructions:bool=False, # Add the column `instruction`
 )->'pd.DataFrame': # One row per sample, prompt by prompt, in the order in which the search got them
     "What the run has stored, as a table."
     from toa_nb.store.tables import to_frame
-    return to_frame(self, None, specs, reward, reward_specs, labels, prompts, texts)
+    return to_frame(self, None, specs, reward, reward_specs, labels, prompts, texts, instructions)
 
 # %% ../../nbs/40_run/10_run.ipynb #9885d715
 @patch
@@ -254,7 +268,7 @@ def remarks_of(
 
 @patch
 def report(self:Run)->str:
-    "What was done, what it cost, how well prefix caches worked, failures with their first message, the store's remarks."
+    "What was done and what it cost, how well prefix caches worked, failures with their first message, and remarks."
     p = self.progress
     lines = [f'{self.name}: {p}', spent_text(p.spent), *filter(None, [prefix_text(p.prefixes)])]
     if p.state != 'finished' and p.samples: lines.append(f'projected total: {spent_text(projected(p))}')
@@ -298,4 +312,6 @@ def from_store(cls:Run,
                   budget=stored_budget(config['budget']),
                   templates=stored_templates(config['templates']))
     kept = {k: v for k, v in config.get('file', {}).items() if k in ('concurrency', 'grace')}
-    return cls(prompts, method_from(config['method'], config['settings']), made, guide, **stored | kept | given)
+    run = cls(prompts, method_from(config['method'], config['settings']), made, guide, **stored | kept | given)
+    run.shard = check_shard(config.get('shard')) # the stored prompts are those of the shard
+    return run

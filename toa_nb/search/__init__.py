@@ -4,7 +4,7 @@ from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
-    moves='Aggregate Continue cut_places Fresh Move MOVES Parent Refine Revise',
+    moves='Aggregate Continue Fresh Move MOVES Parent Refine Revise',
     samplers='aggregate bare BestOfN make_move Method MoA ParallelEnsemble Proposal PRS refine Sampler SequentialRefine '
         'Stage StagedMethod StagedSampler',
     tree='sigmoid TOA tree_text TreeSampler ucb',
@@ -17,5 +17,5 @@ __all__, __getattr__, __dir__ = _offer(
     probing='Probe',
     simulate='FITTED paired play play_samples SimModel simulate_methods World WORLDS',
     rounds='fit_prior Rounds',
-    methods='method_from METHODS',
+    methods='default_method method_from METHODS',
 )

@@ -16,12 +16,12 @@ from ..core import derive_seed, InputError, Outcome, Trial
 from .moves import Continue, cut_places, Parent
 from .samplers import bare, Method, Proposal, Sampler
 
-# %% ../../nbs/10_search/06_chains.ipynb #b6d0cf2f
+# %% ../../nbs/10_search/06_chains.ipynb #de1bf6b0
 @dataclass(frozen=True)
 class QUEST(Method):
     "Metropolis-Hastings chains by continuing prefixes, for good and different answers (arXiv 2406.00049)."
     moves = ('fresh', 'continue')
-    beta:float=.5 # Temperature of the reward, above 0, in standard deviations of the prompt's answers; small: only better
+    beta:float=.5 # Temperature, above 0, in standard deviations of the prompt's rewards; low: only better answers
     chains:int=4 # Chains side by side, at least 1; each has one call in flight
 
     def __post_init__(self):

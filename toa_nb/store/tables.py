@@ -86,7 +86,8 @@ _types = dict(seq='int64', told='float', prompt='int64', number='int64', model='
 
 def _spread(texts:list, codes:np.ndarray)->pd.Series:
     "Texts by their codes."
-    return pd.Series([from_column(text) for text in texts], dtype=None if texts else object).take(codes).reset_index(drop=True)
+    known = pd.Series([from_column(text) for text in texts], dtype=None if texts else object)
+    return known.take(codes).reset_index(drop=True)
 
 def _parents(texts:list[str], codes:np.ndarray)->np.ndarray:
     "Tuples of trial numbers, by the codes of their texts."
@@ -124,7 +125,7 @@ def _scores_from_store(store, run, seq):
 # %% ../../nbs/35_store/11_tables.ipynb #e3954c41
 def _rows_of(found:Any, runs:list[str], run:str|list[str]|None)->tuple[pd.DataFrame,pd.DataFrame]:
     "Rows and scores of what `opened` gave."
-    if not isinstance(found, RunStore): return _from_samples(list(samples_of(found, run)))
+    if not hasattr(found, 'sample_rows'): return _from_samples(list(samples_of(found, run)))
     if not runs: return _from_samples([])
     parts, at = [_from_store(found, name) for name in runs], 0
     for df, scores in parts:
@@ -201,9 +202,12 @@ def _labels(found:Any, names:Iterable[str], labels:dict[str,str]|None)->dict[str
     def method(run): return found.config(run).get('method') if hasattr(found, 'runs') else None
     return {run: (labels or {}).get(run) or method(run) or run for run in names}
 
-def _categories(found:Any, runs:list[str], prompts:Iterable[Prompt]|None)->dict[str,Any]:
+def _prompts(found:Any, runs:list[str], prompts:Iterable[Prompt]|None)->list[Prompt]:
+    "The prompts that are known."
+    return list(prompts) if prompts is not None else [p for name in runs for p in found.prompts(name)]
+
+def _categories(prompts:Iterable[Prompt])->dict[str,Any]:
     "Category of each prompt."
-    if prompts is None: prompts = [p for name in runs for p in found.prompts(name)]
     return {p.id: p.meta.get('category') for p in prompts}
 
 # %% ../../nbs/35_store/11_tables.ipynb #4ae06acf
@@ -226,7 +230,7 @@ _columns = ('method', 'run', 'prompt_id', 'category', 'number', 'order', 'model'
             'error', 'finish_reason', 'length')
 
 def to_frame(
-    source:Any, # Samples, a `Run`, a `RunStore` or the path of one
+    source:Any, # Samples, a `Run`, a `RunStore`, the path of one, or a list or pattern of paths
     run:str|list[str]|None=None, # Take only these runs; None: all
     specs:dict[str,ModelSpec|None]|None=None, # Spec of each model, by the name used in trials; None: those of the
                                               # store, else by that name in `compute.SPECS`
@@ -238,6 +242,7 @@ def to_frame(
                                     # the run's name
     prompts:Iterable[Prompt]|None=None, # For the column `category`; None: those of the store
     texts:bool=False, # Add the columns `text` and `thoughts`; they take as much memory as the answers
+    instructions:bool=False, # Add the column `instruction`, the task of each prompt
 )->pd.DataFrame: # One row per sample
     "The samples as a table."
     with opened(source, run) as (found, runs):
@@ -246,12 +251,13 @@ def to_frame(
         reward = reward or guide(found, runs) or _only(names)
         models, stored_rewards = stored_specs(found, runs)
         shown = _labels(found, df['run'].unique(), labels)
-        categories = _categories(found, runs, prompts)
+        prompts = _prompts(found, runs, prompts)
         words = _texts(samples_of(found, run)) if texts else None
     _add_costs(df, _known_specs(df['model'].unique()) | models if specs is None else specs)
     others = {name: f'{name}_reward' if name in (*_columns, *_costs) else name for name in names if name != reward}
     _add_scores(df, scores, {reward: 'reward'} | others, stored_rewards if reward_specs is None else reward_specs)
-    df = _completed(df, reward, list(others.values()), shown, categories)
+    df = _completed(df, reward, list(others.values()), shown, _categories(prompts))
+    if instructions: df['instruction'] = df['prompt_id'].map({p.id: p.instruction for p in prompts})
     if not texts: return df
     keys = zip(df['run'], df['prompt_id'], df['number'])
     df[['text', 'thoughts']] = pd.DataFrame([words[key] for key in keys], df.index, ['text', 'thoughts'], dtype=object)

@@ -285,7 +285,8 @@ def remove_run(self:StoreWriter,
 ):
     "Remove a run of which no answer is stored; it is gone from the disk when this returns."
     key = self.run_key(name)
-    if self.has_answers(name): raise store_error(self.path, f'the run {name!r} has answers', 'Give the new run another name.')
+    if self.has_answers(name):
+        raise store_error(self.path, f'the run {name!r} has answers', 'Give the new run another name.')
     with self._guard:
         self._queue([(what, (key,)) for what in REMOVE], done := Future())
         done.result()

@@ -152,7 +152,8 @@ def _environment(plan:dict)->dict[str,str]:
     offline = dict(HF_HUB_OFFLINE='1') if Path(plan['base']).is_dir() else {}
     allowed = os.environ.get('CUDA_VISIBLE_DEVICES') or ','.join(str(gpu.index) for gpu in gpus_here())
     seen = dict(CUDA_VISIBLE_DEVICES=','.join(allowed.split(',')[:plan['gpus']]))
-    return os.environ | dict(TOKENIZERS_PARALLELISM='false', PYTHONUNBUFFERED='1') | offline | seen
+    passive = {} if plan['gpus'] else dict(OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='0')
+    return os.environ | dict(TOKENIZERS_PARALLELISM='false', PYTHONUNBUFFERED='1') | offline | seen | passive
 
 def _follow(command:list[str], env:dict, log:Path, say:Callable[[str],None]|None)->int:
     "Run a command to its end; an interrupt ends it too."
