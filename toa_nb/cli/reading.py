@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['RULES', 'some_runs', 'guiding', 'chosen_by', 'curve_of', 'do_curve', 'read_quota', 'given_rules', 'check_place',
-           'do_export', 'do_prompts']
+           'do_export', 'sample_row', 'sample_text', 'do_samples', 'do_prompts']
 
 # %% ../../nbs/70_cli/03_reading.ipynb #6497d7ad
 from pathlib import Path
 from typing import Any
 
-from ..core import InputError
+from ..core import InputError, Sample
 from ..inputs import check_path, error_context
 from ..store.journal import RunStore
 from ..run.stored import pick_run
@@ -128,6 +128,39 @@ def do_export(args:Any)->int:
     say(args, dict(file=args.output, files=[str(f) for f in done.files], rows=done.rows, dropped=done.dropped,
                    counts=done.counts, url=done.url), f'{done}{url}')
     return 0
+
+# %% ../../nbs/70_cli/03_reading.ipynb #a135c2da
+def sample_row(
+    sample:Sample, # A stored sample
+    reward:str, # The reward that chooses
+    thoughts:bool, # Give thoughts too
+)->dict:
+    "A sample as plain values."
+    done, trial = sample.completion, sample.trial
+    row = dict(prompt=sample.prompt_id, number=trial.number, model=trial.model, kind=trial.kind,
+               reward=sample.value(reward), text=done.text if done else '', error=sample.error)
+    return row | ({'thoughts': done.thoughts if done else None} if thoughts else {})
+
+def sample_text(
+    row:dict, # From `sample_row`
+)->str:
+    "A sample for people."
+    value = 'no score' if row['reward'] is None else f'{row["reward"]:.3f}'
+    head = f'== {row["prompt"]}, no. {row["number"]}, {row["model"]}, {row["kind"]}, {value}'
+    thoughts = f'-- thoughts\n{row["thoughts"]}\n-- answer' if row.get('thoughts') else ''
+    return '\n'.join(part for part in (head, thoughts, row['error'] or row['text']) if part)
+
+def do_samples(args:Any)->int:
+    "toa samples"
+    with open_store(args.store) as store:
+        run = pick_run(store, args.run)
+        reward = chosen_by(store, [run], args.reward)
+        found, total = store.find(run, args.text, args.prompt, args.model, outcome=args.outcome, reward=reward,
+                                  sort=args.sort, limit=args.limit)
+        samples = {name: {s.trial.number: s for s in store.samples(run, name)} for name in {f[0] for f in found}}
+    rows = [sample_row(samples[f[0]][f[1]], reward, args.thoughts) for f in found]
+    say(args, rows, '\n\n'.join([*map(sample_text, rows), f'{len(rows)} of {total} samples']))
+    return 0 if rows else 1
 
 # %% ../../nbs/70_cli/03_reading.ipynb #c297ee61
 def do_prompts(args:Any)->int:
