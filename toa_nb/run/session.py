@@ -7,6 +7,7 @@ __all__ = ['Session']
 
 # %% ../../nbs/40_run/08_session.ipynb #6f101077
 import asyncio
+import sys
 import time
 import warnings
 from dataclasses import replace
@@ -22,6 +23,7 @@ from ..store.journal import RunStore
 from .progress import note_failure, progress_of, stored_summaries, stored_summary
 from .prompt_state import PromptState
 from .rescoring import Rescoring
+from .resources import calls_that_fit
 from .check import answers_again, check_all, unable_to_continue
 from .schedule import Schedule
 
@@ -220,6 +222,16 @@ def look_after_models(self:Session):
     absent = [name for name, m in self.models.items() if getattr(m, 'failed', None)]
     self.watching = [asyncio.create_task(job) for job in (self.tick(), *map(self.take_back, absent))]
 
+# %% ../../nbs/40_run/08_session.ipynb #f0586f21
+@patch
+def limit_files(self:Session):
+    "Make no more calls at once than this process can open files for."
+    wanted = sum(e.concurrency or m.concurrency for m in self.models.values() for e in getattr(m, 'endpoints', ()))
+    self.files = calls_that_fit() if wanted else sys.maxsize
+    if min(self.run.concurrency or wanted, wanted) <= self.files: return
+    what = f'OpenFiles: {self.files} calls at once, not {wanted}: this process may not open more files (ulimit -n)'
+    note_failure(self.progress.remarks, 'this process', what)
+
 # %% ../../nbs/40_run/08_session.ipynb #86ba4d5b
 @patch
 def stop_soon(self:Session,
@@ -285,6 +297,7 @@ async def drive(self:Session):
             self.look_after_models()
             self.store.set_status(self.name, 'running')
             await self.score_failed()
+            self.limit_files()
             await self.score_waiting()
             await self.run_jobs()
         self.close_finished()
