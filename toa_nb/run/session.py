@@ -17,10 +17,11 @@ from fastcore.basics import patch
 
 from ..core import Completion, ContextOverflow, Sample, Score, StoreError, Trial
 from ..compute import generation_spent, scoring_spent
+from ..models.prefixes import PrefixCounter
 from ..rewards.queue import RewardOut
 from ..store.commits import FAST
 from ..store.journal import RunStore
-from .progress import note_failure, progress_of, stored_summaries, stored_summary
+from .progress import note_failure, prefix_text, progress_of, stored_summaries, stored_summary
 from .prompt_state import PromptState
 from .rescoring import Rescoring
 from .resources import calls_that_fit
@@ -36,6 +37,7 @@ class Session(Schedule):
     ):
         super().__init__(run, store)
         self.unguided = 0 # Failures of the guide in a row
+        self.prefixes = PrefixCounter() # Prompt tokens that a prefix cache could have held
         self.settling = 0 # Trials that wait for the disk
         self.checking = True # Are the servers still being checked?
         self.deadline:asyncio.TimerHandle|None = None # Ends the time that calls in flight are given
@@ -61,6 +63,18 @@ async def answer(self:Session,
                      'ContextOverflow: a refinement did not fit, a fresh answer took its place')
     return completion
 
+# %% ../../nbs/40_run/08_session.ipynb #bb506280
+@patch
+def count_prefix(self:Session,
+    trial:Trial, # What was asked for
+    completion:Completion|None, # What came back
+):
+    "Count what a prefix cache held of the prompt, and what it could have held."
+    if not completion or not completion.usage: return
+    self.prefixes.count(trial.model, completion.endpoint, trial.messages, completion.text, completion.usage)
+    before, now = self.prefixes_before.get(trial.model, (0, 0, 0)), self.prefixes.counts[trial.model]
+    self.progress.prefixes = self.progress.prefixes | {trial.model: tuple(map(sum, zip(before, now)))}
+
 # %% ../../nbs/40_run/08_session.ipynb #51ec04d4
 @patch
 async def generate(self:Session,
@@ -77,6 +91,7 @@ async def generate(self:Session,
         self.call_changes(trial.model, -1)
         self.wake.set()
     stored = self.store.add_completion(self.name, name, trial.number, completion, error, attempts)
+    self.count_prefix(trial, completion)
     sample = Sample(self.name, name, trial, completion, error, attempts=attempts)
     self.add_cost(state, generation_spent(sample, self.models[trial.model].spec))
     self.progress.waiting += error is None
@@ -277,6 +292,7 @@ def store_end(self:Session):
     try:
         self.store.set_commit_delay(FAST)
         if p.state == 'stopped': self.store.event(self.name, None, 'stopped_by', p.stopped_by)
+        if prefix_text(self.prefixes.counts): self.store.event(self.name, None, 'prefixes', self.prefixes.counts)
         self.store.set_status(self.name, p.state, seconds=self.seconds_before + p.seconds)
     except StoreError:
         if not self.error and p.state != 'failed': raise
