@@ -75,7 +75,8 @@ def add_running(commands:Any):
                       'examples:\n  toa run run.toml\n  toa run run.toml --more 16 --quiet --json > result.json')
     run.add_argument('config', metavar='CONFIG', help='a TOML or JSON file; data/example.toml explains every field')
     run.add_argument('--store', metavar='FILE', help='another store than the one that the configuration names')
-    run.add_argument('--shard', metavar='I/N', help='run only this share of the prompts, such as 0/4 to 3/4, into a store of '
+    run.add_argument('--shard', metavar='I/N',
+                     help='run only this share of the prompts, such as 0/4 to 3/4, into a store of '
                      'its own (runs.0-of-4.db); `slurm`: the task of a Slurm array')
     resume = add_command(commands, 'resume', do_resume,
                          'Continue a stored run. Prompts and configuration are in the store; keys come from the '
@@ -269,14 +270,17 @@ def add_looking(commands:Any):
 # %% ../../nbs/70_cli/05_commands.ipynb #d04e7745
 def add_serving(commands:Any):
     "init, panel, serve, serve-reward, servers"
-    panel = add_command(commands, 'panel', do_panel, 'Open the panels on a store in a browser, or write them as a page.',
+    panel = add_command(commands, 'panel', do_panel,
+                        'Open the panels on a store in a browser, or write them as a page.',
                         'examples:\n  toa panel runs.db\n  toa panel runs.db toa -o page.html')
     panel.add_argument('store', metavar='STORE', help='a run store')
     panel.add_argument('run', metavar='RUN', nargs='?', help='name of the run (default: the latest)')
     panel.add_argument('-o', '--output', help='write a page (.html) that needs no kernel')
     panel.add_argument('--port', type=int, default=0, help='port of JupyterLab (default: 8888 or the next free one)')
-    first = add_command(commands, 'init', do_init, 'Write a configuration with comments, with the models that endpoints serve.',
-                        'examples:\n  toa init http://127.0.0.1:8000/v1\n  toa init https://host/v1 --api-key-env KEY -o run.toml')
+    first = add_command(commands, 'init', do_init,
+                        'Write a configuration with comments, with the models that endpoints serve.',
+                        'examples:\n  toa init http://127.0.0.1:8000/v1\n  toa init https://host/v1 --api-key-env KEY '
+                        '-o run.toml')
     first.add_argument('urls', metavar='URL', nargs='*', help='base addresses (default: http://127.0.0.1:8000/v1)')
     first.add_argument('-o', '--output', default='run.toml', help='the file to write (default: run.toml)')
     first.add_argument('--api-key-env', default='', help='environment variable that holds the key')

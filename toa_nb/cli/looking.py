@@ -22,7 +22,8 @@ def panel_notebook(
 )->dict: # A notebook, as JSON has it
     "A notebook with the panels on a store."
     path = str(Path(store).expanduser().resolve())
-    sources = [f'from toa_nb.panels import {", ".join(_panels)}\nstore = {path!r}', *(f'{name}(store)' for name in _panels)]
+    sources = [f'from toa_nb.panels import {", ".join(_panels)}\nstore = {path!r}',
+               *(f'{name}(store)' for name in _panels)]
     cells = [dict(cell_type='code', id=f'panel{i}', metadata={}, execution_count=None, outputs=[], source=source)
              for i, source in enumerate(sources)]
     kernel = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))

@@ -53,7 +53,7 @@ def configuration(
     tables = '\n\n'.join(model_table(*model) for model in models)
     return f'''# Written by `toa init`. Next: `toa check FILE`, then `toa run FILE`. Paths are relative to this file.
 store = "runs.db"  # every sample goes there; one store may hold many runs
-prompts = {quoted(prompts)}  # JSON lines with an instruction each, a CSV or Parquet file, or a name such as "alpaca_eval"
+prompts = {quoted(prompts)}  # JSON lines, a CSV or Parquet file, or a name such as "alpaca_eval"
 reward = {quoted(reward)}  # or a table, such as {{kind = "vllm", url = "http://127.0.0.1:8020", model = "..."}}
 # held_out = ["length"]  # rewards that score and do not guide
 # seed = 0
@@ -86,7 +86,8 @@ def do_init(args:Any)->int:
     for url in args.urls or ['http://127.0.0.1:8000/v1']:
         check_url(url)
         found = asyncio.run(served_models(url, args.api_key_env))
-        if not found: raise InputError('the endpoint lists no models', url, 'Write its table by hand, as in data/example.toml.')
+        if not found:
+            raise InputError('the endpoint lists no models', url, 'Write its table by hand, as in data/example.toml.')
         models += [(url, model, args.api_key_env) for model in found]
     path.write_text(configuration(models, args.prompts, args.method, args.reward), 'utf-8')
     names = ', '.join(model for _, model, _ in models)

@@ -141,6 +141,7 @@ def script_of(
     "The script of a widget as an expression."
     return f'(() => {{{asset(_scripts[name]).replace("export default {render}", "return {render}")}}})()'
 
+# %% ../../nbs/60_panels/00_base.ipynb #0809aae7
 def saved_page(
     title:str, # Of the page
     parts:list[Part], # From top to bottom
@@ -150,14 +151,19 @@ def saved_page(
     styles = ''.join(asset(name) for name in ('panels.css', 'page.css', 'table.css', 'tree.css', 'curve.css'))
     widgets = ', '.join(f'{name}: {script_of(name)}' for name in _scripts)
     data = json.dumps([asdict(part) for part in parts]).replace('<', '\\u003c')
-    body = 'body { font: 14px/1.45 sans-serif; margin: 1.5em auto; max-width: 90em; padding: 0 1em; color: #222; background: #fff; }'
-    loop = ("for (const part of parts) { if (part.title) place.appendChild(document.createElement('h2')).textContent = part.title; "
+    body = ('body { font: 14px/1.45 sans-serif; margin: 1.5em auto; max-width: 90em; padding: 0 1em; color: #222; '
+            'background: #fff; }')
+    loop = ("for (const part of parts) { if (part.title) place.appendChild(document.createElement('h2')).textContent = "
+            "part.title; "
             'show_part(part, place) }')
     return (f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{safe(title)}</title>'
-            f'<style>{body} {styles}</style></head><body class="toa-panel"><h1>{safe(title)}</h1><pre>{safe(text)}</pre>'
-            f'<main id="parts"></main><script>const parts = {data}; const widgets = {{{widgets}}}; {asset("report.js")} '
+            f'<style>{body} {styles}</style></head><body '
+            f'class="toa-panel"><h1>{safe(title)}</h1><pre>{safe(text)}</pre>'
+            f'<main id="parts"></main><script>const parts = {data}; const widgets = {{{widgets}}}; '
+            f'{asset("report.js")} '
             f'const place = document.getElementById("parts"); {loop}</script></body></html>')
 
+# %% ../../nbs/60_panels/00_base.ipynb #829a8eba
 @patch
 def page_parts(self:Panel)->list[Part]:
     "What a saved page of the panel consists of."

@@ -243,5 +243,6 @@ def page_parts(self:ComparePanel)->list[Part]:
     self.pair = before
     rows = view.rows[:MOST_COMPARED]
     state = dict(heads=[head[:1] for head in view.heads], rows=rows, numeric=view.numeric, total=len(rows), dots=[],
-                 dotted=-1, first=0, window=len(rows), want=-1, at=-1, chosen=[0] if rows else [], sort='', label='prompts')
+                 dotted=-1, first=0, window=len(rows), want=-1, at=-1, chosen=[0] if rows else [], sort='',
+                 label='prompts')
     return [Part('table', state, pages)]

@@ -25,7 +25,8 @@ def reply(
     "An answer as a page, with its raw text folded away."
     copy = '<button type="button" class="toa-copy" hidden>Copy</button>'
     raw = f'<details class="toa-raw"><summary>raw text</summary><pre tabindex="0">{safe(text)}</pre></details>'
-    return Html(f'<div class="toa-reply"><div class="toa-answer" tabindex="0">{markdown_html(text)}</div>{copy}{raw}</div>')
+    return (Html(f'<div class="toa-reply"><div class="toa-answer" '
+                 f'tabindex="0">{markdown_html(text)}</div>{copy}{raw}</div>'))
 
 def thoughts(
     s:Sample, # Any sample

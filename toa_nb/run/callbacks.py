@@ -19,7 +19,8 @@ def metrics_of(
 )->dict[str,float]: # By name; only what is known
     "A progress as numbers."
     found = {name: getattr(p, name) for name in ('samples', 'done', 'given_up', 'scored', 'waiting', 'in_flight')}
-    found |= dict(tokens=p.spent.tokens, flops=p.spent.flops, cost=p.spent.cost, seconds=p.seconds, mean_best=p.mean_best,
+    found |= dict(tokens=p.spent.tokens, flops=p.spent.flops, cost=p.spent.cost, seconds=p.seconds,
+                  mean_best=p.mean_best,
                   failures=sum(f.count for f in p.failures.values()))
     return {name: float(v) for name, v in found.items() if v is not None}
 
@@ -30,7 +31,8 @@ def as_callbacks(
     "The functions that are called with the progress."
     found = [] if given is None else [given] if callable(given) or not isinstance(given, Iterable) else list(given)
     for f in found:
-        if not callable(f): raise InputError(f'{f!r} can not be called', 'Run.on_progress', 'Give functions of a Progress.')
+        if not callable(f):
+            raise InputError(f'{f!r} can not be called', 'Run.on_progress', 'Give functions of a Progress.')
     return found
 
 async def call_each(

@@ -58,8 +58,8 @@ class Run:
                              # `RewardOut`
         without:Iterable[str]=(), # Names of models that the stored run had and that it goes on without
         added:Iterable[str]=(), # Names of models that the stored run did not have
-        shard:tuple[int,int]|None=None, # Take only this share of the prompts, into a file of its own: number from 0, and
-                                        # how many there are; None: all prompts
+        shard:tuple[int,int]|None=None, # Take only this share of the prompts, into a file of its own: number from 0,
+                                        # and how many there are; None: all prompts
         on_progress:Callable|Iterable[Callable]|None=None, # Functions that are called with the `Progress` every five
                                                            # seconds and at the end, such as `to_wandb()`
     ):

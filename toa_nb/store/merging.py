@@ -118,7 +118,8 @@ def write_runs(
         db.execute('INSERT INTO run VALUES (?, ?, ?, ?)', (keys[name], name, to_json(config), row['created']))
         limits = [value for kind, value in store.events(name) if kind == 'stopped_by']
         events = [('extend', store.extended(name))]*(store.extended(name) > 0)
-        events += [('stopped_by', limit) for limit in limits[-1:] if status['status'] == 'stopped'] + [('status', status)]
+        events += [('stopped_by', limit) for limit in limits[-1:]
+                   if status['status'] == 'stopped'] + [('status', status)]
         for kind, value in events:
             db.execute('UPDATE clock SET seq = seq + 1')
             row = (keys[name], kind, to_json(value))
@@ -136,7 +137,8 @@ def copy_parts(
     for one in store.stores:
         here = one.run_names()
         keys = {one.run_key(name): runs[name] for name in here}
-        copy_part(db, one.path, keys, {key: prompts[name, p] for name in here for p, key in one.prompt_keys(name).items()})
+        copy_part(db, one.path, keys, {key: prompts[name, p] for name in here
+                                       for p, key in one.prompt_keys(name).items()})
     write_runs(db, store, runs)
 
 def merge_stores(

@@ -478,6 +478,7 @@ def find_keys(self:StoreReader,
     keys = [key for key, in self.query(keys_sql(given, sort), given)]
     return keys, len(keys) if limit < 0 and not offset else self.query(count_sql(given), given)[0][0]
 
+# %% ../../nbs/35_store/05_queries.ipynb #28029317
 @patch
 def found_rows(self:StoreReader,
     keys:list[int], # From `find_keys`
@@ -488,6 +489,7 @@ def found_rows(self:StoreReader,
     rows = {key: row for key, *row in self.query(rows_sql(keys, preview), dict(reward=reward))}
     return [tuple(rows[key]) for key in keys if key in rows]
 
+# %% ../../nbs/35_store/05_queries.ipynb #310ff54e
 @patch
 def find(self:StoreReader,
     run:str, # Name of the run

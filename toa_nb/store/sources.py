@@ -29,7 +29,8 @@ def are_stores(
 )->bool:
     "Is it a path, a pattern, or a list of paths or open stores?"
     if isinstance(source, str | Path): return True
-    return isinstance(source, list | tuple) and bool(source) and all(isinstance(s, str | Path | StoreReader) for s in source)
+    return isinstance(source, list | tuple) and bool(source) and all(isinstance(s, str | Path | StoreReader)
+        for s in source)
 
 def are_shards(
     sources:list, # Paths, or open stores
