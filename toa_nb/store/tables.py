@@ -103,8 +103,9 @@ def _from_store(store, run):
     order = np.lexsort((found['number'], told, found['prompt']))
     seq, found = found['seq'][order], {name: values[order] for name, values in found.items()}
     keys = store.prompt_keys(run)
-    at = np.searchsorted(np.fromiter(keys.values(), 'int64', len(keys)), found['prompt'])
-    df = pd.DataFrame({'run': run, 'prompt_id': _spread(list(keys), at)})
+    names = sorted(keys, key=keys.get)
+    at = np.searchsorted(np.array([keys[name] for name in names], 'int64'), found['prompt'])
+    df = pd.DataFrame({'run': run, 'prompt_id': _spread(names, at)})
     for name in _raw[2:]:
         if name == 'parents': df[name] = _parents(texts[name], found[name])
         else: df[name] = _spread(texts[name], found[name]) if name in texts else found[name]
