@@ -24,6 +24,7 @@ from .reports import do_compare, do_replay, do_summary
 from toa_nb.cli.evaluating import (
     do_eval_alpaca, do_eval_arena, do_eval_judge, do_eval_lm, do_eval_math, do_eval_reward, do_eval_table,
     do_eval_translation)
+from .looking import do_panel
 from .starting import do_init
 from .serving import do_serve, do_serve_reward, do_servers
 from .training import do_train
@@ -45,6 +46,7 @@ ABOUT = '''Search over several language models, guided by rewards.
   toa samples runs.db            answers, the best first
   toa train dpo runs.db --model local -o tuned    a model that learned from it
   toa eval table results.jsonl   model by benchmark, before and after
+  toa panel runs.db              the panels in a browser; -o page.html writes a page to send
   toa serve-reward armorm        a reward model behind HTTP, for many runs
   toa serve                      a small model on this machine's CPU, to try all this with
 
@@ -266,7 +268,13 @@ def add_looking(commands:Any):
 
 # %% ../../nbs/70_cli/05_commands.ipynb #d04e7745
 def add_serving(commands:Any):
-    "init, serve, serve-reward, servers"
+    "init, panel, serve, serve-reward, servers"
+    panel = add_command(commands, 'panel', do_panel, 'Open the panels on a store in a browser, or write them as a page.',
+                        'examples:\n  toa panel runs.db\n  toa panel runs.db toa -o page.html')
+    panel.add_argument('store', metavar='STORE', help='a run store')
+    panel.add_argument('run', metavar='RUN', nargs='?', help='name of the run (default: the latest)')
+    panel.add_argument('-o', '--output', help='write a page (.html) that needs no kernel')
+    panel.add_argument('--port', type=int, default=0, help='port of JupyterLab (default: 8888 or the next free one)')
     first = add_command(commands, 'init', do_init, 'Write a configuration with comments, with the models that endpoints serve.',
                         'examples:\n  toa init http://127.0.0.1:8000/v1\n  toa init https://host/v1 --api-key-env KEY -o run.toml')
     first.add_argument('urls', metavar='URL', nargs='*', help='base addresses (default: http://127.0.0.1:8000/v1)')

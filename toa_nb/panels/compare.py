@@ -8,7 +8,7 @@ __all__ = ['values_shown', 'orders', 'MOST_COMPARED', 'flat', 'setting_rows', 'd
 # %% ../../nbs/60_panels/19_compare.ipynb #d0ea4658
 from pathlib import Path
 
-import ipywidgets as W, numpy as np, pandas as pd
+import ipywidgets as W
 from fastcore.basics import patch
 
 from ..core import InputError, Sample
@@ -56,6 +56,7 @@ def difference_line(
     b:str, # The other one
 )->str:
     "The mean difference with its interval, and how often which was better."
+    import numpy as np
     d = np.asarray(differences, float)
     d = d[~np.isnan(d)]
     if not len(d): return f'{a} and {b} have no prompt with a value in both'
@@ -147,7 +148,7 @@ def set(self:ComparePanel,
     return self
 
 @patch
-def compared(self:ComparePanel)->pd.DataFrame: # As from `prompts_by_method`, in the order that is chosen
+def compared(self:ComparePanel): # A `DataFrame` as from `prompts_by_method`, in the order that is chosen
     "The prompts with what both methods reached."
     f = {name: widget.value for name, widget in self.fields.items()}
     rows = prompts_by_method(self.df, f['a'], f['b'], f['value'], self.by)
@@ -158,6 +159,7 @@ def compared(self:ComparePanel)->pd.DataFrame: # As from `prompts_by_method`, in
 @patch
 def redraw(self:ComparePanel):
     "List the prompts again."
+    import pandas as pd
     f = self.fields
     a, b = f['a'].value, f['b'].value
     if a == b: raise InputError(f'{a!r} is compared with itself', 'method b', 'Choose another.')

@@ -7,8 +7,9 @@ __all__ = ['finite', 'series_of', 'curve_view']
 
 # %% ../../nbs/60_panels/12_curve_view.ipynb #dd07c749
 import math
+from typing import Any
 
-import pandas as pd, traitlets as T
+import traitlets as T
 
 from ..analysis.plot import axis_names, method_style
 from .base import AnyWidget, asset, plain
@@ -39,7 +40,7 @@ def finite(
     return [float(v) if math.isfinite(v) else None for v in values]
 
 def series_of(
-    curve:pd.DataFrame, # From `reward_curve`, or with its columns
+    curve:Any, # A `DataFrame` from `reward_curve`, or with its columns
     by:str='method', # Column that tells the lines apart
 )->list[dict]:
     "The lines of a curve for `CurveView`."
@@ -53,8 +54,8 @@ def series_of(
 
 # %% ../../nbs/60_panels/12_curve_view.ipynb #402ec2ea
 def curve_view(
-    curve:pd.DataFrame, # From `reward_curve`
-    behind:pd.DataFrame|None=None, # From `published_curve`
+    curve:Any, # A `DataFrame` from `reward_curve`
+    behind:Any=None, # A `DataFrame` from `published_curve`; None: nothing
     title:str='', # Before the name of the upright axis
     log:bool=False, # Logarithmic axis of compute
     bands:bool=True, # Show intervals

@@ -8,7 +8,7 @@ __all__ = ['MOST_SAVED', 'SampleBrowser']
 # %% ../../nbs/60_panels/18_samples.ipynb #0c7b40cb
 from pathlib import Path
 
-import ipywidgets as W, pandas as pd
+import ipywidgets as W
 from fastcore.basics import patch
 
 from ..core import InputError, Sample
@@ -175,6 +175,7 @@ def show_rows(self:SampleBrowser,
     first:int, # Position of the first row of the window
 ):
     "Read the rows of a window."
+    import pandas as pd
     names = self.columns.value or USUAL
     last = max(0, len(self.keys) - self.list.window)
     first = min(max(0, first), last)

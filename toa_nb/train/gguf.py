@@ -83,7 +83,7 @@ def folder_to_gguf(
             if name.endswith(end): data = _permuted(data, n)
         small = data.ndim < 2 or data.shape[-1] % 32
         kind = gguf.GGMLQuantizationType.F32 if small else gguf.GGMLQuantizationType.Q8_0
-        writer.add_tensor(names.get_name(name, try_suffixes=('.weight', '.bias')) + Path(name).suffix,
+        writer.add_tensor(names.get_name(name, try_suffixes=('.weight', '.bias')),
                           data if small else gguf.quants.quantize(data, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
