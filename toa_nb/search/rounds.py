@@ -255,10 +255,11 @@ def learn(self:RoundsSampler, trial:Trial, outcome:Outcome):
 def note_copy(self:RoundsSampler,
     trial:Trial, # A trial whose answer has come
 ):
-    "Count whether an answer is alike to its parent: for a continuation, whether what it keeps is half of the shorter text."
+    "Count whether an answer is alike to its parent; a continuation is, if it keeps half of the shorter text."
     o, text = self.made[trial.number], self.texts[trial.number]
     if not o.move: return
-    copy = 2*trial.prefix >= min(len(text), len(self.texts[o.parent])) if trial.prefix else self.alike(trial.number, [o.parent])
+    if trial.prefix: copy = 2*trial.prefix >= min(len(text), len(self.texts[o.parent]))
+    else: copy = self.alike(trial.number, [o.parent])
     copies, answers = self.copied.get(o[1::-1], (0, 0))
     self.copied[o[1::-1]] = copies + copy, answers + 1
 
