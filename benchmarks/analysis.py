@@ -2,9 +2,8 @@
 
 Run: python benchmarks/analysis.py [--prompts 6250] [--samples 160] [--text 400] [--store FILE]
 
-The store is written by SQL, two runs of half the prompts' samples each: TOA-like, with refinements, and an ensemble. Every step gets a process of its own, so
-that its peak of memory is its own. The column `over the table` is what the step takes besides reading the samples. The aim: a million samples in under
-10 s and 1 GB.
+The store is written by SQL, two runs of half the samples each: one with refinements, as of a tree search, and an ensemble. `table` reads the samples; the
+other steps take that table. The aim for a million samples: 10 s and 1 GB for the table, and a few seconds for each step.
 """
 import argparse
 import json
@@ -16,8 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-
-STEPS = ('import', 'table', 'summary', 'winners', 'compare', 'curve', 'reach', 'lineage', 'signs', 'prompts', 'sql')
 
 
 def make(path, prompts, samples, length):
@@ -53,47 +50,52 @@ def make(path, prompts, samples, length):
     db.close()
 
 
-def work(path, step):
-    "One step in this process; prints what it took."
+def steps():
+    "What is measured, by name; each takes the table."
+    import toa_nb.analysis as a
+    return dict(
+        summary=lambda df: a.summarize(df, held_out='gold'),
+        winners=lambda df: [a.winners(df, what) for what in ('model', 'action', 'kind', 'layer')],
+        compare=lambda df: a.compare_all(df), curve=lambda df: a.reward_curve(df, y='top'),
+        reach=lambda df: a.compute_to_reach(df, .9), leave_out=lambda df: a.leave_out(df),
+        paths=lambda df: a.mixing(a.winning_paths(df)), signs=lambda df: a.reward_signs(df),
+        prompts=lambda df: a.prompts_by_method(df),
+        sql=lambda df: a.sql(df, 'SELECT method, model, count(*), avg(reward) FROM samples GROUP BY ALL'))
+
+
+def work(path):
+    "All steps in this process; a line of JSON for each."
     import matplotlib.figure  # noqa: F401  not what is measured
 
-    import toa_nb.analysis as a
     from toa_nb.store import to_frame
-    begin, found = time.process_time(), None
-    if step != 'import': df = to_frame(path)
-    if step == 'summary': found = a.summarize(df, held_out='gold')
-    elif step == 'winners': found = [a.winners(df, what) for what in ('model', 'action', 'kind', 'layer')]
-    elif step == 'compare': found = a.compare_all(df)
-    elif step == 'curve': found = a.reward_curve(df, y='top')
-    elif step == 'reach': found = a.compute_to_reach(df, .9)
-    elif step == 'lineage': found = a.leave_out(df), a.mixing(a.winning_paths(df))
-    elif step == 'signs': found = a.reward_signs(df)
-    elif step == 'prompts': found = a.prompts_by_method(df)
-    elif step == 'sql': found = a.sql(df, 'SELECT method, model, count(*), avg(reward) FROM samples GROUP BY ALL')
-    seconds = time.process_time() - begin
-    print(json.dumps(dict(seconds=seconds, mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3)))
+    tasks = steps()
+
+    def measured(name, act, *given):
+        begin = time.process_time()
+        found = act(*given)
+        row = dict(step=name, seconds=time.process_time() - begin, mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3)
+        print(json.dumps(row), flush=True)
+        return found
+    df = measured('table', to_frame, path)
+    for name, act in tasks.items(): measured(name, act, df)
 
 
 def main():
     parser = argparse.ArgumentParser()
     for name, default in (('prompts', 6250), ('samples', 160), ('text', 400)): parser.add_argument(f'--{name}', type=int, default=default)
     parser.add_argument('--store', default='')
-    parser.add_argument('--step', default='')
+    parser.add_argument('--work', action='store_true')
     args = parser.parse_args()
-    if args.step: return work(args.store, args.step)
+    if args.work: return work(args.store)
     with tempfile.TemporaryDirectory() as folder:
         path = args.store or f'{folder}/runs.db'
         if not os.path.exists(path): make(path, args.prompts, args.samples, args.text)
-        print(f'{args.prompts*args.samples:,} samples, {os.path.getsize(path)/1e6:,.0f} MB\n')
-        print('| step | CPU s | over the table | peak MB |\n|---|---|---|---|')
-        table = 0.
-        for step in STEPS:
-            out = subprocess.run([sys.executable, __file__, '--store', path, '--step', step], capture_output=True, text=True)
-            if out.returncode: sys.exit(out.stderr)
-            took = json.loads(out.stdout.splitlines()[-1])
-            if step == 'table': table = took['seconds']
-            over = f'{took["seconds"] - table:.1f}' if table else ''
-            print(f'| {step} | {took["seconds"]:.1f} | {over} | {took["mb"]:.0f} |', flush=True)
+        print(f'{os.path.getsize(path)/1e6:,.0f} MB\n\n| step | CPU s | peak so far, MB |\n|---|---|---|')
+        out = subprocess.run([sys.executable, __file__, '--store', path, '--work'], capture_output=True, text=True)
+        for line in out.stdout.splitlines():
+            row = json.loads(line)
+            print(f'| {row["step"]} | {row["seconds"]:.1f} | {row["mb"]:.0f} |')
+        if out.returncode: sys.exit(out.stderr)
 
 
 if __name__ == '__main__': main()

@@ -18,7 +18,8 @@ FIGURES = ('level', 'slope', 'noise', 'beats', 'fresh_beats', 'beats_more', 'cop
 def sample(r):
     "An answer of a pool as a sample."
     parents = () if r['parent'] is None else (r['parent'],)
-    trial = Trial(r['i'], 'SmolLM2-135M', (), parents, r['move'], prefix=r['cut'] if r['move'] == 'continue' else 0)
+    trial = Trial(r['i'], 'SmolLM2-135M', (), parents, r['move'], seed=r['seed'],
+                  prefix=r['cut'] if r['move'] == 'continue' else 0)
     completion = Completion(r['text'], Usage(r['tin'], r['tout'], r['cached']))
     return Sample(r['method'], r['prompt'], trial, completion, scores=(Score('reward', r['reward']),))
 

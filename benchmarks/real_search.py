@@ -27,11 +27,11 @@ from toa_nb import (
     get_spec,
     llama_cpp,
     load_prompts,
+    load_samples,
     local_model,
     spec_from_params,
 )
 from toa_nb.core import Message
-from toa_nb.data.rows import sample_from
 from toa_nb.rewards.constraints import word_list
 from toa_nb.search.diversity import different
 
@@ -172,15 +172,11 @@ def moves_table(found, ids):
 
 
 def write_pool(found, path):
-    "All answers as compressed lines that `load_samples` could read one by one."
+    "All answers in a compressed file for `load_samples`."
     with gzip.open(path, 'wt', encoding='utf-8', compresslevel=9) as f:
         for by_prompt in found.values():
             for samples in by_prompt.values():
                 for s in samples: f.write(json.dumps(asdict(s), ensure_ascii=False) + '\n')
-
-
-def read_pool(path):
-    with gzip.open(path, 'rt', encoding='utf-8') as f: return gathered(sample_from(json.loads(line)) for line in f)
 
 
 def main():
@@ -193,7 +189,7 @@ def main():
     parser.add_argument('--pool', help='file to write')
     parser.add_argument('--from', dest='source', help='file to read')
     args = parser.parse_args()
-    found = read_pool(args.source) if args.source else run_all(args)
+    found = gathered(load_samples(args.source)) if args.source else run_all(args)
     if args.pool: write_pool(found, args.pool)
     table(found, spec_from_params('model', float(args.spec)) if args.spec else get_spec('SmolLM2-135M-Instruct'))
 

@@ -29,15 +29,15 @@ SD = 5.5e-3  # Standard deviation of a model's fresh answers to one prompt, in t
 REACH_N = (64, 96, 128, 160, 208)
 METHODS = {
     'BestOfN, one model': lambda n: BestOfN(n=n), 'ParallelEnsemble': lambda n: ParallelEnsemble(n=n),
-    'TOA published': lambda n: TOA.published(n=n), 'TOA()': lambda n: TOA(n=n), 'Rounds': lambda n: Rounds(n=n, moves=['refine']),
-    'Rounds, quorum .75': lambda n: Rounds(n=n, moves=['refine'], quorum=.75),
-    'Rounds + continue': lambda n: Rounds(n=n, moves=['refine', 'continue']), 'Rounds, all moves': lambda n: Rounds(n=n)}
+    'TOA published': lambda n: TOA.published(n=n), 'TOA()': lambda n: TOA(n=n),
+    'Rounds, two moves': lambda n: Rounds(n=n, moves=['refine']), 'Rounds': lambda n: Rounds(n=n),
+    'Rounds, quorum .75': lambda n: Rounds(n=n, quorum=.75)}
 OTHERS = {
     'best single model': lambda n: BestOfN(n=n, model='yi'), 'Self-MoA': lambda n: SelfMoA(n=n), 'RSA': lambda n: RSA(n=n),
     'RoBoN': lambda n: RoBoN(n=n), 'QUEST': lambda n: QUEST(n=n), 'REx': lambda n: REx(n=n),
     'AB-MCTS-A': lambda n: ABMCTSA(n=n)}
 METHODS |= OTHERS
-SHORT = ['ParallelEnsemble', 'TOA published', 'TOA()', 'Rounds', 'Rounds + continue']
+SHORT = ['ParallelEnsemble', 'TOA published', 'TOA()', 'Rounds, two moves', 'Rounds']
 PUBLISHED = {  # N -> (FLOPs per prompt in 1e16, mean of the ten best rewards), read off the published chart
     'rand': {64: (.051, .1635), 128: (.100, .1656), 256: (.201, .1670), 384: (.303, .1676), 768: (.605, .1688)},
     'PRS': {64: (.075, .1696), 128: (.145, .1722), 256: (.296, .1741), 384: (.443, .1753), 768: (.882, .1774)},
@@ -215,7 +215,7 @@ def gains(pool, worlds, args, methods):
 
 
 def reach_table(pool, worlds, args):
-    methods = ['TOA published', 'TOA()', 'Rounds', 'Rounds + continue']
+    methods = ['TOA published', 'TOA()', 'Rounds, two moves', 'Rounds']
     jobs = {(w, n): submit(pool, w, methods, n, args) for w in worlds for n in REACH_N}
     def table():
         for w in worlds:

@@ -94,7 +94,7 @@ FIELDS = {
     'zero character in prompts': (('prompts', 'a\0.jsonl'), 'prompts.file', "this can't be a path", 'Correct it'),
     'misspelt file': (('prompts', 'prompt.jsonl'), None, 'prompt.jsonl: there is no such file',
                       "Is it 'prompts.jsonl'?"),
-    'unknown field of prompts': (prompts(sample=3), 'prompts', "unknown field 'sample'", 'Known fields: file, limit'),
+    'unknown field of prompts': (prompts(some=3), 'prompts', "unknown field 'some'", 'Known fields: file, limit'),
     'no limit': (prompts(limit=0), 'prompts.limit', '0 is not a whole number from 1 up', 'Correct'),
     'text as limit': (prompts(limit='3'), 'prompts.limit', 'a text instead of a whole number', 'Correct'),
     'unknown category': (prompts(category='poems'), 'prompts.category', "no prompt has the category 'poems'",

@@ -23,11 +23,11 @@ def test_curves(lab):
     stored(lab, 'curves.db')
     lab.notebook('from toa_nb.panels import CurvePanel', "CurvePanel('curves.db', x='tokens')")
     lab.see('.toa-CurvePanel .toa-code', "reward_curve(df, x='tokens', y='best')")
-    lab.see('.toa-curve', 'Tokens per prompt')
+    lab.until('() => document.querySelector(".toa-curve")?.textContent.includes("Tokens per prompt")', 'no curve: Tokens per prompt')
     lab.page.get_by_label('upwards').select_option('mean of all so far')
     lab.page.get_by_label('log scale').check()
     lab.see('.toa-CurvePanel .toa-code', "reward_curve(df, x='tokens', y='mean'), log=True)")
-    lab.see('.toa-curve', 'of all answers so far')
+    lab.until('() => document.querySelector(".toa-curve")?.textContent.includes("of all answers so far")', 'no curve: of all answers so far')
     lab.page.locator('.toa-curve').hover(position=dict(x=200, y=100))
     lab.see('.toa-tip', 'TOA: ')
     lab.page.locator('.toa-curve .end', has_text='TOA').click()
@@ -40,7 +40,7 @@ def test_curves(lab):
             and 'mean,low,high' in (lab.notebooks/'curve.csv').read_text())
     lab.restart()
     lab.see('.toa-CurvePanel .toa-code', "reward_curve(df, x='tokens', y='best')")
-    lab.see('.toa-curve', 'of the best answer so far')
+    lab.until('() => document.querySelector(".toa-curve")?.textContent.includes("of the best answer so far")', 'no curve: of the best answer so far')
 
 
 @journey
@@ -64,7 +64,6 @@ def test_tree(lab):
     lab.see('.toa-TreePanel .toa-code', "'sea'")
     assert (lab.page.title() != 'owned'
             and lab.page.locator('.toa-TreePanel :is(script, b, img:not(.toa-picture))').count() == 0)
-    lab.page.locator('.toa-tree [role=treeitem]:focus').press('Enter')
     lab.restart()
     lab.see(text, f'{SHOWN} 4')
 

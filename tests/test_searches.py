@@ -2,10 +2,12 @@
 import asyncio
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 from toa_nb.analysis.kernels import kernel
+from toa_nb.cli.config import read_method
 from toa_nb.compute import Budget
 from toa_nb.core import Prompt
 from toa_nb.models.fakes import FakeModel
@@ -87,3 +89,10 @@ def test_a_kernel_reads_a_stored_run(tmp_path):
 def test_settings_come_back_from_a_file(known):
     method = method_from(known, {'n': 7})
     assert method_from(known, json.loads(json.dumps(asdict(method)))) == method
+
+
+def test_lists_of_moves_are_read_from_a_configuration():
+    "A file has lists where a setting has tuples."
+    def read(**table): return read_method(table, Path(), 'run.toml: method')
+    assert read(name='probe', n=8, moves=['refine', 'continue']) == Probe(n=8, moves=('refine', 'continue'))
+    with pytest.raises(ValueError, match='method.moves: a text instead of a list'): read(name='rounds', moves='refine')

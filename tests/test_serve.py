@@ -9,13 +9,14 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from random import Random
 
 import pytest
 from clocks import HANG, Clock, set_clock
 
 from toa_nb.core import InputError, Message
 from toa_nb.models.client import ChatModel
-from toa_nb.search.moves import cut_places
+from toa_nb.search.moves import draw_cut
 from toa_nb.servers.engines import llama_cpp, llama_cpp_spec, sglang, vllm
 from toa_nb.servers.fleet import Fleet, start_all
 from toa_nb.servers.local import ModelWheel, local_model, pip_commands
@@ -104,7 +105,7 @@ def check_continuation(server, way):
         model = ChatModel('m', server.url, model=server.name, api_key_env=server.api_key_env, max_tokens=24)
         question = (Message('user', 'Name three colours, and say what each is used for.'),)
         whole = await model.generate(question, seed=1)
-        prefix = whole.text[:cut_places(whole.text)[-1]]
+        prefix = whole.text[:draw_cut(whole.text, .5, .75, Random(0))]
         found = await model.generate((*question, Message('assistant', prefix)), seed=2)
         await model.close()
         return model.way, whole, prefix, found

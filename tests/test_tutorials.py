@@ -6,7 +6,7 @@ import pytest
 from nbclient import NotebookClient
 
 folder = Path(__file__).parent.parent/'nbs/tutorials'
-replayed = ['01_first_run', '02_methods', '03_rewards', '05_cockpit', '06_data']
+replayed = ['01_first_run', '02_methods', '03_rewards', '05_cockpit', '06_data', '08_search']
 
 
 def run(name, tmp_path, monkeypatch, replay):
@@ -26,7 +26,7 @@ def pictures(notebook):
 @pytest.mark.parametrize('name', replayed)
 def test_by_replay(name, tmp_path, monkeypatch):
     assert pictures(run(name, tmp_path, monkeypatch, replay=True)) == {'01_first_run': 2, '02_methods': 6,
-        '03_rewards': 3, '05_cockpit': 0, '06_data': 1}[name]
+        '03_rewards': 3, '05_cockpit': 0, '06_data': 1, '08_search': 5}[name]
 
 
 @pytest.mark.slow

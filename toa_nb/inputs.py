@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints, Union
 from urllib.parse import urlsplit
 
 from .core import check_renamed, InputError
@@ -104,19 +105,26 @@ def check_url(
 _words = {str: 'a text', int: 'a whole number', float: 'a number', bool: 'true or false', list: 'a list',
           dict: 'a table'}
 
+def _plain_kinds(kind:Any)->tuple:
+    "The classes that a type stands for: those of a union; lists for a tuple, because files have no tuples."
+    of = get_origin(kind) or kind
+    if of in (Union, UnionType): return tuple(k for part in get_args(kind) for k in _plain_kinds(part))
+    if of is tuple: return list, tuple
+    return (of if isinstance(of, type) else object,)
+
 def fits(
     value:Any, # What was given
     kind:Any, # A type, or several as in `int|None`; `Any` for all
 )->bool: # Whether the value has the type
     "Compare a value with a type."
     if kind is Any: return True
-    kinds = get_args(kind) or (kind,)
+    kinds = _plain_kinds(kind)
     if isinstance(value, bool): return bool in kinds
     return isinstance(value, kinds) or type(value) is int and float in kinds
 
 def _type_words(kind:Any)->str:
     "A type in words."
-    return ' or '.join(_words[k] for k in get_args(kind) or (kind,) if k in _words)
+    return ' or '.join(_words[k] for k in _plain_kinds(kind) if k in _words)
 
 # %% ../nbs/01_inputs.ipynb #b1dd349f
 def known_fields(

@@ -1,7 +1,7 @@
-"""The main job on real local models: six methods on real prompts with a real reward. `make demo`, or `make demo SMALL=1`.
+"""The main job on real local models: the default method and six others on real prompts with a real reward. `make demo`, or `make demo SMALL=1`.
 
 Two llama.cpp servers on the CPU serve SmolLM2-135M-Instruct; three samplers of it (named for what they do) stand in for several models.
-The reward is the share of a prompt's verifiable instructions that an answer obeys. Everything lands in runs/demo: the run store,
+The reward is the share of a prompt's eight verifiable instructions that an answer obeys. Everything lands in runs/demo: the run store,
 SFT and DPO files, a table and the figure. Stopped with Ctrl-C, it goes on from there the next time.
 """
 import argparse
@@ -21,6 +21,8 @@ from toa_nb import (
     Run,
     RunStore,
     SequentialRefine,
+    compare_methods,
+    default_method,
     llama_cpp,
     load_prompts,
     local_model,
@@ -40,7 +42,7 @@ careful = 'Follow every instruction about form exactly: counts, words to use, wo
 def samplers(servers):
     "Three ways to sample the same weights, over all servers."
     common = dict(endpoints=[s.url for s in servers], model=servers[0].name, api_key_env=servers[0].api_key_env,
-                  max_tokens=80, spec='SmolLM2-135M-Instruct')
+                  max_tokens=64, spec='SmolLM2-135M-Instruct')
     return [ChatModel('plain', temperature=.7, **common), ChatModel('bold', temperature=1.1, **common),
             ChatModel('careful', temperature=.7, system=careful, **common)]
 
@@ -48,7 +50,7 @@ def samplers(servers):
 def methods(n):
     return dict(best_of_n=BestOfN(n), prs=PRS(n), parallel_ensemble=ParallelEnsemble(n),
                 sequential_refine=SequentialRefine(n),
-                moa=MoA(n, n_iter=3), toa=TOA(n))
+                moa=MoA(n, n_iter=3), toa=TOA(n), rounds=default_method(n))
 
 
 def table(df):
@@ -59,14 +61,20 @@ def table(df):
     return t.to_string(index=False, float_format=lambda v: f'{v:.3g}' if v >= 10 else f'{v:.3f}')
 
 
+def differences(df):
+    "Each method against best-of-n, prompt by prompt, at equal samples."
+    others = [name for name in methods(1) if name != 'best_of_n']
+    rows = {name: compare_methods(df, name, 'best_of_n', x='samples', n_boot=2000).iloc[0] for name in others}
+    return '\n'.join(f'{name:>18}  {r.difference:+.3f}  [{r.low:+.3f}, {r.high:+.3f}]' for name, r in rows.items())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--small', action='store_true', help='4 prompts x 8 samples per method instead of 8 x 12')
+    parser.add_argument('--small', action='store_true', help='6 prompts x 8 samples per method instead of 12 x 12')
     args = parser.parse_args()
-    n_prompts, n, out = (4, 8, root/'runs/demo-small') if args.small else (8, 12, root/'runs/demo')
+    n_prompts, n, out = (6, 8, root/'runs/demo-small') if args.small else (12, 12, root/'runs/demo')
     out.mkdir(parents=True, exist_ok=True)
-    prompts = load_prompts(root/'data/instructions.jsonl')
-    prompts = prompts[::len(prompts)//n_prompts][:n_prompts]
+    prompts = load_prompts(root/'data/experiments/search_prompts.jsonl')[:n_prompts]
     start = time.monotonic()
 
     with ExitStack() as stack:
@@ -88,7 +96,8 @@ def main():
     summarize(df).to_csv(out/'summary.csv')
     files = ', '.join(str(path.relative_to(root)) for path in (out/'demo.db', sft, dpo, out/'curve.png',
                                                                out/'summary.csv'))
-    print(f'\n{table(df)}\n\nWritten in {time.monotonic() - start:.0f} s: {files}')
+    print(f'\n{table(df)}\n\nBest reward of a prompt, difference to best_of_n (95 % interval over {n_prompts} prompts):\n'
+          f'{differences(df)}\n\nWritten in {time.monotonic() - start:.0f} s: {files}')
 
 
 

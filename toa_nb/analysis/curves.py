@@ -26,14 +26,17 @@ def searches_of(
 )->tuple[np.ndarray,np.ndarray,np.ndarray,np.ndarray]: # Prompt of each search; cumulative cost, guiding reward and
                                                        # value, each (search x order)
     "The searches of a table as arrays."
-    df = df.sort_values(['run', 'prompt_id', 'order'], kind='stable')
-    groups = df.groupby(['run', 'prompt_id'], sort=False)
-    at = groups.ngroup().to_numpy(), groups.cumcount().to_numpy()
-    shape = (at[0].max() + 1, at[1].max() + 1) if len(df) else (0, 0)
-    cost, guide, value = np.full(shape, np.inf), np.full(shape, np.nan), np.full(shape, np.nan)
-    cost[at], value[at] = groups[x].cumsum(), df[held_out or 'reward']
-    guide[at] = df['reward'].where(df[held_out or 'reward'].notna())
-    return df.loc[~df.duplicated(['run', 'prompt_id']), 'prompt_id'].to_numpy(), cost, guide, value
+    search = df.groupby(['run', 'prompt_id'], sort=True, observed=True).ngroup().to_numpy()
+    rows = np.lexsort((df['order'].to_numpy(), search))
+    search, count = search[rows], np.bincount(search)
+    start = np.cumsum(count) - count
+    at = search, np.arange(len(rows)) - start[search]
+    shape = (len(count), count.max()) if len(df) else (0, 0)
+    cost, guide, value = np.zeros(shape), np.full(shape, np.nan), np.full(shape, np.nan)
+    cost[at], value[at] = df[x].to_numpy(float)[rows], df[held_out or 'reward'].to_numpy(float)[rows]
+    guide[at] = np.where(np.isnan(value[at]), np.nan, df['reward'].to_numpy(float)[rows])
+    cost = np.where(np.arange(shape[1]) < count[:, None], np.cumsum(cost, 1), np.inf)
+    return df['prompt_id'].to_numpy()[rows[start]], cost, guide, value
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #32c6211b
 def _running_mean(guide:np.ndarray, value:np.ndarray)->np.ndarray:

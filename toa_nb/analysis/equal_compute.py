@@ -44,7 +44,9 @@ def compare_all(
     check_axes(df, x, options.get('y', 'best'), options.get('k', 10), options.get('held_out', ''))
     reference = reference or names[0]
     at = common_cost(df, x, names, by) if at is None else at
-    rows = [compare_methods(df, name, reference, at, x, by=by, **options).iloc[0] for name in names]
+    draws = options.pop('n_boot', 10_000)
+    rows = [compare_methods(df, name, reference, at, x, by=by, n_boot=draws*(name != reference), **options).iloc[0]
+            for name in names]
     out = pd.DataFrame(rows, index=pd.Index(names, name=by)).rename(columns=dict(a='reward'))
     out.loc[reference, ['low', 'high', 'needed']], out.loc[reference, 'verdict'] = math.nan, 'reference'
     out = out[['reward', 'difference', 'low', 'high', 'won', 'tied', 'lost', 'n', 'verdict', 'needed']]

@@ -21,7 +21,7 @@ from ..search.probing import was_drawn
 from ..store.samples import guide, only_reward
 from ..store.sources import samples_of
 
-# %% ../../nbs/50_analysis/07_kernels.ipynb #1b5f04d1
+# %% ../../nbs/50_analysis/07_kernels.ipynb #17b97d38
 def move_of(
     sample:Sample, # Any sample
 )->str:
@@ -42,13 +42,13 @@ def answer_row(
     words = trigrams(text)
     return dict(run=s.run, prompt=s.prompt_id, number=s.trial.number, model=s.trial.model, move=move_of(s), text=text,
         words=words, reward=s.value(reward), above=p['number'] if one else None, drawn=was_drawn(s.trial),
-        cut=cut_share(s, p) if one else math.nan,
+        seed=s.trial.seed, cut=cut_share(s, p) if one else math.nan,
         parent_reward=np.mean([a['reward'] for a in above]) if above else math.nan, length=len(s.completion.text),
         depth=p['depth'] + (p['move'] not in ('fresh', 'continue')) if p else 0, copied=one and text == p['text'],
         alike=one and overlap(words, p['words']) >= .5, read=u and u.prompt_tokens, written=u and u.completion_tokens,
         cached=u and u.cached_tokens)
 
-# %% ../../nbs/50_analysis/07_kernels.ipynb #c865d332
+# %% ../../nbs/50_analysis/07_kernels.ipynb #23e1204c
 def cut_share(
     s:Sample, # A sample
     parent:dict, # The row of its parent
@@ -72,7 +72,10 @@ def answer_rows(
             row = answer_row(s, reward, rows)
             if row: rows[s.trial.number] = row
         out += rows.values()
-    return pd.DataFrame(out)
+    table = pd.DataFrame(out)
+    known = ['prompt', 'model', 'seed', 'text']
+    table['again'] = (table['move'] == 'fresh') & table.duplicated(known) if len(table) else ()
+    return table
 
 # %% ../../nbs/50_analysis/07_kernels.ipynb #37cc2909
 def on_one_scale(
@@ -288,7 +291,7 @@ def count_columns(
     for name, values in counted.items(): out |= with_interval(name, *share_of(part, values, weights), level)
     return out | {name: float(part[name].astype(float).mean()) for name in ('read', 'written', 'cached')}
 
-# %% ../../nbs/50_analysis/07_kernels.ipynb #653e2c52
+# %% ../../nbs/50_analysis/07_kernels.ipynb #f2d30a57
 CUTS = (0., .25, .5, .75, 1.)
 
 def kernel(
@@ -305,6 +308,7 @@ def kernel(
     rows, unit = on_one_scale(answer_rows(samples, reward))
     weights = resampled(rows['prompt'].unique(), draws, seed)
     rows['fresh_beats'] = beaten_by_fresh(rows)
+    rows = rows[~rows['again']]
     fits, table = {}, []
     for move, whole in rows.groupby('move', sort=False):
         parts = list(whole.groupby('model'))

@@ -63,7 +63,7 @@ def read_prompts(
     given = {k: v for k, v in table.items() if k in LOADING}
     if 'at' in given: given['at'] = check_path(given['at'], folder, field_path(where, 'at'))
     path = prompt_source(table['file'], folder, field_path(where, 'file'))
-    with error_context(where): found = load_prompts(path, say=lambda line: print(line, file=sys.stderr), **given)
+    found = load_prompts(path, say=lambda line: print(line, file=sys.stderr), **given)
     if found.bad:
         warnings.warn(f'{len(found.bad)} reports on lines that are left out:\n{BadPrompts(found.bad)}', stacklevel=2)
     wanted = of_category(found, table.get('category'), field_path(where, 'category'))

@@ -15,7 +15,7 @@ from fastcore.meta import delegates
 
 from ..core import InputError, Message, Prompt, Sample
 from ..templates import Templates
-from .origins import checked_source, Origins
+from .origins import check_scored, checked_source, Origins
 from .rows import Rows, Tally, TURNS
 from .rules import each_prompt, over_quota, PairRules, pairs_of, read_policy, usable, without_copies
 
@@ -79,6 +79,7 @@ def to_sft(
     "Rows to fine-tune on the best answers."
     if form not in SFT_FORMS: raise InputError(f'unknown form {form!r}', 'form', f'Use {" or ".join(SFT_FORMS)}.')
     source, prompts, origins = checked_source(source, prompts, run)
+    check_scored(source, run, reward)
     def make(tally):
         for p, name, samples, answers in _usable(tally, source, prompts, reward, run, cut, different):
             chosen = _best(answers, name, top, min_score)
@@ -147,6 +148,7 @@ def to_dpo(
     rules = PairRules(max_length_ratio, same_model, held_out)
     for text in [rejected] if isinstance(rejected, str) else rejected: read_policy(text)
     source, prompts, origins = checked_source(source, prompts, run)
+    check_scored(source, run, reward, held_out)
     which = dict(rejected=rejected, rules=rules, pairs=pairs, quota=quota, cut=cut, different=different)
     def make(tally):
         for p, name, samples, answers, worse in _pairs(tally, source, prompts, reward, run, **which):
@@ -253,6 +255,7 @@ def to_ultrafeedback(
     rules = PairRules(max_length_ratio, same_model, held_out)
     read_policy(rejected)
     source, prompts, origins = checked_source(source, prompts, run)
+    check_scored(source, run, reward, held_out)
     which = dict(rejected=rejected, rules=rules) | kwargs
     def make(tally):
         for p, name, samples, answers, worse in _pairs(tally, source, prompts, reward, run, **which):

@@ -8,7 +8,7 @@ __all__ = ['TURNS', 'ROW_FILES', 'GROUP', 'fits_type', 'check_columns', 'in_orde
            'sample_from', 'load_samples']
 
 # %% ../../nbs/45_data/03_rows.ipynb #a3d8c0f7
-import json, os
+import gzip, json, os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -312,11 +312,12 @@ def sample_from(
     return Sample(row['run'], row['prompt_id'], trial, completion, row['error'], scores, row.get('attempts', 1))
 
 def load_samples(
-    path:str|os.PathLike, # A file of `save_samples`
+    path:str|os.PathLike, # A file of `save_samples`; one that ends in `.gz` is decompressed
 )->list[Sample]: # In the order of the file
     "Read samples from JSON Lines."
-    samples = []
-    for number, line in enumerate(Path(path).read_text(encoding='utf-8').split('\n'), 1):
+    samples, data = [], Path(path).read_bytes()
+    text = (gzip.decompress(data) if str(path).endswith('.gz') else data).decode()
+    for number, line in enumerate(text.split('\n'), 1):
         if not line.strip(): continue
         try: samples.append(sample_from(json.loads(line)))
         except (ValueError, KeyError, TypeError) as e:

@@ -24,6 +24,7 @@ from ..rewards.base import close_all
 from ..store.journal import RunStore
 from .progress import prefix_text, Progress, progress_of, spent_text
 from .forecast import projected
+from .resources import relaxed_gc
 from .shards import check_shard, shard_of, shard_path
 from .settings import (
     as_budget, as_method, as_models, as_prompts, check_run, describe_run, reward_of, stored_templates)
@@ -143,7 +144,8 @@ def start(self:Run)->Run: # The run itself
 async def _drive(self:Run)->Run:
     "The session, and the end of the store that was opened for it."
     session = self.session
-    try: await session.drive()
+    try:
+        with relaxed_gc(): await session.drive()
     finally:
         if session.store is not self.store_at: session.store.close()
     return self

@@ -32,6 +32,7 @@ class Schedule(Workload):
         store:RunStore, # Open for writing
     ):
         super().__init__(run, store)
+        self.files = sys.maxsize # Calls for which this process can open files
         self.calls:Counter = Counter() # Calls that go on, by model
         self.room:dict[str,int] = {} # Calls that each model takes, as last measured
         self.parked:dict[str,deque] = defaultdict(deque) # Trials that wait for room, by model
@@ -64,9 +65,14 @@ def measure(self:Schedule):
     self.limit_outages()
 
 @patch(as_prop=True)
+def most(self:Schedule)->int:
+    "Calls at once that the run and the open files of this process allow."
+    return min(self.run.concurrency or sys.maxsize, self.files)
+
+@patch(as_prop=True)
 def slots(self:Schedule)->int:
     "Calls that can go on at once."
-    return min(self.run.concurrency or sys.maxsize, sum(self.room.values()))
+    return min(self.most, sum(self.room.values()))
 
 @patch
 def has_room(self:Schedule,
@@ -126,7 +132,7 @@ def is_full(self:Schedule)->bool:
     "Do enough calls go on, or do enough answers wait for their score?"
     going = self.progress.in_flight
     waiting = sum(self.calls[name] for name in self.models_out())
-    if self.run.concurrency and going - waiting >= self.run.concurrency: return True
+    if going - waiting >= self.most: return True
     return len(self.tasks) - going >= max(4*self.slots, 2*self.queues[0].max_batch)
 
 # %% ../../nbs/40_run/08_schedule.ipynb #c86eef63

@@ -4,7 +4,7 @@ from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
-    moves='Aggregate Continue cut_places Fresh Move MOVES Parent Refine Revise',
+    moves='Aggregate Continue Fresh Move MOVES Parent Refine Revise',
     samplers='aggregate bare BestOfN make_move Method MoA ParallelEnsemble Proposal PRS refine Sampler SequentialRefine '
         'Stage StagedMethod StagedSampler',
     tree='sigmoid TOA tree_text TreeSampler ucb',

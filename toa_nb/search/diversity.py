@@ -8,7 +8,6 @@ __all__ = ['BITS', 'trigrams', 'overlap', 'different', 'best_different', 'finger
 # %% ../../nbs/10_search/02_diversity.ipynb #c3e1b5f7
 from collections.abc import Iterable
 from functools import lru_cache
-from zlib import crc32
 
 from ..core import Sample
 
@@ -58,18 +57,34 @@ def best_different(
 # %% ../../nbs/10_search/02_diversity.ipynb #acdea3fc
 BITS = 8192 # Bits of a fingerprint
 
-@lru_cache(1 << 16)
-def _code(word:str)->int: return crc32(word.encode('utf-8', 'surrogatepass'))
+_ODD = 0x9E3779B97F4A7C15 # An odd number has an inverse modulo 2**64
+
+@lru_cache
+def _powers(size:int): # -> two arrays of `size` numbers
+    "Powers of an odd number modulo 2**64, and of its inverse."
+    import numpy as np
+    return [np.cumprod(np.full(size, n, np.uint64)) for n in (_ODD, pow(_ODD, -1, 1 << 64))]
+
+def _word_codes(text:str): # -> array: a number per word
+    "A hash of each word, which does not depend on its place in the text."
+    import numpy as np
+    data = np.frombuffer(' '.join(text.split()).encode('utf-8', 'surrogatepass'), np.uint8).astype(np.uint64)
+    if not len(data): return data
+    up, down = _powers(1 << len(data).bit_length())
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(data*up[:len(data)])])
+    ends = np.append(np.flatnonzero(data == 32), len(data))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    return (sums[ends] - sums[starts])*down[starts]
 
 def fingerprint(
     text:str, # An answer
 )->int: # Equal for equal texts, in every process
     "The word sequences of a text as bits of a number."
     import numpy as np
-    codes = np.array([_code(w) for w in text.split()], np.uint64)
+    codes = _word_codes(text)
     if len(codes) > 2: codes = codes[:-2]*np.uint64(31) + codes[1:-1]*np.uint64(1009) + codes[2:]
     bits = np.zeros(BITS, bool)
-    bits[(codes*np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(51)] = True
+    bits[(codes*np.uint64(_ODD)) >> np.uint64(51)] = True
     return int.from_bytes(np.packbits(bits).tobytes(), 'big')
 
 def alike(

@@ -9,7 +9,10 @@ __all__, __getattr__, __dir__ = _offer(
     queries='StoreReader',
     writer='StoreWriter',
     journal='RunStore',
+    many='StoreSet',
     sources='opened samples_of',
     samples='by_prompt guide only_reward ranked',
     tables='as_frame to_frame',
+    merging='merge_stores',
+    upkeep='check_store compact',
 )

@@ -132,7 +132,7 @@ class CommitThread:
 def take(self:CommitThread)->list[Operation|None]: # None stands for the end
     "Wait for something to do, and take all that is there."
     ops = [self.queue.get()]
-    if ops[0] is not None: self.hurried.wait(self.delay)
+    if ops[0] is not None and self.queue.qsize() < GROUP - 1: self.hurried.wait(self.delay)
     self.hurried.clear()
     while ops[-1] is not None and len(ops) < GROUP:
         try: ops.append(self.queue.get_nowait())

@@ -243,19 +243,21 @@ def records(self:StoreSet,
 
 # %% ../../nbs/35_store/09_many.ipynb #0f03240b
 @patch
-def sample_rows(self:StoreSet,
+def sample_columns(self:StoreSet,
     run:str, # Name of the run
-)->list[tuple]: # Columns as in `SAMPLE_ROWS`
-    "The samples of a run as plain rows, without their texts."
-    return [(part.seq(seq), part.seq(told), part.prompt(prompt), *row) for part in self.parts(run)
-            for seq, told, prompt, *row in part.store.sample_rows(run)]
+)->Iterator[list[tuple]]: # Chunks, a tuple per column as in `SAMPLE_COLUMNS`
+    "The samples of a run as columns, without their texts."
+    for part in self.parts(run):
+        for seq, told, prompt, *others in part.store.sample_columns(run):
+            yield [tuple(map(part.seq, seq)), tuple(map(part.seq, told)), tuple(map(part.prompt, prompt)), *others]
 
 @patch
-def score_rows(self:StoreSet,
+def score_columns(self:StoreSet,
     run:str, # Name of the run
-)->list[tuple]: # Columns as in `SCORE_ROWS`, older scores of a part first
-    "The scores of a run as plain rows."
-    return [(part.seq(seq), *row) for part in self.parts(run) for seq, *row in part.store.score_rows(run)]
+)->Iterator[list[tuple]]: # Chunks, a tuple per column as in `SCORE_COLUMNS`, older scores of a part first
+    "The scores of a run as columns."
+    for part in self.parts(run):
+        for seq, *others in part.store.score_columns(run): yield [tuple(map(part.seq, seq)), *others]
 
 @patch
 def journal(self:StoreSet,

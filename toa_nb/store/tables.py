@@ -125,7 +125,7 @@ def _scores_from_store(store, run, seq):
 # %% ../../nbs/35_store/11_tables.ipynb #e3954c41
 def _rows_of(found:Any, runs:list[str], run:str|list[str]|None)->tuple[pd.DataFrame,pd.DataFrame]:
     "Rows and scores of what `opened` gave."
-    if not hasattr(found, 'sample_rows'): return _from_samples(list(samples_of(found, run)))
+    if not hasattr(found, 'sample_columns'): return _from_samples(list(samples_of(found, run)))
     if not runs: return _from_samples([])
     parts, at = [_from_store(found, name) for name in runs], 0
     for df, scores in parts:

@@ -253,6 +253,12 @@ def flush(self:StoreWriter)->asyncio.Future: # To await, or to leave alone
     self._commits.hurried.set()
     return done
 
+# %% ../../nbs/35_store/07_writer.ipynb #00db346c
+@patch
+def hurry(self:StoreWriter):
+    "Commit what is queued without gathering more."
+    self._commits.hurried.set()
+
 # %% ../../nbs/35_store/07_writer.ipynb #249a0a36
 @patch
 def event(self:StoreWriter,
