@@ -110,7 +110,7 @@ def check_streak(self:Session,
         raise RewardOut(f'{guide.name} has failed {self.unguided} times in a row, the last time with {score.error}')
 
 # %% ../../nbs/40_run/08_session.ipynb #d702656e
-FEW = 64 # Trials at work up to which a commit does not wait for others that can't come
+FEW = 16 # Trials at work up to which a commit does not wait for others that can't come
 
 @patch
 async def on_disk(self:Session,
