@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 help:
-	@echo 'make demo       run the six methods on real local models (SMALL=1: in 3 to 4 minutes), write figure and data to runs/demo'
+	@echo 'make demo       run seven methods on real local models (SMALL=1: fewer prompts and samples), write figure and data to runs/demo'
 	@echo 'make lab        open JupyterLab on the first tutorial'
 	@echo 'make test       everything that CI runs'
 	@echo 'make test-all   the slow tests too'

@@ -248,8 +248,8 @@ def sample_columns(self:StoreSet,
 )->Iterator[list[tuple]]: # Chunks, a tuple per column as in `SAMPLE_COLUMNS`
     "The samples of a run as columns, without their texts."
     for part in self.parts(run):
-        for seq, told, prompt, *rest in part.store.sample_columns(run):
-            yield [tuple(map(part.seq, seq)), tuple(map(part.seq, told)), tuple(map(part.prompt, prompt)), *rest]
+        for seq, told, prompt, *others in part.store.sample_columns(run):
+            yield [tuple(map(part.seq, seq)), tuple(map(part.seq, told)), tuple(map(part.prompt, prompt)), *others]
 
 @patch
 def score_columns(self:StoreSet,
@@ -257,7 +257,7 @@ def score_columns(self:StoreSet,
 )->Iterator[list[tuple]]: # Chunks, a tuple per column as in `SCORE_COLUMNS`, older scores of a part first
     "The scores of a run as columns."
     for part in self.parts(run):
-        for seq, *rest in part.store.score_columns(run): yield [tuple(map(part.seq, seq)), *rest]
+        for seq, *others in part.store.score_columns(run): yield [tuple(map(part.seq, seq)), *others]
 
 @patch
 def journal(self:StoreSet,
