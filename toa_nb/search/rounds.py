@@ -403,6 +403,7 @@ class RoundPlan:
         self.worth = worth[np.argsort(worth.argmax(1), kind='stable')]
         self.best = self.worth.argmax(1).tolist()
 
+# %% ../../nbs/10_search/03_rounds.ipynb #569ce58a
 @patch
 def worths(self:RoundPlan,
     draws, # Standard normal numbers, a row per slot
