@@ -69,9 +69,9 @@ def test_length_controlled_win_rate_is_that_of_alpaca_eval(tmp_path, seed):
                              preference=table['preference'].replace(0, 1.5) - 1, length=table['output_2'].str.len(),
                              baseline_length=table['output_1'].str.len()))
     assert win_rate(ours, n_boot=1).value == pytest.approx(theirs['win_rate'], abs=1e-6)
-    assert length_controlled(ours, weights, n_boot=0).value == pytest.approx(theirs['length_controlled_winrate'], abs=.02)
+    assert length_controlled(ours, weights, n_boot=0).value == pytest.approx(theirs['length_controlled_winrate'], abs=.05)
     shuffled = ours.sample(frac=1, random_state=0)
-    assert length_controlled(shuffled, weights, n_boot=0).value == pytest.approx(theirs['length_controlled_winrate'], abs=.02)
+    assert length_controlled(shuffled, weights, n_boot=0).value == pytest.approx(theirs['length_controlled_winrate'], abs=.05)
 
 
 def test_style_control_is_at_its_optimum():
