@@ -6,7 +6,6 @@
 __all__ = ['sql', 'engine_errors', 'write_samples']
 
 # %% ../../nbs/50_analysis/08_query.ipynb #7dcd01df
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 

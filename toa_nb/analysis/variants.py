@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np, pandas as pd
 
-from ..core import Sample
 from ..search.diversity import overlap, trigrams
 from ..store.sources import samples_of
 from ..store.tables import to_frame

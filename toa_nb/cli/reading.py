@@ -14,7 +14,7 @@ from ..core import InputError, Sample
 from ..inputs import check_path, error_context
 from ..store.journal import RunStore
 from ..run.stored import pick_run
-from ..data.writing import export, FORMATS, NoRows, rules_of
+from ..data.writing import export, FORMATS
 from .config import open_store, read_reward
 from .output import check_output, columns, note, say
 

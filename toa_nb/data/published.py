@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..core import Completion, InputError, Message, messages_of, Prompt, Sample, Score, Trial, Usage
+from ..core import Completion, InputError, messages_of, Prompt, Sample, Score, Trial, Usage
 from ..search.methods import method_from
 from ..search.tree import tree_text, TreeSampler
 from ..store.journal import RunStore

@@ -6,9 +6,9 @@
 __all__ = ['REPOSITORY', 'COMMITS', 'PAIRS', 'SETS', 'PromptSet', 'About', 'set_records', 'hub_records']
 
 # %% ../../nbs/45_data/00_sets.ipynb #512dc44f
-import os, re, urllib.request
+import os, urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 

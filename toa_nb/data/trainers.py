@@ -8,7 +8,7 @@ __all__ = ['to_llama_factory', 'to_axolotl', 'to_openai', 'to_distilabel', 'to_r
 
 # %% ../../nbs/45_data/05_trainers.ipynb #ea08232c
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from ..core import InputError

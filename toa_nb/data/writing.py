@@ -9,7 +9,7 @@ __all__ = ['SFT_RULES', 'PAIR_OPTIONS', 'COLUMNS', 'LINES', 'NONE', 'FORMATS', '
 # %% ../../nbs/45_data/07_writing.ipynb #2c81c003
 import json, math, os, time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, ExitStack
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ..inputs import check_path
 from .origins import checked_source, joined, Origins
 from .rows import prompt_record, row_file, Rows, Tally
 from .rules import each_prompt
-from .exports import PAIR_RULES, SFT_FORMS, to_dpo, to_kto, to_reward_pairs, to_sft, to_ultrafeedback
+from .exports import SFT_FORMS, to_dpo, to_kto, to_reward_pairs, to_sft, to_ultrafeedback
 from .trainers import (
     is_test, to_axolotl, to_distilabel, to_llama_factory, to_nemo_rl, to_openai, to_rewardbench)
 from .published import to_alpaca_eval, to_arena_hard, to_published

@@ -6,7 +6,7 @@
 __all__ = ['COLUMNS', 'chosen_answers', 'judge_pairs', 'win_rate', 'read_alpaca_eval']
 
 # %% ../../nbs/52_evaluate/01_pairs.ipynb #4b0dcb92
-import asyncio, json, math
+import asyncio, math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from ..rewards.judges import PairJudge
 from ..store.samples import by_prompt, guide, only_reward, ranked
 from ..data.files import file_records
 from ..data.rows import write_jsonl
-from ..store.samples import by_prompt, guide, only_reward, ranked
 from .estimates import Estimate, mean_estimate
 
 # %% ../../nbs/52_evaluate/01_pairs.ipynb #b37c8a84

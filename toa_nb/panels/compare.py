@@ -19,7 +19,7 @@ from ..analysis.curves import bootstrap_band
 from ..analysis.comparisons import verdict_of
 from ..analysis.prompt_table import best_pair, prompts_by_method
 from .base import AnyWidget, Panel, Part, plain, reading, safe, store_code
-from .forms import button_row, choose_values, field, fields_grid, follow_fields, side_by_side
+from .forms import choose_values, field, fields_grid, follow_fields, side_by_side
 from .sample_list import TableView
 from .tables import Html, table
 from .texts import answer, conversation, difference, headline, PageView, sample_facts

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import ipywidgets as W, traitlets as T
 
 from ..run.progress import short
-from ..store.find import FOUND, NUMBERS, OUTCOMES
+from ..store.find import FOUND, OUTCOMES
 from .base import AnyWidget, asset, plain
 from .forms import field, number
 

@@ -72,10 +72,10 @@ def lay_out(self:SampleBrowser,
     left = W.VBox([button_row(self.count, self.jump), self.list])
     self.parts = W.Box([left, W.VBox([self.mode, self.shown])])
     self.parts.add_class('toa-split')
-    self.arrange(head, self.filters, self.wrong, self.parts, self.pair_row(), self.save_rows())
+    self.arrange(head, self.filters, self.wrong, self.parts, self.pair_buttons(), self.save_rows())
 
 @patch
-def pair_row(self:SampleBrowser)->W.Box:
+def pair_buttons(self:SampleBrowser)->W.Box:
     "What makes pairs."
     tip = 'Keep a pair: the sample chosen first is preferred to the second'
     self.prefer_button = self.button('Prefer first', lambda: self.prefer(), tip)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fastcore.basics import patch
 
 from ..core import InputError
-from .samplers import aggregate, bare, BestOfN, Method, Stage, StagedMethod
+from .samplers import aggregate, bare, BestOfN, Stage, StagedMethod
 
 # %% ../../nbs/10_search/04_aggregation.ipynb #178068bb
 @dataclass(frozen=True)

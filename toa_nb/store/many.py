@@ -18,7 +18,6 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..core import InputError, Prompt
-from .files import store_path
 from .journal import RunStore
 from .queries import StoreReader
 from .records import Record, StoredConfig

@@ -11,7 +11,7 @@ import os
 from contextlib import closing, contextmanager, ExitStack
 from pathlib import Path
 
-from ..core import InputError, StoreError
+from ..core import InputError
 from .files import check_place, connect, store_path, writable
 from .locks import lock_store
 from .many import store_paths, StoreSet
