@@ -95,6 +95,13 @@ class Odd(FakeModel):
         return replace(found, usage=replace(found.usage, cached_tokens=2**64), thoughts='Hm.')
 
 
+class Cached(FakeModel):
+    "A model whose server finds part of each prompt in its prefix cache."
+    async def generate(self, messages, *, seed):
+        found = await super().generate(messages, seed=seed)
+        return replace(found, usage=replace(found.usage, cached_tokens=1))
+
+
 def broken(number): return ServerFailed('HTTP 500', model='a', endpoint='fake')
 
 
@@ -124,6 +131,7 @@ SCENARIOS = dict(
     fresh=run,
     odd=lambda store: run(store, kind=Odd),
     continued=lambda store: run(store, kind=Lines, method=TOA(n=4, parallel=1, improve='continue')),
+    cached=lambda store: run(store, kind=Cached),
     stopped=lambda store: run(store, budget=Budget(per_run=Budget(samples=3))),
     goes_on=run,
     begins=lambda store: run(store, budget=Budget(per_run=Budget(samples=1)), concurrency=1),

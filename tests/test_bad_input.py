@@ -377,7 +377,7 @@ OPTIONS = {
                               "there is no run 'second'. Name one of: first."),
     'unknown axis': (('curve', 'runs.db', '--x', 'hours'), "x: unknown axis 'hours'. Use one of flops"),
     'unknown statistic': (('curve', 'runs.db', '--y', 'median'),
-                          "y: unknown statistic 'median'. Use best, top or mean."),
+                          "y: unknown statistic 'median'. Use one of best, top, different, mean."),
     'curve as a text': (('curve', 'runs.db', '-o', 'curve.doc'),
                         "--output: 'curve.doc' is not a kind of file for a curve. Use .png"),
     'rows as a table': (('export', 'runs.db', '--format', 'sft', '-o', 'x.csv'),

@@ -20,12 +20,12 @@ FAILPOINTS = {
     'event done': 'fresh',
     'call': 'fresh', 'judge': 'fresh', 'listen': 'fresh',
     'prefix': 'continued', 'event cannot': 'continued', 'thoughts': 'odd', 'event remark': 'odd',
-    'event stopped_by': 'stopped', 'event config': 'goes_on',
+    'event prefixes': 'cached', 'event stopped_by': 'stopped', 'event config': 'goes_on',
     'event retry': 'retried', 'event extend': 'extended',
     'event reward': 'rescored', 'event models': 'shrunk'}
 ENGINE = {'call', 'judge', 'listen'}  # no commits
 # what happened before
-BASES = dict(fresh=[], odd=[], continued=[], stopped=[], goes_on=['stopped'], shrunk=['begins'], retried=['fails'],
+BASES = dict(fresh=[], odd=[], continued=[], cached=[], stopped=[], goes_on=['stopped'], shrunk=['begins'], retried=['fails'],
              extended=['fresh'], rescored=['fresh'])
 ENDS = dict(stopped='goes_on')  # with what a scenario is resumed, where that is not itself
 

@@ -64,7 +64,7 @@ def test_the_line_of_code_makes_the_same_run():
 @pytest.mark.parametrize('values, said', [
     (dict(take='few'), "'few' is not a whole number"), (dict(take='0'), 'Take at least 1'),
     (dict(prompts='missing.jsonl'), 'there is no such file'),
-    (dict(models=()), 'there are no models'), (dict(tau='-1'), 'TOA.tau'),
+    (dict(models=()), 'there are no models'), (dict(method='toa', tau='-1'), 'TOA.tau'),
     (dict(budget=dict(tokens='0')), 'is not above 0'),
     (dict(reward='length', held_out=('length',)), "two rewards are called 'length'"),
     (dict(models_file='missing.toml'), "can't be read")])
@@ -96,7 +96,7 @@ def test_pause_lets_calls_finish_and_cancel_does_not():
         with RunStore('runs.db', 'r') as store: return sum(m.calls for m in models) - store.count('toa')
 
     async def main():
-        p = RunPanel('runs.db', tasks, models, [length], every=.01).set(n=10, reward='length')
+        p = RunPanel('runs.db', tasks, models, [length], every=.01).set(method='toa', n=10, reward='length')
         run = p.start()
         while run.progress.samples < 5: await asyncio.sleep(.001)
         p.pause()
@@ -243,7 +243,7 @@ def test_run_panel_takes_the_models_of_a_server_panel():
 
 def test_the_code_under_a_run_panel_runs_as_it_stands():
     async def main():
-        p = panel().set(n=2, take=2, reward='length', held_out=('short',))
+        p = panel().set(method='toa', n=2, take=2, reward='length', held_out=('short',))
         p.build()
         scope = dict(panel=p)
         exec(p.code_text, scope)
@@ -284,7 +284,7 @@ def test_an_idle_panel_follows_what_others_write():
 
 def test_a_paused_run_is_paused_in_every_line():
     async def main():
-        p = RunPanel('runs.db', tasks, pair(latency=.01), [length], every=.01).set(n=10, reward='length')
+        p = RunPanel('runs.db', tasks, pair(latency=.01), [length], every=.01).set(method='toa', n=10, reward='length')
         run = p.start()
         while run.progress.samples < 5: await asyncio.sleep(.001)
         p.pause()

@@ -106,11 +106,11 @@ def test_a_run_leaves_no_trace(url, capfd, caplog):
                  'curve runs.db --x tokens -o curve.csv',
                  'curve runs.db --x tokens -o curve.png', 'export runs.db --format sft -o sft.jsonl',
                  'export runs.db --format dpo --rejected min -o dpo.parquet',
-                 'export runs.db --format published -o published.json'):
+                 'export runs.db --format published -o published.jsonl'):
         assert main(line.split()) == 0
     out, err = capfd.readouterr()
     assert {'curve.csv', 'curve.png', 'sft.jsonl', 'dpo.parquet',
-            'published.json'} <= set(clean(out, err, caplog.text, *map(vars, caplog.records)))
+            'published.jsonl'} <= set(clean(out, err, caplog.text, *map(vars, caplog.records)))
     assert 'finished' in out and caplog.records
 
 

@@ -337,7 +337,7 @@ async def generate(self:ChatModel,
     seed:int, # Sampling seed
 )->Completion:
     "Answer, or raise a `GenerationError`."
-    if messages[-1].role == 'assistant': return await self.continue_answer(messages, seed)
+    if messages and messages[-1].role == 'assistant': return await self.continue_answer(messages, seed)
     completion = await self.adapting(messages, seed)
     if completion.thoughts is None: self.note_length(completion)
     return completion

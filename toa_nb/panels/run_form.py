@@ -109,10 +109,11 @@ def lay_out(self:RunForm):
 def show_method(self:RunForm):
     "The settings of the chosen method; those that it shares with the one before are kept."
     cls, models = METHODS[self.fields['method'].value], self.fields['models'].value
-    old, help_texts = {k: w.value for k, w in self.params.items()}, help_of(cls)
+    old, help_texts = {k: w for k, w in self.params.items()}, help_of(cls)
     self.params = {f.name: setting(f, models) for f in fields(cls) if in_form(f)}
     for name, widget in self.params.items():
-        if name in old and (name != 'model' or old[name] in models): widget.value = old[name]
+        if name not in old or type(old[name]) is not type(widget): continue
+        if name != 'model' or old[name].value in models: widget.value = old[name].value
     rows = [(widget, help_texts.get(name, '')) for name, widget in self.params.items()]
     self.method_box.children = [form((self.fields['method'], docstring(cls)), *rows)]
 
