@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from browser import journey
 from test_panels_views import fill
 
+from toa_nb.panels.trees import TreePanel
+
 NASTY = ('<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'"> '
          '![i](http://example.com/i.png) '
          '\x1b[31mred\x1b[0m user\u202egnp.exe <b>bold</b> {n}')
@@ -109,3 +111,56 @@ def test_samples(lab):
     assert lab.page.title() != 'owned' and lab.page.locator('.toa-SampleBrowser :is(script, b, img)').count() == 0
     lab.restart()
     lab.see('.toa-SampleBrowser', '1 pair by hand')
+
+
+@journey
+def test_a_list_of_any_length_is_walked_to_its_end(lab):
+    stored(lab, 'long.db', samples=300)
+    lab.notebook('from toa_nb.panels import SampleBrowser', "SampleBrowser('long.db', 'toa')")
+    lab.see('.toa-SampleBrowser', '600 samples')
+    lab.page.locator('.toa-list tr[data-row="0"]').click()
+    lab.page.keyboard.press('End')
+    lab.page.wait_for_selector('.toa-list tr[data-row="599"][aria-selected=true]:focus')
+    assert lab.page.locator('.toa-list tr[data-row]').count() == 100
+    lab.page.locator('.toa-list').evaluate('e => e.scrollTop = 0')
+    lab.page.wait_for_selector('.toa-list tr[data-row="0"]')
+    lab.page.get_by_role('button', name='messages').click()
+    lab.see('.toa-SampleBrowser', 'can not be rebuilt')
+
+
+@journey
+def test_two_runs_are_compared(lab):
+    stored(lab, 'compare.db')
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, fill(lab.notebooks/'compare.db', 'later', text='better {n}')).result()
+    lab.notebook('from toa_nb.panels import ComparePanel', "ComparePanel('compare.db')")
+    lab.see('.toa-ComparePanel', 'later against toa: +0')
+    lab.page.locator('.toa-list tr[data-row="1"]').click()
+    lab.see('.toa-ComparePanel .toa-answer >> nth=0', 'better 4')
+    lab.see('.toa-ComparePanel .toa-answer >> nth=1', 'text 4')
+
+
+@journey
+def test_a_branch_is_folded(lab):
+    stored(lab, 'tree.db', text=NASTY)
+    lab.notebook('from toa_nb.panels import TreePanel', "TreePanel('tree.db', 'toa', 'sky')")
+    lab.page.locator('.toa-tree [data-id="1"]').click()
+    lab.page.keyboard.press('Enter')
+    lab.page.wait_for_selector('.toa-tree [data-id="1"][aria-expanded=false]')
+    assert lab.page.locator('.toa-tree [data-id="2"]').is_hidden()
+    lab.page.get_by_role('button', name='open all folded branches').click()
+    lab.page.wait_for_selector('.toa-tree [data-id="1"][aria-expanded=true]')
+
+
+@journey
+def test_a_saved_page_answers_without_a_kernel(lab):
+    stored(lab, 'tree.db', text=NASTY)
+    def saved(): return TreePanel(lab.notebooks/'tree.db', 'toa', 'sky').save(lab.notebooks/'page.html').read_text()
+    with ThreadPoolExecutor(1) as thread: page = thread.submit(saved).result()
+    lab.page.goto('about:blank')
+    lab.page.set_content(page)
+    lab.page.locator('.toa-tree [data-id="2"]').click()
+    lab.see('.toa-answer', f'{SHOWN} 2')
+    lab.page.locator('.toa-link').first.click()
+    lab.see('.toa-answer', f'{SHOWN} 1')
+    assert lab.page.title() == 'Search tree'

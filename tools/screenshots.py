@@ -66,9 +66,10 @@ panel""")
 
 
 def curves(lab, out):
-    "Six methods overlaid."
-    lab.notebook('from toa_nb.panels import *', "CurvePanel('demo.db', x='tokens')")
-    lab.until('() => document.querySelector(".toa-CurvePanel .toa-picture")?.naturalWidth > 400', 'no curve')
+    "All methods overlaid, and their differences to best-of-n."
+    lab.notebook('from toa_nb.panels import *', "CurvePanel('demo.db', x='tokens', against='best_of_n')")
+    lab.page.wait_for_selector('.toa-curve .end >> nth=8')
+    lab.page.wait_for_timeout(500)
     lab.shot('.toa-CurvePanel', out/'curves.png')
 
 
@@ -84,12 +85,19 @@ def tree(lab, out):
 def samples(lab, out):
     "Two samples beside each other."
     lab.notebook('from toa_nb.panels import *',
-                 "browser = SampleBrowser('demo.db', 'toa', sort='best', page=8)\nbrowser", 'browser.choose(0, 1)')
+                 "browser = SampleBrowser('demo.db', 'toa', sort='best')\nbrowser", 'browser.choose(0, 1)')
     lab.page.wait_for_selector('.toa-SampleBrowser .toa-answer >> nth=1')
     lab.shot('.toa-SampleBrowser', out/'samples.png')
 
 
-SHOTS = [servers, run_settings, run_going, run_stored, curves, tree, samples]
+def compare(lab, out):
+    "Two methods prompt by prompt."
+    lab.notebook('from toa_nb.panels import *', "ComparePanel('demo.db', 'rounds', 'best_of_n')")
+    lab.page.wait_for_selector('.toa-ComparePanel .toa-answer >> nth=1')
+    lab.shot('.toa-ComparePanel', out/'compare.png')
+
+
+SHOTS = [servers, run_settings, run_going, run_stored, curves, tree, samples, compare]
 
 
 def main(names, out=root/'nbs/images'):

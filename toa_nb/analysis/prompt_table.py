@@ -46,7 +46,7 @@ def _best_of(found, runs, prompt_id, method, reward)->Sample|None:
     "The best sample to a prompt in the runs of a method, or in the run of that name."
     if not hasattr(found, 'runs'):
         return best_sample([s for s in found if s.run == method and s.prompt_id == prompt_id], reward)
-    of = [name for name in runs if method in (name, found.config(name).get('method'))]
+    of = [name for name in runs if name == method] or [n for n in runs if found.config(n).get('method') == method]
     if not of: raise InputError(f'there is no {method!r}', 'method', f'There are the runs {", ".join(runs)}.')
     there = [name for name in of if prompt_id in found.prompt_keys(name)]
     return best_sample([s for name in there for s in found.samples(name, prompt_id)], reward)
