@@ -68,6 +68,7 @@ panel""")
 def curves(lab, out):
     "All methods overlaid, and their differences to best-of-n."
     lab.notebook('from toa_nb.panels import *', "CurvePanel('demo.db', x='tokens', against='best_of_n')")
+    lab.page.set_viewport_size(dict(width=1500, height=1400))
     lab.page.wait_for_selector('.toa-curve .end >> nth=8')
     lab.page.wait_for_timeout(500)
     lab.shot('.toa-CurvePanel', out/'curves.png')

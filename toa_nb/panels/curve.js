@@ -10,7 +10,7 @@ const make = (parent, tag, values, text) => {
 const ticks = (low, high, n) => {
   const span = high - low || 1, raw = span / n, power = 10 ** Math.floor(Math.log10(raw)), step = [1, 2, 5, 10].find(s => s * power >= raw) * power
   const out = []
-  for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step) out.push(+v.toPrecision(12))
+  for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step) out.push(Math.abs(v) < step * 1e-9 ? 0 : +v.toPrecision(12))
   return out
 }
 const powers = (low, high) => {
@@ -33,7 +33,7 @@ function render({model, el}) {
     const svg = make(el, 'svg', {viewBox: `0 0 ${W} ${H}`, class: 'toa-curve', role: 'group', 'aria-label': model.get('says')})
     if (!all.length) { make(svg, 'text', {x: W / 2, y: H / 2, 'text-anchor': 'middle'}, 'no common range of compute yet'); return }
     const xs = [...all, ...behind].flatMap(s => s.x), given = (s, k) => (s[k] || []).filter(v => v !== null)
-    const values = [...all.flatMap(s => model.get('bands') || s.name === forward ? [...s.mean, ...given(s, 'low'), ...given(s, 'high')] : [...s.mean, ...given(s, 'low').slice(-1), ...given(s, 'high').slice(-1)]), ...behind.flatMap(s => s.mean)]
+    const values = [...all.flatMap(s => s.name === forward || (model.get('bands') && !forward && all.length <= 3) ? [...s.mean, ...given(s, 'low'), ...given(s, 'high')] : [...s.mean, ...given(s, 'low').slice(-1), ...given(s, 'high').slice(-1)]), ...behind.flatMap(s => s.mean)]
     const x0 = log ? Math.min(...xs) : 0, x1 = Math.max(...xs), pad = (Math.max(...values) - Math.min(...values) || 1) * .05
     const y0 = Math.min(...values) - pad, y1 = Math.max(...values) + pad
     const px = v => M.left + (W - M.left - M.right) * (log ? Math.log(v / x0) / Math.log(x1 / x0 || 2) : (v - x0) / (x1 - x0 || 1))
