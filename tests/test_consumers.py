@@ -72,8 +72,12 @@ def test_trl_takes_every_format_of_its_own(source, place):
     from trl.data_utils import is_conversational, maybe_extract_prompt, maybe_unpair_preference_dataset
     loaded = {name: load(export(source[0], place/f't_{name}.jsonl', name, prompts=source[1], reward='armo').files[0], place)
               for name in TRL}
-    # TRL looks at a column that it takes from a set, so at another one in each process
-    assert any(is_conversational(rows[0]) for rows in loaded.values())
+    for name, rows in loaded.items():  # UltraFeedback has its prompt as a text, until TRL takes it from the conversation
+        row = maybe_extract_prompt(rows[0])
+        columns = set(row) & {'prompt', 'chosen', 'rejected', 'completion', 'messages'}
+        # One column at a time: of several, `is_conversational` looks at one, and which one depends on the process
+        assert {c for c in columns if not is_conversational({c: row[c]})} == set(), name
+        assert len(columns) >= 2, name
     for name in ('dpo', 'reward', 'ultrafeedback'):
         row = maybe_extract_prompt(loaded[name][0])
         assert [len(row[k]) for k in ('prompt', 'chosen', 'rejected')] == [1, 1, 1]

@@ -18,6 +18,7 @@ from fastcore.basics import patch
 
 from ..core import InputError, Outcome, Prompt, Reward, Sample, Trial, derive_seed
 from ..templates import Templates
+from ..search.moves import MOVES, Parent, rebuild_messages
 from ..search.samplers import Method
 from ..store.records import digest, record_sample
 from ..store.sources import opened, samples_of
@@ -43,11 +44,9 @@ def digest_of(
     "The fingerprint of the messages that a sample answered."
     t = sample.trial
     if t.messages: return digest(t.messages)
-    if not set(t.parents) <= set(texts): return ''
-    shown = [texts[n] for n in t.parents]
-    if t.kind == 'fresh': return digest(templates.fresh(prompt))
-    if t.kind == 'refine': return digest(templates.refined(prompt, shown[0]))
-    return digest(templates.aggregated(prompt, shown)) if t.kind == 'aggregate' else ''
+    if not set(t.parents) <= set(texts) or t.kind in MOVES and MOVES[t.kind].problems: return ''
+    messages = rebuild_messages(t, prompt, [Parent(texts[n]) for n in t.parents], templates)
+    return digest(messages) if messages else ''
 
 # %% ../../nbs/50_analysis/06_pool.ipynb #98f709e4
 def continues(

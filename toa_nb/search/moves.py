@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['MOVES', 'Parent', 'Move', 'Fresh', 'Refine', 'Revise', 'Aggregate', 'is_cut', 'cut_places', 'draw_cut', 'Continue',
-           'check_moves']
+           'check_moves', 'rebuild_messages']
 
 # %% ../../nbs/10_search/00_moves.ipynb #9ced5e06
 import re
 from dataclasses import dataclass
 from random import Random
 
-from ..core import InputError, Message, Prompt
+from ..core import InputError, Message, Prompt, Trial
 from ..templates import Templates
 
 # %% ../../nbs/10_search/00_moves.ipynb #dde340b0
@@ -128,3 +128,15 @@ def check_moves(
     for name in names:
         if name not in fitting:
             raise InputError(f'{name!r} is not a move that fits here', where, f'Use {", ".join(fitting)}.')
+
+# %% ../../nbs/10_search/00_moves.ipynb #f256f34f
+def rebuild_messages(
+    trial:Trial, # As it is stored, without messages
+    prompt:Prompt, # The task
+    parents:list[Parent], # The answers that it started from
+    templates:Templates, # Wording of its run
+)->tuple[Message,...]: # Empty where no move has its kind
+    "The messages of a stored trial."
+    if trial.prefix: return (*templates.fresh(prompt), Message('assistant', parents[0].text[:trial.prefix]))
+    move = MOVES.get(trial.kind)
+    return () if move is None or move.continues else move.messages(prompt, parents, templates)
