@@ -39,7 +39,7 @@ def db(tmp_path):
 def test_a_curve_panel_is_made_again_by_its_settings(db):
     one = CurvePanel(db, x='tokens', y='top', k=2, held_out='gold', log=True)
     two = CurvePanel(RunStore(db, 'r'), ['toa'], x='tokens', y='top', k=2, held_out='gold', log=True)
-    assert [w.series for w in one.pictures_box.children] == [w.series for w in two.pictures_box.children] != []
+    assert [w.series for w in one.views.box.children] == [w.series for w in two.views.box.children] != []
     assert ("reward_curve(df, x='tokens', y='top', k=2), reward_curve(df, x='tokens', y='top', k=2, held_out='gold'), "
             "log=True)" in one.choice.code)
 
@@ -47,9 +47,9 @@ def test_a_curve_panel_is_made_again_by_its_settings(db):
 def test_an_error_of_the_curve_is_said_and_the_panel_goes_on(db, tmp_path):
     panel = CurvePanel(db, x='tokens')
     panel.set(runs=[])
-    assert 'No run is chosen.' in panel.message.value and not panel.pictures_box.children
+    assert 'No run is chosen.' in panel.message.value and not panel.views.box.children
     panel.set(runs=['toa'])
-    assert len(panel.pictures_box.children) == 1
+    assert len(panel.views.box.children) == 1
     panel.file.value = str(tmp_path/'no such folder'/'c.png')
     panel.save_button.click()
     assert 'no such folder' in panel.message.value and 'bad' in panel.message.value
@@ -69,8 +69,8 @@ def test_curves_in_an_event_loop_show_what_was_chosen_last(db):
         panel = CurvePanel(db, x='tokens')
         for y in ('top', 'mean', 'best', 'mean'): panel.fields['y'].value = y
         while panel.jobs: await asyncio.sleep(.01)
-        return panel.pictures_box.children[0].series
-    assert asyncio.run(change()) == CurvePanel(db, x='tokens', y='mean').pictures_box.children[0].series
+        return panel.views.box.children[0].series
+    assert asyncio.run(change()) == CurvePanel(db, x='tokens', y='mean').views.box.children[0].series
 
 
 def test_tree_follows_click_step_and_prompt(db):
@@ -82,7 +82,7 @@ def test_tree_follows_click_step_and_prompt(db):
     assert 'text 0' in panel.text.value and 'text 1' not in panel.text.value
     panel.tree.selected = ROOT
     assert 'Why is the sky blue?' in panel.text.value
-    panel.tree.selected, panel.view.value = 5, 'response'
+    panel.tree.selected, panel.view.value = 5, 'answer'
     assert 'CallTimeout: no &lt;answer&gt;' in panel.text.value
     panel.prompt.value = 'sea'
     assert panel.tree.selected == 4 and len(panel.tree.nodes) == 7 and panel.tree.step == 6
@@ -126,19 +126,19 @@ def test_a_long_difference_is_found_quickly_and_whole():
 
 def test_browser_scrolls_and_compares(db):
     browser = SampleBrowser(db)
-    browser.list.window = 5
+    browser.found.view.window = 5
     browser.search()
-    assert browser.count.value == '12 samples' and [r[1] for r in browser.list.rows] == ['0', '1', '2', '3', '4']
-    browser.list.want = 9
-    assert browser.list.first == 7 and browser.list.rows[-1][4:] == ['', '', 'failed: CallTimeout: no <answer>']
+    assert browser.count.value == '12 samples' and [r[1] for r in browser.found.view.rows] == ['0', '1', '2', '3', '4']
+    browser.found.view.want = 9
+    assert browser.found.view.first == 7 and browser.found.view.rows[-1][4:] == ['', '', 'failed: CallTimeout: no <answer>']
     browser.set(prompt_id='sky', sort='best')
-    browser.list.chosen = [0, 1]
-    browser.mode.value = 'difference'
-    assert [c.value.count('<ins>') for c in browser.shown.children] == [0, 1]
-    browser.list.chosen = [0, 1, 2]
-    assert 'two answers are compared' in browser.message.value and browser.list.chosen == [0, 1]
-    browser.list.sort = 'worst'
-    assert browser.fields['sort'].value == 'worst' and browser.list.rows[0][1] == '0'
+    browser.found.view.chosen = [0, 1]
+    browser.viewer.mode.value = 'difference'
+    assert [c.value.count('<ins>') for c in browser.viewer.row.children] == [0, 1]
+    browser.found.view.chosen = [0, 1, 2]
+    assert 'two answers are compared' in browser.message.value and browser.found.view.chosen == [0, 1]
+    browser.found.view.sort = 'worst'
+    assert browser.fields['sort'].value == 'worst' and browser.found.view.rows[0][1] == '0'
 
 
 def test_a_bound_that_is_no_number_is_named_beside_the_fields(db):
@@ -146,14 +146,14 @@ def test_a_bound_that_is_no_number_is_named_beside_the_fields(db):
     browser.fields['low'].value = 'much'
     assert 'from: &#x27;much&#x27; is not a number' in browser.wrong.value
     browser.fields['low'].value = '0.3'
-    assert browser.found['reward'].min() == .3 and not browser.wrong.value
+    assert min(row[4] for row in browser.found.found) == .3 and not browser.wrong.value
 
 
 def test_pairs_outlive_the_panel_and_can_be_taken_back(db):
     browser = SampleBrowser(db, prompt_id='sky')
-    browser.list.chosen = [1, 3]
+    browser.found.view.chosen = [1, 3]
     browser.prefer()
-    browser.list.chosen = [3, 0]
+    browser.found.view.chosen = [3, 0]
     browser.prefer()
     later = SampleBrowser(db)
     assert [(p['trial_chosen'], p['trial_rejected']) for p in later.pairs.rows()] == [(1, 3), (3, 0)]
@@ -169,7 +169,7 @@ def test_pairs_outlive_the_panel_and_can_be_taken_back(db):
                                        ([0, 6], 'different prompts')])
 def test_what_is_no_pair_is_refused(db, rows, why):
     browser = SampleBrowser(db)
-    browser.list.chosen = rows
+    browser.found.view.chosen = rows
     with pytest.raises(InputError, match=why): browser.prefer()
     assert not browser.pairs.path.exists()
 

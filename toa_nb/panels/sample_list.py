@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'USUAL', 'order_names', 'number_names', 'Column', 'shown_text', 'shown_number', 'list_rows',
-           'search_fields', 'search_arguments', 'nothing_found']
+           'search_fields', 'search_arguments', 'nothing_found', 'offer_choices', 'SampleList']
 
 # %% ../../nbs/60_panels/16_sample_list.ipynb #c7980cf2
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import ipywidgets as W, traitlets as T
+from fastcore.basics import patch
 
 from ..run.progress import short
 from ..store.find import FOUND, OUTCOMES
+from ..store.journal import RunStore
+from ..analysis.layout import model_palette
 from .base import AnyWidget, asset, plain
 from .forms import field, number
 
@@ -119,3 +122,87 @@ def nothing_found(
     "What is empty, in words."
     wanted = ', '.join(f'{name} {value!r}' for name, value in arguments.items() if name not in ('sort', 'reward'))
     return f'nothing found in {run} with {wanted}' if wanted else f'{run} holds no sample yet'
+
+# %% ../../nbs/60_panels/16_sample_list.ipynb #eed88f1b
+def offer_choices(
+    fields:dict[str,W.Widget], # From `search_fields`
+    store:RunStore, # Open for reading
+    run:str, # Name of the run; empty: none
+):
+    "Offer the models, moves, rewards and prompts of a run."
+    config = store.config(run) if run else {}
+    rewards = [config['reward'], *config.get('held_out', ())] if config.get('reward') else []
+    models, kinds = [m['name'] for m in config.get('models', ())], store.kinds(run) if run else ()
+    for name, found in (('model', models), ('kind', kinds)):
+        fields[name].options = {'all': ''} | {plain(v): v for v in found}
+    fields['reward'].options = {'the one that guided': ''} | {plain(r): r for r in rewards}
+    fields['prompt_id'].options = tuple(plain(p) for p in list(store.prompt_keys(run) if run else ())[:2000])
+
+# %% ../../nbs/60_panels/16_sample_list.ipynb #ed73fb01
+class SampleList:
+    "The samples that match a search, as a list that is scrolled."
+    def __init__(self,
+        store:RunStore, # Open for reading
+        columns:tuple[str,...]=USUAL, # Keys of `COLUMNS`
+    ):
+        self.store, self.keys, self.reward, self.colours = store, [], '', {}
+        self.found = [] # The rows of the window, with the columns of `FOUND`
+        self.view = TableView()
+        self.view.add_class('toa-list')
+        self.columns = field(W.SelectMultiple, 'columns', tuple(columns), options=list(COLUMNS), rows=4)
+        self.columns.observe(lambda _: self.show(self.view.first), 'value')
+        self.view.observe(lambda change: change['new'] >= 0 and self.show(change['new']), 'want')
+
+    def rows(self, positions)->list[tuple]:
+        "The rows at some positions, with the columns of `FOUND`, without their texts."
+        return self.store.found_rows([self.keys[i] for i in positions], self.reward, 0)
+
+# %% ../../nbs/60_panels/16_sample_list.ipynb #2bc1c20c
+@patch
+def search(self:SampleList,
+    run:str, # Name of the run
+    arguments:dict, # From `search_arguments`
+)->int: # How many samples match
+    "Look for samples, and list the first of them."
+    config = self.store.config(run)
+    self.keys, total = self.store.find_keys(run, **arguments)
+    self.reward = arguments.get('reward') or config.get('reward') or ''
+    self.colours = model_palette(sorted(m['name'] for m in config.get('models', ())))
+    self.view.chosen, self.view.sort, self.view.total = [], arguments.get('sort', 'asked'), total
+    self.scroll(0)
+    return total
+
+@patch
+def show(self:SampleList,
+    first:int, # Position of the first row of the window
+):
+    "Read the rows of a window."
+    view, names = self.view, self.columns.value or USUAL
+    first = min(max(0, first), max(0, len(self.keys) - view.window))
+    self.found = self.store.found_rows(self.keys[first:first + view.window], self.reward)
+    view.heads = [[name, *COLUMNS[name].orders] for name in names]
+    view.numeric = [i for i, name in enumerate(names) if COLUMNS[name].numeric]
+    view.dotted = names.index('model') if 'model' in names else -1
+    view.first, view.dots = first, [self.colours.get(row[2], '') for row in self.found]
+    view.rows = list_rows(self.found, names)
+
+# %% ../../nbs/60_panels/16_sample_list.ipynb #4cd7bedb
+@patch
+def scroll(self:SampleList,
+    row:int, # Position, from 0
+):
+    "Scroll to a row."
+    self.show(row - self.view.window//2)
+    self.view.at = -1
+    self.view.at = row
+
+@patch
+def state(self:SampleList,
+    most:int, # Rows at most
+)->dict: # Values of `TableView`, by name
+    "The first rows as a list that needs no kernel."
+    names = self.columns.value or USUAL
+    found = self.store.found_rows(self.keys[:most], self.reward)
+    return dict(heads=[[name] for name in names], rows=list_rows(found, names), numeric=self.view.numeric,
+                total=len(found), dots=[self.colours.get(row[2], '') for row in found], dotted=self.view.dotted,
+                chosen=[0] if found else [], first=0, window=len(found), want=-1, at=-1, sort='', label='samples')

@@ -5,29 +5,27 @@
 # %% auto #0
 __all__ = ['MOST_SAVED', 'SampleBrowser']
 
-# %% ../../nbs/60_panels/18_samples.ipynb #0c7b40cb
+# %% ../../nbs/60_panels/18_samples.ipynb #1348d166
 from pathlib import Path
 
 import ipywidgets as W
 from fastcore.basics import patch
 
 from ..core import InputError, Sample
-from ..store.find import FOUND
 from ..store.journal import RunStore
+from ..store.tables import to_frame
 from ..data.origins import by_joined_prompt, joined, origins_of
 from ..data.rows import save_samples, write_jsonl
 from ..data.exports import to_dpo
-from ..store.tables import to_frame
-from ..analysis.layout import model_palette
 from .base import AnyWidget, Panel, Part, plain, reading, safe, store_code
-from .forms import button_row, choose_values, field, fields_grid, follow_fields, side_by_side
+from .forms import button_row, choose_values, field, fields_grid, follow_fields
 from .pairs import pair_row, PairFile
 from .sample_list import (
-    COLUMNS, list_rows, nothing_found, search_arguments, search_fields, TableView, USUAL)
-from .tables import Html, table
-from .texts import answer, conversation, difference, headline, PageView, request_page, sample_facts
+    nothing_found, offer_choices, SampleList, search_arguments, search_fields, USUAL)
+from .tables import table
+from .viewer import sample_page, Viewer
 
-# %% ../../nbs/60_panels/18_samples.ipynb #82ff9d61
+# %% ../../nbs/60_panels/18_samples.ipynb #ea63f9b2
 class SampleBrowser(Panel):
     "Search, compare and export samples."
     def __init__(self,
@@ -42,58 +40,53 @@ class SampleBrowser(Panel):
             remedy = 'Install toa_nb[lab], or use `search_samples`.'
             raise InputError('the package anywidget is missing', 'SampleBrowser', remedy)
         super().__init__('Samples')
-        self.store, self.keys, self.found, self.chosen, self.reward = reading(store), [], None, [], ''
+        self.store, self.chosen, self.known, self.prompts, self.count_text = reading(store), [], {}, {}, ''
         self.pairs = PairFile(pairs or self.store.path.with_suffix('.pairs.jsonl'))
-        self.fields, self.list = search_fields(), TableView()
-        self.known, self.prompts, self.colours, self.count_text = {}, {}, {}, ''
-        self.list.add_class('toa-list')
-        self.lay_out(columns)
+        self.fields, self.found = search_fields(), SampleList(self.store, columns)
+        self.viewer = Viewer(self.store, lambda s, number: self.attempt(lambda: self.follow(s, number)))
+        self.lay_out()
         self.offer(run)
         if self.fields['run'].value: self.set(**search)
         else: self.say(f'{self.store.path.name} holds no run yet.')
         self.watch()
 
-# %% ../../nbs/60_panels/18_samples.ipynb #576734b1
+# %% ../../nbs/60_panels/18_samples.ipynb #77fb9c6b
 @patch
-def lay_out(self:SampleBrowser,
-    columns:tuple[str,...], # Keys of `COLUMNS`
-):
+def lay_out(self:SampleBrowser):
     "The search above, the list on the left, the answer on the right, what is kept below."
-    f = self.fields
+    f, button = self.fields, self.button
     self.count, self.wrong, self.pair_line = W.HTML(), W.HTML(), W.HTML()
-    self.pages, self.shown = [PageView(), PageView()], side_by_side()
-    self.columns = field(W.SelectMultiple, 'columns', tuple(columns), options=list(COLUMNS), rows=4)
-    views = {name: name for name in ('answer', 'difference', 'prompt', 'messages')}
-    self.mode = W.ToggleButtons(options=views, style=dict(button_width='auto'))
     self.jump = W.IntText(1, description='go to row', continuous_update=False, layout=dict(width='13em'))
-    names = 'model', 'kind', 'outcome', 'prompt_id', 'of', 'low', 'high', 'reward'
-    self.filters = W.Accordion([fields_grid(*(f[n] for n in names), self.columns)], titles=('Filters and columns',))
-    head = fields_grid(f['run'], f['text'], f['sort'])
-    left = W.VBox([button_row(self.count, self.jump), self.list])
-    self.parts = W.Box([left, W.VBox([self.mode, self.shown])])
-    self.parts.add_class('toa-split')
-    self.arrange(head, self.filters, self.wrong, self.parts, self.pair_buttons(), self.save_rows())
-
-@patch
-def pair_buttons(self:SampleBrowser)->W.Box:
-    "What makes pairs."
-    tip = 'Keep a pair: the sample chosen first is preferred to the second'
-    self.prefer_button = self.button('Prefer first', lambda: self.prefer(), tip)
-    undo = self.button('Undo pair', lambda: self.undo(), 'Take the last pair back')
-    return button_row(self.prefer_button, undo, self.pair_line)
-
-@patch
-def save_rows(self:SampleBrowser)->W.Widget:
-    "What writes files."
     self.file, self.pair_export = field(W.Text, 'save as', 'samples.jsonl'), field(W.Text, 'save pairs as', 'dpo.jsonl')
     others = 'with automatic pairs of all other prompts'
     self.rest = W.Checkbox(True, description=others, indent=False, layout=dict(width='auto'))
-    tip, tip_pairs = 'The chosen samples, or all that were found; .jsonl or .csv', 'A file for DPO, in the form of TRL'
-    saves = button_row(self.file, self.button('Save samples', lambda: self.export(self.file.value), tip))
-    save = self.button('Save pairs', lambda: self.export_pairs(self.pair_export.value), tip_pairs)
-    return W.VBox([saves, button_row(self.pair_export, save, self.rest)])
+    names = 'model', 'kind', 'outcome', 'prompt_id', 'of', 'low', 'high', 'reward'
+    filters = fields_grid(*(f[n] for n in names), self.found.columns)
+    self.parts = W.Box([W.VBox([button_row(self.count, self.jump), self.found.view]), self.viewer.box])
+    self.parts.add_class('toa-split')
+    tips = dict(save='The chosen samples, or all that were found; .jsonl or .csv',
+                pairs='A file for DPO, in the form of TRL',
+                prefer='Keep a pair: the sample chosen first is preferred to the second')
+    self.prefer_button = button('Prefer first', lambda: self.prefer(), tips['prefer'])
+    undo = button('Undo pair', lambda: self.undo(), 'Take the last pair back')
+    save = button('Save samples', lambda: self.export(self.file.value), tips['save'])
+    save_pairs = button('Save pairs', lambda: self.export_pairs(self.pair_export.value), tips['pairs'])
+    self.arrange(
+        fields_grid(f['run'], f['text'], f['sort']), W.Accordion([filters], titles=('Filters and columns',)),
+        self.wrong,
+        self.parts, button_row(self.prefer_button, undo, self.pair_line), button_row(self.file, save),
+        button_row(self.pair_export, save_pairs, self.rest))
 
-# %% ../../nbs/60_panels/18_samples.ipynb #22049074
+@patch
+def watch(self:SampleBrowser):
+    "Follow what is chosen."
+    view = self.found.view
+    follow_fields(self, lambda: self.try_search())
+    view.observe(lambda change: self.attempt(lambda: self.choose(*change['new'])), 'chosen')
+    view.observe(lambda change: self.fields['sort'].set_trait('value', change['new']), 'sort')
+    self.jump.observe(lambda change: self.attempt(lambda: self.go_to(change['new'] - 1)), 'value')
+
+# %% ../../nbs/60_panels/18_samples.ipynb #f86ae89c
 @patch
 def offer(self:SampleBrowser,
     run:str='', # Name of the run to choose; empty: the latest
@@ -105,23 +98,18 @@ def offer(self:SampleBrowser,
         raise InputError(f'there is no run {run!r}', 'SampleBrowser.run', f'There are: {there}.')
     self.fields['run'].options = {plain(n): n for n in names}
     self.fields['run'].value = run or (names[-1] if names else None)
-    self.offer_choices()
-
-@patch
-def offer_choices(self:SampleBrowser):
-    "Offer the models, moves, rewards and prompts of the run."
-    run, f = self.fields['run'].value, self.fields
-    config, self.known = self.store.config(run) if run else {}, {}
-    self.prompts = {p.id: p for p in self.store.prompts(run)} if run else {}
-    models = [m['name'] for m in config.get('models', ())]
-    self.colours = model_palette(sorted(models))
-    f['model'].options = {'all': ''} | {plain(m): m for m in models}
-    f['kind'].options = {'all': ''} | {plain(k): k for k in (self.store.kinds(run) if run else ())}
-    f['prompt_id'].options = tuple(plain(p) for p in list(self.prompts)[:2000])
-    rewards = [config['reward'], *config.get('held_out', ())] if config.get('reward') else []
-    f['reward'].options = {'the one that guided': ''} | {plain(r): r for r in rewards}
+    self.offer_of_run()
+    self.fields['run'].observe(lambda _: self.attempt(self.offer_of_run), 'value')
     self.pair_line.value = safe(self.pairs.text())
 
+@patch
+def offer_of_run(self:SampleBrowser):
+    "Offer what the chosen run has."
+    run = self.fields['run'].value
+    offer_choices(self.fields, self.store, run or '')
+    self.known, self.prompts = {}, {p.id: p for p in self.store.prompts(run)} if run else {}
+
+# %% ../../nbs/60_panels/18_samples.ipynb #2066f765
 @patch
 def set(self:SampleBrowser,
     **search, # Arguments for `search_samples`
@@ -132,19 +120,16 @@ def set(self:SampleBrowser,
     self.search()
     return self
 
-# %% ../../nbs/60_panels/18_samples.ipynb #ac558d94
 @patch
-def watch(self:SampleBrowser):
-    "Follow what is chosen."
-    self.fields['run'].observe(lambda _: self.attempt(self.offer_choices), 'value')
-    follow_fields(self, lambda: self.try_search())
-    self.columns.observe(lambda _: self.show_rows(self.list.first), 'value')
-    self.list.observe(lambda change: change['new'] >= 0 and self.show_rows(change['new']), 'want')
-    self.list.observe(lambda change: self.attempt(lambda: self.choose(*change['new'])), 'chosen')
-    self.list.observe(lambda change: self.fields['sort'].set_trait('value', change['new']), 'sort')
-    self.mode.observe(lambda _: self.show(), 'value')
-    self.jump.observe(lambda change: self.attempt(lambda: self.go_to(change['new'] - 1)), 'value')
-    for page in self.pages: page.observe(lambda change: change['new'] and self.follow(int(change['new'])), 'go')
+def search(self:SampleBrowser):
+    "Look for what the fields say, and list it."
+    run, arguments = self.fields['run'].value, search_arguments(self.fields)
+    with self.working('Searching'): total = self.found.search(run, arguments)
+    self.count_text = f'{total:,} sample{"s"*(total != 1)}' if total else nothing_found(run, arguments)
+    self.count.value = safe(self.count_text)
+    given = ''.join(f', {k}={v!r}' for k, v in arguments.items())
+    self.show_code(f'search_samples({store_code(self.store)}, {run!r}{given})')
+    self.choose(*([0] if total else []))
 
 @patch
 def try_search(self:SampleBrowser):
@@ -153,54 +138,7 @@ def try_search(self:SampleBrowser):
     try: self.search()
     except InputError as e: self.wrong.value = f'<div class="toa-say bad" role="alert">{safe(e)}</div>'
 
-# %% ../../nbs/60_panels/18_samples.ipynb #7a45293e
-@patch
-def search(self:SampleBrowser):
-    "Look for what the fields say, and list it."
-    run, arguments = self.fields['run'].value, search_arguments(self.fields)
-    with self.working('Searching'): self.keys, total = self.store.find_keys(run, **arguments)
-    self.reward = arguments.get('reward') or self.store.config(run).get('reward') or ''
-    self.list.chosen, self.list.sort, self.list.total = [], self.fields['sort'].value, total
-    self.show_rows(0)
-    self.list.at = -1
-    self.list.at = 0
-    self.count_text = f'{total:,} sample{"s"*(total != 1)}' if total else nothing_found(run, arguments)
-    self.count.value = safe(self.count_text)
-    given = ''.join(f', {k}={v!r}' for k, v in arguments.items())
-    self.show_code(f'search_samples({store_code(self.store)}, {run!r}{given})')
-    self.choose(*([0] if total else []))
-
-@patch
-def show_rows(self:SampleBrowser,
-    first:int, # Position of the first row of the window
-):
-    "Read the rows of a window."
-    import pandas as pd
-    names = self.columns.value or USUAL
-    last = max(0, len(self.keys) - self.list.window)
-    first = min(max(0, first), last)
-    rows = self.store.found_rows(self.keys[first:first + self.list.window], self.reward)
-    self.found = pd.DataFrame(rows, columns=FOUND)
-    view = self.list
-    view.heads = [[name, *COLUMNS[name].orders] for name in names]
-    view.numeric = [i for i, name in enumerate(names) if COLUMNS[name].numeric]
-    view.dotted = names.index('model') if 'model' in names else -1
-    view.first, view.dots = first, [self.colours.get(row[2], '') for row in rows]
-    view.rows = list_rows(rows, names)
-
-@patch
-def go_to(self:SampleBrowser,
-    row:int, # Position, from 0
-):
-    "Scroll to a row and choose it."
-    if not 0 <= row < len(self.keys):
-        raise InputError(f'there is no row {row + 1}', 'go to row', f'There are {len(self.keys):,}.')
-    self.show_rows(row - self.list.window//2)
-    self.list.at = -1
-    self.list.at = row
-    self.choose(row)
-
-# %% ../../nbs/60_panels/18_samples.ipynb #954a5283
+# %% ../../nbs/60_panels/18_samples.ipynb #8277c8b2
 @patch
 def sample(self:SampleBrowser,
     prompt_id:str, # Of the run that is shown
@@ -218,48 +156,45 @@ def choose(self:SampleBrowser,
 ):
     "Show one sample, or two beside each other."
     if len(rows) > 2:
-        self.list.chosen = list(rows[:2])
+        self.found.view.chosen = list(rows[:2])
         raise InputError('two answers are compared', 'list', 'Untick one of them to choose another.')
-    found = self.store.found_rows([self.keys[i] for i in rows], self.reward, 0)
-    self.chosen = [self.sample(row[0], row[1]) for row in found]
-    self.list.chosen = list(rows)
-    self.show()
+    self.found.view.chosen = list(rows)
+    self.show(*(self.sample(row[0], row[1]) for row in self.found.rows(rows)))
+
+@patch
+def show(self:SampleBrowser,
+    *samples:Sample, # One or two
+):
+    "Show samples."
+    self.chosen, prompts = list(samples), {s.prompt_id for s in samples}
+    tasks = [self.prompts[s.prompt_id] for s in samples]
+    self.viewer.show(*samples, prompts=tasks, heads=[t.id for t in tasks], colours=self.found.colours)
+    self.prefer_button.disabled = (len(samples), len(prompts)) != (2, 1)
+
+# %% ../../nbs/60_panels/18_samples.ipynb #adcb4138
+@patch
+def go_to(self:SampleBrowser,
+    row:int, # Position, from 0
+):
+    "Scroll to a row and choose it."
+    there = len(self.found.keys)
+    if not 0 <= row < there: raise InputError(f'there is no row {row + 1}', 'go to row', f'There are {there:,}.')
+    self.found.scroll(row)
+    self.choose(row)
 
 @patch
 def follow(self:SampleBrowser,
-    number:int, # Of a sample of the prompt that is shown
+    s:Sample, # The one whose link was clicked
+    number:int, # Of its parent
 ):
     "Show the sample that a link leads to."
-    prompt = self.chosen[0].prompt_id
-    keys, _ = self.store.find_keys(self.fields['run'].value, prompt_id=prompt, of='number', low=number, high=number)
-    here = [self.keys.index(key) for key in keys if key in self.keys]
-    if here: return self.go_to(here[0])
-    self.chosen, self.list.chosen = [self.sample(prompt, number)], []
-    self.show()
+    bounds = dict(prompt_id=s.prompt_id, of='number', low=number, high=number)
+    [key], _ = self.store.find_keys(self.fields['run'].value, **bounds)
+    if key in self.found.keys: return self.go_to(self.found.keys.index(key))
+    self.found.view.chosen = []
+    self.show(self.sample(s.prompt_id, number))
 
-# %% ../../nbs/60_panels/18_samples.ipynb #433bc846
-@patch
-def page_of(self:SampleBrowser,
-    s:Sample, # The chosen one
-)->Html:
-    "A sample as the panel shows it."
-    first, text, mode = self.chosen[0], None, self.mode.value
-    if mode == 'difference' and s is not first and first.completion and s.completion:
-        text = difference(first.completion.text, s.completion.text)
-    if mode == 'prompt': shown = conversation(self.prompts[s.prompt_id])
-    else: shown = request_page(self.store, s) if mode == 'messages' else answer(s, text)
-    head = headline(s, self.colours.get(s.trial.model, ''))
-    return Html(f'<div class="toa-dim">{safe(s.prompt_id)}</div>{head}{shown}{sample_facts(s)}')
-
-@patch
-def show(self:SampleBrowser):
-    "Show what is chosen."
-    for page, s in zip(self.pages, self.chosen): page.value = self.page_of(s)
-    self.shown.children = self.pages[:len(self.chosen)]
-    prompts = {s.prompt_id for s in self.chosen}
-    self.prefer_button.disabled = len(self.chosen) != 2 or len(prompts) != 1
-
-# %% ../../nbs/60_panels/18_samples.ipynb #403f30c6
+# %% ../../nbs/60_panels/18_samples.ipynb #32b51f75
 @patch
 def prefer(self:SampleBrowser)->dict:
     "Keep the two chosen samples as a pair, the first preferred."
@@ -269,7 +204,7 @@ def prefer(self:SampleBrowser)->dict:
     prompt, run = self.prompts[self.chosen[0].prompt_id], self.chosen[0].run
     with joined(self.store, run) as parts:
         samples = [s for _, found in by_joined_prompt(parts, [prompt]) for s in found]
-        row = pair_row(prompt, *self.chosen, self.reward, origins_of(parts), samples)
+        row = pair_row(prompt, *self.chosen, self.found.reward, origins_of(parts), samples)
     self.pairs.add(row)
     self.pair_line.value = safe(self.pairs.text())
     return row
@@ -290,15 +225,15 @@ def dpo(self:SampleBrowser,
     if not rest: return mine
     done = {row['prompt_id'] for row in mine}
     others = [p for i, p in self.prompts.items() if i not in done]
-    return mine + list(to_dpo(self.store, others, self.fields['reward'].value, run=run))
+    return mine + list(iter(to_dpo(self.store, others, self.fields['reward'].value, run=run)))
 
-# %% ../../nbs/60_panels/18_samples.ipynb #0ea1862c
+# %% ../../nbs/60_panels/18_samples.ipynb #baaafa8b
 @patch
 def selection(self:SampleBrowser)->list[Sample]:
     "The ticked samples if there are several, else all that were found."
     if len(self.chosen) > 1: return self.chosen
     stored, out = {}, []
-    for prompt_id, number, *_ in self.store.found_rows(self.keys, self.reward, 0):
+    for prompt_id, number, *_ in self.found.rows(range(len(self.found.keys))):
         if prompt_id not in stored:
             samples = self.store.samples(self.fields['run'].value, prompt_id)
             stored[prompt_id] = {s.trial.number: s for s in samples}
@@ -314,12 +249,11 @@ def export(self:SampleBrowser,
     if path.suffix not in ('.jsonl', '.csv'):
         raise InputError(f'{path.name!r} has another ending', 'save as', 'Use .jsonl or .csv.')
     if path.suffix == '.jsonl': save_samples(samples, path)
-    else:
-        df = to_frame(samples, reward=self.reward)
-        df.assign(text=[s.completion and s.completion.text for s in samples]).to_csv(path, index=False)
+    else: to_frame(samples, reward=self.found.reward, texts=True).to_csv(path, index=False)
     self.say(f'{len(samples):,} samples written: {path}', 'good')
     return path
 
+# %% ../../nbs/60_panels/18_samples.ipynb #9b7e12d9
 @patch
 def export_pairs(self:SampleBrowser,
     path:str|Path, # A JSON Lines file
@@ -333,29 +267,25 @@ def export_pairs(self:SampleBrowser,
 @patch
 def summary(self:SampleBrowser)->str:
     "What was found, and the first rows of it."
-    if self.found is None: return ''
-    rows = [' | '.join(row)[:120] for row in self.list.rows[:5]]
+    if not self.count_text: return ''
+    rows = [' | '.join(row)[:120] for row in self.found.view.rows[:5]]
     return '\n'.join([f'{self.fields["run"].value}: {self.count_text}', *rows])
 
-# %% ../../nbs/60_panels/18_samples.ipynb #69f95b5d
+# %% ../../nbs/60_panels/18_samples.ipynb #5ea0c71f
 MOST_SAVED = 300 # Samples in a saved page
 
 @patch
 def static(self:SampleBrowser)->str:
     "The first rows of the list, and the chosen answer."
-    if not self.keys: return ''
-    rows = table([head[0] for head in self.list.heads], [row[:-1] + [row[-1][:120]] for row in self.list.rows[:10]])
-    return f'<p>{safe(self.count_text)}</p>{rows}' + ''.join(page.value for page in self.pages[:len(self.chosen)])
+    if not self.found.keys: return ''
+    view = self.found.view
+    rows = table([head[0] for head in view.heads], [row[:-1] + [row[-1][:120]] for row in view.rows[:10]])
+    return f'<p>{safe(self.count_text)}</p>{rows}' + ''.join(page.value for page in self.viewer.row.children)
 
 @patch
 def page_parts(self:SampleBrowser)->list[Part]:
     "The list, and the answers in it."
-    names, view = self.columns.value or USUAL, self.list
-    found = self.store.found_rows(self.keys[:MOST_SAVED], self.reward)
-    state = dict(heads=[[name] for name in names], rows=list_rows(found, names), numeric=view.numeric, total=len(found),
-                 dots=[self.colours.get(row[2], '') for row in found], dotted=view.dotted, chosen=[0] if found else [],
-                 first=0, window=len(found), want=-1, at=-1, sort='', label='samples')
-    samples = [self.sample(row[0], row[1]) for row in found]
-    pages = {i: Html(headline(s, self.colours.get(s.trial.model, '')) + answer(s) + sample_facts(s))
-             for i, s in enumerate(samples)}
-    return [Part('table', state, pages)] if found else []
+    state = self.found.state(MOST_SAVED)
+    samples = [self.sample(row[0], row[1]) for row in self.found.rows(range(state['total']))]
+    pages = {i: sample_page(s, colour=self.found.colours.get(s.trial.model, '')) for i, s in enumerate(samples)}
+    return [Part('table', state, pages)] if samples else []
