@@ -18,11 +18,6 @@ OVER = {
     'store.sources': dict(longest=45),
     'store.merging': dict(untested=4),
     'run.run': dict(longest=43),
-    'panels.base': dict(untested=4),
-    'panels.curves': dict(longest=45, untested=4),
-    'panels.trees': dict(longest=45),
-    'panels.samples': dict(longest=45, untested=5),
-    'panels.compare': dict(longest=42, untested=5),
     'cli.commands': dict(longest=48),
 }
 
