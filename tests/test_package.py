@@ -1,4 +1,5 @@
 """What a user gets: a wheel that imports in an empty environment, and an import that stays light."""
+import os
 import shutil
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from packaging.requirements import Requirement
 
 root = Path(__file__).parent.parent
 heavy = ['torch', 'transformers', 'vllm', 'ray', 'ipywidgets', 'matplotlib', 'pandas', 'numpy', 'openai']
+variables = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}  # It would show the checkout to every environment
 
 
 def python(code, exe=sys.executable, cwd=root):
-    return subprocess.run([exe, '-c', code], cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run([exe, '-c', code], cwd=cwd, env=variables, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test_import_is_light():
@@ -86,7 +88,7 @@ def pip_install(env, *args):
     exe = env/('Scripts' if sys.platform == 'win32' else 'bin')/'python'
     here = [sys.executable, '-m', 'pip']
     pip = here if subprocess.run([*here, '--version'], capture_output=True).returncode == 0 else ['pip']
-    subprocess.run([*pip, '--python', str(exe), 'install', '--quiet', *map(str, args)], check=True, cwd=env)
+    subprocess.run([*pip, '--python', str(exe), 'install', '--quiet', *map(str, args)], check=True, cwd=env, env=variables)
     return exe
 
 
