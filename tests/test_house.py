@@ -16,7 +16,6 @@ OVER = {
     'search.rounds': dict(longest=43),
     'models.client': dict(longest=44),
     'store.sources': dict(longest=45),
-    'store.merging': dict(untested=4),
     'run.run': dict(longest=43),
     'cli.commands': dict(longest=48),
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import InputError
-from ..inputs import check_path
+from ..inputs import check_path, whole_file
 from ..servers.local import cache_folder
 from .files import file_records, plain_value
 
@@ -141,9 +141,7 @@ def _published_file(path:str)->Path:
         raise InputError(f'{REPOSITORY}/{path} was not downloaded ({e})', 'prompts',
                          'Check the network, or name a file that you have with `at`.') from None
     place.parent.mkdir(parents=True, exist_ok=True)
-    temp = place.with_name(f'.{place.name}.{os.getpid()}')
-    temp.write_bytes(data)
-    os.replace(temp, place)
+    with whole_file(place) as part: part.write_bytes(data)
     return place
 
 def _one_key(value:Any, known:Iterable[str], where:str)->str:

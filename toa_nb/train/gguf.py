@@ -6,11 +6,11 @@
 __all__ = ['gguf_to_folder', 'folder_to_gguf']
 
 # %% ../../nbs/55_train/02_gguf.ipynb #d23bc7c1
-import os
 from pathlib import Path
 from typing import Any
 
 from ..core import InputError
+from ..inputs import whole_file
 
 # %% ../../nbs/55_train/02_gguf.ipynb #ced08592
 def _need_gguf():
@@ -73,21 +73,20 @@ def folder_to_gguf(
     config, reader = model.config, gguf.GGUFReader(str(original))
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     heads = {'q_proj.weight': config.num_attention_heads, 'k_proj.weight': config.num_key_value_heads}
-    part = out.with_name(f'.{out.name}.part')
-    writer = gguf.GGUFWriter(str(part), 'llama')
-    _copy_metadata(gguf, reader, writer)
-    for name, tensor in model.state_dict().items():
-        if name == 'lm_head.weight' and config.tie_word_embeddings: continue
-        data = tensor.numpy()
-        for end, n in heads.items():
-            if name.endswith(end): data = _permuted(data, n)
-        small = data.ndim < 2 or data.shape[-1] % 32
-        kind = gguf.GGMLQuantizationType.F32 if small else gguf.GGMLQuantizationType.Q8_0
-        writer.add_tensor(names.get_name(name, try_suffixes=('.weight', '.bias')),
-                          data if small else gguf.quants.quantize(data, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    os.replace(part, out)
+    with whole_file(out) as part:
+        writer = gguf.GGUFWriter(str(part), 'llama')
+        _copy_metadata(gguf, reader, writer)
+        for name, tensor in model.state_dict().items():
+            if name == 'lm_head.weight' and config.tie_word_embeddings: continue
+            data = tensor.numpy()
+            for end, n in heads.items():
+                if name.endswith(end): data = _permuted(data, n)
+            small = data.ndim < 2 or data.shape[-1] % 32
+            kind = gguf.GGMLQuantizationType.F32 if small else gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(names.get_name(name, try_suffixes=('.weight', '.bias')),
+                              data if small else gguf.quants.quantize(data, kind), raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
     return out
