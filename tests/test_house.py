@@ -15,7 +15,6 @@ LIBRARY = [path for path in figures.notebooks(root) if 'tutorials' not in path.p
 OVER = {
     'search.rounds': dict(longest=43),
     'models.client': dict(longest=44),
-    'store.sources': dict(longest=45),
     'run.run': dict(longest=43),
     'cli.commands': dict(longest=48),
 }

@@ -70,7 +70,7 @@ def read(what):
 COMMANDS = dict(
     status=status, curve=curve, sft=export('sft'), ultrafeedback=export('ultrafeedback'),
     progress=read(lambda store: progress_of(store, 'r')), samples=read(lambda store: list(store.samples('r'))),
-    found=read(lambda store: store.find('r', 'x', sort='best')))
+    found=read(lambda store: store.found_rows(store.find_keys('r', 'x', sort='best', limit=20)[0], '')))
 
 
 @pytest.mark.parametrize('state', ['finished', 'begun'])
