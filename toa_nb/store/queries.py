@@ -438,6 +438,7 @@ def kinds(self:StoreReader,
     sql = 'SELECT DISTINCT kind FROM prompt p JOIN trial t ON t.prompt = p.id WHERE p.run = ? ORDER BY 1'
     return [kind for kind, in self.query(sql, (self.run_key(run),))]
 
+# %% ../../nbs/35_store/05_queries.ipynb #7fa23a8d
 @patch
 def matching(self:StoreReader,
     given:dict, # As for `find.matches_sql`, with `limit` and `offset`
@@ -448,6 +449,7 @@ def matching(self:StoreReader,
     every = given['limit'] < 0 and not given['offset']
     return keys, len(keys) if every else self.query(count_sql(given), given)[0][0]
 
+# %% ../../nbs/35_store/05_queries.ipynb #0b859160
 @patch
 def find_keys(self:StoreReader,
     run:str, # Name of the run
