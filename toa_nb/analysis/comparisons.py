@@ -57,7 +57,7 @@ def _side(df:pd.DataFrame, name:str, by:str, x:str, y:str, k:int,
           held_out:str)->tuple[np.ndarray,np.ndarray,np.ndarray]:
     "Prompt, cost and statistic of the searches of one method."
     part = df[df[by] == name]
-    if part.empty: raise InputError(f'there is no {name!r}', by, f'There are {", ".join(map(str, df[by].unique()))}.')
+    if part.empty: raise InputError(f'there is no {name!r}', by, f'There are: {", ".join(map(str, df[by].unique()))}.')
     if part[x].isna().any():
         raise InputError(f'the cost of {name!r} is unknown', x, 'Give every model a spec, or compare by tokens.')
     return statistic_of(part, x, y, k, held_out)

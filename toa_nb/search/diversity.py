@@ -32,7 +32,7 @@ def different(
     k:int, # How many are wanted, at least 1
     limit:float=.5, # Share of the shorter one's word sequences from which two texts count as one
 )->list[int]: # Positions, at most `k`
-    "The first `k` texts that are no near-copies of one before."
+    "The first `k` texts that are not near-copies of an earlier one."
     found = {}
     for i, text in enumerate(texts):
         words = trigrams(text)
@@ -47,7 +47,7 @@ def best_different(
     reward:str='', # Name of the reward that ranks; empty: the first of each sample
     limit:float=.5, # Share of the shorter one's word sequences from which two answers count as one
 )->list[Sample]: # At most `k`, the best first; of equal ones, the earlier first
-    "The best answers that are no near-copies of each other."
+    "The best answers that are not near-copies of each other."
     def value(s): return s.value(reward or (s.scores[0].reward if s.scores else ''))
     usable = [s for s in samples if s.error is None and s.completion is not None and value(s) is not None]
     ranked = sorted(usable, key=lambda s: (-value(s), s.trial.number))

@@ -179,9 +179,9 @@ def __post_init__(self:Rounds):
         if not ok: raise InputError(f'{name} = {getattr(self, name)!r}', f'Rounds.{name}', f'Give {want}.')
 
 @patch(as_prop=True)
-def hears(self:Rounds)->set[str]:
+def uses(self:Rounds)->set[str]:
     "What it uses of an outcome besides text and reward."
-    return Method.hears.fget(self) | ({'flops'} if self.per == 'flop' else set())
+    return Method.uses.fget(self) | ({'flops'} if self.per == 'flop' else set())
 
 # %% ../../nbs/10_search/03_rounds.ipynb #b7604ae9
 class RoundsSampler(Sampler):
@@ -240,6 +240,7 @@ def in_turn(self:RoundsSampler, slot:int, up:list[str])->Option:
     at = [(self.start + slot + j) % len(self.models) for j in range(len(self.models))]
     return Option(next(i for i in at if self.models[i] in up), 0)
 
+# %% ../../nbs/10_search/03_rounds.ipynb #28419417
 @patch
 def learn(self:RoundsSampler, trial:Trial, outcome:Outcome):
     at, slot = self.slot_of.pop(trial.number)
@@ -255,7 +256,7 @@ def learn(self:RoundsSampler, trial:Trial, outcome:Outcome):
 def note_copy(self:RoundsSampler,
     trial:Trial, # A trial whose answer has come
 ):
-    "Count whether an answer is alike to its parent; a continuation is, if it keeps half of the shorter text."
+    "Count whether an answer is a near-copy of its parent; a continuation is, if it keeps half of the shorter text."
     o, text = self.made[trial.number], self.texts[trial.number]
     if not o.move: return
     if trial.prefix: copy = 2*trial.prefix >= min(len(text), len(self.texts[o.parent]))

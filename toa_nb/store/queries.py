@@ -115,7 +115,7 @@ def run_key(self:StoreReader,
     if run not in self._keys:
         found = self.query('SELECT id FROM run WHERE name = ?', (run,))
         if not found:
-            fix = f'It holds: {", ".join(self.run_names()) or "no run yet"}'
+            fix = f'There are: {", ".join(self.run_names()) or "no run yet"}'
             raise store_error(self.path, f'there is no run {run!r}', fix)
         self._keys[run] = found[0][0]
     return self._keys[run]
