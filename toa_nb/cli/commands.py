@@ -340,6 +340,8 @@ def add_training(commands:Any):
         p.add_argument('-o', '--output', required=True, metavar='FOLDER',
                        help='where everything about this training goes')
         p.add_argument('--name', default='', help='of the trained model (default: that of the folder)')
+        p.add_argument('--gguf', metavar='FILE',
+                       help='a GGUF file of the same model: write the trained one as GGUF too, for llama.cpp')
         p.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
         p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
         p.add_argument('--rejected', metavar='POLICY', help='for pairs: rank:k, min, mu-2sigma or margin>=m')
