@@ -19,8 +19,7 @@ import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 from clocks import HANG  # noqa: E402
 
-from toa_nb.core import Completion, Prompt, Sample, Score, Trial, Usage  # noqa: E402
-from toa_nb.data.prompts import load_prompts  # noqa: E402
+from toa_nb.core import Completion, Sample, Score, Trial, Usage  # noqa: E402
 from toa_nb.data.rows import save_samples  # noqa: E402
 from toa_nb.data.sets import PAIRS, SETS  # noqa: E402
 

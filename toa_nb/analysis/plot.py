@@ -25,7 +25,8 @@ from ..store.samples import only_reward
 from ..store.tables import as_frame
 from .curves import reward_curve
 from .paths import best_sample, path, tree_parent_of
-from .layout import is_radial, model_colours, model_palette, move_form, move_forms, reward_shares, tree_places
+from .layout import (
+    is_radial, model_colours, model_palette, move_form, move_forms, reward_shares, tree_places)
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #05a6f675
 _black, _grey = '#1a1a1a', '#9a9a9a'

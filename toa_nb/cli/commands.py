@@ -18,7 +18,7 @@ from ..store.find import ORDERS, OUTCOMES
 from ..data.writing import FORMATS
 from .output import EXITS, note, plain_warnings, safe_streams, say
 from .running import do_check, do_resume, do_run, do_status
-from .keeping import do_backup, do_check_store, do_compact, do_merge
+from .keeping import do_backup, do_check_store, do_compact, do_merge, do_upgrade
 from .reading import do_curve, do_export, do_prompts, do_samples
 from .reports import do_compare, do_replay, do_summary
 from toa_nb.cli.evaluating import (
@@ -175,7 +175,7 @@ def add_reading(commands:Any):
 
 # %% ../../nbs/70_cli/05_commands.ipynb #b529bf5a
 def add_keeping(commands:Any):
-    "store backup, check, merge, compact"
+    "store backup, check, merge, compact, upgrade"
     stores = commands.add_parser('store', help='Look after a run store').add_subparsers(title='commands',
         metavar='COMMAND', required=True)
     backup = add_command(stores, 'backup', do_backup, 'Copy a run store, also while a run writes it.',
@@ -190,6 +190,8 @@ def add_keeping(commands:Any):
     merge.add_argument('stores', metavar='STORE', nargs='+', help='the stores of the shards, all of them')
     small = add_command(stores, 'compact', do_compact, 'Write a run store anew in less room, in its place.')
     small.add_argument('store', metavar='STORE', help='a run store that no run is writing')
+    newer = add_command(stores, 'upgrade', do_upgrade, 'Make a store of an earlier toa_nb one of this one.')
+    newer.add_argument('store', metavar='STORE', help='a run store that no run is writing')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #9c62f028
 def add_reports(commands:Any):
