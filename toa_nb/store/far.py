@@ -8,9 +8,11 @@ __all__ = ['BLOCK', 'next_block', 'Superseded', 'StoreHost', 'NearLink', 'FarWri
 # %% ../../nbs/35_store/14_far.ipynb #b3740604
 import asyncio, pickle, threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from itertools import count
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from fastcore.basics import patch
 
@@ -35,11 +37,16 @@ class Superseded(StoreError):
 
 class StoreHost:
     "Owns a run store, and lets far stores read and write it."
-    def __init__(self,
-        path:str|Path, # The file; created if it does not exist
-    ):
-        self.store = RunStore(path)
+    def __init__(self):
+        self.store:RunStore|None = None
         self.blocks = {} # The newest block of each part
+
+    async def open(self,
+        path:str|Path, # The file; created if it does not exist
+    )->str: # What is special about the place; empty as a rule
+        "Open the store, and keep other writers out."
+        self.store = RunStore(path)
+        return self.store.remark
 
     async def where(self)->Path:
         "The place of the file."
@@ -88,45 +95,69 @@ async def write(self:StoreHost,
     self.check_block(part, block)
     await self.store._later(rows)
 
-# %% ../../nbs/35_store/14_far.ipynb #54f571a2
+# %% ../../nbs/35_store/14_far.ipynb #31223585
+_links, _numbers = WeakValueDictionary(), count() # By number, so that a link can be sent through a link
+
+def _link(number): return _links[number]
+
 class NearLink:
     "Calls to an object in this process, which has an event loop and a thread of its own."
     def __init__(self,
         make:Callable, # Makes the object, in its loop
         *args, # What it is made from
     ):
-        self.loop, self.sent = asyncio.new_event_loop(), []
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
-        async def begin(): return make(*self.copy(args))
+        self.loop, self.sent, self.gone, self.number = asyncio.new_event_loop(), [], False, next(_numbers)
+        _links[self.number] = self
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        async def begin(): return make(*self.copied(args))
         self.there = asyncio.run_coroutine_threadsafe(begin(), self.loop).result()
 
-    def copy(self,
+    def __reduce__(self): return _link, (self.number,)
+
+    def copied(self,
         value:Any, # What is sent
     )->Any:
         "What arrives of a value."
         self.sent.append(pickle.dumps(value))
         return pickle.loads(self.sent[-1])
 
-    def going(self,
-        name:str, # Name of a method, a coroutine
-        *args, # Its arguments
-    )->Future:
-        "A call that goes on."
-        return asyncio.run_coroutine_threadsafe(getattr(self.there, name)(*self.copy(args)), self.loop)
+# %% ../../nbs/35_store/14_far.ipynb #0a026b87
+@patch
+def begin(self:NearLink,
+    name:str, # Name of a method, a coroutine
+    *args, # Its arguments
+)->Future:
+    "Begin a call."
+    if self.gone: raise ConnectionError('it is gone')
+    return asyncio.run_coroutine_threadsafe(getattr(self.there, name)(*self.copied(args)), self.loop)
 
-    def call(self,
-        name:str, # Name of a method, a coroutine
-        *args, # Its arguments
-    )->Any: # What it returns; what it raises is raised here
-        "A call, and its answer."
-        if self.thread is None: raise ConnectionError('the host is gone')
-        return self.going(name, *args).result()
+@patch
+def call(self:NearLink, name:str, *args)->Any:
+    "A call, and its answer; what it raises is raised here."
+    try: return self.begin(name, *args).result()
+    except CancelledError: raise ConnectionError('it is gone') from None
 
-    def close(self):
-        "Nothing more is called through this link."
+@patch
+async def ask(self:NearLink, name:str, *args)->Any:
+    "`call`, to be awaited."
+    try: return await asyncio.wrap_future(self.begin(name, *args))
+    except asyncio.CancelledError:
+        if not self.gone: raise
+        raise ConnectionError('it is gone') from None
 
-# %% ../../nbs/35_store/14_far.ipynb #85442f96
+@patch
+def kill(self:NearLink):
+    "End what goes on there, and take no more calls."
+    def end():
+        for task in asyncio.all_tasks(self.loop): task.cancel()
+    self.gone = True
+    self.loop.call_soon_threadsafe(end)
+
+@patch
+def close(self:NearLink):
+    "A store that was opened through this link needs it no longer."
+
+# %% ../../nbs/35_store/14_far.ipynb #1c6d7bb4
 class FarWrites(WriteThread):
     "The thread that sends what is queued to a host."
     def __init__(self,
@@ -142,7 +173,7 @@ class FarWrites(WriteThread):
 
     def end(self): "Everything was sent."
 
-# %% ../../nbs/35_store/14_far.ipynb #7eed0ab3
+# %% ../../nbs/35_store/14_far.ipynb #e04a2b22
 @patch
 def write(self:FarWrites,
     ops:list[Operation], # At least one
@@ -158,7 +189,7 @@ def write(self:FarWrites,
         if self.hear: self.hear(heard)
     return [self.error]*len(ops)
 
-# %% ../../nbs/35_store/14_far.ipynb #5f8fce40
+# %% ../../nbs/35_store/14_far.ipynb #a2936925
 class FarStore(StoreWriter):
     "A run store that is read and written through a link."
     mode = 'rw'
@@ -177,7 +208,7 @@ class FarStore(StoreWriter):
 
     def __repr__(self): return f'{type(self).__name__}({str(self.path)!r})'
 
-# %% ../../nbs/35_store/14_far.ipynb #afed0894
+# %% ../../nbs/35_store/14_far.ipynb #239274fa
 @patch
 def query(self:FarStore,
     sql:str, # A query
@@ -190,7 +221,7 @@ def query(self:FarStore,
         what = f'the process that writes the store does not answer ({type(e).__name__}: {str(e)[:200]})'
         raise store_error(self.path, what, 'Start the run again: everything committed is safe.') from None
 
-# %% ../../nbs/35_store/14_far.ipynb #52f0423a
+# %% ../../nbs/35_store/14_far.ipynb #0951bb46
 class FarPart(FarStore):
     "A store that shows some prompts of its run and no others."
     def __init__(self,
@@ -211,7 +242,7 @@ class FarPart(FarStore):
             self._prompts[run] = dict(self.query(sql, (self.run_key(run), *self.keys)))
         return self._prompts[run]
 
-# %% ../../nbs/35_store/14_far.ipynb #2e20ab2a
+# %% ../../nbs/35_store/14_far.ipynb #46ce81cf
 @patch
 def runs(self:FarPart)->list[dict]:
     "The runs, as far as a part can tell."
