@@ -147,9 +147,10 @@ async def ask(self:NearLink, name:str, *args)->Any:
 
 @patch
 def kill(self:NearLink):
-    "End what goes on there, and take no more calls."
+    "End what goes on there, and take no more calls; a store is let go, as when a process ends."
     def end():
         for task in asyncio.all_tasks(self.loop): task.cancel()
+        if store := getattr(self.there, 'store', None): store.close()
     self.gone = True
     self.loop.call_soon_threadsafe(end)
 
