@@ -36,6 +36,7 @@ ABOUT = '''Search over several language models, guided by rewards.
   toa check run.toml             is everything in order? calls each endpoint once
   toa run run.toml               run it; every sample goes into the store
   toa run run.toml --shard 0/4   a quarter of the prompts, into runs.0-of-4.db
+  toa run run.toml --ray auto --workers 16   the run, driven by 16 processes of a Ray cluster
   toa status runs.db             how far is it? (also from another terminal)
   toa resume runs.db             continue after an interrupt, a crash or a reached budget
   toa run run.toml --more 16     16 more samples per prompt, in the same trees
@@ -92,6 +93,9 @@ def add_running(commands:Any):
                        help='continue without this model of the stored run; can be given several times')
         p.add_argument('--more', type=int, metavar='N',
                        help='N further samples per prompt; each time that this is given')
+        p.add_argument('--ray', metavar='ADDRESS',
+                       help='drive it on a Ray cluster: its address, `auto` for that of this computer, or `local`')
+        p.add_argument('--workers', type=int, default=2, metavar='N', help='engines on the cluster (default: 2)')
         p.add_argument('--quiet', action='store_true', help='show no progress')
     check = add_command(commands, 'check', do_check,
                         'Check a configuration, its files, every endpoint and every reward, before anything is spent.')
