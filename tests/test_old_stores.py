@@ -16,8 +16,8 @@ import pytest
 
 from toa_nb.analysis.curves import reward_curve
 from toa_nb.analysis.pool import ReplayPool
-from toa_nb.core import Completion, Prompt, StoreError, StoreLocked, Trial
-from toa_nb.data.writing import FORMATS, export, NoRows
+from toa_nb.core import Prompt, StoreError, StoreLocked, Trial
+from toa_nb.data.writing import FORMATS, NoRows, export
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import FunctionReward
 from toa_nb.run.progress import progress_of

@@ -460,7 +460,7 @@ def test_mistakes_hurt_only_their_sender(tmp_path):
         with pytest.raises(StoreError, match='no answer to score'):
             await store.add_scores('run', 'a', 0, [Score('r', 1.)])
         with pytest.raises(StoreError, match='no answer to tell'): store.mark_told('run', 'a', 0)
-        with pytest.raises(StoreError, match="no run 'walk'. It holds: run"): store.add_trial('walk', 'a', trial(0))
+        with pytest.raises(StoreError, match="no run 'walk'. There are: run"): store.add_trial('walk', 'a', trial(0))
         with pytest.raises(StoreError, match="no prompt 'z'"): store.add_trial('run', 'z', trial(0))
         store.add_trial('run', 'a', trial(1)), store.add_trial('run', 'a', trial(2))
         results = await asyncio.gather(store.add_completion('run', 'a', 0, good),

@@ -15,4 +15,5 @@ __all__, __getattr__, __dir__ = _offer(
     tables='as_frame to_frame',
     merging='merge_stores',
     upkeep='check_store compact upgrade_store',
+    far='FarPart FarStore NearLink StoreHost Superseded',
 )

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOG', 'GROUP', 'FAST', 'SLOW', 'LOST', 'set_journal', 'open_writer', 'place_remark', 'Operation', 'file_state',
-           'content_of', 'CommitThread', 'free_place', 'is_final', 'wake']
+           'content_of', 'WriteThread', 'CommitThread', 'free_place', 'is_final', 'wake']
 
 # %% ../../nbs/35_store/06_commits.ipynb #25888c19
 import asyncio, os, queue, sqlite3, threading
@@ -109,30 +109,38 @@ def content_of(
     except (sqlite3.Error, TypeError): return None
 
 # %% ../../nbs/35_store/06_commits.ipynb #ade7ac5a
-class CommitThread:
-    "The thread that commits what is queued, in order."
+class WriteThread:
+    "A thread that takes what is queued in groups, in order, and has each group written."
+    def __init__(self,
+        name:str, # What it writes to
+    ):
+        self.name = name
+        self.queue = queue.SimpleQueue()
+        self.error = None # Why nothing is taken any more, as a text
+        self.delay = FAST # Seconds to gather
+        self.hurried = threading.Event() # Set: write at once
+        self.thread = None # Made by `begin`
+
+class CommitThread(WriteThread):
+    "The thread that commits what is queued."
     def __init__(self,
         path:Path, # The store's file
         db:sqlite3.Connection, # From `open_writer`; it belongs to the thread from now on
         lock:SystemLock|HeartbeatLock, # Held; released at the end
     ):
+        super().__init__(path.name)
         self.path, self.db, self.lock = path, db, lock
-        self.queue = queue.SimpleQueue()
         self.sql = OLD_WRITE if version_of(db) == 1 else WRITE # What a row does, by its name
-        self.error = None # Why nothing is taken any more, as a text
-        self.delay = FAST # Seconds to gather
-        self.hurried = threading.Event() # Set: commit at once
         self.clock = db.execute('SELECT seq FROM clock').fetchone()[0] # As the last commit left it
         self.wal = Path(f'{path}-wal')
         self.files = file_id(path), file_id(self.wal)
         self.writer = db.execute('SELECT * FROM writer').fetchone() # This process, in the table `writer`
         self.state, self.content = file_state(path), content_of(path) # Of the file alone, without its log
         self.overwritten = False # Whether others have written over the file
-        self.thread = None # Made by `begin`
 
 # %% ../../nbs/35_store/06_commits.ipynb #0daae439
 @patch
-def take(self:CommitThread)->list[Operation|None]: # None stands for the end
+def take(self:WriteThread)->list[Operation|None]: # None stands for the end
     "Wait for something to do, and take all that is there."
     ops = [self.queue.get()]
     if ops[0] is not None and self.queue.qsize() < GROUP - 1: self.hurried.wait(self.delay)
@@ -267,7 +275,7 @@ def wake(
 
 # %% ../../nbs/35_store/06_commits.ipynb #cacf2c19
 @patch
-def answer(self:CommitThread,
+def answer(self:WriteThread,
     ops:list[Operation], # Operations that were written
     errors:list[str|None], # What went wrong with each
 ):
@@ -282,10 +290,15 @@ def answer(self:CommitThread,
 
 # %% ../../nbs/35_store/06_commits.ipynb #b2a9e3b3
 @patch
-def work(self:CommitThread):
-    "Commit group after group until the end is queued."
+def work(self:WriteThread):
+    "Write group after group until the end is queued."
     while None not in (ops := self.take()): self.answer(ops, self.write(ops))
     if ops[:-1]: self.answer(ops[:-1], self.write(ops[:-1]))
+    self.end()
+
+@patch
+def end(self:CommitThread):
+    "Leave a whole file, and let others write."
     self.compare()
     if self.lost() == 'content': self.drop_log()
     else:
@@ -303,14 +316,14 @@ def drop_log(self:CommitThread):
 
 # %% ../../nbs/35_store/06_commits.ipynb #4325d7fc
 @patch
-def begin(self:CommitThread):
+def begin(self:WriteThread):
     "Start the thread."
-    self.thread = threading.Thread(target=self.work, name=f'toa_nb store {self.path.name}', daemon=True)
+    self.thread = threading.Thread(target=self.work, name=f'toa_nb store {self.name}', daemon=True)
     self.thread.start()
 
 @patch
-def close(self:CommitThread):
-    "Commit what is queued, and end."
+def close(self:WriteThread):
+    "Write what is queued, and end."
     self.queue.put(None)
     self.hurried.set()
     if self.thread is not threading.current_thread(): self.thread.join()

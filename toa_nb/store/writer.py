@@ -42,7 +42,7 @@ class StoreWriter(StoreReader):
         "Write through the thread `commits`; None: the store is open for reading only."
         self._commits = commits
         self._clock = commits.clock if commits else 0 # The last `seq` handed out
-        self._asked = {} # What this session knows of trials that were not told, by run, prompt and number
+        self._asked = {} # Trials of this session that were not told, by run, prompt and number
 
 # %% ../../nbs/35_store/07_writer.ipynb #b775a0b8
 def start(
