@@ -1,6 +1,6 @@
 """What a large store takes in both versions of its tables: bytes per sample, `toa status`, the table of its numbers with a curve, and an upgrade.
 
-Run: python benchmarks/store.py [--samples 500000] [--folder DIR] [--versions 2 1] [--upgrade]
+Run: python benchmarks/store.py [--samples 160000] [--folder DIR] [--versions 2 1] [--upgrade]
 
 A run of 160 samples per prompt, a third of them refinements, with answers of 1.4 to 3 kB (2.2 kB on average) and one reward, is written by SQL. Each figure is
 of a process of its own. The stores are deleted at the end: 2 million samples take 5 GB in version 2 and 7 in version 1, and an upgrade as much again.
@@ -119,7 +119,7 @@ def measured(step, path):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument('--samples', type=int, default=500_000)
+    parser.add_argument('--samples', type=int, default=160_000)
     parser.add_argument('--folder', help='where the stores are written; a temporary folder by default')
     parser.add_argument('--versions', type=int, nargs='+', default=[2, 1])
     parser.add_argument('--upgrade', action='store_true', help='upgrade the store of version 1 at the end')
@@ -129,7 +129,8 @@ def main():
     if args.step: return measure(args.step, args.store)
     prompts = args.samples//PER_PROMPT
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        print(f'{prompts*PER_PROMPT:,} samples of {prompts:,} prompts\n\n| version | step | CPU s | wall s | peak MB | of them imports |\n|---|---|---|---|---|---|')
+        print(f'{prompts*PER_PROMPT:,} samples of {prompts:,} prompts\n')
+        print('| version | step | CPU s | wall s | peak MB | of them imports |\n|---|---|---|---|---|---|')
         for version in args.versions:
             path = Path(folder, f'version{version}.db')
             cpu, wall = time.process_time(), time.perf_counter()

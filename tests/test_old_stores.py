@@ -16,6 +16,7 @@ import pytest
 
 from toa_nb.analysis.curves import reward_curve
 from toa_nb.analysis.pool import ReplayPool
+from toa_nb.analysis.query import sql
 from toa_nb.core import Prompt, StoreError, StoreLocked, Trial
 from toa_nb.data.writing import FORMATS, NoRows, export
 from toa_nb.models.fakes import FakeModel
@@ -82,7 +83,8 @@ def view(path):
             for run in store.run_names():
                 keys, total = store.find_keys(run, **wanted)
                 found += [total, store.found_rows(keys, 'digits')]
-    return [df, odd, reward_curve(df, x='tokens'), *found, samples(path), list(by_prompt(path)), repr(list(ReplayPool(path, 'toa')))]
+    return [df, odd, reward_curve(df, x='tokens'), *found, samples(path), list(by_prompt(path)), repr(list(ReplayPool(path, 'toa'))),
+            sql(path, 'SELECT model, count(*), sum(length), max(reward) FROM samples GROUP BY ALL ORDER BY ALL', 'toa')]
 
 
 def exported(path, folder):
