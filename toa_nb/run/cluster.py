@@ -127,6 +127,7 @@ class ClusterSession(Session):
         self.losses = 0 # Engines that were lost since a part was finished
         self.own = Progress(0, 0) # What the session adds to that of the parts
         self.resumed = 0 # Samples that were there at the start
+        self.made_from:Recipe|None = None # What engines are built from
         self.left:int|None = None # Answers that can still be granted; None: there is no limit
         self.changed, self.over = asyncio.Event(), asyncio.Event()
 
@@ -332,7 +333,7 @@ async def together(
         for task in done: task.result()
     finally:
         for task in tasks: task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 @patch
 async def pause(self:ClusterSession,
@@ -375,7 +376,7 @@ async def start_engine(self:ClusterSession,
 async def keep_engine(self:ClusterSession):
     "Have an engine, and another one when it is lost."
     while not self.over.is_set():
-        engine = self.cluster.engine(self.recipe())
+        engine = self.cluster.engine(self.made_from)
         self.engines.append(engine)
         try:
             if await self.start_engine(engine):
@@ -459,6 +460,7 @@ async def watch_host(self:ClusterSession):
 @patch
 async def run_jobs(self:ClusterSession):
     "Give out parts until there is nothing left to do."
+    self.made_from = self.recipe()
     await self.keep_limits()
     self.check_over()
     await together(self.watch_host(), *(self.keep_engine() for _ in range(self.cluster.engines)))
