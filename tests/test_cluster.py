@@ -110,23 +110,26 @@ async def until(condition, run):
 def answers(session): return session.host.there.answers if session.host else 0
 
 
-async def killing(run, cluster, kills, rng):
-    "Kill an engine or the host at random times."
-    run.start()
+async def kill(run, what, wanted, rng):
+    "Kill an engine or the host when there are so many answers, and wait until it is replaced."
     session = run.session
-    for what in kills:
-        wanted = answers(session) + rng.randrange(1, 12)
-        await until(lambda: answers(session) >= wanted and session.engines, run)
-        link = session.host if what == 'host' else rng.choice(session.engines)
-        link.kill()
-        await until(lambda: session.host is not link and link not in session.engines, run)
+    await until(lambda: answers(session) >= wanted and session.engines, run)
+    link = session.host if what == 'host' else rng.choice(session.engines)
+    link.kill()
+    await until(lambda: session.host is not link and link not in session.engines, run)
+
+
+async def killing(run, kills, rng):
+    "A run in which engines and the host are killed at random times."
+    run.start()
+    for what in kills: await kill(run, what, answers(run.session) + rng.randrange(1, 12), rng)
     return await run
 
 
 @pytest.mark.parametrize('kills', [['engine', 'engine', 'engine'], ['host'], ['engine', 'host']])
 def test_engines_and_the_host_die(single, tmp_path, kills):
     run = make(tmp_path/'runs.db', Slow, method=TOA(n=6, parallel=1))
-    asyncio.run(killing(run, run.cluster, kills, random.Random(len(kills))))
+    asyncio.run(killing(run, kills, random.Random(len(kills))))
     assert run.progress.state == 'finished' and samples(run.store_at) == single
 
 
@@ -163,7 +166,7 @@ def test_a_limit_on_samples_is_exact(tmp_path, limit):
 
 def test_a_limit_on_samples_is_exact_when_engines_die(tmp_path):
     run = make(tmp_path/'runs.db', Slow, method=TOA(n=6), budget=Budget(per_run=Budget(samples=50)))
-    asyncio.run(killing(run, run.cluster, ['engine', 'host'], random.Random(0)))
+    asyncio.run(killing(run, ['engine', 'host'], random.Random(0)))
     assert (run.progress.stopped_by, len(samples(run.store_at))) == ('samples', 50)
 
 
@@ -228,7 +231,7 @@ def test_nothing_secret_is_sent(tmp_path, monkeypatch):
 
 def test_numbers_are_unique_and_attempts_have_their_own(tmp_path):
     run = make(tmp_path/'runs.db', Slow)
-    asyncio.run(killing(run, run.cluster, ['engine'], random.Random(3)))
+    asyncio.run(killing(run, ['engine'], random.Random(3)))
     with RunStore(run.store_at, 'r') as store:
         seqs = [s for table in ('trial', 'tell', 'score') for s, in store.query(f'SELECT seq FROM {table}')]
         trials = store.query('SELECT prompt, number FROM trial ORDER BY seq')

@@ -153,6 +153,7 @@ async def drive(self:ClusterSession):
     finally:
         if self.progress.ended is None: self.progress.state, self.progress.ended = 'failed', time.monotonic()
 
+# %% ../../nbs/40_run/09_cluster.ipynb #f223f3f7
 @patch
 async def close_cluster(self:ClusterSession):
     "End the engines, and close the store."
@@ -165,7 +166,7 @@ async def close_cluster(self:ClusterSession):
         if self.host: self.host.kill()
         self.cluster.close()
 
-# %% ../../nbs/40_run/09_cluster.ipynb #be71416b
+# %% ../../nbs/40_run/09_cluster.ipynb #20db3993
 @patch
 def stored_part(self:ClusterSession,
     part:Part, # A part
@@ -205,7 +206,7 @@ def refresh(self:ClusterSession):
     both = (self.prefixes_before, total.prefixes)
     p.prefixes = {m: tuple(map(sum, zip(*(b[m] for b in both if m in b)))) for m in {**both[0], **both[1]}}
 
-# %% ../../nbs/40_run/09_cluster.ipynb #d28bad38
+# %% ../../nbs/40_run/09_cluster.ipynb #323cbf35
 @patch
 def has_work(self:ClusterSession)->bool:
     "Is there a part with something to do?"
@@ -232,7 +233,7 @@ def recipe(self:ClusterSession)->Recipe:
     return Recipe(self.name, dict(config), self.cluster.engines, str(Path(run.folder).absolute()), run.concurrency,
                   run.grace, run.max_unguided, absent)
 
-# %% ../../nbs/40_run/09_cluster.ipynb #dc08e141
+# %% ../../nbs/40_run/09_cluster.ipynb #3fd05eb1
 @patch
 def check_over(self:ClusterSession):
     "Note that something has changed, and whether there is nothing left to do."
@@ -252,6 +253,7 @@ async def next_part(self:ClusterSession,
         self.changed.clear()
         await self.changed.wait()
 
+# %% ../../nbs/40_run/09_cluster.ipynb #23483f85
 @patch
 def stop(self:ClusterSession,
     why:str, # `paused`, `cancelled`, or the limit that is reached
@@ -270,7 +272,7 @@ async def quietly(
     try: await asyncio.wait_for(call, seconds)
     except (ConnectionError, asyncio.TimeoutError): pass
 
-# %% ../../nbs/40_run/09_cluster.ipynb #85449896
+# %% ../../nbs/40_run/09_cluster.ipynb #ed5f6c77
 @patch
 async def search(self:ClusterSession,
     engine:Any, # The link to an engine
@@ -292,7 +294,7 @@ async def search(self:ClusterSession,
     if not self.stopping: self.todo.append(part) # it was granted too little
     return True
 
-# %% ../../nbs/40_run/09_cluster.ipynb #af76d7eb
+# %% ../../nbs/40_run/09_cluster.ipynb #b8e27ac4
 MOST = 5 # Attempts at a part that may be lost
 
 @patch
@@ -322,7 +324,7 @@ def take_part_back(self:ClusterSession,
     self.error = ToaError(f'part {part.number} (prompts {part.names[0]!r} to {part.names[-1]!r}) was lost {MOST} times')
     self.stop('failed')
 
-# %% ../../nbs/40_run/09_cluster.ipynb #b4a99841
+# %% ../../nbs/40_run/09_cluster.ipynb #30e1ab3c
 async def together(
     *jobs, # Coroutines
 ):
@@ -354,7 +356,7 @@ async def watch(self:ClusterSession,
         self.refresh()
         await self.pause()
 
-# %% ../../nbs/40_run/09_cluster.ipynb #7c8ad70f
+# %% ../../nbs/40_run/09_cluster.ipynb #d2e52a63
 @patch
 async def start_engine(self:ClusterSession,
     engine:Any, # The link to an engine
@@ -397,7 +399,7 @@ def note_loss(self:ClusterSession,
     if self.losses > MOST + 2*self.cluster.engines:
         raise ToaError(f'{self.losses} engines were lost one after the other, the last one with: {error}') from error
 
-# %% ../../nbs/40_run/09_cluster.ipynb #81d9dec5
+# %% ../../nbs/40_run/09_cluster.ipynb #6ddbb68f
 @patch
 async def look_at_host(self:ClusterSession):
     "Hear from the host whether a limit is reached."
@@ -424,7 +426,7 @@ async def next_host(self:ClusterSession,
     while self.host is host and not self.over.is_set(): await self.pause(.05)
     return False
 
-# %% ../../nbs/40_run/09_cluster.ipynb #0da65689
+# %% ../../nbs/40_run/09_cluster.ipynb #2393f54e
 @patch
 async def renew_host(self:ClusterSession):
     "Start another host in the place of one that is gone."
@@ -456,7 +458,7 @@ async def watch_host(self:ClusterSession):
         self.check_over()
         await self.pause()
 
-# %% ../../nbs/40_run/09_cluster.ipynb #e6160069
+# %% ../../nbs/40_run/09_cluster.ipynb #64bd2b2c
 @patch
 async def run_jobs(self:ClusterSession):
     "Give out parts until there is nothing left to do."

@@ -50,7 +50,7 @@ def check_address(
 
 # %% ../../nbs/40_run/09_on_ray.ipynb #83a5dc2a
 CAUSES = {
-    'auth': 'Its token is missing or differs: set RAY_AUTH_MODE=token, and put the same ~/.ray/auth_token on every node.',
+    'auth': 'Its token is missing or differs: set RAY_AUTH_MODE=token, with the same ~/.ray/auth_token on every node.',
     'version': 'Install the same versions of Python and Ray on every node.',
     'find any running': 'Start a cluster first, with: ray start --head.',
     '': 'Is the cluster running, and is this computer one of its nodes (ray start --address=...)?'
@@ -63,7 +63,8 @@ def start_error(
     "A failed start, in one line."
     text = ' '.join(str(error).split())
     fix = next(fix for word, fix in CAUSES.items() if word in f'{type(error).__name__} {text}'.lower())
-    return InputError(f'there is no way to the cluster at {address} ({type(error).__name__}: {text[:160]})', 'Run.ray', fix)
+    what = f'there is no way to the cluster at {address} ({type(error).__name__}: {text[:160]})'
+    return InputError(what, 'Run.ray', fix)
 
 # %% ../../nbs/40_run/09_on_ray.ipynb #a4aee670
 class RayLink:
@@ -86,7 +87,8 @@ def own_error(
     "What an error of Ray means."
     import ray
     if isinstance(error, ray.exceptions.RayTaskError):
-        return error.cause if isinstance(error.cause, ToaError) else ToaError(f'in a process of the cluster: {error.cause!r}')
+        own = isinstance(error.cause, ToaError)
+        return error.cause if own else ToaError(f'in a process of the cluster: {error.cause!r}')
     return ConnectionError(f'{type(error).__name__}: {" ".join(str(error).split())[:160]}')
 
 # %% ../../nbs/40_run/09_on_ray.ipynb #e6e22f71
@@ -117,7 +119,7 @@ def kill(self:RayLink):
     import ray
     if ray.is_initialized(): ray.kill(self.actor)
 
-# %% ../../nbs/40_run/09_on_ray.ipynb #0f3a2669
+# %% ../../nbs/40_run/09_on_ray.ipynb #fa621e0e
 LOCAL = dict(include_dashboard=False, object_store_memory=80*2**20) # Nothing large goes through Ray
 
 class RayCluster:
@@ -143,7 +145,7 @@ class RayCluster:
         if self.own: ray.shutdown()
         self.own = False
 
-# %% ../../nbs/40_run/09_on_ray.ipynb #d93b889e
+# %% ../../nbs/40_run/09_on_ray.ipynb #bfdc9690
 @patch
 def open(self:RayCluster):
     "Join the cluster."
@@ -160,7 +162,8 @@ def open(self:RayCluster):
 def host(self:RayCluster)->RayLink:
     "An actor for the store, on this computer."
     import ray
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    node = ray.get_runtime_context().get_node_id()
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
     return RayLink(ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy=here)(RunHost).remote())
 
 @patch
@@ -171,7 +174,7 @@ def engine(self:RayCluster,
     import ray
     return RayLink(ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy='SPREAD')(Engine).remote(recipe))
 
-# %% ../../nbs/40_run/09_on_ray.ipynb #94c8f9f2
+# %% ../../nbs/40_run/09_on_ray.ipynb #ef926c52
 def as_cluster(
     given:Any, # `local`, `auto`, an address, or a cluster that was made already; None: no cluster
     engines:int, # How many
@@ -180,6 +183,7 @@ def as_cluster(
     "The cluster of a run."
     if given is None: return None
     if not isinstance(run.store_at, str | Path):
-        raise InputError('the store is open in this process', 'Run.store', 'Give its path: a run on Ray opens it itself.')
+        fix = 'Give its path: a run on Ray opens it itself.'
+        raise InputError('the store is open in this process', 'Run.store', fix)
     if run.shard: raise InputError('a run on Ray has no shards', 'Run.shard', 'Leave out one of the two.')
     return RayCluster(given, engines) if isinstance(given, str) else given
