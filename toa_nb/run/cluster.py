@@ -153,7 +153,6 @@ async def drive(self:ClusterSession):
     finally:
         if self.progress.ended is None: self.progress.state, self.progress.ended = 'failed', time.monotonic()
 
-# %% ../../nbs/40_run/09_cluster.ipynb #f223f3f7
 @patch
 async def close_cluster(self:ClusterSession):
     "End the engines, and close the store."
@@ -166,7 +165,7 @@ async def close_cluster(self:ClusterSession):
         if self.host: self.host.kill()
         self.cluster.close()
 
-# %% ../../nbs/40_run/09_cluster.ipynb #20db3993
+# %% ../../nbs/40_run/09_cluster.ipynb #be71416b
 @patch
 def stored_part(self:ClusterSession,
     part:Part, # A part
@@ -206,7 +205,7 @@ def refresh(self:ClusterSession):
     both = (self.prefixes_before, total.prefixes)
     p.prefixes = {m: tuple(map(sum, zip(*(b[m] for b in both if m in b)))) for m in {**both[0], **both[1]}}
 
-# %% ../../nbs/40_run/09_cluster.ipynb #323cbf35
+# %% ../../nbs/40_run/09_cluster.ipynb #d28bad38
 @patch
 def has_work(self:ClusterSession)->bool:
     "Is there a part with something to do?"
@@ -233,7 +232,7 @@ def recipe(self:ClusterSession)->Recipe:
     return Recipe(self.name, dict(config), self.cluster.engines, str(Path(run.folder).absolute()), run.concurrency,
                   run.grace, run.max_unguided, absent)
 
-# %% ../../nbs/40_run/09_cluster.ipynb #3fd05eb1
+# %% ../../nbs/40_run/09_cluster.ipynb #dc08e141
 @patch
 def check_over(self:ClusterSession):
     "Note that something has changed, and whether there is nothing left to do."
@@ -253,7 +252,7 @@ async def next_part(self:ClusterSession,
         self.changed.clear()
         await self.changed.wait()
 
-# %% ../../nbs/40_run/09_cluster.ipynb #23483f85
+# %% ../../nbs/40_run/09_cluster.ipynb #90455b28
 @patch
 def stop(self:ClusterSession,
     why:str, # `paused`, `cancelled`, or the limit that is reached
@@ -272,7 +271,7 @@ async def quietly(
     try: await asyncio.wait_for(call, seconds)
     except (ConnectionError, asyncio.TimeoutError): pass
 
-# %% ../../nbs/40_run/09_cluster.ipynb #ed5f6c77
+# %% ../../nbs/40_run/09_cluster.ipynb #2a40aa17
 @patch
 async def search(self:ClusterSession,
     engine:Any, # The link to an engine
@@ -294,7 +293,7 @@ async def search(self:ClusterSession,
     if not self.stopping: self.todo.append(part) # it was granted too little
     return True
 
-# %% ../../nbs/40_run/09_cluster.ipynb #b8e27ac4
+# %% ../../nbs/40_run/09_cluster.ipynb #0334570f
 MOST = 5 # Attempts at a part that may be lost
 
 @patch
@@ -324,7 +323,7 @@ def take_part_back(self:ClusterSession,
     self.error = ToaError(f'part {part.number} (prompts {part.names[0]!r} to {part.names[-1]!r}) was lost {MOST} times')
     self.stop('failed')
 
-# %% ../../nbs/40_run/09_cluster.ipynb #30e1ab3c
+# %% ../../nbs/40_run/09_cluster.ipynb #061ea050
 async def together(
     *jobs, # Coroutines
 ):
@@ -356,7 +355,7 @@ async def watch(self:ClusterSession,
         self.refresh()
         await self.pause()
 
-# %% ../../nbs/40_run/09_cluster.ipynb #d2e52a63
+# %% ../../nbs/40_run/09_cluster.ipynb #5dd86ec9
 @patch
 async def start_engine(self:ClusterSession,
     engine:Any, # The link to an engine
@@ -389,6 +388,7 @@ async def keep_engine(self:ClusterSession):
             self.engines.remove(engine)
             engine.kill()
 
+# %% ../../nbs/40_run/09_cluster.ipynb #ba694605
 @patch
 def note_loss(self:ClusterSession,
     error:Exception, # What was seen of it
