@@ -53,14 +53,13 @@ class Run:
         seed:int=0, # Seed of everything random
         held_out:tuple|list=(), # Further rewards, which score and don't guide
         templates:Templates|None=None, # Wording of refinement and aggregation; None takes our own
-        concurrency:int|None=None, # Calls to models at once, besides each model's own limit; None: no further limit
+        concurrency:int|None=None, # Most calls to models at once, besides each model's own limit; None: no further one
         grace:float=30., # Seconds that calls in flight are given to finish when the run is stopped
-        check:bool=True, # Check every model and reward, with one call of the run's own kind, before the first prompt
-        max_unguided:int=20, # Failures of the guide in a row after which the run ends with a `RewardOut`
+        check:bool=True, # First check every model and reward, with one call of the run's own kind per model
+        max_unguided:int=20, # Failures of the guide in a row, of any kind, that end the run with a `RewardOut`
         without:Iterable[str]=(), # Names of models that the stored run had and that it goes on without
         added:Iterable[str]=(), # Names of models that the stored run did not have
-        shard:tuple[int,int]|None=None, # Take only this share of the prompts, into a file of its own: number from 0,
-                                        # and how many there are; None: all prompts
+        shard:tuple[int,int]|None=None, # A share of the prompts, into a file of its own: number from 0, of how many
         ray:Any=None, # A Ray cluster that drives it: `local`, `auto`, an address, or a `RayCluster`; None: this process
         workers:int=2, # Engines on that cluster
         on_progress:Callable|Iterable[Callable]|None=None, # Functions that are called with the `Progress` every five

@@ -19,6 +19,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..core import Prompt, Sample, StoreError
+from ..inputs import whole_file
 from .files import (
     check_file, check_place, connect, DOTFILE, file_text, locks_refused, open_reader, store_path)
 from .find import ORDERS, OUTCOMES, NUMBERS, check_choice, count_sql, keys_sql, like, rows_sql
@@ -115,7 +116,7 @@ def run_key(self:StoreReader,
     if run not in self._keys:
         found = self.query('SELECT id FROM run WHERE name = ?', (run,))
         if not found:
-            fix = f'It holds: {", ".join(self.run_names()) or "no run yet"}'
+            fix = f'There are: {", ".join(self.run_names()) or "no run yet"}'
             raise store_error(self.path, f'there is no run {run!r}', fix)
         self._keys[run] = found[0][0]
     return self._keys[run]
@@ -405,8 +406,9 @@ def span(self:StoreReader,
 # %% ../../nbs/35_store/05_queries.ipynb #2e0863a1
 SAMPLE_COLUMNS = (
     'seq', 'told', 'prompt', 'number', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'error',
-    'finish_reason', 'length', 'answered', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'seconds', 'calls'
-) # Columns of `sample_columns`; `prompt` is a value of `prompt_keys`, `parents` are numbers with commas between
+    'finish_reason', 'length', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'seconds', 'calls'
+) # Columns of `sample_columns`; `prompt` is a value of `prompt_keys`, `parents` are numbers with commas between,
+  # `length` is None where there is no text
 
 @patch
 def sample_columns(self:StoreReader,
@@ -419,7 +421,7 @@ def sample_columns(self:StoreReader,
     tables = f'{first} CROSS JOIN {then} ON t.seq = s.trial'
     yield from self.column_chunks(f"""
         SELECT t.seq, tell.seq, t.prompt, t.number, model, kind, layer, action, parents, tree_parent, error,
-               finish_reason, ifnull(length(text), 0), text IS NOT NULL, prompt_tokens, completion_tokens,
+               finish_reason, length, prompt_tokens, completion_tokens,
                cached_tokens, ifnull(latency, 0.), ifnull(attempts, 1)
         FROM {tables} LEFT JOIN tell ON tell.trial = t.seq WHERE {OF_RUN}""", span)
 
@@ -530,14 +532,12 @@ def backup(self:StoreReader,
     path = store_path(path)
     if path.exists(): raise store_error(path, 'there is a file already', 'Choose another name for the copy.')
     check_place(path, 'rw')
-    part, locks = Path(f'{path}.part'), DOTFILE if locks_refused(path) else {}
-    part.unlink(missing_ok=True) # of a copy that was interrupted
-    with translating(path), closing(connect(part, 'rwc', **locks)) as copy:
+    locks = DOTFILE if locks_refused(path) else {}
+    with whole_file(path) as part, translating(path), closing(connect(part, 'rwc', **locks)) as copy:
         with closing(open_reader(self.path, alone=not is_locked(self.path))) as source: source.backup(copy)
         copy.execute('PRAGMA journal_mode = DELETE')
         copy.execute(WRITER)
         copy.execute('DELETE FROM writer')
-    os.rename(part, path)
 
 # %% ../../nbs/35_store/05_queries.ipynb #3d5c5d87
 @patch
