@@ -176,9 +176,10 @@ def test_a_limit_that_is_above_what_is_wanted_ends_nothing(single, tmp_path):
 
 
 def test_a_limit_on_tokens_stops_all(tmp_path):
-    run = drive(make(tmp_path/'runs.db', Slow, method=TOA(n=6), budget=Budget(per_run=Budget(tokens=300))))
+    run = drive(make(tmp_path/'runs.db', Slow, method=TOA(n=60, parallel=1), budget=Budget(per_run=Budget(tokens=500))))
     p = run.progress
-    assert (p.state, p.stopped_by) == ('stopped', 'tokens') and 300 <= p.spent.tokens < 300 + 12*8*20
+    assert (p.state, p.stopped_by, p.in_flight) == ('stopped', 'tokens', 0) and p.spent.tokens >= 500 and p.samples < p.target
+    assert len(samples(run.store_at)) == p.samples
 
 
 def test_cancel_and_go_on(single, tmp_path):
