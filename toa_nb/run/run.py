@@ -62,8 +62,7 @@ class Run:
         shard:tuple[int,int]|None=None, # A share of the prompts, into a file of its own: number from 0, of how many
         ray:Any=None, # A Ray cluster that drives it: `local`, `auto`, an address, or a `RayCluster`; None: this process
         workers:int=2, # Engines on that cluster
-        on_progress:Callable|Iterable[Callable]|None=None, # Functions that are called with the `Progress` every five
-                                                           # seconds and at the end, such as `to_wandb()`
+        on_progress:Callable|Iterable[Callable]|None=None, # Called with the `Progress` every 5 s and at the end
     ):
         given, self.shard = as_models(models), check_shard(shard)
         self.prompts, self.method = shard_of(as_prompts(prompts), self.shard), as_method(method)
@@ -73,8 +72,7 @@ class Run:
         self.templates, self.budget = templates or Templates(), as_budget(budget)
         self.name = name or next(k for k, v in METHODS.items() if v is type(self.method))
         self.concurrency, self.grace, self.check, self.max_unguided = concurrency, grace, check, max_unguided
-        self.without, self.added = tuple(without), tuple(added)
-        self.on_progress = as_callbacks(on_progress)
+        self.without, self.added, self.on_progress = tuple(without), tuple(added), as_callbacks(on_progress)
         self.more = 0 # Samples per prompt that the next session adds
         self.session:Session|None = None # The last session, once there is one
         self.watcher:asyncio.Task|None = None # Calls `on_progress`
