@@ -19,7 +19,9 @@ import ipywidgets as W
 from fastcore.basics import patch
 
 from ..core import InputError, ToaError
-from ..store.journal import RunStore
+from ..store.many import StoreSet
+from ..store.queries import StoreReader
+from ..store.sources import stored
 
 try: from anywidget import AnyWidget
 except ImportError: AnyWidget = None
@@ -284,20 +286,21 @@ def variable_of(
 
 # %% ../../nbs/60_panels/00_base.ipynb #c5868e08
 def reading(
-    store:str|Path|RunStore, # A store, or its path
-)->RunStore:
+    store:str|Path|list|StoreReader, # A store, or its path; several, or a pattern: they are read as one
+)->StoreReader:
     "The store, open for reading at least."
-    return store if isinstance(store, RunStore) else RunStore(store, 'r')
+    return store if isinstance(store, StoreReader) else stored(store)
 
 def short_path(
-    store:RunStore, # An open store
-)->str:
+    store:StoreReader, # An open store
+)->str|list[str]: # A list for several that are read as one
     "The path of a store, relative to the working folder where it is below it."
-    inside = store.path.is_relative_to(Path.cwd())
-    return str(store.path.relative_to(Path.cwd()) if inside else store.path)
+    def short(path): return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return [*map(short, store.paths)] if isinstance(store, StoreSet) else short(store.path)
 
 def store_code(
-    store:RunStore, # An open store
+    store:StoreReader, # An open store
 )->str: # Python
     "Code that opens the store again."
+    if isinstance(store, StoreSet): return f'StoreSet({short_path(store)!r})'
     return f"RunStore({short_path(store)!r}, 'r')"

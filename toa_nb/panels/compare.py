@@ -15,6 +15,7 @@ from fastcore.basics import patch
 
 from ..core import InputError, Sample
 from ..store.journal import RunStore
+from ..store.queries import StoreReader
 from ..store.tables import to_frame
 from ..run.progress import short
 from ..analysis.curves import bootstrap_band
@@ -106,7 +107,7 @@ def prompt_list(
 class ComparePanel(Panel):
     "Two methods of a store, prompt by prompt."
     def __init__(self,
-        store:str|Path|RunStore, # The store, or its path
+        store:str|Path|list|StoreReader, # The store, or its path; several, or a pattern: they are read as one
         a:str='', # A method, or a run where methods occur twice; empty: the last
         b:str='', # The other one; empty: the first
         **settings, # Values of its fields by name: value, category, sort
@@ -151,7 +152,7 @@ def offer(self:ComparePanel,
     names = methods if self.by == 'method' else list(configs)
     self.of = dict(zip(names, configs))
     self.parts.layout.display = '' if len(names) > 1 else 'none'
-    if len(names) < 2: return self.say(f'{self.store.path.name} holds {len(names)} runs: two are compared.')
+    if len(names) < 2: return self.say(f'{self.store.paths[0].name} holds {len(names)} runs: two are compared.')
     for name in (a, b):
         if name and name not in names:
             raise InputError(f'there is no {self.by} {name!r}', 'ComparePanel', f'There are: {", ".join(names)}.')

@@ -16,6 +16,7 @@ from fastcore.basics import patch
 
 from ..core import InputError, Prompt, Sample
 from ..store.journal import RunStore
+from ..store.queries import StoreReader
 from ..store.samples import only_reward
 from ..run.progress import short
 from ..analysis.paths import best_sample, tree_parent_of
@@ -104,7 +105,7 @@ MOST = 1000 # Samples that a browser draws and walks without a delay
 class TreePanel(Panel):
     "The search tree of a prompt."
     def __init__(self,
-        store:str|Path|RunStore, # The store, or its path
+        store:str|Path|list|StoreReader, # The store, or its path; several, or a pattern: they are read as one
         run:str='', # Name of the run; empty: the latest
         prompt_id:str='', # Id of the prompt; empty: the first
         selected:int|None=None, # Number of the sample to show; None: the best
@@ -180,7 +181,7 @@ def load(self:TreePanel,
     "Read the samples of the chosen prompt and draw them."
     run, prompt = self.run.value, self.prompt.value
     self.parts.layout.display = '' if prompt else 'none'
-    if not prompt: return self.say(f'{self.store.path.name} holds no run yet.')
+    if not prompt: return self.say(f'{self.store.paths[0].name} holds no run yet.')
     with self.working('Reading'):
         samples, total = list(islice(self.store.samples(run, prompt), MOST)), self.store.counts(run)[prompt][0]
     self.samples = {s.trial.number: s for s in samples}

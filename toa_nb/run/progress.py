@@ -359,12 +359,13 @@ def read_summaries(
 def stored_summaries(
     store:RunStore, # Open
     run:str, # Name of the run
+    counts:dict[str,tuple[int,int]]|None=None, # From `store.counts`, which reads every trial; None: count now
 )->dict[str,Summary]: # By prompt id, in the order of the run; without prompts that have not begun or were cut off
     "The summaries that are stored and still valid."
     config, notes = store.config(run), store.last_events(run, 'done')
     n, models = config.get('settings', {}).get('n', 0), [m['name'] for m in config.get('models', ())]
     found = {}
-    for name, (asked, told) in store.counts(run).items():
+    for name, (asked, told) in (counts or store.counts(run)).items():
         if name not in notes: continue
         summary = read_note(notes[name], n, models)
         if summary.told != told: continue
@@ -390,7 +391,8 @@ def progress_of(
 )->Progress:
     "How far a stored run is."
     row = next(r for r in store.runs() if r['name'] == run)
-    counts, wanted, known = store.counts(run), wanted_samples(store, run), stored_summaries(store, run)
+    counts, wanted = store.counts(run), wanted_samples(store, run)
+    known = stored_summaries(store, run, counts)
     limits, retried = store.config(run).get('budget', {}), store.last_events(run, 'retry')
     p = Progress(len(counts), wanted*len(counts), row['status'], limits=target_limits(limits, len(counts)))
     if row['seconds'] is not None: p.started, p.ended = 0., row['seconds']

@@ -24,6 +24,7 @@ from ..search.methods import method_from, METHODS
 from ..rewards.base import close_all
 from ..store.files import store_path
 from ..store.journal import RunStore
+from ..store.many import store_paths
 from .progress import prefix_text, Progress, progress_of, spent_text
 from .forecast import projected
 from .resources import relaxed_gc
@@ -302,13 +303,16 @@ def ok(self:Run)->bool:
 # %% ../../nbs/40_run/10_run.ipynb #fecf3fa4
 @patch(cls_method=True)
 def from_store(cls:Run,
-    path:str|Path, # The store
+    path:str|Path, # The store; shards are merged before
     name:str|None=None, # Name of the run; None for the only one, or the only one that is not finished
     models:Iterable=(), # Models in place of the stored ones of the same name, and those named in `added`
     rewards:Iterable=(), # Rewards in place of the stored ones of the same name
     **given, # Arguments of `Run` in place of what is stored, such as `budget=None` or `without=['b']`
 )->Run: # Checked, not started; starting it goes on from where the store says it was
     "A run as its store describes it."
+    if len(store_paths(path)) > 1:
+        raise InputError('a run goes on in one store, not in several', 'Run.from_store',
+                         'Make one store of them first: toa store merge OUT STORE...')
     with RunStore(path, 'r') as store:
         name = pick_run(store, name)
         config, prompts = store.config(name), store.prompts(name)
