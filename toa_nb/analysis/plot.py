@@ -25,7 +25,8 @@ from ..store.samples import only_reward
 from ..store.tables import as_frame
 from .curves import reward_curve
 from .paths import best_sample, path, tree_parent_of
-from .layout import is_radial, model_colours, model_palette, move_form, move_forms, reward_shares, tree_places
+from .layout import (
+    is_radial, model_colours, model_palette, move_form, move_forms, reward_shares, tree_places)
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #05a6f675
 _black, _grey = '#1a1a1a', '#9a9a9a'
@@ -246,7 +247,7 @@ def _tree_title(samples, reward, best):
     return (f'{head}, none scored' if best is None
             else f'{head}, best {reward} {best.value(reward):.4g} (no. {best.trial.number}, {best.trial.model})')
 
-# %% ../../nbs/50_analysis/05_plot.ipynb #9141f4ce
+# %% ../../nbs/50_analysis/05_plot.ipynb #cd8d108b
 def _by_form(samples):
     "Samples by the marker of their move."
     found = {}
@@ -257,6 +258,7 @@ def _dot_look(s, fill, palette):
     "Fill and edge of an answer's dot."
     return (fill[s.trial.number], palette[s.trial.model]) if s.trial.number in fill else ('white', _grey)
 
+# %% ../../nbs/50_analysis/05_plot.ipynb #9141f4ce
 def _draw_tree(ax, samples, reward, at, palette, best):
     "Edges, dots, and the path to the winner."
     lines = [(at[tree_parent_of(s)], at[s.trial.number]) for s in samples]
