@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
+from ..cells import safe
 from ..core import Sample
 from ..compute import ModelSpec
 from ..store.journal import RunStore
@@ -21,7 +22,7 @@ from ..analysis.curves import reward_curve
 from ..analysis.layout import model_palette, move_form
 from ..analysis.plot import plot_curve
 from ..analysis.gains import move_gains
-from .base import safe, safe_label
+from .base import safe_label
 from .forms import evenly
 from .tables import Html, interval_bar, table
 

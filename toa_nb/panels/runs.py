@@ -15,6 +15,7 @@ from pathlib import Path
 import ipywidgets as W
 from fastcore.basics import patch
 
+from ..cells import safe
 from ..core import InputError, Prompt, StoreError, ToaError
 from ..compute import Spent
 from ..search.methods import METHODS
@@ -22,7 +23,7 @@ from ..store.journal import RunStore
 from ..run.progress import clock, Progress, progress_of, short
 from ..run.run import Run
 from ..run.forecast import project, Projection, Rate, rates
-from .base import error_message, Panel, safe, safe_label, variable_of
+from .base import error_message, Panel, safe_label, variable_of
 from .forms import button_row, field, side_by_side
 from .tables import draw, fact_table, Html, image_place, picture_html, progress_bar, status_dot, table
 from .run_form import RunForm

@@ -11,8 +11,9 @@ import asyncio, base64, io, time
 
 import ipywidgets as W
 
+from ..cells import safe
 from ..run.progress import short
-from .base import safe
+
 
 # %% ../../nbs/60_panels/02_tables.ipynb #0f78fdb3
 class Html(str):

@@ -15,6 +15,7 @@ from pathlib import Path
 import ipywidgets as W
 from fastcore.basics import patch
 
+from ..cells import safe
 from ..core import InputError, Prompt, Sample, ToaError
 from ..store.journal import RunStore
 from ..store.samples import only_reward
@@ -23,7 +24,7 @@ from ..analysis.paths import best_sample, tree_parent_of
 from ..analysis.layout import model_colours, move_form
 from ..analysis.plot import plot_tree
 from ..analysis.known import search_notes
-from .base import AnyWidget, error_message, Panel, Part, plain, reading, safe, short_path, store_code
+from .base import AnyWidget, error_message, Panel, Part, plain, reading, short_path, store_code
 from .forms import button_row, field, fields_grid, number, side_by_side
 from .curve_choice import CurveChoice
 from .curve_view import curve_view
