@@ -80,7 +80,8 @@ def make_pictures(
 )->tuple[str,list[dict]]: # Why there is none, and values for pictures
     "The figures as pictures."
     why = choice.emptiness()
-    return why, [] if why else [dict(value=picture_html(figure, ', '.join(choice.runs))) for figure in choice.figures().values()]
+    if why: return why, []
+    return '', [dict(value=picture_html(figure, ', '.join(choice.runs))) for figure in choice.figures().values()]
 
 def make_views(
     choice:CurveChoice, # What to draw
