@@ -16,7 +16,8 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..core import InputError, Prompt, Sample, StoreError
+from ..cells import facts_html
+from ..core import InputError, Prompt, Sample, Samples, StoreError
 from ..compute import Budget, ModelSpec
 from ..templates import Templates
 from ..search.samplers import Method
@@ -227,8 +228,8 @@ def samples(self:Run,
 )->list[Sample]: # Prompt by prompt, in the order of asking
     "What the run has stored."
     name = prompt.id if isinstance(prompt, Prompt) else prompt
-    if isinstance(self.store_at, RunStore): return list(self.store_at.samples(self.name, name))
-    with RunStore(self.store_at, 'r') as store: return list(store.samples(self.name, name))
+    if isinstance(self.store_at, RunStore): return Samples(self.store_at.samples(self.name, name))
+    with RunStore(self.store_at, 'r') as store: return Samples(store.samples(self.name, name))
 
 @patch
 def best(self:Run,
@@ -290,6 +291,21 @@ def report(self:Run)->str:
 
 @patch
 def __repr__(self:Run): return self.report()
+
+# %% ../../nbs/40_run/10_run.ipynb #8e591292
+@patch
+def _repr_html_(self:Run):
+    p = self.progress
+    failed = '\n'.join(f'{who}: {f.count} x {f.first}' for book in (p.failures, p.remarks) for (who, _), f in book.items())
+    facts = dict(run=self.name, method=repr(self.method), models=', '.join(self.models), reward=self.reward.name)
+    return facts_html(facts | p.facts(), failed or None)
+
+@patch
+def __dir__(self:Run):
+    verbs = 'start wait pause cancel extend is_running'.split()
+    results = 'progress report ok samples best to_frame'.split()
+    parts = 'name prompts method models reward held_out budget seed templates store_at config from_store task'.split()
+    return [*verbs, *results, *parts]
 
 # %% ../../nbs/40_run/10_run.ipynb #d6022ab3
 @patch(as_prop=True)
