@@ -288,10 +288,12 @@ def test_the_loop_closes_on_a_cpu(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_gpu_benchmark_runs_small_on_a_cpu(monkeypatch):
+def test_the_gpu_benchmark_runs_small(monkeypatch, capfd):
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent/'benchmarks'))
     import gpu
-    assert isinstance(gpu.dpo_step(gpu.TINY, 0, 'float32', 32), float)
+    gpu.main(['--small'])
+    shown = capfd.readouterr().out
+    assert 'speed-up of toa_nb' in shown and 's per step' in shown
 
 
 @pytest.mark.slow
