@@ -6,12 +6,12 @@
 __all__ = ['ARCHITECTURES', 'open_gguf', 'gguf_to_folder', 'check_gguf', 'folder_to_gguf']
 
 # %% ../../nbs/55_train/02_gguf.ipynb #d23bc7c1
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..core import InputError
+from ..inputs import whole_file
 
 # %% ../../nbs/55_train/02_gguf.ipynb #ced08592
 ARCHITECTURES = dict(llama='llama', mistral='llama', qwen2='qwen2', qwen3='qwen3') # In GGUF, by `model_type`
@@ -37,9 +37,9 @@ def open_gguf(
     except (ValueError, IndexError, KeyError) as e:
         raise InputError(f'this GGUF file can not be read: {e}', str(path), 'Fetch it again.') from None
     if (found := _value(reader, 'general.architecture')) in ARCHITECTURES.values(): return reader, found
+    handled = ', '.join(sorted({*ARCHITECTURES.values()}))
     raise InputError(f'the architecture {found!r} is not handled', str(path),
-                     f'Handled are {", ".join(sorted({*ARCHITECTURES.values()}))}. Train a folder instead, and convert it with '
-                     'llama.cpp.')
+                     f'Handled are {handled}. Train a folder instead, and convert it with llama.cpp.')
 
 # %% ../../nbs/55_train/02_gguf.ipynb #96cc0ddd
 def _llama3_rope(factors:Any, theta:float)->dict|None:
@@ -151,21 +151,20 @@ def folder_to_gguf(
     reader, architecture = open_gguf(original)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     heads = {'q_proj.weight': model.config.num_attention_heads, 'k_proj.weight': model.config.num_key_value_heads}
-    part = out.with_name(f'.{out.name}.part')
-    writer = gguf.GGUFWriter(str(part), architecture)
-    _copy_metadata(gguf, reader, writer)
-    for tensor in reader.tensors:
-        if tensor.name == 'rope_freqs.weight': writer.add_tensor(tensor.name, tensor.data)
-    for name, renamed, tensor in _renamed(model, architecture):
-        data = tensor.numpy()
-        for end, n in heads.items():
-            if architecture == 'llama' and name.endswith(end): data = _permuted(data, n)
-        small = data.ndim < 2 or data.shape[-1] % 32
-        kind = gguf.GGMLQuantizationType.F32 if small else gguf.GGMLQuantizationType.Q8_0
-        writer.add_tensor(renamed, data if small else gguf.quants.quantize(data, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    os.replace(part, out)
+    with whole_file(out) as part:
+        writer = gguf.GGUFWriter(str(part), architecture)
+        _copy_metadata(gguf, reader, writer)
+        for tensor in reader.tensors:
+            if tensor.name == 'rope_freqs.weight': writer.add_tensor(tensor.name, tensor.data)
+        for name, renamed, tensor in _renamed(model, architecture):
+            data = tensor.numpy()
+            for end, n in heads.items():
+                if architecture == 'llama' and name.endswith(end): data = _permuted(data, n)
+            small = data.ndim < 2 or data.shape[-1] % 32
+            kind = gguf.GGMLQuantizationType.F32 if small else gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(renamed, data if small else gguf.quants.quantize(data, kind), raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
     return out
