@@ -11,7 +11,7 @@ __all__ = ['SAMPLE', 'USAGE', 'TRIALS', 'SCORES', 'THOUGHTS_OF', 'PREFIX_OF', 'd
 # %% ../../nbs/35_store/03_records.ipynb #f11ef83a
 import hashlib, json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
