@@ -18,8 +18,8 @@ from zlib import crc32
 from fastcore.basics import patch
 
 from ..core import (
-    AuthFailed, CallTimeout, ConnectionFailed, ContextOverflow, EmptyAnswer, FieldRefused, GenerationError, InputError, MissingUsage,
-    ModelOut, RateLimited, RequestRefused, UnknownModel)
+    AuthFailed, CallTimeout, ConnectionFailed, ContextOverflow, EmptyAnswer, FieldRefused, GenerationError, InputError,
+    MissingUsage, ModelOut, RateLimited, RequestRefused, UnknownModel)
 from ..inputs import check_env_name, check_number, check_url, read_key
 from .failures import about_content
 
