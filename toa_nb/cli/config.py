@@ -305,7 +305,8 @@ def build(
     with error_context(where): run = FileRun(**parts)
     check_keys(run, where)
     warn_of_unused_models(run)
-    run.recipe = _recipe(data, folder, given)
+    run.recipe, run.folder = _recipe(data, folder, given), folder
+    run.tables = [run.recipe.get('reward', run.tables[0]), *run.recipe.get('held_out', run.tables[1:])]
     run.left_out = tuple(map(str, getattr(parts['prompts'], 'bad', ())))
     run.unread = dict(getattr(parts['prompts'], 'unread', {}))
     try: json.dumps(run.recipe)
