@@ -21,7 +21,7 @@ class Report(NamedTuple):
     wanted:int=0 # Further answers that it could ask for
 
 class Ack(NamedTuple):
-    "What a part hears when its rows are on the disk."
+    "What a part gets when its rows are on the disk."
     granted:int=0 # Further answers that it may ask for
     stop:str='' # Why it is to stop: a limit, `paused` or `cancelled`; empty: it is not
 
@@ -68,7 +68,7 @@ def grant(self:RunHost,
     part:int, # The part
     wanted:int, # Further answers that it could ask for
 )->int: # Further answers that it may ask for
-    "Grant answers: near the limit only a share of the rest, so that nobody holds what others could ask for."
+    "Grant answers: near the limit only a share of the rest, so that no part holds what others could use."
     if not self.left or wanted < 1: return 0
     given = min(wanted, max(1, self.left//(2*self.holders)))
     self.free[part] = self.free.get(part, 0) + given
