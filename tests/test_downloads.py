@@ -22,7 +22,7 @@ import pyarrow.parquet as pq  # noqa: E402
 import yaml  # noqa: E402
 from clocks import HANG  # noqa: E402
 
-from toa_nb.core import Completion, Prompt, Sample, Score, Trial, Usage  # noqa: E402
+from toa_nb.core import Completion, Sample, Score, Trial, Usage  # noqa: E402
 from toa_nb.data.rows import save_samples  # noqa: E402
 from toa_nb.data.sets import PAIRS, SETS  # noqa: E402
 
