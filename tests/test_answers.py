@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from toa_nb import TOA, BestOfN, ChatModel, FunctionReward, Message, MoA, Prompt, Run, RunStore, Usage, models_from, to_dpo, to_sft
-from toa_nb.core import AnswerTooLarge, AuthFailed, ContextOverflow, EmptyAnswer, MissingUsage, RequestRefused, ServerFailed
+from toa_nb.core import AnswerTooLarge, AuthFailed, ContextOverflow, EmptyAnswer, MalformedAnswer, MissingUsage, RequestRefused, ServerFailed
 from toa_nb.models.thoughts import FAMILIES
 
 HI = (Message('user', 'Hi'),)
@@ -375,3 +375,26 @@ def test_a_refusal_that_names_a_field_says_the_line_to_write(serve, line, words)
     "'max_tokens' is too large: 5000. This model's maximum context length is 4096 tokens and your request has 300"])
 def test_messages_that_do_not_fit_are_known_in_many_words(serve, words):
     assert type(ask(model_at(serve(lambda body: (400, {'error': {'message': words}}))))) is ContextOverflow
+
+
+# Hosts that are busy, and failures in odd places
+
+@pytest.mark.parametrize('words, wait', [('Quota exceeded. Please retry in 7.5s.', 7.5), ('Please retry after 9 seconds.', 9.),
+                                         ('Rate limit reached. Please try again in 1m2s.', 62.)])
+@pytest.mark.parametrize('status', [429, 503, 200])
+def test_the_wait_that_a_host_asks_for_in_words_is_kept(serve, words, wait, status):
+    error = {'error': {'code': 429 if status == 200 else status, 'message': words}}
+    replies, waits = iter([(status, error), completion('Lovely.')]), []
+    model = model_at(serve(lambda body: next(replies)), retries=1, outage_timeout=90.)
+    async def sleep(seconds):
+        waits.append(seconds)
+        model.balancer.endpoints[0].breaker.until = 0.
+    model.sleep = sleep
+    assert ask(model).text == 'Lovely.' and waits == [wait]
+
+
+@pytest.mark.parametrize('data', [b'', b'['*100_000, b'{"choices":' + b'['*100_000, b'data: {}\n\ndata: [DONE]\n\n'],
+                         ids=['empty', 'deep', 'deep choices', 'stream'])
+def test_what_is_no_answer_is_a_failure_that_may_pass(serve, data):
+    e = ask(model_at(serve(lambda body: (200, data))))
+    assert type(e) is MalformedAnswer and len(str(e)) < 200

@@ -63,7 +63,7 @@ def side_of(
     "Prompt, cost and statistic of the searches of one method."
     wanted = ['run', 'prompt_id', 'order', 'reward', x, held_out, 'variant' if y == 'different' else '']
     part = df.loc[df[by] == name, list(dict.fromkeys(filter(None, wanted)))]
-    if part.empty: raise InputError(f'there is no {name!r}', by, f'There are {", ".join(map(str, df[by].unique()))}.')
+    if part.empty: raise InputError(f'there is no {name!r}', by, f'There are: {", ".join(map(str, df[by].unique()))}.')
     if part[x].isna().any():
         raise InputError(f'the cost of {name!r} is unknown', x, 'Give every model a spec, or compare by tokens.')
     return statistic_of(part, x, y, k, held_out)

@@ -114,14 +114,14 @@ def check_axes(
     if x not in axes: raise InputError(f'unknown axis {x!r}', 'x', f'Use one of {", ".join(axes)}.')
     if y not in STATISTICS: raise InputError(f'unknown statistic {y!r}', 'y', f'Use one of {", ".join(STATISTICS)}.')
     if y == 'different' and 'variant' not in df:
-        raise InputError('this table does not say which answers are near-copies', 'y',
+        raise InputError('this table has no column for near-copies', 'y',
                          'Make it by `with_variants(run)`.')
     if align not in ('cost', 'samples'):
         raise InputError(f'unknown alignment {align!r}', 'align', 'Use cost or samples.')
     if k < 1: raise InputError(f'{k!r} answers have no mean', 'k', 'Use 1 or more.')
-    others = ', '.join(df.attrs.get('held_out', ())) or 'none but those of the guide'
+    others = ', '.join(df.attrs.get('held_out', ())) or 'the guide only'
     if held_out and held_out not in df:
-        raise InputError(f'no scores of {held_out!r}', 'held_out', f'There are {others}.')
+        raise InputError(f'no answer is scored by {held_out!r}', 'held_out', f'There are scores of: {others}.')
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #8500ae4f
 def chosen_axis(

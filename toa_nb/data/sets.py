@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import InputError
-from ..inputs import check_path
+from ..inputs import check_path, whole_file
 from ..servers.local import cache_folder
 from .files import file_records, plain_value
 
@@ -146,15 +146,12 @@ def _published_file(path:str, number:int)->Path:
     place, address = cache_folder()/'published'/path, f'{REPOSITORY}/{path}'
     if place.exists(): return place
     place.parent.mkdir(parents=True, exist_ok=True)
-    temp = place.with_name(f'.{place.name}.{os.getpid()}')
-    _download(address, temp)
-    try:
-        found = sum(isinstance(r, dict) and 'id' in r for _, r in file_records(temp))
+    with whole_file(place) as part:
+        _download(address, part)
+        found = sum(isinstance(r, dict) and 'id' in r for _, r in file_records(part))
         if found != number:
             raise InputError(f'{address} has {found} prompts and not {number}', 'prompts',
                              'Try again; or name a file that you have with `at`.')
-        os.replace(temp, place)
-    finally: temp.unlink(missing_ok=True)
     return place
 
 def _one_key(value:Any, known:Iterable[str], where:str)->str:

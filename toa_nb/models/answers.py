@@ -7,19 +7,36 @@ __all__ = ['MOST_TOKENS', 'CACHED', 'READ', 'WRITTEN', 'FAILED', 'read_json', 'r
            'token_logprobs', 'Choice', 'read_choice', 'empty_answer', 'read_answer', 'read_with_logprobs']
 
 # %% ../../nbs/15_models/02_answers.ipynb #fe69ecf5
-import json, re
+import json, math, re
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import Completion, EmptyAnswer, MalformedAnswer, MissingUsage, NoChoices, ServerFailed, Usage
-from .failures import error_text
+from ..core import (
+    Completion, EmptyAnswer, GenerationError, MalformedAnswer, MissingUsage, NoChoices, ServerFailed, Usage)
+from .failures import error_text, status_error
 from .thoughts import split_message
 
 # %% ../../nbs/15_models/02_answers.ipynb #5fcc0f77
+def _form(data:bytes)->str:
+    "What an answer is that is not JSON."
+    if not data.strip(): return 'is empty'
+    stream = data.lstrip().startswith((b'data:', b'event:'))
+    what = 'is a stream of events, and none was asked for' if stream else 'is not JSON'
+    return f'{what}: {error_text(data, 80)}'
+
+def _error_inside(answer:Any, data:bytes)->GenerationError|None:
+    "The failure in an answer with status 200 that holds an error with a status of its own, and no choices."
+    if not isinstance(answer, dict) or answer.get('choices'): return None
+    error = answer if answer.get('object') == 'error' else answer.get('error')
+    code = str(error.get('code') or '') if isinstance(error, dict) else ''
+    if not (code.isdecimal() and len(code) == 3 and '400' <= code < '600'): return None
+    return status_error(int(code), data, remark=' (inside an answer with HTTP 200)')
+
 def read_json(data:bytes)->dict:
     "The object in the body of a response, or `MalformedAnswer`."
     try: answer = json.loads(data)
-    except ValueError: raise MalformedAnswer(f'the answer is not JSON: {error_text(data, 80)}') from None
+    except (ValueError, RecursionError): raise MalformedAnswer(f'the answer {_form(data)}') from None
+    if failure := _error_inside(answer, data): raise failure
     if not isinstance(answer, dict) or not isinstance(answer.get('choices'), list):
         raise MalformedAnswer(f'the answer is not a chat completion: {error_text(data, 80)}')
     if not answer['choices']: raise NoChoices('the list of choices is empty')
@@ -98,8 +115,10 @@ def read_usage(
 # %% ../../nbs/15_models/02_answers.ipynb #d228b033
 def read_logprob(choice:dict)->float|None:
     "Mean log-probability per token; None where the server gives none."
-    tokens = (choice.get('logprobs') or {}).get('content') or []
-    return sum(t['logprob'] for t in tokens) / len(tokens) if tokens else None
+    try:
+        tokens = [float(t['logprob']) for t in choice['logprobs']['content']]
+        return sum(tokens)/len(tokens) if tokens and math.isfinite(sum(tokens)) else None
+    except (KeyError, TypeError, ValueError): return None
 
 # %% ../../nbs/15_models/02_answers.ipynb #b3fdf42f
 def token_logprobs(choice:dict)->list[dict[str,float]]:

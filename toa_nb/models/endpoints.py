@@ -63,6 +63,8 @@ class Endpoint:
 
     def __post_init__(self):
         check_url(self.url)
+        if found := re.search(r'(?:/chat)?/completions/*$', self.url):
+            raise InputError('this is the address of a call, not of a server', 'url', f'Leave out {found[0]}.')
         check_env_name(self.api_key_env)
         if self.concurrency is not None: check_number(self.concurrency, 'concurrency', 1, whole=True)
         check_extras(self.headers, 'headers')

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPTIONAL', 'error_text', 'refused_field', 'field_remedy', 'length_remedy', 'too_long', 'no_system_role',
-           'about_content', 'means_no_model', 'means_no_money', 'status_error', 'retry_after', 'backoff', 'remedy']
+           'about_content', 'means_no_model', 'means_no_money', 'asked_wait', 'status_error', 'retry_after', 'backoff',
+           'remedy']
 
 # %% ../../nbs/15_models/00_failures.ipynb #866554ce
 import json, math, random, re
@@ -129,8 +130,24 @@ def means_no_model(text:str)->bool:
     return bool(_NO_MODEL.search(text))
 
 def means_no_money(text:str)->bool:
-    "Whether a server's words mean that nobody pays for further calls."
+    "Whether a server's message means that no further calls are paid for."
     return bool(_NO_MONEY.search(text))
+
+# %% ../../nbs/15_models/00_failures.ipynb #3f5aaa92
+_WAIT = re.compile(r'(?i)(?:try again|retry|retrying)(?: again)? (?:in|after):? |"retryDelay": ?"')
+_TIME = re.compile(r'(?i) ?(\d+(?:\.\d+)?) ?(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?)(?![a-z])')
+
+def asked_wait(
+    text:str, # Body of a response
+)->float|None: # Seconds; None where it asks for nothing
+    "How long the words of a server ask to wait."
+    if not (start := _WAIT.search(text)): return None
+    total, at = None, start.end()
+    while found := _TIME.match(text, at):
+        unit = found[2].lower()
+        size = .001 if unit.startswith(('ms', 'milli')) else dict(s=1, m=60, h=3600)[unit[0]]
+        total, at = (total or 0) + float(found[1])*size, found.end()
+    return total
 
 # %% ../../nbs/15_models/00_failures.ipynb #68be108c
 def status_error(
@@ -147,6 +164,7 @@ def status_error(
     if field in ('logprobs', 'top_logprobs') or status in (400, 422, 500) and no_system_role(words):
         return FieldRefused(message)
     if status in (401, 403): return AuthFailed(message)
+    if retry_after is None and status in (429, 503): retry_after = asked_wait(_raw(data)[:4000])
     if status == 429 and not means_no_money(_raw(data)): return RateLimited(message, retry_after=retry_after)
     if status >= 500 and status != 501 and not too_long(words) or status in (408, 409, 425):
         return ServerFailed(message, retry_after=retry_after)
@@ -200,5 +218,7 @@ def remedy(
     if isinstance(error, ConnectionFailed | CallTimeout): return 'Is the server running, and is the address right?'
     if isinstance(error, MissingUsage):
         return 'toa_nb counts compute from token counts: use a server that reports usage.'
+    if isinstance(error, ServerFailed) and re.search(r'(?i)\bloading', str(error)):
+        return 'It is still loading the model: try again when it is ready.'
     if isinstance(error, ContextOverflow): return 'Serve the model with a longer context, or set a smaller max_tokens.'
     return '' if 'omit = ' in str(error) or 'max_tokens' in str(error) else 'Look into the log of the server.'

@@ -156,7 +156,7 @@ def _check_params(
         raise InputError(f'parameter {wrong[0]!r} is {problem}', where, f"It takes: {', '.join(wanted) or 'none'}.")
     for name, type_ in wanted.items(): _check_value(name, params[name], type_, where)
     if params.get('relation', 'exactly') not in RELATIONS:
-        raise InputError(f"unknown relation {params['relation']!r}", where, f"Known are: {', '.join(RELATIONS)}.")
+        raise InputError(f"unknown relation {params['relation']!r}", where, f"Use one of {', '.join(RELATIONS)}.")
 
 # %% ../../nbs/25_rewards/02_constraints.ipynb #bc460b38
 def parse_constraint(
@@ -168,7 +168,7 @@ def parse_constraint(
         raise InputError('it is not a dict', where, "Write {'kind': ..., parameter: value}.")
     name, params = constraint.get('kind'), {k: v for k, v in constraint.items() if k != 'kind'}
     if not isinstance(name, str) or name not in CONSTRAINTS:
-        raise InputError(f'unknown kind {name!r}', where, f"Known are: {', '.join(sorted(CONSTRAINTS))}.")
+        raise InputError(f'unknown kind {name!r}', where, f"Use one of {', '.join(sorted(CONSTRAINTS))}.")
     _check_params(CONSTRAINTS[name], params, where)
     return CONSTRAINTS[name], params
 
