@@ -129,7 +129,8 @@ def main():
     if args.step: return measure(args.step, args.store)
     prompts = args.samples//PER_PROMPT
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        print(f'{prompts*PER_PROMPT:,} samples of {prompts:,} prompts\n\n| version | step | CPU s | wall s | peak MB | of them imports |\n|---|---|---|---|---|---|')
+        print(f'{prompts*PER_PROMPT:,} samples of {prompts:,} prompts\n')
+        print('| version | step | CPU s | wall s | peak MB | of them imports |\n|---|---|---|---|---|---|')
         for version in args.versions:
             path = Path(folder, f'version{version}.db')
             cpu, wall = time.process_time(), time.perf_counter()
