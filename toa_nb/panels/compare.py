@@ -13,6 +13,7 @@ from typing import Any
 import ipywidgets as W
 from fastcore.basics import patch
 
+from ..cells import safe
 from ..core import InputError, Sample
 from ..store.journal import RunStore
 from ..store.queries import StoreReader
@@ -21,7 +22,7 @@ from ..run.progress import short
 from ..analysis.curves import bootstrap_band
 from ..analysis.comparisons import verdict_of
 from ..analysis.prompt_table import best_pair, prompts_by_method
-from .base import AnyWidget, Panel, Part, plain, reading, safe, store_code
+from .base import AnyWidget, Panel, Part, plain, reading, store_code
 from .forms import choose_values, field, fields_grid, follow_fields
 from .sample_list import TableView
 from .tables import table

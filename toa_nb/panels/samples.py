@@ -11,13 +11,14 @@ from pathlib import Path
 import ipywidgets as W
 from fastcore.basics import patch
 
+from ..cells import safe
 from ..core import InputError, Sample
 from ..store.queries import StoreReader
 from ..store.tables import to_frame
 from ..data.origins import by_joined_prompt, joined, origins_of
 from ..data.rows import save_samples, write_jsonl
 from ..data.exports import to_dpo
-from .base import AnyWidget, Panel, Part, plain, reading, safe, store_code
+from .base import AnyWidget, Panel, Part, plain, reading, store_code
 from .forms import button_row, choose_values, field, fields_grid, follow_fields
 from .pairs import pair_row, PairFile
 from .sample_list import (
