@@ -108,11 +108,16 @@ class NearLink:
     ):
         self.loop, self.sent, self.gone, self.number = asyncio.new_event_loop(), [], False, next(_numbers)
         _links[self.number] = self
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        threading.Thread(target=self.live, daemon=True).start()
         async def begin(): return make(*self.copied(args))
         self.there = asyncio.run_coroutine_threadsafe(begin(), self.loop).result()
 
     def __reduce__(self): return _link, (self.number,)
+
+    def live(self):
+        "The life of the thread."
+        self.loop.run_forever()
+        self.loop.close()
 
     def copied(self,
         value:Any, # What is sent
@@ -155,11 +160,14 @@ async def ask(self:NearLink,
 @patch
 def kill(self:NearLink):
     "End what goes on there, and take no more calls; a store is let go, as when a process ends."
-    def end():
-        for task in asyncio.all_tasks(self.loop): task.cancel()
+    async def end():
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks: task.cancel()
+        if tasks: await asyncio.wait(tasks, timeout=5)
         if store := getattr(self.there, 'store', None): store.close()
+        self.loop.stop()
+    if not self.gone: asyncio.run_coroutine_threadsafe(end(), self.loop)
     self.gone = True
-    self.loop.call_soon_threadsafe(end)
 
 @patch
 def close(self:NearLink):
