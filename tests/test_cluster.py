@@ -10,7 +10,10 @@ import threading
 from collections import Counter
 
 import pytest
+from fault_server import running
 
+from toa_nb.cli.commands import main
+from toa_nb.cli.config import run_from
 from toa_nb.compute import Budget
 from toa_nb.core import Prompt, RewardError, ToaError
 from toa_nb.models.client import ChatModel
@@ -228,6 +231,41 @@ def test_nothing_secret_is_sent(tmp_path, monkeypatch):
     assert len(sent) > 10 and any(b'A_KEY' in data for data in sent)
     assert not any(b'very-secret' in data for data in sent)
     assert b'very-secret' not in (tmp_path/'runs.db').read_bytes()
+
+
+OWN = """
+def letters(prompt, response): return len(set(response))
+def short(prompt, response): return 1/len(response)
+"""
+FILE = """
+prompts = "prompts.jsonl"
+reward = "cluster_reward:letters"
+held_out = [{kind = "cluster_reward:short"}]
+method = {name = "toa", n = 3, parallel = 1}
+budget = {per_run = {samples = 22}}
+
+[[models]]
+name = "a"
+endpoints = ["URL"]
+max_tokens = 32
+"""
+
+
+def test_engines_are_made_from_a_file(tmp_path, capsys):
+    "Real models behind HTTP, a reward of one's own beside the file, one that is held out, and a limit; then `toa resume`."
+    (tmp_path/'cluster_reward.py').write_text(OWN)
+    (tmp_path/'prompts.jsonl').write_text(''.join(f'{{"id": "{p.id}", "instruction": "{p.instruction}"}}\n' for p in PROMPTS))
+    with running('--models', 'a') as url:
+        (tmp_path/'run.toml').write_text(FILE.replace('URL', url))
+        run = drive(run_from(tmp_path/'run.toml', ray=NearCluster(2), store=tmp_path/'runs.db'))
+        assert (run.progress.samples, run.progress.stopped_by) == (22, 'samples')
+        run = drive(run_from(tmp_path/'run.toml', ray=NearCluster(2), store=tmp_path/'runs.db', budget=None))
+        assert (run.progress.samples, run.progress.resumed, run.ok) == (36, 22, True)
+        again = drive(Run.from_store(tmp_path/'runs.db', ray=NearCluster(2)).extend(1))
+        assert (again.progress.samples, again.progress.session.calls) == (48, 12)
+        assert set(again.samples()[0].scores[i].reward for i in range(2)) == {'letters', 'short'}
+        assert main(['run', str(tmp_path/'run.toml'), '--ray', 'nowhere', '--quiet']) == 2
+    assert "ray: 'nowhere' is not the address of a Ray cluster" in capsys.readouterr().err
 
 
 def test_numbers_are_unique_and_attempts_have_their_own(tmp_path):

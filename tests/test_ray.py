@@ -17,7 +17,7 @@ from clocks import HANG
 from fault_server import running
 
 from toa_nb.compute import Budget
-from toa_nb.core import Prompt
+from toa_nb.core import Prompt, StoreError
 from toa_nb.models.client import ChatModel
 from toa_nb.run.on_ray import RayCluster
 from toa_nb.run.run import Run
@@ -162,8 +162,10 @@ def test_the_driver_dies_and_the_run_goes_on(cluster, server, single, tmp_path):
 
 
 def stored(store):
-    if not store.exists() or not store.stat().st_size: return 0
-    with RunStore(store, 'r') as s: return s.count('toa') if s.run_names() else 0
+    "Samples in a store that is written; it has no tables in its first instant."
+    try:
+        with RunStore(store, 'r') as s: return s.count('toa') if s.run_names() else 0
+    except StoreError: return 0
 
 
 def test_limits_are_exact_and_cancel_is_gentle(cluster, server, single, tmp_path):

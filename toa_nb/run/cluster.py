@@ -6,7 +6,7 @@
 __all__ = ['LEAST', 'TWO', 'MOST', 'Part', 'part_size', 'cut', 'engine_config', 'check_recipe', 'NearCluster', 'ClusterSession',
            'quietly', 'together']
 
-# %% ../../nbs/40_run/10_cluster.ipynb #66977427
+# %% ../../nbs/40_run/10_cluster.ipynb #0bc78ec3
 import asyncio, time, warnings
 from collections import Counter, deque
 from contextlib import suppress
@@ -28,7 +28,7 @@ from .grants import RunHost
 from .session import Session
 from .engine import Engine, Recipe
 
-# %% ../../nbs/40_run/10_cluster.ipynb #628cc836
+# %% ../../nbs/40_run/10_cluster.ipynb #7e29fd25
 LEAST = 25 # Prompts of a part, where there are enough
 TWO = 2 # Parts that an engine drives at once
 
@@ -57,7 +57,7 @@ def cut(
     stretches = [names[i:i + size] for i in range(0, len(names), size)]
     return [Part(n, (keys[s[0]], keys[s[-1]]), s) for n, s in enumerate(stretches)]
 
-# %% ../../nbs/40_run/10_cluster.ipynb #f3419688
+# %% ../../nbs/40_run/10_cluster.ipynb #24f1a19e
 def engine_config(
     run:Any, # A `Run`
 )->dict: # What the engines read of it
@@ -80,7 +80,7 @@ def check_recipe(
         if type(made) is not type(r) or made.version != r.version:
             raise InputError(f'the reward {r.name!r} is an object in this process', 'Run.reward', fix)
 
-# %% ../../nbs/40_run/10_cluster.ipynb #4b574eb2
+# %% ../../nbs/40_run/10_cluster.ipynb #0abf0357
 class NearCluster:
     "A cluster in this process."
     def __init__(self,
@@ -109,7 +109,7 @@ class NearCluster:
         self.made.append(link)
         return link
 
-# %% ../../nbs/40_run/10_cluster.ipynb #25f5316f
+# %% ../../nbs/40_run/10_cluster.ipynb #79209604
 class ClusterSession(Session):
     "A session whose parts are driven elsewhere."
     def __init__(self,
@@ -131,7 +131,7 @@ class ClusterSession(Session):
         self.left:int|None = None # Answers that can still be granted; None: there is no limit
         self.changed, self.over = asyncio.Event(), asyncio.Event()
 
-# %% ../../nbs/40_run/10_cluster.ipynb #b6a8ef97
+# %% ../../nbs/40_run/10_cluster.ipynb #f6458f74
 @patch
 async def open(self:ClusterSession):
     "Start the host, and open the store through it."
@@ -165,7 +165,7 @@ async def close_cluster(self:ClusterSession):
         if self.host: self.host.kill()
         self.cluster.close()
 
-# %% ../../nbs/40_run/10_cluster.ipynb #be71416b
+# %% ../../nbs/40_run/10_cluster.ipynb #d15ac4f3
 @patch
 def stored_part(self:ClusterSession,
     part:Part, # A part
@@ -205,7 +205,7 @@ def refresh(self:ClusterSession):
     both = (self.prefixes_before, total.prefixes)
     p.prefixes = {m: tuple(map(sum, zip(*(b[m] for b in both if m in b)))) for m in {**both[0], **both[1]}}
 
-# %% ../../nbs/40_run/10_cluster.ipynb #d28bad38
+# %% ../../nbs/40_run/10_cluster.ipynb #3666a8de
 @patch
 def has_work(self:ClusterSession)->bool:
     "Is there a part with something to do?"
@@ -232,7 +232,7 @@ def recipe(self:ClusterSession)->Recipe:
     return Recipe(self.name, dict(config), self.cluster.engines, str(Path(run.folder).absolute()), run.concurrency,
                   run.grace, run.max_unguided, absent)
 
-# %% ../../nbs/40_run/10_cluster.ipynb #dc08e141
+# %% ../../nbs/40_run/10_cluster.ipynb #72687309
 @patch
 def check_over(self:ClusterSession):
     "Note that something has changed, and whether there is nothing left to do."
@@ -252,7 +252,7 @@ async def next_part(self:ClusterSession,
         self.changed.clear()
         await self.changed.wait()
 
-# %% ../../nbs/40_run/10_cluster.ipynb #90455b28
+# %% ../../nbs/40_run/10_cluster.ipynb #ed267563
 @patch
 def stop(self:ClusterSession,
     why:str, # `paused`, `cancelled`, or the limit that is reached
@@ -271,7 +271,7 @@ async def quietly(
     try: await asyncio.wait_for(call, seconds)
     except (ConnectionError, asyncio.TimeoutError): pass
 
-# %% ../../nbs/40_run/10_cluster.ipynb #2a40aa17
+# %% ../../nbs/40_run/10_cluster.ipynb #64363e00
 @patch
 async def search(self:ClusterSession,
     engine:Any, # The link to an engine
@@ -293,7 +293,7 @@ async def search(self:ClusterSession,
     if not self.stopping: self.todo.append(part) # it was granted too little
     return True
 
-# %% ../../nbs/40_run/10_cluster.ipynb #0334570f
+# %% ../../nbs/40_run/10_cluster.ipynb #bc7db9e5
 MOST = 5 # Attempts at a part that may be lost
 
 @patch
@@ -323,7 +323,7 @@ def take_part_back(self:ClusterSession,
     self.error = ToaError(f'part {part.number} (prompts {part.names[0]!r} to {part.names[-1]!r}) was lost {MOST} times')
     self.stop('failed')
 
-# %% ../../nbs/40_run/10_cluster.ipynb #061ea050
+# %% ../../nbs/40_run/10_cluster.ipynb #58479d5f
 async def together(
     *jobs, # Coroutines
 ):
@@ -352,10 +352,9 @@ async def watch(self:ClusterSession,
         try: found = await asyncio.wait_for(engine.ask('look'), self.cluster.stall)
         except asyncio.TimeoutError: raise ConnectionError(f'no answer in {self.cluster.stall:g} s') from None
         self.parts |= {n: p for n, p in found.items() if self.going.get(n) is engine}
-        self.refresh()
         await self.pause()
 
-# %% ../../nbs/40_run/10_cluster.ipynb #5dd86ec9
+# %% ../../nbs/40_run/10_cluster.ipynb #87bdc434
 @patch
 async def start_engine(self:ClusterSession,
     engine:Any, # The link to an engine
@@ -388,7 +387,7 @@ async def keep_engine(self:ClusterSession):
             self.engines.remove(engine)
             engine.kill()
 
-# %% ../../nbs/40_run/10_cluster.ipynb #ba694605
+# %% ../../nbs/40_run/10_cluster.ipynb #a3d2f4a7
 @patch
 def note_loss(self:ClusterSession,
     error:Exception, # What was seen of it
@@ -399,7 +398,7 @@ def note_loss(self:ClusterSession,
     if self.losses > MOST + 2*self.cluster.engines:
         raise ToaError(f'{self.losses} engines were lost one after the other, the last one with: {error}') from error
 
-# %% ../../nbs/40_run/10_cluster.ipynb #6ddbb68f
+# %% ../../nbs/40_run/10_cluster.ipynb #82f74eda
 @patch
 async def look_at_host(self:ClusterSession):
     "Hear from the host whether a limit is reached."
@@ -426,7 +425,7 @@ async def next_host(self:ClusterSession,
     while self.host is host and not self.over.is_set(): await self.pause(.05)
     return False
 
-# %% ../../nbs/40_run/10_cluster.ipynb #2393f54e
+# %% ../../nbs/40_run/10_cluster.ipynb #2ca32a73
 @patch
 async def renew_host(self:ClusterSession):
     "Start another host in the place of one that is gone."
@@ -455,10 +454,11 @@ async def watch_host(self:ClusterSession):
     while not self.over.is_set():
         try: await self.look_at_host()
         except ConnectionError: await self.renew_host()
+        self.refresh()
         self.check_over()
         await self.pause()
 
-# %% ../../nbs/40_run/10_cluster.ipynb #64bd2b2c
+# %% ../../nbs/40_run/10_cluster.ipynb #c14008be
 @patch
 async def run_jobs(self:ClusterSession):
     "Give out parts until there is nothing left to do."
