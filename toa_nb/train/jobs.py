@@ -15,6 +15,7 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..core import InputError, ToaError
+from ..inputs import check_number
 from ..servers.gpu import gpus as gpus_here
 from ..servers.local import local_model
 from ..data.rows import write_jsonl
@@ -146,6 +147,8 @@ def prepare(
 )->Training: # Nothing has been trained yet
     "Write the rows and the configuration of a training, and count what TRL will leave out."
     gpus, folder, trl = len(gpus_here()) if gpus is None else gpus, Path(out), check_trl()
+    check_number(gpus, 'gpus', 0, whole=True)
+    if folder.is_file(): raise InputError('this is a file', str(folder), 'Name a folder.')
     settings = resolve_options(kind, options, gpus)
     rows = training_rows(kind, source, **export or {})
     if kind == 'reward' and gguf:
@@ -203,6 +206,8 @@ def train(self:Training,
     "Run TRL's script, from the newest checkpoint if there is one."
     import yaml
     config, plan, log = self.folder/'trl.yaml', self.plan, self.folder/'log.txt'
+    if (there := len(gpus_here())) < plan['gpus']:
+        raise InputError(f'this machine has {there} GPUs', f'gpus = {plan["gpus"]}', 'Train on another, or prepare again.')
     settings = yaml.safe_load(config.read_text())
     if place := last_checkpoint(self.output): settings['resume_from_checkpoint'] = str(place.absolute())
     config.write_text(yaml.safe_dump(settings, sort_keys=False))
