@@ -15,7 +15,7 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..core import InputError, ToaError
-from ..inputs import check_number
+from ..inputs import check_number, whole_file
 from ..servers.gpu import gpus as gpus_here
 from ..servers.local import local_model
 from ..data.rows import write_jsonl
@@ -107,7 +107,8 @@ def _digest(*parts:Any)->str:
 # %% ../../nbs/55_train/05_jobs.ipynb #ec66c0a9
 def _saved(training:Training)->Training:
     "Write the plan."
-    (training.folder/'plan.json').write_text(json.dumps(training.plan, indent=1), encoding='utf-8')
+    with whole_file(training.folder/'plan.json') as part:
+        part.write_text(json.dumps(training.plan, indent=1), encoding='utf-8')
     return training
 
 def _begun(folder:Path, digest:str)->Training|None:
