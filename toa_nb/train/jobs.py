@@ -84,7 +84,8 @@ def _base(model:str|Path, folder:Path, gguf:str|Path|None)->tuple[str,str]:
     if path.suffix == '.gguf': base, source = gguf_to_folder(path, folder/'base'), path
     elif path.is_dir(): base, source = _trained(path)
     elif str(model).startswith(('.', '/', '~')) or str(model).count('/') > 1:
-        raise InputError('there is no such file or folder', str(model), 'Give a folder, a GGUF file, or a name on the hub.')
+        raise InputError('there is no such file or folder', str(model),
+                         'Give a folder, a GGUF file, or a name on the hub.')
     else: base, source = str(model), ''
     if path.is_dir() and not (base/'config.json').exists():
         raise InputError('the folder holds no model', str(model), 'It needs a config.json.')
@@ -208,7 +209,8 @@ def train(self:Training,
     import yaml
     config, plan, log = self.folder/'trl.yaml', self.plan, self.folder/'log.txt'
     if (there := len(gpus_here())) < plan['gpus']:
-        raise InputError(f'this machine has {there} GPUs', f'gpus = {plan["gpus"]}', 'Train on another, or prepare again.')
+        raise InputError(f'this machine has {there} GPUs', f'gpus = {plan["gpus"]}',
+                         'Train on another, or prepare again.')
     settings = yaml.safe_load(config.read_text())
     if place := last_checkpoint(self.output): settings['resume_from_checkpoint'] = str(place.absolute())
     config.write_text(yaml.safe_dump(settings, sort_keys=False))
