@@ -17,7 +17,7 @@ from ..search.rounds import RoundsSampler
 from ..search.tree import TreeSampler
 from ..store.journal import RunStore
 from ..run.progress import stored_specs
-from ..run.prompt_state import follow, heard
+from ..run.prompt_state import follow, outcome_of
 from ..run.settings import stored_templates
 from .requests import guide_of
 
@@ -75,6 +75,6 @@ def search_notes(
         elif kind == 'tell':
             sample = entry[1]
             sampler.tell(sampler.outstanding[entry[0]],
-                         heard(sample, guide, specs.get(sample.trial.model), method.hears))
+                         outcome_of(sample, guide, specs.get(sample.trial.model), method.uses))
         else: follow(sampler, *entry)
     return notes
