@@ -29,9 +29,10 @@ def facts_html(
     text:str|None=None, # Shown below, as it is; long ones scroll
 )->str: # HTML
     "Names and values, and a text."
-    rows = ''.join(f'<tr><th style="text-align:left">{safe(name)}</th><td style="text-align:left">{safe(value, 1000)}</td></tr>'
-                   for name, value in facts.items() if value not in (None, ''))
-    below = '' if text is None else f'<pre style="white-space:pre-wrap;max-height:20em;overflow:auto">{safe(text)}</pre>'
+    left, known = 'style="text-align:left"', {k: v for k, v in facts.items() if v not in (None, '')}
+    rows = ''.join(f'<tr><th {left}>{safe(k)}</th><td {left}>{safe(v, 1000)}</td></tr>' for k, v in known.items())
+    looks = 'white-space:pre-wrap;max-height:20em;overflow:auto'
+    below = '' if text is None else f'<pre style="{looks}">{safe(text)}</pre>'
     return f'<table>{rows}</table>{below}'
 
 # %% ../nbs/00_cells.ipynb #b3f2f9b6
@@ -41,7 +42,8 @@ def rows_html(
     total:int|None=None, # How many rows there are in all; None: these
 )->str: # HTML
     "Rows as a table."
-    def line(tag, values): return '<tr>' + ''.join(f'<{tag} style="text-align:left">{v}</{tag}>' for v in values) + '</tr>'
+    def line(tag, values):
+        return f'<tr>{"".join(f"""<{tag} style="text-align:left">{v}</{tag}>""" for v in values)}</tr>'
     body = ''.join(line('td', [safe('' if v is None else v, 200) for v in row]) for row in rows)
     more = (total or len(rows)) - len(rows)
     rest = f'<p>and {more:,} more</p>' if more else ''

@@ -9,7 +9,6 @@ __all__ = ['specs_of', 'budget_text', 'stored_settings', 'run_state', 'store_sta
 # %% ../../nbs/60_panels/09_live_run.ipynb #0e3eb95e
 from pathlib import Path
 
-import numpy as np
 from fastcore.basics import patch
 
 from ..cells import safe
@@ -203,8 +202,8 @@ def gains_page(
     found = move_gains(df, 'tokens' if df['flops'].isna().any() else 'flops', n_boot=200)
     if not len(found): return Html()
     names, colours = ('gain_for', 'lift_for'), model_palette(sorted(df['model'].unique()))
-    bounds = found[[f'{name}{end}' for name in names for end in ('', '_low', '_high')]].to_numpy()
-    ends = float(np.nanmin(bounds, initial=0.)), float(np.nanmax(bounds, initial=0.))
+    bounds = found[[f'{name}{end}' for name in names for end in ('', '_low', '_high')]].stack().dropna()
+    ends = min(bounds, default=0.), max(bounds, default=0.)
     def bar(row, name, colour):
         if row[name] != row[name]: return None
         return interval_bar(row[name], row[f'{name}_low'], row[f'{name}_high'], ends, colour)

@@ -103,6 +103,7 @@ def queue_text(
     session, # A `Session` that is going on
 )->str:
     "Where a run waits."
+    if not hasattr(session, 'queues'): return '' # the engines of a cluster have their own
     calls = ', '.join(f'{name} {n}' for name, n in sorted(session.calls.items()) if n)
     parts = [f'calls: {calls}' if calls else '', f'to be written: {session.settling}' if session.settling else '']
     parts += [f'queue of {q.name}: {len(q.waiting)}' for q in session.queues if q.waiting]

@@ -198,7 +198,7 @@ def chat_outcome(self:Row,
     self.asked_at = time.monotonic()
     self.found('down' if error else 'ready', error)
 
-# %% ../../nbs/60_panels/06_server_rows.ipynb #2e1e8e35
+# %% ../../nbs/60_panels/06_server_rows.ipynb #9bafada1
 @patch
 def speed_now(self:Row,
     model:Metered|None, # The model that runs call; None: none was handed out
@@ -207,7 +207,6 @@ def speed_now(self:Row,
     if self.speed is not None or not model or not model.received: return self.speed
     return model.speed(self.url)
 
-# %% ../../nbs/60_panels/06_server_rows.ipynb #9bafada1
 @patch
 def note_calls(self:Row,
     model:Metered|None, # The model that runs call; None: none was handed out

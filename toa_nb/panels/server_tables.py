@@ -144,7 +144,8 @@ def run_toml(
     def part(head, values):
         return '\n'.join([head, *(f'{k} = {value(v)}' for k, v in values.items() if v not in (None, '', []))])
     top = ['# Next: `toa check FILE`, then `toa run FILE`. Paths are relative to this file.', 'store = "runs.db"',
-           f'prompts = {value(prompts)}  # JSON lines, or the name of a set', 'reward = "constraints"  # or another one']
+           f'prompts = {value(prompts)}  # JSON lines, or the name of a set',
+           'reward = "constraints"  # or another one']
     method = part('[method]', dict(name=DEFAULT, n=16))
     return '\n\n'.join(['\n'.join(top), method, *(part('[[models]]', m) for m in models)]) + '\n'
 

@@ -72,16 +72,7 @@ def make_widgets(self:ServerPanel,
     self.run_file = field(W.Text, 'file of a run', 'run.toml')
     self.published = field(W.Text, 'published folder', placeholder='folder of saved configurations')
     self.prompt = field(W.Textarea, 'test prompt', 'Name three rivers.', rows=2)
-    acts = {
-        'Start': lambda: self.start(self.pick.value), 'Stop': lambda: self.stop(self.pick.value),
-        'Restart': lambda: self.restart(self.pick.value), 'Edit': lambda: self.edit(self.pick.value),
-        'Remove': lambda: self.remove(self.pick.value), 'Ask': lambda: self.ask(self.prompt.value, self.pick.value),
-        'Start all': lambda: self.start_all(), 'Stop all': lambda: self.stop_all(),
-        'Add': lambda: self.add(), 'Save edit': lambda: self.save_edit(),
-        'Load': lambda: self.load(), 'Save': lambda: self.save(), 'Write run file': lambda: self.write_run_file(),
-        'Read folder': lambda: self.read_folder(), 'Write folder': lambda: self.write_folder()}
-    styles = dict(Start='success', Stop='warning', Remove='danger')
-    self.buttons = {label: self.button(label, act, style=styles.get(label, '')) for label, act in acts.items()}
+    self.make_buttons()
 
 @patch
 def lay_out(self:ServerPanel):
@@ -95,11 +86,32 @@ def lay_out(self:ServerPanel):
                     form((self.run_file, 'For toa run, with the models that can be called now.')),
                     button_row(b['Write run file']),
                     form((self.published, published)), button_row(b['Read folder'], b['Write folder'])])
-    self.folds = W.Accordion([edit, trial, W.VBox([self.find, self.log_tail]), files], titles=('Add or edit', 'Try', 'Log', 'Files'))
+    parts = [edit, trial, W.VBox([self.find, self.log_tail]), files]
+    self.folds = W.Accordion(parts, titles=('Add or edit', 'Try', 'Log', 'Files'))
     chosen = [b[k] for k in ('Start', 'Stop', 'Restart', 'Edit', 'Remove', 'Start all', 'Stop all')]
     self.arrange(self.listing, button_row(self.pick, *chosen), self.folds)
 
+@patch
+def summary(self:ServerPanel)->str:
+    "The endpoints, a line each."
+    lines = [', '.join(filter(None, [f'{r.label}: {r.state}', r.url, r.error])) for r in self.rows]
+    return '\n'.join(lines) or 'No models yet.'
+
 # %% ../../nbs/60_panels/07_servers.ipynb #804c93bd
+@patch
+def make_buttons(self:ServerPanel):
+    "The buttons, by label."
+    acts = {
+        'Start': lambda: self.start(self.pick.value), 'Stop': lambda: self.stop(self.pick.value),
+        'Restart': lambda: self.restart(self.pick.value), 'Edit': lambda: self.edit(self.pick.value),
+        'Remove': lambda: self.remove(self.pick.value), 'Ask': lambda: self.ask(self.prompt.value, self.pick.value),
+        'Start all': lambda: self.start_all(), 'Stop all': lambda: self.stop_all(),
+        'Add': lambda: self.add(), 'Save edit': lambda: self.save_edit(),
+        'Load': lambda: self.load(), 'Save': lambda: self.save(), 'Write run file': lambda: self.write_run_file(),
+        'Read folder': lambda: self.read_folder(), 'Write folder': lambda: self.write_folder()}
+    styles = dict(Start='success', Stop='warning', Remove='danger')
+    self.buttons = {label: self.button(label, act, style=styles.get(label, '')) for label, act in acts.items()}
+
 @patch
 def paint(self:ServerPanel):
     "Show the rows, and the log of the one that is chosen."
@@ -111,19 +123,14 @@ def paint(self:ServerPanel):
     self.listing.value = f'{listing}{errors}<div class="toa-dim">{self.gpu_line}</div>'
     row = None if chosen is None else self.rows[chosen]
     log = '<span class="toa-dim">No log: nothing was started here.</span>'
-    if row and row.server: log = f'<div class="toa-tail"><pre class="toa-log">{safe(tail(row, find=self.find.value))}</pre></div>'
+    if row and row.server:
+        log = f'<div class="toa-tail"><pre class="toa-log">{safe(tail(row, find=self.find.value))}</pre></div>'
     self.log_tail.value = log
     ours = row is not None and not row.hosted
     up = ours and row.state in ('starting', 'ready')
     on = dict(Start=ours and not up, Stop=up, Restart=up) | dict.fromkeys(('Edit', 'Remove', 'Ask'), row is not None)
     on['Save edit'] = self.editing is not None
     for label, can in on.items(): self.buttons[label].disabled = not can
-
-@patch
-def summary(self:ServerPanel)->str:
-    "The endpoints, a line each."
-    lines = [', '.join(filter(None, [f'{r.label}: {r.state}', r.url, r.error])) for r in self.rows]
-    return '\n'.join(lines) or 'No models yet.'
 
 # %% ../../nbs/60_panels/07_servers.ipynb #d0f05562
 @patch
@@ -407,8 +414,8 @@ def write_run_file(self:ServerPanel,
     if not given: raise InputError('no model can be called now', 'ServerPanel', 'Start a server, or add an endpoint.')
     if path.exists(): raise InputError(f'{path} is there already', 'file of a run', 'Choose another name.')
     path.write_text(run_toml(given), encoding='utf-8')
-    self.say(f'{len(given)} model{"s"*(len(given) != 1)} in {path}. Next: name the prompts in it, then toa check {path}',
-             'good')
+    what = f'{len(given)} model{"s"*(len(given) != 1)} in {path}'
+    self.say(f'{what}. Next: name the prompts in it, then toa check {path}', 'good')
     self.show_code(f'run = run_from({str(path)!r})')
     return path
 
