@@ -41,8 +41,10 @@ def make(path, prompts, samples, length):
                          parent, rng.getrandbits(31), 0, 'd'))
         db.executemany(f'INSERT INTO trial VALUES ({",".join("?"*12)})', rows)
         ids = [row[0] for row in rows]
+        answers = [(i, text[rng.randrange(len(text)//2):]) for i in ids]
+        db.executemany('INSERT INTO answer VALUES (?,?)', answers)
         db.executemany(f'INSERT INTO sample VALUES ({",".join("?"*13)})',
-            [(i, text[rng.randrange(len(text)//2):], 100 + i % 50, 200 + i % 97, 0, 'stop', 1.5, 'u', 'm', 1, 1, None, None) for i in ids])
+            [(i, len(answer), 100 + i % 50, 200 + i % 97, 0, 'stop', 1.5, 'u', 'm', 1, 1, None, None) for i, answer in answers])
         db.executemany('INSERT INTO score VALUES (?,?,?,?,?,?,?,?)',
             [(i, 2*i + j, reward, rng.random(), None, '1', 300, None) for i in ids for j, reward in enumerate(('rm', 'gold'))])
         db.executemany('INSERT INTO tell VALUES (?,?)', [(i, i) for i in ids])

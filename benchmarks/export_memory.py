@@ -38,7 +38,8 @@ def make(path, prompts, samples):
         score = lambda i, n: (i * 31 + n * 17) % 997 / 997
         db.executemany(INSERT['trial'], ((seq, key, n, 'a', 'fresh', 0, 'a', '', None, n, 0, 'x' * 16)
                                          for seq, key, i, n in rows))
-        db.executemany(INSERT['sample'], ((seq, answer(i, n), 20, 60, 0, 'stop', .5, '', 'a', n, 1, None, None)
+        db.executemany(INSERT['answer'], ((seq, answer(i, n)) for seq, key, i, n in rows))
+        db.executemany(INSERT['sample'], ((seq, len(answer(i, n)), 20, 60, 0, 'stop', .5, '', 'a', n, 1, None, None)
                                           for seq, key, i, n in rows))
         db.executemany(INSERT['score'], ((seq, seq, 'variety', score(i, n), None, 'v1', 0, None) for seq, key, i, n in rows))
         db.commit()

@@ -98,7 +98,7 @@ class Lab:
         self.run_all()
 
     def command(self, name, **args):
-        "Execute a command of JupyterLab, without waiting for what it promises."
+        "Execute a command of JupyterLab, without waiting for its promise."
         self.page.evaluate('([name, args]) => { window.jupyterapp.commands.execute(name, args) }', [name, args])
 
     def theme(self, name):

@@ -103,7 +103,7 @@ FIELDS = {
                                     "no prompt has the category ['sums']", 'There are: sums'),
     'text as skip_bad': (prompts(skip_bad='yes'), 'prompts.skip_bad', 'a text instead of true or false', 'Correct'),
     # methods
-    'unknown method': (method(name='mcts'), 'method', "unknown method 'mcts'", 'Choose one of: best_of_n, prs'),
+    'unknown method': (method(name='mcts'), 'method', "unknown method 'mcts'", 'Use one of best_of_n, prs'),
     'list as method name': (method(name=['toa']), 'method.name', 'a list instead of a text', 'Correct'),
     'list as method': (('method', ['toa']), 'method', 'a list instead of a text or a table', 'Correct'),
     'unknown setting': (method(aplha=1.), 'method', "unknown field 'aplha'", 'Known fields: n, alpha'),
@@ -118,7 +118,7 @@ FIELDS = {
     'nothing in parallel': (method(parallel=0), 'method.parallel', 'parallel = 0', 'at least 1'),
     'no layers': (('method', {'name': 'moa', 'n_iter': 0}), 'method.n_iter', 'n_iter = 0', 'at least 1'),
     'model that is not there': (('method', {'name': 'prs', 'model': 'b'}), 'method.model', "unknown model 'b'",
-                                'Choose one of: a'),
+                                'Use one of a'),
     # models
     'no models': (('models', []), 'models', 'there are no models', 'Add a [[models]] table'),
     'one table instead of a list': (('models', {'name': 'a'}), 'models', 'a table instead of a list', 'Correct'),
@@ -188,7 +188,7 @@ FIELDS = {
                                    'not the address of a server', 'Write it like'),
     'two of a name': (('models', model()[1] * 2), 'models', "two models are called 'a'", 'Give each a name of its own'),
     # rewards
-    'unknown reward': (('reward', 'goodness'), 'reward', "unknown reward 'goodness'", 'Known are: armorm, constraints'),
+    'unknown reward': (('reward', 'goodness'), 'reward', "unknown reward 'goodness'", 'Use one of armorm, constraints'),
     'number as reward': (('reward', 7), 'reward', 'a whole number instead of a text or a table', 'Correct'),
     'reward without kind': (('reward', {'url': 'http://a'}), 'reward.kind', 'no kind', 'Name it'),
     'unknown setting of a reward': (reward(threshold=.5), 'reward', "unknown field 'threshold'", 'Known fields'),
@@ -207,7 +207,7 @@ FIELDS = {
                             'Set it before starting'),
     'reward that these prompts have nothing for': (('reward', 'exact'), 'reward', "prompt 'p'", ''),
     'table as held_out': (('held_out', {'kind': 'constraints'}), 'held_out', 'a table instead of a list', 'Correct'),
-    'unknown held_out': (('held_out', ['goodness']), 'held_out[0]', "unknown reward 'goodness'", 'Known are'),
+    'unknown held_out': (('held_out', ['goodness']), 'held_out[0]', "unknown reward 'goodness'", 'Use one of'),
     'held_out under the name of the guide': (('held_out', ['constraints']), 'held_out',
                                              "two rewards are called 'constraints'",
                                              'Give every reward a name of its own'),
@@ -372,9 +372,9 @@ def test_a_store_that_is_none(place, capsys, name):
 
 # options: command line, words of the report
 OPTIONS = {
-    'unknown run': (('resume', 'runs.db', 'second'), "runs.db: there is no run 'second'. Name one of: first."),
+    'unknown run': (('resume', 'runs.db', 'second'), "runs.db: there is no run 'second'. Name one of first."),
     'unknown run to export': (('export', 'runs.db', '--run', 'second', '--format', 'sft', '-o', 'x.jsonl'),
-                              "there is no run 'second'. Name one of: first."),
+                              "there is no run 'second'. Name one of first."),
     'unknown axis': (('curve', 'runs.db', '--x', 'hours'), "x: unknown axis 'hours'. Use one of flops"),
     'unknown statistic': (('curve', 'runs.db', '--y', 'median'),
                           "y: unknown statistic 'median'. Use one of best, top, different, mean."),
@@ -408,9 +408,9 @@ OPTIONS = {
     'no more': (('run', 'run.json', '--more', '0'), 'Run.extend: more = 0. Give a number of at least 1.'),
     'store in no folder': (('run', 'run.json', '--store', 'none/x.db'),
                            '--store: there is no folder none. Create it first'),
-    'prompts that are none': (('prompts', 'check', 'notes.txt'), 'notes.txt:1: line: not valid JSON'),
-    'reward for prompts that is none': (('prompts', 'check', 'prompts.jsonl', '--reward', 'goodness'),
-                                        "--reward: unknown reward 'goodness'. Known are"),
+    'prompts that are not valid': (('prompts', 'check', 'notes.txt'), 'notes.txt:1: line: not valid JSON'),
+    'reward for prompts that is not valid': (('prompts', 'check', 'prompts.jsonl', '--reward', 'goodness'),
+                                        "--reward: unknown reward 'goodness'. Use one of"),
 }
 
 

@@ -77,7 +77,7 @@ def test_tree_plays_back(lab):
     seen = ('() => [...document.querySelectorAll(".toa-tree [role=treeitem]")].filter(e => e.style.display !== '
             '"none").length')
     lab.until(f'() => ({seen})() === 1', 'the samples are not hidden')
-    lab.page.locator('.toa-TreePanel .widget-play button').first.click()
+    lab.page.get_by_role('button', name='play the search back').click()
     lab.until(f'() => ({seen})() === 7', 'the search is not played back')
 
 
@@ -148,7 +148,7 @@ def test_a_branch_is_folded(lab):
     lab.page.keyboard.press('Enter')
     lab.page.wait_for_selector('.toa-tree [data-id="1"][aria-expanded=false]')
     assert lab.page.locator('.toa-tree [data-id="2"]').is_hidden()
-    lab.page.get_by_role('button', name='open all folded branches').click()
+    lab.page.get_by_role('button', name='unfold all branches').click()
     lab.page.wait_for_selector('.toa-tree [data-id="1"][aria-expanded=true]')
 
 

@@ -163,7 +163,7 @@ def test_a_store_of_two_runs(here, url, capsys):
     for name in ('run.toml', 'two.toml'): assert toa(capsys, 'run', name, '--quiet')[0] == 0
     assert [r['run'] for r in toa(capsys, 'status', 'runs.db', '--json')[1]] == ['one', 'two']
     assert (toa(capsys, 'resume', 'runs.db')[::2] == (2,
-                                                      f'{here}/runs.db: 0 of 2 runs are unfinished. Name one of: one, '
+                                                      f'{here}/runs.db: 0 of 2 runs are unfinished. Name one of one, '
                                                       f'two.\n'))
     assert toa(capsys, 'export', 'runs.db', '--format', 'published', '-o', 'x.jsonl')[0] == 2
     assert toa(capsys, 'export', 'runs.db', '--format', 'published', '--run', 'two', '-o', 'x.jsonl')[0] == 0
@@ -536,7 +536,7 @@ def test_a_reward_model_in_a_folder_is_served(reward_server, tmp_path):
 
 def test_what_can_not_be_served_is_said_in_a_line(here, capsys, url):
     taken = url.rpartition(':')[2].partition('/')[0]
-    for argv, says in ((['no-such'], "no-such: unknown reward 'no-such'. Known are: "),
+    for argv, says in ((['no-such'], "no-such: unknown reward 'no-such'. Use one of "),
                        (['missing.toml'], 'missing.toml: '),
                        (['constraints', '--port', taken], f"--port: 127.0.0.1:{taken} can't be used")):
         code, _, err = toa(capsys, 'serve-reward', *argv)

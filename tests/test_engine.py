@@ -1,4 +1,4 @@
-"""What the engine promises about slots, budgets and resuming, on fake models with exact numbers."""
+"""What the engine guarantees about slots, budgets and resuming, on fake models with exact numbers."""
 import asyncio
 import contextlib
 import dataclasses

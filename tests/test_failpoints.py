@@ -16,7 +16,7 @@ root = Path(__file__).parent.parent
 
 # Every kind of commit, and what a run does between commits, with the scenario in which the process dies there.
 FAILPOINTS = {
-    'run': 'fresh', 'trial': 'fresh', 'sample': 'fresh', 'score': 'fresh', 'tell': 'fresh', 'event status': 'fresh',
+    'run': 'fresh', 'trial': 'fresh', 'sample': 'fresh', 'answer': 'fresh', 'score': 'fresh', 'tell': 'fresh', 'event status': 'fresh',
     'event done': 'fresh',
     'call': 'fresh', 'judge': 'fresh', 'listen': 'fresh',
     'prefix': 'continued', 'event cannot': 'continued', 'thoughts': 'odd', 'event remark': 'odd',

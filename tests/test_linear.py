@@ -10,7 +10,7 @@ from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import FunctionReward
 from toa_nb.run.progress import progress_of
 from toa_nb.run.run import Run
-from toa_nb.search.samplers import BestOfN
+from toa_nb.search.samplers import PRS, BestOfN
 from toa_nb.store import queries
 from toa_nb.store.journal import RunStore
 
@@ -23,7 +23,7 @@ def answer(messages, seed): return 'x' * (1 + seed % 9)
 
 @pytest.fixture(scope='module')
 def stores(tmp_path_factory):
-    "By size and state: a whole run, and one whose prompts have begun and left no note of what they add up to."
+    "By size and state: a whole run, one whose prompts have begun and left no note of what they add up to, and two methods in one store."
     found = {}
     for n in SIZES:
         path = tmp_path_factory.mktemp('linear')/'runs.db'
@@ -33,7 +33,10 @@ def stores(tmp_path_factory):
         with RunStore(path, 'r') as store: store.backup(begun)
         with sqlite3.connect(begun) as db: db.execute("DELETE FROM event WHERE kind IN ('done', 'status')")
         db.close()
-        found[n, 'finished'], found[n, 'begun'] = path, begun
+        several = path.with_name('several.db')
+        with RunStore(path, 'r') as store: store.backup(several)
+        Run(prompts, PRS(4), [FakeModel(name, answer) for name in 'ab'], length, store=several, name='prs').wait(show=False)
+        found[n, 'finished'], found[n, 'begun'], found[n, 'several'] = path, begun, several
     return found
 
 
@@ -56,8 +59,13 @@ def status(path, folder): assert main(['status', str(path), '--json']) in (0, 3)
 def curve(path, folder): assert main(['curve', str(path), '--x', 'samples', '--json']) == 0
 
 
-def export(kind):
-    def act(path, folder): assert main(['export', str(path), '--format', kind, '-o', str(folder/'rows.jsonl')]) == 0
+def command(*args):
+    def act(path, folder): assert main([args[0], str(path), *args[1:], '--json']) == 0
+    return act
+
+
+def export(kind, *rules, name='rows.jsonl'):
+    def act(path, folder): assert main(['export', str(path), '--format', kind, '-o', str(folder/name), '--quiet', *rules]) == 0
     return act
 
 
@@ -72,11 +80,21 @@ COMMANDS = dict(
     progress=read(lambda store: progress_of(store, 'r')), samples=read(lambda store: list(store.samples('r'))),
     found=read(lambda store: store.find('r', 'x', sort='best')))
 
+REPORTS = dict(
+    summary=command('summary'), compare=command('compare', '--x', 'tokens'), prompts=command('compare', '--prompts'),
+    reach=command('compare', '--reach', '3', '--x', 'tokens'), curve=command('curve', '--x', 'tokens'))
+PRS_ROWS = ('--run', 'prs')
+EXPORTS = {
+    'dpo.jsonl': export('dpo', *PRS_ROWS, '--rejected', 'rank:2', '--rejected', 'margin>=1'),
+    'kto.parquet': export('kto', *PRS_ROWS, name='rows.parquet'), 'sft folder': export('sft', '--split', '.1', name='rows'),
+    'different.jsonl': export('sft', *PRS_ROWS, '--top', '2', '--different'), 'published.jsonl': export('published', *PRS_ROWS),
+    'samples.jsonl': export('samples')}
+EVERY = [(name, state, act) for name, act in COMMANDS.items() for state in ('finished', 'begun')]
+EVERY += [(name, 'several', act) for name, act in (REPORTS | EXPORTS).items()]
 
-@pytest.mark.parametrize('state', ['finished', 'begun'])
-@pytest.mark.parametrize('name', COMMANDS)
-def test_twice_the_samples_take_twice_the_work(stores, name, state, tmp_path, monkeypatch, capsys):
-    act = COMMANDS[name]
+
+@pytest.mark.parametrize('name, state, act', EVERY, ids=lambda given: given if isinstance(given, str) else '')
+def test_twice_the_samples_take_twice_the_work(stores, name, state, act, tmp_path, monkeypatch, capsys):
     act(stores[SIZES[0], state], tmp_path)  # what is loaded once is not counted
     few, many = (work(act, stores[n, state], tmp_path, monkeypatch=monkeypatch) for n in SIZES)
     assert few[1] > 100

@@ -369,9 +369,9 @@ def test_scores_kept_on_disk_belong_to_their_weights(tmp_path, linear):
 
 def test_unknown_names_and_families_list_the_known(tmp_path):
     for call in (lambda: load_reward_model('NoSuchRM'), lambda: load_reward_model('someone/some-model')):
-        with pytest.raises(InputError, match='Known are: armorm, .*, math-shepherd, .*XCOMET-XXL'): call()
+        with pytest.raises(InputError, match='Use one of armorm, .*, math-shepherd, .*XCOMET-XXL'): call()
     folder, *_ = build('linear', tmp_path)
-    with pytest.raises(InputError, match="no family 'nonsense'. Known are: linear, armo"):
+    with pytest.raises(InputError, match="no family 'nonsense'. Use one of linear, armo"):
         load_reward_model(str(folder), family='nonsense')
     config = json.loads((folder/'config.json').read_text()) | dict(architectures=['LlamaForCausalLM'])
     (folder/'config.json').write_text(json.dumps(config))
@@ -379,7 +379,7 @@ def test_unknown_names_and_families_list_the_known(tmp_path):
 
 
 @pytest.mark.parametrize('kind, settings, says', [
-    ('linear', dict(dtype='foo'), "unknown dtype 'foo'. Known are: float32, float16, bfloat16."),
+    ('linear', dict(dtype='foo'), "unknown dtype 'foo'. Use one of float32, float16, bfloat16."),
     ('linear', dict(device='cudda'), "device 'cudda' can't be used"),
     ('linear', dict(attention='nope'), 'transformers does not load it .*"nope"'),
     ('linear', dict(batch_token=4),
@@ -387,7 +387,7 @@ def test_unknown_names_and_families_list_the_known(tmp_path):
     ('linear', dict(limit=-1), 'limit is -1'),
     ('linear', dict(steps=dict(aggregate='min')), "steps of linear: unknown field 'aggregate'. Known fields: none."),
     ('qwen_prm', dict(steps=dict(aggregate='median')),
-     "unknown aggregate 'median'. Known are: last, min, mean, product."),
+     "unknown aggregate 'median'. Use one of last, min, mean, product."),
     ('qwen_prm', dict(steps=dict(agregate='min')),
      "steps of qwen_prm: unknown field 'agregate'. Known fields: aggregate, split."),
     ('qwen_prm', dict(tokenizer=sentencepiece('bpe', 'first')), "'<extra_0>' is not a token of its own"),

@@ -408,7 +408,7 @@ def test_two_searches_of_a_prompt_are_one_prompt():
 
 def test_unknown_names_are_refused_and_unknown_costs_left_out():
     df = to_frame(many(np.array([0, .4, .2, 0.])), **none)
-    with pytest.raises(InputError, match="no scores of 'other'. There are gold"): overoptimization(df, 'other')
+    with pytest.raises(InputError, match="no answer is scored by 'other'. There are scores of: gold"): overoptimization(df, 'other')
     unknown = overoptimization(df, 'gold', x='flops')
     assert unknown.empty and unknown.attrs['unknown'] == ['toa'] and not unknown['overoptimized'].any()
 

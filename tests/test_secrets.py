@@ -240,6 +240,6 @@ def test_the_outputs_of_a_notebook(url, closed, monkeypatch):
 
 
 def test_a_prompt_or_reward_detail_is_not_searched_for_keys(here):
-    "What is stored is what was given: the promise is about keys from the environment, not about texts of users."
+    "What is stored is what was given: the guarantee is about keys from the environment, not about texts of users."
     with RunStore('runs.db') as store: store.create_run('first', {}, [Prompt('p', f'My key is {KEY}, keep it safe.')])
     with pytest.raises(AssertionError): clean()

@@ -87,7 +87,7 @@ def finished_store(tmp):
 
 def newer_version(tmp):
     finished_store(tmp)
-    with sqlite3.connect(tmp/'runs.db') as db: db.execute('PRAGMA user_version = 2')
+    with sqlite3.connect(tmp/'runs.db') as db: db.execute('PRAGMA user_version = 3')
     db.execute('PRAGMA journal_mode = DELETE')
     db.close()
 
@@ -303,7 +303,7 @@ def test_disk_full(tmp_path):
 
 def test_all_who_wait_hear_of_a_full_disk(tmp_path):
     async def main(store):
-        store._commits.db.execute('PRAGMA max_page_count = 60')
+        store._commits.db.execute('PRAGMA max_page_count = 30')
         jobs = [fill(store, [n], text='x' * 2000) for n in range(200)]
         return await asyncio.wait_for(asyncio.gather(*jobs, return_exceptions=True), 60)
     store = new_store(tmp_path/'runs.db')
@@ -321,7 +321,7 @@ def test_file_size_limit(tmp_path):
         async def main():
             store = RunStore(path)
             store.create_run('run', {}, [Prompt('a', 'Why?')])
-            resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_200_000, 1_200_000))
             try:
                 for n in range(1000): await one(store, n, 'a', 1000); print(n)
             except StoreError as e: print(e)
@@ -460,7 +460,7 @@ def test_mistakes_hurt_only_their_sender(tmp_path):
         with pytest.raises(StoreError, match='no answer to score'):
             await store.add_scores('run', 'a', 0, [Score('r', 1.)])
         with pytest.raises(StoreError, match='no answer to tell'): store.mark_told('run', 'a', 0)
-        with pytest.raises(StoreError, match="no run 'walk'. It holds: run"): store.add_trial('walk', 'a', trial(0))
+        with pytest.raises(StoreError, match="no run 'walk'. There are: run"): store.add_trial('walk', 'a', trial(0))
         with pytest.raises(StoreError, match="no prompt 'z'"): store.add_trial('run', 'z', trial(0))
         store.add_trial('run', 'a', trial(1)), store.add_trial('run', 'a', trial(2))
         results = await asyncio.gather(store.add_completion('run', 'a', 0, good),

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['field_path', 'error_context', 'check_number', 'check_env_name', 'read_key', 'check_url', 'fits', 'known_fields',
-           'Fields', 'fields_of', 'field_problems', 'check_fields', 'check_path', 'no_twins', 'read_config']
+           'Fields', 'fields_of', 'field_problems', 'check_fields', 'check_path', 'no_twins', 'read_config',
+           'whole_file']
 
 # %% ../nbs/01_inputs.ipynb #29f0c9ab
 import json, math, os, re, stat
@@ -266,3 +267,16 @@ def read_config(
     if not isinstance(data, dict):
         raise InputError('the file is not a table of settings', str(path), 'Write names and values.')
     return data
+
+# %% ../nbs/01_inputs.ipynb #3f60f354
+@contextmanager
+def whole_file(
+    path:Path, # Where the file is to be; what is there is replaced
+)->Iterator[Path]: # Where to write it
+    "A file that takes its place when the block has ended well."
+    part = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        yield part
+        with open(part, 'rb+') as file: os.fsync(file.fileno())
+        os.replace(part, path)
+    finally: part.unlink(missing_ok=True)

@@ -245,7 +245,7 @@ def load(cls:Templates,
     else: found = {k: (v, f'{path}: {k}') for k, v in read_config(path).items()}
     if not found: raise InputError('no templates', str(path), f'Give at least one of: {known}.')
     for name, (text, where) in found.items():
-        if name not in _placeholders: raise InputError(f'unknown template {name!r}', where, f'Use one of: {known}.')
+        if name not in _placeholders: raise InputError(f'unknown template {name!r}', where, f'Use one of {known}.')
         required, optional = _placeholders[name]
         check_template(text, required, where, optional)
     return cls(**{name: text for name, (text, _) in found.items()})

@@ -7,14 +7,15 @@ __all__ = ['common_cost', 'compare_all', 'verdict_text', 'compute_to_reach']
 
 # %% ../../nbs/50_analysis/03_equal_compute.ipynb #13ae2ab0
 import math
+from collections import defaultdict
 from typing import Any
 
 import numpy as np, pandas as pd
 
 from ..core import InputError
 from ..store.tables import as_frame
-from .curves import bootstrap_weights, check_axes, chosen_axis, one_curve
-from .comparisons import compare_methods
+from .curves import bootstrap_means, check_axes, chosen_axis, one_curve
+from .comparisons import difference_table, read_both, side_of
 
 # %% ../../nbs/50_analysis/03_equal_compute.ipynb #31dbbe72
 def common_cost(
@@ -29,6 +30,33 @@ def common_cost(
         raise InputError(f'the cost of {unknown[0]!r} is unknown', x, 'Give every model a spec, or compare by tokens.')
     return float(part.groupby([by, 'run', 'prompt_id'], observed=True)[x].sum().min())
 
+
+# %% ../../nbs/50_analysis/03_equal_compute.ipynb #94ebb82e
+def _against(
+    df:pd.DataFrame, # From `to_frame`
+    names:list[str], # Values of the column `by`
+    reference:str, # One of them
+    at:float, # Cost per prompt
+    x:str, # A key of `axes`
+    by:str, # Column that tells methods apart
+    read:dict, # Arguments of `side_of`: y, k, held_out
+    options:dict, # Arguments of `difference_table`
+)->pd.DataFrame: # One row per method
+    "The rows of `compare_all`."
+    sides = {name: side_of(df, name, by, x, **read) for name in dict.fromkeys([reference, *names])}
+    groups = defaultdict(list)
+    for name in names:
+        shared, _, *values = read_both((sides[name], sides[reference]), (name, reference), at, x)
+        groups[tuple(shared)].append((name, *values))
+    parts = []
+    for found in groups.values():
+        methods, *values = zip(*found)
+        table = difference_table(*(np.concatenate(v, 1) for v in values), **options)
+        parts.append(table.set_index(pd.Index(methods, name=by)))
+    return pd.concat(parts).loc[names]
+
+
+# %% ../../nbs/50_analysis/03_equal_compute.ipynb #00faf5bc
 def compare_all(
     df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one
     reference:str='', # The method that the others are compared with; empty: the first
@@ -41,18 +69,17 @@ def compare_all(
     "Every method against a reference at equal compute."
     df = as_frame(df)
     x, names = chosen_axis(df, x), list(df[by].unique())
-    check_axes(df, x, options.get('y', 'best'), options.get('k', 10), options.get('held_out', ''))
+    read = dict(y='best', k=10, held_out='')
+    read |= {name: options.pop(name) for name in read if name in options}
+    check_axes(df, x, **read)
     reference = reference or names[0]
     at = common_cost(df, x, names, by) if at is None else at
-    draws = options.pop('n_boot', 10_000)
-    rows = [compare_methods(df, name, reference, at, x, by=by, n_boot=draws*(name != reference), **options).iloc[0]
-            for name in names]
-    out = pd.DataFrame(rows, index=pd.Index(names, name=by)).rename(columns=dict(a='reward'))
+    out = _against(df, names, reference, at, x, by, read, options).rename(columns=dict(a='reward'))
     out.loc[reference, ['low', 'high', 'needed']], out.loc[reference, 'verdict'] = math.nan, 'reference'
     out = out[['reward', 'difference', 'low', 'high', 'won', 'tied', 'lost', 'n', 'verdict', 'needed']]
     out = out.sort_values('reward', ascending=False, kind='stable').infer_objects()
-    out.attrs = dict(x=x, at=at, reference=reference, reward=df.attrs.get('reward', ''),
-                     held_out=options.get('held_out', ''), level=options.get('level', .95))
+    out.attrs = dict(x=x, at=at, reference=reference, reward=df.attrs.get('reward', ''), held_out=read['held_out'],
+                     level=options.get('level', .95))
     return out
 
 # %% ../../nbs/50_analysis/03_equal_compute.ipynb #7bcbdb9a
@@ -99,10 +126,8 @@ def compute_to_reach(
         prompt, grid, values, _ = one_curve(part, x, y, k, held_out, 'cost', points)
         if not len(grid): continue
         at = _crossing(grid, values.mean(0)[None], reward)[0]
-        places = [index[p] for p in prompt]
-        weights = np.concatenate([w[:, places] for w in bootstrap_weights(len(index), n_boot, seed)])
-        weights = weights[weights.sum(1) > 0]
-        drawn = _crossing(grid, weights @ values/weights.sum(1, keepdims=True), reward)
+        means = bootstrap_means(values, [index[p] for p in prompt], len(index), n_boot, seed)
+        drawn = _crossing(grid, means[~np.isnan(means[:, 0])], reward)
         low, high = np.quantile(drawn, [(1 - level)/2, (1 + level)/2], method='nearest')
         rows.append((name, at, low, high, (values[:, -1] >= reward).mean(), grid[-1], len(values)))
     out = pd.DataFrame(rows, columns=[by, 'at', 'low', 'high', 'reached', 'end', 'n']).set_index(by)

@@ -86,7 +86,7 @@ def plot_flow(
     paths = df if isinstance(df, pd.DataFrame) and 'models' in df else winning_paths(df)
     names = list(paths['method'].unique())
     if method and method not in names:
-        raise InputError(f'there is no {method!r}', 'method', f'There are {", ".join(map(str, names))}.')
+        raise InputError(f'there is no {method!r}', 'method', f'There are: {", ".join(map(str, names))}.')
     if len(names) > 1 and not method:
         raise InputError('there are several methods', 'method', f'Name one of {", ".join(map(str, names))}.')
     paths = paths[paths['method'] == method] if method else paths

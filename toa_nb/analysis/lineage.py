@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 from ..core import InputError
 from ..store.tables import as_frame
 from .curves import bootstrap_band
-from .summary import Ranking, top_mean
+from .summary import Ranking
 
 # %% ../../nbs/50_analysis/03_lineage.ipynb #135217f3
 class Lines:
@@ -114,27 +114,36 @@ def mixing(
     return out.join(pd.crosstab(paths[by], last, normalize='index').rename_axis(columns=None))
 
 # %% ../../nbs/50_analysis/03_lineage.ipynb #3f29834c
+def _bests(search:np.ndarray, value:np.ndarray, n:int)->np.ndarray:
+    "The best value of each search; NaN where it has none."
+    out = np.full(n, np.nan)
+    np.fmax.at(out, search, value)
+    return out
+
 def _leave_one_out(part, mask, names, index, n_boot, level, seed)->list[dict]:
     "The rows of `leave_out` for one method."
-    value, rows = part['reward'].to_numpy(float), []
-    prompt = part.loc[~part.duplicated(['run', 'prompt_id']), 'prompt_id'].to_numpy()
-    ranking = Ranking(part, part['reward'])
-    every, won = top_mean(ranking, 1), ranking.winners()
+    ranking, value, models = Ranking(part, part['reward']), part['reward'].to_numpy(float), list(part['model'].unique())
+    prompt = part.loc[~part.duplicated(['run', 'prompt_id']), 'prompt_id']
+    bits = [np.int64(1) << names.index(name) for name in models]
+    every, won = _bests(ranking.search, value, ranking.n), ranking.winners()
     won = won[won >= 0]
-    total, flops = part['flops'].sum(skipna=False), part['flops'].to_numpy(float)
-    for name in part['model'].unique():
-        own, bit = (part['model'] == name).to_numpy(), np.int64(1) << names.index(name)
-        without = top_mean(Ranking(part, pd.Series(np.where(mask & bit, np.nan, value), part.index)), 1)
-        d = (every - without)[~np.isnan(every - without)]
-        at = [index[p] for p in prompt[~np.isnan(every - without)]]
-        low, high = bootstrap_band(d[:, None], at, len(index), n_boot, level, seed)[:, 0] if len(d) else (math.nan,)*2
-        rows.append(dict(model=name, answers=int(part['samples'].to_numpy()[own].sum()), wins=int(own[won].sum()),
+    without = np.stack([_bests(ranking.search, np.where(mask & b, np.nan, value), ranking.n) for b in bits], 1)
+    losses = every[:, None] - without
+    low, high = bootstrap_band(losses, [index[p] for p in prompt], len(index), n_boot, level, seed)
+    flops, model, samples = (part[c].to_numpy() for c in ('flops', 'model', 'samples'))
+    total = part['flops'].sum(skipna=False)
+    rows = []
+    for i, (name, bit) in enumerate(zip(models, bits)):
+        own, left = model == name, ~np.isnan(losses[:, i])
+        rows.append(dict(model=name, answers=int(samples[own].sum()), wins=int(own[won].sum()),
                          had_part=int((mask[won] & bit != 0).sum()), flops=flops[own].sum(),
                          saved=flops[own].sum()/total if total else math.nan, best=np.nanmean(every),
-                         without=np.nanmean(without) if len(d) else math.nan, loss=d.mean() if len(d) else math.nan,
-                         low=low, high=high, emptied=int((~np.isnan(every) & np.isnan(without)).sum())))
+                         without=np.nanmean(without[:, i]) if left.any() else math.nan,
+                         loss=losses[left, i].mean() if left.any() else math.nan, low=low[i], high=high[i],
+                         emptied=int((~np.isnan(every) & np.isnan(without[:, i])).sum())))
     return rows
 
+# %% ../../nbs/50_analysis/03_lineage.ipynb #539a8b42
 def leave_out(
     df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one
     by:str='method', # Column that tells methods apart

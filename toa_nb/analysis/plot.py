@@ -25,7 +25,8 @@ from ..store.samples import only_reward
 from ..store.tables import as_frame
 from .curves import reward_curve
 from .paths import best_sample, path, tree_parent_of
-from .layout import is_radial, model_colours, model_palette, reward_shares, tree_places
+from .layout import (
+    is_radial, model_colours, model_palette, move_form, move_forms, reward_shares, tree_places)
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #05a6f675
 _black, _grey = '#1a1a1a', '#9a9a9a'
@@ -247,6 +248,16 @@ def _tree_title(samples, reward, best):
             else f'{head}, best {reward} {best.value(reward):.4g} (no. {best.trial.number}, {best.trial.model})')
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #9141f4ce
+def _by_form(samples):
+    "Samples by the marker of their move."
+    found = {}
+    for s in samples: found.setdefault(move_form(s.trial.kind).marker, []).append(s)
+    return found
+
+def _dot_look(s, fill, palette):
+    "Fill and edge of an answer's dot."
+    return (fill[s.trial.number], palette[s.trial.model]) if s.trial.number in fill else ('white', _grey)
+
 def _draw_tree(ax, samples, reward, at, palette, best):
     "Edges, dots, and the path to the winner."
     lines = [(at[tree_parent_of(s)], at[s.trial.number]) for s in samples]
@@ -258,13 +269,13 @@ def _draw_tree(ax, samples, reward, at, palette, best):
     scored = [s for s in samples if s.trial.number in fill]
     failed = [s for s in samples if s.error is not None]
     rest = [s for s in samples if s.error is None and s.trial.number not in fill]
-    for some, how in ((scored, dict(marker='o', c=[fill[s.trial.number] for s in scored],
-                                    edgecolors=[palette[s.trial.model] for s in scored], linewidths=.6)),
-                      (rest, dict(marker='o', c='white', edgecolors=_grey, linewidths=.8)),
-                      (failed, dict(marker='x', c=_grey, linewidths=.8))):
-        if some:
-            ax.scatter(*zip(*(at[s.trial.number] for s in some)), s=dot * (.6 if some is failed else 1), zorder=3,
-                       clip_on=False, **how)
+    for marker, some in _by_form(scored + rest).items():
+        looks = [_dot_look(s, fill, palette) for s in some]
+        ax.scatter(*zip(*(at[s.trial.number] for s in some)), s=dot, marker=marker, c=[look[0] for look in looks],
+                   edgecolors=[look[1] for look in looks], linewidths=.7, zorder=3, clip_on=False)
+    if failed:
+        ax.scatter(*zip(*(at[s.trial.number] for s in failed)), s=dot * .6, marker='x', c=_grey, linewidths=.8,
+                   zorder=3, clip_on=False)
     ax.scatter(*at[None], s=dot * 1.3, marker='s', c=_black, zorder=4, clip_on=False)
     if best is not None: _draw_winner(ax, path(samples, best.trial.number), at, dot, palette[best.trial.model])
 
@@ -288,6 +299,8 @@ def _tree_key(fig, ax, samples, reward, palette):
     keys = [dot(f'{m} ({used[m]})', color=c) for m, c in palette.items()]
     keys += [dot('prompt', color=_black, marker='s'), Line2D([], [], color=_black, lw=1.8, marker='*', ms=11,
                                                              mfc='white', label='way to the best answer')]
+    kinds = {s.trial.kind for s in samples}
+    if len(kinds) > 1: keys += [dot(k, color=_grey, marker=form.marker) for k, form in move_forms.items() if k in kinds]
     if any(s.error is not None for s in samples): keys.append(dot('failed call', color=_grey, marker='x'))
     if any(s.error is None and s.trial.number not in fill for s in samples):
         keys.append(dot('not scored', color='white', mec=_grey))

@@ -25,7 +25,7 @@ from ..store.sources import opened, samples_of
 from ..store.samples import guide, only_reward
 from ..store.tables import stored_specs
 from ..run.settings import stored_templates
-from ..run.prompt_state import heard
+from ..run.prompt_state import outcome_of
 
 # %% ../../nbs/50_analysis/06_pool.ipynb #cf012d3f
 @dataclass(eq=False, slots=True)
@@ -33,7 +33,7 @@ class Recorded:
     "A recorded answer and the request that it answered."
     sample:Sample # With the scores that it got
     digest:str # Fingerprint of the messages; empty where it is unknown
-    above:float=math.nan # Mean reward of its parents; NaN without parents or rewards
+    parent_reward:float=math.nan # Mean reward of its parents; NaN without parents or rewards
 
 def digest_of(
     sample:Sample, # Any sample
@@ -69,14 +69,16 @@ class Shelf:
 @patch
 def take(self:Shelf,
     trial:Trial, # The request
-    above:float=math.nan, # Mean reward of its parents
+    parent_reward:float=math.nan, # Mean reward of its parents
 )->tuple[Recorded|None,str]: # The answer, or None; and `exact`, `similar` or `missing`
     "The recorded answer to a request; it is not given again."
     left, sha = self.left.get((trial.model, trial.kind), []), digest(trial.messages)
     exact = [r for r in left if r.digest == sha]
     fitting = exact or [r for r in left if continues(r.sample, trial)]
     if not fitting: return None, 'missing'
-    def distance(r): return math.inf if math.isnan(r.above - above) else abs(r.above - above)
+    def distance(r):
+        apart = abs(r.parent_reward - parent_reward)
+        return math.inf if math.isnan(apart) else apart
     nearest = exact[0] if exact else min(fitting, key=distance)
     found = next((r for r in exact if r.sample.trial.seed == trial.seed), nearest)
     left.remove(found)
@@ -144,10 +146,10 @@ def __iter__(self:ReplayPool)->Iterator[tuple[Prompt,list[Recorded]]]:
             pairs = self._stored(found, runs, prompt) if not self.groups else self._rebuilt(prompt)
             usable = [(s, sha) for s, sha in pairs if s.error is None and s.completion is not None]
             rewards = {(s.run, s.trial.number): s.value(self.reward) for s, _ in usable}
-            yield prompt, [Recorded(s, sha, self._above(s.run, s.trial, rewards)) for s, sha in usable]
+            yield prompt, [Recorded(s, sha, self._parent_reward(s.run, s.trial, rewards)) for s, sha in usable]
 
 @patch
-def _above(self:ReplayPool, run, trial, rewards)->float:
+def _parent_reward(self:ReplayPool, run, trial, rewards)->float:
     "The mean reward of the parents of a trial."
     found = [rewards.get((run, n)) for n in trial.parents]
     return math.nan if not found or None in found else sum(found)/len(found)
@@ -194,7 +196,7 @@ def replay_search(self:ReplayPool,
         while len(waiting) < in_flight and (trial := sampler.ask()): waiting.append(trial)
         if not waiting: break
         trial = waiting.popleft()
-        found, how = shelf.take(trial, self._above(run, trial, given))
+        found, how = shelf.take(trial, self._parent_reward(run, trial, given))
         done.counts[trial.model, trial.kind, how] += 1
         done.stopped = found is None and missing == 'stop'
         if found is None:
@@ -203,6 +205,6 @@ def replay_search(self:ReplayPool,
         new = replace(found.sample, run=run, prompt_id=prompt.id, trial=replace(trial, messages=()))
         given[run, trial.number] = new.value(self.reward)
         spec = (self.specs or {}).get(trial.model)
-        sampler.tell(trial, heard(new, self.guide, spec, method.hears))
+        sampler.tell(trial, outcome_of(new, self.guide, spec, method.uses))
         done.samples.append(new)
     return done

@@ -31,7 +31,7 @@ def prompts_by_method(
     if value not in searches: raise InputError(f'there is no column {value!r}', 'value', 'Use one of `search_table`.')
     names = list(searches[by].unique())
     if unknown := [n for n in (a, b) if n and n not in names]:
-        raise InputError(f'there is no {unknown[0]!r}', by, f'There are {", ".join(map(str, names))}.')
+        raise InputError(f'there is no {unknown[0]!r}', by, f'There are: {", ".join(map(str, names))}.')
     if not a and not b and len(names) == 2: a, b = names
     out = searches.pivot_table(value, 'prompt_id', by, 'mean', dropna=False, sort=False, observed=True)[names]
     if a and b: out['difference'] = out[a] - out[b]
@@ -47,7 +47,7 @@ def _best_of(found, runs, prompt_id, method, reward)->Sample|None:
     if not hasattr(found, 'runs'):
         return best_sample([s for s in found if s.run == method and s.prompt_id == prompt_id], reward)
     of = [name for name in runs if name == method] or [n for n in runs if found.config(n).get('method') == method]
-    if not of: raise InputError(f'there is no {method!r}', 'method', f'There are the runs {", ".join(runs)}.')
+    if not of: raise InputError(f'there is no {method!r}', 'method', f'There are: {", ".join(runs)}.')
     there = [name for name in of if prompt_id in found.prompt_keys(name)]
     return best_sample([s for name in there for s in found.samples(name, prompt_id)], reward)
 

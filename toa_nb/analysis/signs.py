@@ -13,13 +13,13 @@ import numpy as np, pandas as pd
 
 from ..search.diversity import different
 from ..store.tables import as_frame
-from .curves import bootstrap_band
+from .curves import bootstrap_band, order_within
 from .summary import Ranking
 
 # %% ../../nbs/50_analysis/05_signs.ipynb #0b8a5e8a
 def _ranks(search:np.ndarray, value:np.ndarray)->np.ndarray:
     "The rank of each value in its search, from 0; ties have the mean of their ranks."
-    order = np.lexsort((value, search))
+    order = order_within(search, value)
     of, v = search[order], value[order]
     new = np.ones(len(v), bool)
     new[1:] = (of[1:] != of[:-1]) | (v[1:] != v[:-1])
@@ -106,9 +106,7 @@ def reward_signs(
     index = {p: i for i, p in enumerate(signs['prompt_id'].unique())}
     rows = []
     for name, part in signs.groupby(by, sort=False, observed=True):
-        for sign in part.columns.drop(['method', 'run', 'prompt_id']):
-            known = part[part[sign].notna()]
-            prompt = [index[p] for p in known['prompt_id']]
-            low, high = bootstrap_band(known[[sign]].to_numpy(float), prompt, len(index), n_boot, level, seed)[:, 0]
-            rows.append((name, sign, known[sign].mean(), low, high, len(known)))
+        found, prompt = part.drop(columns=['method', 'run', 'prompt_id']), [index[p] for p in part['prompt_id']]
+        low, high = bootstrap_band(found.to_numpy(float), prompt, len(index), n_boot, level, seed)
+        rows += zip([name]*len(low), found.columns, found.mean(), low, high, found.count())
     return pd.DataFrame(rows, columns=[by, 'sign', 'mean', 'low', 'high', 'n']).set_index([by, 'sign'])

@@ -13,7 +13,7 @@ import numpy as np, pandas as pd
 
 from ..core import InputError
 from ..store.tables import as_frame
-from .curves import bootstrap_band, check_axes
+from .curves import bootstrap_band, check_axes, order_within
 
 # %% ../../nbs/50_analysis/02_summary.ipynb #db172729
 class Ranking:
@@ -26,7 +26,7 @@ class Ranking:
         self.search, self.n = searches.ngroup().to_numpy(), searches.ngroups
         value, number = reward.to_numpy(float), df['number'].to_numpy()
         scored = np.flatnonzero(~np.isnan(value))
-        self.rows = scored[np.lexsort((number[scored], -value[scored], self.search[scored]))]
+        self.rows = scored[order_within(self.search[scored], number[scored], -value[scored])]
         self.of, self.value = self.search[self.rows], value[self.rows]
         self.count = np.bincount(self.of, minlength=self.n)
         self.start = np.cumsum(self.count) - self.count

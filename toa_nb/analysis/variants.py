@@ -35,7 +35,7 @@ def with_variants(
     limit:float=.5, # Share of the shorter one's word sequences from which two answers count as one
     **options, # As for `to_frame`
 )->pd.DataFrame: # A table of `to_frame` with the column `variant`: the number of the answer that each is a variant of
-    "The samples as a table that knows its near-copies."
+    "The samples as a table with a column for near-copies."
     samples = source if isinstance(source, list) else list(samples_of(source, run))
     searches = {}
     for s in samples:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ABOUT', 'add_command', 'add_running', 'add_rules', 'add_export', 'add_reading', 'add_keeping', 'add_reports',
-           'add_report_options', 'add_looking', 'add_serving', 'add_training', 'add_evaluating', 'parser', 'main',
-           'report_error']
+           'add_report_options', 'add_looking', 'add_opening', 'add_serving', 'add_training', 'add_evaluating',
+           'parser', 'main', 'report_error']
 
 # %% ../../nbs/70_cli/05_commands.ipynb #b13b399c
 import argparse
@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core import InputError, ToaError
-from ..search.methods import METHODS
+from ..search.methods import DEFAULT, METHODS
 from ..store.find import ORDERS, OUTCOMES
 from ..data.writing import FORMATS
 from .output import EXITS, note, plain_warnings, safe_streams, say
 from .running import do_check, do_resume, do_run, do_status
-from .keeping import do_backup, do_check_store, do_compact, do_merge
+from .keeping import do_backup, do_check_store, do_compact, do_merge, do_upgrade
 from .reading import do_curve, do_export, do_prompts, do_samples
 from .reports import do_compare, do_replay, do_summary
 from toa_nb.cli.evaluating import (
@@ -36,6 +36,7 @@ ABOUT = '''Search over several language models, guided by rewards.
   toa check run.toml             is everything in order? calls each endpoint once
   toa run run.toml               run it; every sample goes into the store
   toa run run.toml --shard 0/4   a quarter of the prompts, into runs.0-of-4.db
+  toa run run.toml --ray auto --workers 16   the run, driven by 16 processes of a Ray cluster
   toa status runs.db             how far is it? (also from another terminal)
   toa resume runs.db             continue after an interrupt, a crash or a reached budget
   toa run run.toml --more 16     16 more samples per prompt, in the same trees
@@ -92,6 +93,9 @@ def add_running(commands:Any):
                        help='continue without this model of the stored run; can be given several times')
         p.add_argument('--more', type=int, metavar='N',
                        help='N further samples per prompt; each time that this is given')
+        p.add_argument('--ray', metavar='ADDRESS',
+                       help='drive it on a Ray cluster: its address, `auto` for that of this computer, or `local`')
+        p.add_argument('--workers', type=int, default=2, metavar='N', help='engines on the cluster (default: 2)')
         p.add_argument('--quiet', action='store_true', help='show no progress')
     check = add_command(commands, 'check', do_check,
                         'Check a configuration, its files, every endpoint and every reward, before anything is spent.')
@@ -175,7 +179,7 @@ def add_reading(commands:Any):
 
 # %% ../../nbs/70_cli/05_commands.ipynb #b529bf5a
 def add_keeping(commands:Any):
-    "store backup, check, merge, compact"
+    "store backup, check, merge, compact, upgrade"
     stores = commands.add_parser('store', help='Look after a run store').add_subparsers(title='commands',
         metavar='COMMAND', required=True)
     backup = add_command(stores, 'backup', do_backup, 'Copy a run store, also while a run writes it.',
@@ -190,6 +194,8 @@ def add_keeping(commands:Any):
     merge.add_argument('stores', metavar='STORE', nargs='+', help='the stores of the shards, all of them')
     small = add_command(stores, 'compact', do_compact, 'Write a run store anew in less room, in its place.')
     small.add_argument('store', metavar='STORE', help='a run store that no run is writing')
+    newer = add_command(stores, 'upgrade', do_upgrade, 'Make a store of an earlier toa_nb one of this one.')
+    newer.add_argument('store', metavar='STORE', help='a run store that no run is writing')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #9c62f028
 def add_reports(commands:Any):
@@ -267,16 +273,9 @@ def add_looking(commands:Any):
     check.add_argument('--skip-bad', action='store_true',
                        help='leave bad lines out and report them, as a run with skip_bad = true does')
 
-# %% ../../nbs/70_cli/05_commands.ipynb #d04e7745
-def add_serving(commands:Any):
-    "init, panel, serve, serve-reward, servers"
-    panel = add_command(commands, 'panel', do_panel,
-                        'Open the panels on a store in a browser, or write them as a page.',
-                        'examples:\n  toa panel runs.db\n  toa panel runs.db toa -o page.html')
-    panel.add_argument('store', metavar='STORE', help='a run store')
-    panel.add_argument('run', metavar='RUN', nargs='?', help='name of the run (default: the latest)')
-    panel.add_argument('-o', '--output', help='write a page (.html) that needs no kernel')
-    panel.add_argument('--port', type=int, default=0, help='port of JupyterLab (default: 8888 or the next free one)')
+# %% ../../nbs/70_cli/05_commands.ipynb #12fcb8d5
+def add_opening(commands:Any):
+    "init, panel"
     first = add_command(commands, 'init', do_init,
                         'Write a configuration with comments, with the models that endpoints serve.',
                         'examples:\n  toa init http://127.0.0.1:8000/v1\n  toa init https://host/v1 --api-key-env KEY '
@@ -285,8 +284,19 @@ def add_serving(commands:Any):
     first.add_argument('-o', '--output', default='run.toml', help='the file to write (default: run.toml)')
     first.add_argument('--api-key-env', default='', help='environment variable that holds the key')
     first.add_argument('--prompts', default='prompts.jsonl', help='file of prompts, or a name such as alpaca_eval')
-    first.add_argument('--method', default='toa', help='how to search (default: toa)')
+    first.add_argument('--method', default=DEFAULT, help=f'how to search (default: {DEFAULT})')
     first.add_argument('--reward', default='constraints', help='what guides (default: constraints)')
+    panel = add_command(commands, 'panel', do_panel,
+                        'Open the panels on a store in a browser, or write them as a page.',
+                        'examples:\n  toa panel runs.db\n  toa panel runs.db toa -o page.html')
+    panel.add_argument('store', metavar='STORE', help='a run store')
+    panel.add_argument('run', metavar='RUN', nargs='?', help='name of the run (default: the latest)')
+    panel.add_argument('-o', '--output', help='write a page (.html) that needs no kernel')
+    panel.add_argument('--port', type=int, default=0, help='port of JupyterLab (default: 8888 or the next free one)')
+
+# %% ../../nbs/70_cli/05_commands.ipynb #d04e7745
+def add_serving(commands:Any):
+    "serve, serve-reward, servers"
     serve = add_command(commands, 'serve', do_serve,
                         'Start model servers and keep them until Ctrl-C. Without a plan: a small model on the CPU.',
                         'examples:\n  toa serve --port 8011\n  toa serve servers.toml')
@@ -336,6 +346,8 @@ def add_training(commands:Any):
         p.add_argument('-o', '--output', required=True, metavar='FOLDER',
                        help='where everything about this training goes')
         p.add_argument('--name', default='', help='of the trained model (default: that of the folder)')
+        p.add_argument('--gguf', metavar='FILE',
+                       help='a GGUF file of the same model: write the trained one as GGUF too, for llama.cpp')
         p.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
         p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
         p.add_argument('--rejected', metavar='POLICY', help='for pairs: rank:k, min, mu-2sigma or margin>=m')
@@ -416,8 +428,8 @@ def parser()->argparse.ArgumentParser: # Of all commands
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--version', action='version', version=f'toa_nb {__version__}')
     commands = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (add_running, add_reading, add_reports, add_keeping, add_looking, add_serving, add_training,
-                add_evaluating):
+    for add in (add_running, add_reading, add_reports, add_keeping, add_looking, add_opening, add_serving,
+                add_training, add_evaluating):
         add(commands)
     return p
 

@@ -93,6 +93,7 @@ def do_run(args:Any)->int:
     given = dict(without=args.without or (), added=args.added or ())
     if args.store: given['store'] = read_store(args.store, Path(), '--store')
     if args.shard: given['shard'] = read_shard(args.shard)
+    if args.ray: given |= dict(ray=args.ray, workers=args.workers)
     return go(run_from(args.config, **given), args)
 
 def do_resume(args:Any)->int:
@@ -100,7 +101,8 @@ def do_resume(args:Any)->int:
     with open_store(args.store) as store: name = pick_run(store, args.run)
     sys.path.append(str(Path(args.store).absolute().parent)) # for a reward of your own, `my_module:my_function`
     where = f'{args.store} (run {name!r})'
-    given = {'without': args.without} if args.without else {}
+    given = ({'without': args.without} if args.without else {}) | (
+        dict(ray=args.ray, workers=args.workers) if args.ray else {})
     with error_context(where): run = Run.from_store(args.store, name, **given)
     check_keys(run, where)
     return go(run, args)

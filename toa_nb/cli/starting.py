@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core import InputError
-from ..inputs import check_url
+from ..inputs import check_url, read_key
 from ..compute import SPECS
-from ..search.methods import METHODS
-from ..inputs import read_key
+from ..search.methods import DEFAULT, method_from, METHODS
 from ..models.connection import Connection
 from ..models.endpoints import Endpoint
 from .output import say
@@ -33,7 +32,7 @@ def model_table(
 )->str: # TOML
     "The table of a model, with comments."
     name, known = model.rsplit('/', 1)[-1], {k.lower() for k in SPECS}
-    lines = ['[[models]]', f'name = {quoted(name)}', f'model = {quoted(model)}  # the id that the server knows',
+    lines = ['[[models]]', f'name = {quoted(name)}', f'model = {quoted(model)}  # the id at the server',
              f'endpoints = [{quoted(url)}]  # several addresses are replicas of one model']
     if key: lines.append(f'api_key_env = {quoted(key)}  # the variable that holds the key, never the key itself')
     if name.lower() not in known:
@@ -44,12 +43,11 @@ def model_table(
 def configuration(
     models:list[tuple[str,str,str]], # Address, id and key variable of each model
     prompts:str='prompts.jsonl', # File of prompts, or a name such as `alpaca_eval`
-    method:str='toa', # A key of `METHODS`
+    method:str=DEFAULT, # A key of `METHODS`
     reward:str='constraints', # Name of a reward
 )->str: # TOML
     "A configuration with comments."
-    if method not in METHODS:
-        raise InputError(f'there is no method {method!r}', '--method', f'Use one of {", ".join(METHODS)}.')
+    method_from(method, where='--method')
     tables = '\n\n'.join(model_table(*model) for model in models)
     return f'''# Written by `toa init`. Next: `toa check FILE`, then `toa run FILE`. Paths are relative to this file.
 store = "runs.db"  # every sample goes there; one store may hold many runs

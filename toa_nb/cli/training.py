@@ -34,7 +34,7 @@ def do_train(args:Any)->int:
     export = {k: v for k in ('run', 'reward', 'rejected') if (v := getattr(args, k))}
     if args.kind == 'sft' and args.rejected: raise InputError('sft rejects nothing', '--rejected', 'Leave it out.')
     training = prepare(args.kind, args.source, args.model, args.output, export, args.gpus, args.name,
-                       **trl_values(args.options))
+                       args.gguf, **trl_values(args.options))
     note(repr(training))
     if not args.prepare: training.run(None if args.quiet else note)
     plan, done = training.plan, training.done

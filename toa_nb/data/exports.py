@@ -42,7 +42,7 @@ def _usable(tally:Tally, source, prompts, reward:str, run, cut=False, different=
         tally.counts['usable answers'] += len(answers)
         if different:
             answers = without_copies(answers)
-            tally.counts['answers that are no near-copies'] += len(answers)
+            tally.counts['answers that are not near-copies'] += len(answers)
         yield p, name, samples, answers
 
 # %% ../../nbs/45_data/04_exports.ipynb #69428538

@@ -425,7 +425,7 @@ def _mapped(record:Any, columns:dict[str,str])->Any:
     "A record with the columns of a data set under our names."
     if not isinstance(record, dict): return record
     if missing := [c for c in columns.values() if c not in record]:
-        return InputError(f'there is no column {missing[0]!r}', 'columns', f'There are {", ".join(map(str, record))}.')
+        return InputError(f'there is no column {missing[0]!r}', 'columns', f'There are: {", ".join(map(str, record))}.')
     return {k: v for k, v in record.items() if k not in columns.values()} | {to: record[c] for to, c in columns.items()}
 
 # %% ../../nbs/45_data/01_prompts.ipynb #bf5d2002

@@ -20,6 +20,7 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..core import Completion, InputError, Message, Prompt, Sample, Score, Trial, Usage
+from ..inputs import whole_file
 from ..store.sources import samples_of
 from .prompts import NOT_META
 
@@ -35,16 +36,6 @@ def _dump(row, number):
     try: return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain).encode('utf-8', 'replace')
     except ValueError as e:
         raise InputError(str(e), f'row {number}', 'Leave rows without a finite number out.') from None
-
-# %% ../../nbs/45_data/03_rows.ipynb #2be29a92
-@contextmanager
-def _whole_file(path:Path):
-    "A file beside `path` that takes its place when the block has ended well."
-    temp = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        yield temp
-        os.replace(temp, path)
-    finally: temp.unlink(missing_ok=True)
 
 # %% ../../nbs/45_data/03_rows.ipynb #6a1d3b22
 TURNS = [{'role': str, 'content': str}] # The type of a column with a conversation
@@ -222,7 +213,7 @@ def row_file(
              '.json': lambda temp: _text_file(temp, b'[\n', b',\n', b'\n]\n'),
              '.parquet': lambda temp: _parquet_file(temp, columns)}
     count = 0
-    with _whole_file(path) as temp, kinds[kind](temp) as put:
+    with whole_file(path) as temp, kinds[kind](temp) as put:
         def checked(row):
             nonlocal count
             if columns is not None: row = in_order(row, columns, count)
@@ -266,7 +257,7 @@ def write_parquet(
     names = dict.fromkeys(k for row in rows for k in row)
     if not names: raise InputError('there are no rows', str(path), 'No reader takes a Parquet file without rows.')
     table = pa.Table.from_pylist([{k: row.get(k) for k in names} for row in rows])
-    with _whole_file(Path(path)) as temp: pq.write_table(table, temp)
+    with whole_file(Path(path)) as temp: pq.write_table(table, temp)
     return Path(path)
 
 # %% ../../nbs/45_data/03_rows.ipynb #3f6d3b6e

@@ -56,7 +56,7 @@ def usable(
 def without_copies(
     answers:list[Sample], # Best first
 )->list[Sample]: # Best first
-    "The answers that are no near-copies of a better one."
+    "The answers that are not near-copies of a better one."
     return [answers[i] for i in different((s.completion.text for s in answers), len(answers))]
 
 # %% ../../nbs/45_data/03_rules.ipynb #b7fb7fdc

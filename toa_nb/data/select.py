@@ -36,9 +36,9 @@ def _wanted(prompts:list[Prompt], field:str, names:str|list[str]|None)->list[Pro
     "Those whose metadata has one of some names."
     if names is None: return prompts
     names = [names] if isinstance(names, str) else list(names)
-    there = Counter(p.meta.get(field) for p in prompts)
+    there = [*{n: None for p in prompts if isinstance(n := p.meta.get(field), str | int)}]
     if missing := [n for n in names if n not in there]:
-        known = ', '.join(sorted(str(n) for n in there if n is not None))
+        known = ', '.join(sorted(map(str, there)))
         raise InputError(f'no prompt has the {field} {missing[0]!r}', field, f'There are: {known or "none"}.')
     return [p for p in prompts if p.meta.get(field) in names]
 

@@ -9,11 +9,12 @@ __all__ = ['REPOSITORY', 'COMMITS', 'PAIRS', 'SETS', 'PromptSet', 'About', 'set_
 import os, urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from ..core import InputError
-from ..inputs import check_path
+from ..inputs import check_path, whole_file
 from ..servers.local import cache_folder
 from .files import file_records, plain_value
 
@@ -131,19 +132,26 @@ def _hub_files(repo:str, pattern:str, revision:str)->tuple[list[Path],str]:
     return sorted(Path(folder).glob(pattern)), Path(folder).name
 
 # %% ../../nbs/45_data/00_sets.ipynb #89f0ce20
-def _published_file(path:str)->Path:
-    "A published input file, downloaded once."
-    place = cache_folder()/'published'/path
-    if place.exists(): return place
+def _download(address:str, place:Path):
+    "Fetch a whole file, or leave nothing at the place."
     try:
-        with urllib.request.urlopen(f'{REPOSITORY}/{path}', timeout=60) as answer: data = answer.read()
-    except OSError as e:
-        raise InputError(f'{REPOSITORY}/{path} was not downloaded ({e})', 'prompts',
-                         'Check the network, or name a file that you have with `at`.') from None
+        with urllib.request.urlopen(address, timeout=60) as answer: place.write_bytes(answer.read())
+    except (OSError, HTTPException) as e:
+        place.unlink(missing_ok=True)
+        raise InputError(f'{address} was not downloaded ({type(e).__name__}: {e})', 'prompts',
+                         'Check the network and try again, or name a file that you have with `at`.') from None
+
+def _published_file(path:str, number:int)->Path:
+    "A published input file, downloaded once, and kept if it holds as many prompts as it should."
+    place, address = cache_folder()/'published'/path, f'{REPOSITORY}/{path}'
+    if place.exists(): return place
     place.parent.mkdir(parents=True, exist_ok=True)
-    temp = place.with_name(f'.{place.name}.{os.getpid()}')
-    temp.write_bytes(data)
-    os.replace(temp, place)
+    with whole_file(place) as part:
+        _download(address, part)
+        found = sum(isinstance(r, dict) and 'id' in r for _, r in file_records(part))
+        if found != number:
+            raise InputError(f'{address} has {found} prompts and not {number}', 'prompts',
+                             'Try again; or name a file that you have with `at`.')
     return place
 
 def _one_key(value:Any, known:Iterable[str], where:str)->str:
@@ -200,7 +208,7 @@ def set_records(
     found = SETS[_one_key(name, SETS, 'set')]
     if published:
         path = (found.published or {})[_one_key(published, found.published or {}, 'published')]
-        place = check_path(at, where='at') if at else _published_file(path)
+        place = check_path(at, where='at') if at else _published_file(path, published)
         commit = '' if at else path.partition('/')[0]
         return About(name, str(at or REPOSITORY), commit, f'{published} prompts', found.licence), file_records(place)
     split = _one_key(split or next(iter(found.files)), found.files, 'split')

@@ -57,7 +57,7 @@ def score_table(
     if before or after:
         for m in (before, after):
             if m not in models: raise InputError(f'there is no model {m!r}', 'score_table',
-                                                 f'There are {", ".join(models)}.')
+                                                 f'There are: {", ".join(models)}.')
         pairs = [(results.get((before, b)), results.get((after, b))) for b in benchmarks]
         rows[f'{after} - {before}'] = [f'{y.value - x.value:+.1f}' if x and y else '' for x, y in pairs]
     return pd.DataFrame.from_dict(rows, orient='index', columns=benchmarks).rename_axis('model')

@@ -130,7 +130,7 @@ def means_no_model(text:str)->bool:
     return bool(_NO_MODEL.search(text))
 
 def means_no_money(text:str)->bool:
-    "Whether a server's words mean that nobody pays for further calls."
+    "Whether a server's message means that no further calls are paid for."
     return bool(_NO_MONEY.search(text))
 
 # %% ../../nbs/15_models/00_failures.ipynb #3f5aaa92

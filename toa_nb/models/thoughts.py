@@ -9,7 +9,7 @@ __all__ = ['FAMILIES', 'OPENING', 'CLOSING', 'BESIDE', 'split_text', 'split_part
 import re
 from typing import Any
 
-_BLANK = ' \t\r\n\f\v\ufeff\u200b' # What is no text
+_BLANK = ' \t\r\n\f\v\ufeff\u200b' # What is not a text
 
 # %% ../../nbs/15_models/01_thoughts.ipynb #6e0bf8df
 _WORDS = ('think|thinking|thoughts?|reasoning|scratchpad|(?:inner|internal)[_ ](?:monologue|thoughts?|reasoning)|'

@@ -19,7 +19,7 @@ from ..store.journal import RunStore
 from ..analysis.curves import axes
 from .base import AnyWidget, error_message, Panel, Part, plain, reading
 from .forms import button_row, choose_values, field, fields_grid, follow_fields
-from .tables import picture, picture_html
+from .tables import picture_html
 from .curve_choice import CurveChoice
 from .curve_view import curve_view, CurveViews
 
@@ -80,7 +80,8 @@ def make_pictures(
 )->tuple[str,list[dict]]: # Why there is none, and values for pictures
     "The figures as pictures."
     why = choice.emptiness()
-    return why, [] if why else [dict(value=picture(figure)) for figure in choice.figures().values()]
+    if why: return why, []
+    return '', [dict(value=picture_html(figure, ', '.join(choice.runs))) for figure in choice.figures().values()]
 
 def make_views(
     choice:CurveChoice, # What to draw

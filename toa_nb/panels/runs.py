@@ -23,7 +23,7 @@ from ..run.run import Run
 from ..run.forecast import project, Projection, Rate, rates
 from .base import error_message, Panel, safe, safe_label, variable_of
 from .forms import button_row, field, side_by_side
-from .tables import blank, draw, fact_table, Html, image_place, picture, progress_bar, status_dot, table
+from .tables import draw, fact_table, Html, image_place, picture_html, progress_bar, status_dot, table
 from .run_form import RunForm
 from .live_run import LiveRun, newest_run, run_state, store_stamp, stored_runs
 
@@ -114,12 +114,13 @@ class RunPanel(Panel):
         "What is shown of a run, and the buttons."
         self.choice = field(W.Dropdown, 'run', '', options=[('new run', '')])
         self.choice.observe(lambda change: self.choosing or self.choose(change['new']), 'value')
-        self.more = W.BoundedIntText(8, min=1, max=100_000, layout=dict(width='5.5em'))
+        narrow = dict(style=dict(description_width='initial'), layout=dict(width='8em'))
+        self.more = W.BoundedIntText(8, min=1, max=100_000, description='by', **narrow)
         self.make_buttons()
         self.forecast, self.status, self.lists, self.facts = W.HTML(), W.HTML(), W.HTML(), W.HTML()
         self.curve, titles = image_place(), ('Settings of a new run', 'Settings of this run')
         self.settings = W.Accordion([self.form.box, self.facts], titles=titles)
-        controls = button_row(*self.buttons.values(), W.Label('by'), self.more)
+        controls = button_row(*self.buttons.values(), self.more)
         parts = side_by_side(self.curve, self.lists)
         self.arrange(self.choice, self.settings, self.forecast, controls, self.status, parts)
 
@@ -174,7 +175,7 @@ def show(self:RunPanel,
     self.settings.set_title(1, f'Settings of {safe_label(name)}' if name else 'Settings of this run')
     self.facts.value = '' if name else '<span class="toa-dim">No run is shown.</span>'
     self.recent.clear()
-    self.curve.value, self.lists.value, self.status.value = blank, '', ''
+    self.curve.value, self.lists.value, self.status.value = '', '', ''
     self.enable()
     if name: self.follow()
 
@@ -208,7 +209,7 @@ def follow(self:RunPanel):
     try: asyncio.get_running_loop()
     except RuntimeError:
         self.paint(self.read(self.look))
-        if figure := self.look.figure(self.progress): self.curve.value = picture(figure)
+        if figure := self.look.figure(self.progress): self.curve.value = picture_html(figure, self.summary())
     else: self.following = self.background(self.watching(self.look))
 
 @patch
@@ -223,7 +224,7 @@ async def watching(self:RunPanel,
         self.paint(p)
         if look.store and look.config.get('held_out'): self.curve.add_class('toa-broad')
         else: self.curve.remove_class('toa-broad')
-        await draw(self.curve, lambda: look.figure(p))
+        await draw(self.curve, lambda: look.figure(p), f'reward against compute of {look.run}')
         if not going and not self.elsewhere: break
         took = time.monotonic() - began
         if going: await asyncio.wait([self.run.task], timeout=max(self.every - took, 3*took))

@@ -9,13 +9,6 @@ const corners = (x, y, r, n, turn, inner = 1) => Array.from({length: inner === 1
   const a = turn + 2 * Math.PI * i / (inner === 1 ? n : 2 * n), d = inner !== 1 && i % 2 ? r * inner : r
   return `${(x + d * Math.sin(a)).toFixed(1)},${(y - d * Math.cos(a)).toFixed(1)}`
 }).join(' ')
-const outline = { // One shape for each move, so that a move is seen without colour
-  fresh: (g, n, r, look) => make(g, 'circle', {cx: n.x, cy: n.y, r, ...look}),
-  refine: (g, n, r, look) => make(g, 'polygon', {points: corners(n.x, n.y, 1.25 * r, 3, 0), ...look}),
-  revise: (g, n, r, look) => make(g, 'polygon', {points: corners(n.x, n.y, 1.25 * r, 4, Math.PI / 4), ...look}),
-  continue: (g, n, r, look) => make(g, 'polygon', {points: corners(n.x, n.y, 1.25 * r, 3, Math.PI), ...look}),
-  aggregate: (g, n, r, look) => make(g, 'polygon', {points: corners(n.x, n.y, 1.25 * r, 4, 0), ...look}),
-}
 const shape = (g, n, r, by) => {
   const colour = by === 'reward' ? n.tone : n.colour, share = by === 'reward' ? 1 : .08 + .92 * n.share
   if (n.state === 'prompt') return make(g, 'rect', {x: n.x - r, y: n.y - r, width: 2 * r, height: 2 * r, class: 'prompt'})
@@ -23,17 +16,19 @@ const shape = (g, n, r, by) => {
   if (n.state === 'best') return make(g, 'polygon', {points: corners(n.x, n.y, 2.4 * r, 5, 0, .45), fill: colour, class: 'best'})
   const look = n.state === 'scored' ? {stroke: by === 'reward' ? 'currentColor' : colour, 'stroke-width': by === 'reward' ? .6 : null, fill: colour, 'fill-opacity': share}
     : {stroke: n.colour, 'stroke-dasharray': '2 2', 'fill-opacity': 0}
-  return (outline[n.kind] || outline.fresh)(g, n, r, look)
+  const [sides, turn] = n.form // One form for each move, so that a move is seen without colour
+  return sides ? make(g, 'polygon', {points: corners(n.x, n.y, 1.25 * r, sides, turn), ...look}) : make(g, 'circle', {cx: n.x, cy: n.y, r, ...look})
 }
 const keys = {ArrowUp: 'up', ArrowDown: 'down', ArrowLeft: 'left', ArrowRight: 'right', Home: 'first', End: 'last'}
 function render({model, el}) {
-  let dots, lines, ring, now, svg, view, at, below, folded = new Set(), dragged = false
+  let dots, lines, ring, now, svg, view, at, below, folded = new Set(), dragged = false, playing = null
   const bar = el.appendChild(document.createElement('div')), stage = el.appendChild(document.createElement('div'))
   const caption = el.appendChild(document.createElement('div'))
   bar.className = 'toa-tree-bar'; stage.className = 'toa-tree-stage'; caption.className = 'toa-dim toa-tree-now'
   const tool = (label, title, act) => {
     const b = bar.appendChild(document.createElement('button'))
     b.type = 'button'; b.textContent = label; b.title = title; b.ariaLabel = title; b.onclick = act
+    return b
   }
   const show = () => svg.setAttribute('viewBox', view.map(v => v.toFixed(1)).join(' '))
   const fit = () => { view = [0, 0, ...model.get('size')]; show() }
@@ -41,8 +36,19 @@ function render({model, el}) {
     const limit = model.get('size')[0], width = Math.min(2 * limit, Math.max(limit / 40, view[2] * factor)), f = width / view[2]
     view = [x - (x - view[0]) * f, y - (y - view[1]) * f, width, view[3] * f]; show()
   }
-  tool('+', 'zoom in', () => zoom(.7)); tool('\u2212', 'zoom out', () => zoom(1 / .7)); tool('fit', 'show the whole tree', fit)
-  tool('unfold', 'open all folded branches', () => { folded.clear(); advance() })
+  tool('+', 'zoom in', () => zoom(.7)); tool('\u2212', 'zoom out', () => zoom(1 / .7)); tool('fit', 'fit the whole tree', fit)
+  tool('unfold', 'unfold all branches', () => { folded.clear(); advance() })
+  const play = tool('\u25b6', 'play the search back', () => playing ? halt() : start()), slide = bar.appendChild(document.createElement('input'))
+  slide.type = 'range'; slide.min = 0; slide.ariaLabel = 'samples shown'
+  slide.oninput = () => { halt(); to_step(+slide.value) }
+  const to_step = step => { model.set('step', step); model.save_changes() }
+  const halt = () => { clearInterval(playing); playing = null; play.textContent = '\u25b6'; play.ariaLabel = play.title = 'play the search back' }
+  const start = () => {
+    const all = model.get('nodes').length - 1
+    if (model.get('step') >= all) to_step(0)
+    play.textContent = '\u23f8'; play.ariaLabel = play.title = 'stop playing'
+    playing = setInterval(() => { const next = model.get('step') + 1; if (next > all || !el.isConnected) return halt(); to_step(next) }, Math.max(40, Math.min(250, 15000 / all)))
+  }
   const place = e => {
     const box = svg.getBoundingClientRect(), scale = Math.max(view[2] / box.width, view[3] / box.height)
     return [view[0] + view[2] / 2 + (e.clientX - box.left - box.width / 2) * scale, view[1] + view[3] / 2 + (e.clientY - box.top - box.height / 2) * scale, scale]
@@ -121,6 +127,7 @@ function render({model, el}) {
   }
   const advance = () => {
     const step = model.get('step'), inside = new Map()
+    slide.max = model.get('nodes').length - 1; slide.value = step
     for (const n of model.get('nodes')) inside.set(n.id, n.up !== null && n.up !== undefined && (folded.has(n.up) || inside.get(n.up)))
     const count = id => (below.get(id) || []).reduce((sum, c) => sum + 1 + count(c), 0)
     let best = null

@@ -11,7 +11,8 @@ import traitlets as T
 from ..core import Sample
 from ..run.progress import short
 from ..analysis.paths import best_sample, depths, path, tree_parent_of
-from ..analysis.layout import is_radial, model_colours, reward_shares, reward_tone, ring_radius, tree_places
+from ..analysis.layout import (
+    is_radial, model_colours, move_form, reward_shares, reward_tone, ring_radius, tree_places)
 from .base import AnyWidget, asset, plain
 
 # %% ../../nbs/60_panels/14_tree_nodes.ipynb #5dd5f6ee
@@ -93,7 +94,7 @@ def tree_nodes(
             id=n, order=order, state=state, level=deep[n] + 1, says=plain(node_text(s, reward)), up=up, way=n in way,
             also=[p for p in s.trial.parents if p != up], colour=colours[s.trial.model], share=share.get(n, 0.),
             tone=reward_tone(share.get(n, 0.)), model=plain(s.trial.model), kind=s.trial.kind,
-            value=s.value(reward) if n in share else None))
+            form=move_form(s.trial.kind)[2:], value=s.value(reward) if n in share else None))
     for node in nodes: node |= dict(zip('xy', place[node['id']]), first=ROOT, last=last)
     return with_neighbours(nodes)
 

@@ -19,13 +19,13 @@ from ..store.journal import RunStore
 from ..store.samples import only_reward
 from ..run.progress import short
 from ..analysis.paths import best_sample, tree_parent_of
-from ..analysis.layout import model_colours
+from ..analysis.layout import model_colours, move_form
 from ..analysis.plot import plot_tree
 from .base import AnyWidget, Panel, Part, plain, reading, safe, short_path, store_code
 from .forms import button_row, field, fields_grid, number, side_by_side
 from .curve_choice import CurveChoice
 from .curve_view import curve_view
-from .tables import Html, image_place, picture, picture_html
+from .tables import Html, image_place, picture_html
 from .texts import answer, conversation, headline, PageView
 from .tree_nodes import node_text, ROOT, tree_state, TreeView
 from .viewer import sample_page
@@ -63,8 +63,7 @@ def legend(
     used = Counter(s.trial.model for s in samples)
     dots = [f'<span class="toa-light"><i style="background:{colour}"></i>{safe(model)} ({used[model]})</span>'
             for model, colour in model_colours(samples).items()]
-    forms = dict(fresh='&#9679;', refine='&#9650;', revise='&#9632;', **{'continue': '&#9660;'}, aggregate='&#9670;')
-    moves = [f'{forms.get(kind, "&#9679;")} {safe(kind)}' for kind in sorted({s.trial.kind for s in samples})]
+    moves = [f'{move_form(kind).sign} {safe(kind)}' for kind in sorted({s.trial.kind for s in samples})]
     signs = [*moves, '&#9733; best answer', 'thick line: the way to it',
              f'strong colour: high {safe(reward)}', '&#10005; failed call', 'dashed: not scored']
     return Html(f'<div>{" &nbsp; ".join(dots)}</div><div class="toa-dim">{", ".join(signs)}</div>')
@@ -116,8 +115,7 @@ class TreePanel(Panel):
         self.run, self.prompt = field(W.Dropdown, 'run'), field(W.Dropdown, 'prompt')
         self.number = field(W.Dropdown, 'sample', options={'prompt': ROOT})
         self.view, self.filters = W.ToggleButtons(options=VIEWS, style=dict(button_width='auto')), filter_fields()
-        self.slider = W.IntSlider(0, 0, 0, description='samples')
-        self.play = W.Play(0, 0, 0, interval=150, show_repeat=False)
+        self.step = field(W.BoundedIntText, 'samples shown', 0, min=0, max=0)
         self.tree, self.legend, self.text = TreeView() if AnyWidget else image_place(), W.HTML(), PageView()
         self.lay_out()
         self.offer(run, prompt_id)
@@ -129,8 +127,8 @@ class TreePanel(Panel):
         steps = [self.button('Previous', lambda: self.next_prompt(-1), 'The prompt before this one'),
                  self.button('Next', lambda: self.next_prompt(1), 'The next prompt'),
                  self.button('Read again', lambda: self.reread(), 'Take in what was stored since')]
-        fold = W.Accordion([fields_grid(*self.filters.values())], titles=('Colour and filters',))
-        left = W.VBox([self.tree, self.legend, button_row(self.play, self.slider), fold])
+        fold = W.Accordion([fields_grid(self.step, *self.filters.values())], titles=('Colour and filters',))
+        left = W.VBox([self.tree, self.legend, fold])
         self.parts = side_by_side(left, W.VBox([fields_grid(self.number), self.view, self.text]))
         self.arrange(fields_grid(self.run, self.prompt), button_row(*steps), self.parts)
 
@@ -167,11 +165,10 @@ def watch(self:TreePanel):
     self.run.observe(lambda _: self.attempt(self.offer_prompts), 'value')
     self.prompt.observe(lambda _: self.attempt(self.load), 'value')
     for chosen in (self.view, self.number): chosen.observe(lambda _: self.show(), 'value')
-    W.jslink((self.play, 'value'), (self.slider, 'value'))
-    if not AnyWidget: return self.slider.observe(lambda _: self.draw(), 'value')
+    if not AnyWidget: return self.step.observe(lambda _: self.draw(), 'value')
     for chosen in self.filters.values(): chosen.observe(lambda _: self.attempt(self.filter), 'value')
     self.text.observe(lambda change: change['new'] and self.select(int(change['new'])), 'go')
-    W.jslink((self.slider, 'value'), (self.tree, 'step'))
+    W.link((self.step, 'value'), (self.tree, 'step'))
     self.tree.observe(lambda change: self.select(change['new']), 'selected')
 
 # %% ../../nbs/60_panels/15_trees.ipynb #7c7f84f7
@@ -190,8 +187,8 @@ def load(self:TreePanel,
     self.reward = self.store.config(run).get('reward') or only_reward(samples)
     if not samples: self.say(f'There is no sample of {prompt!r} in {run!r} yet.')
     else: self.say(f'These are the first {MOST:,} of {total:,} samples.' if total > MOST else '')
-    self.slider.max = self.play.max = len(samples)
-    self.slider.value = self.play.value = len(samples) if step is None else step
+    self.step.max = len(samples)
+    self.step.value = len(samples) if step is None else step
     self.draw()
     self.number.options = {'prompt': ROOT} | {plain(node_text(s, self.reward), 80): s.trial.number for s in samples}
     best = best_sample(samples, self.reward)
@@ -203,10 +200,9 @@ def draw(self:TreePanel):
     samples = list(self.samples.values())
     self.legend.value = legend(samples, self.reward)
     if not AnyWidget:
-        shown = samples[:self.slider.value]
-        if shown: self.tree.value = picture(plot_tree(shown, self.reward))
+        shown = samples[:self.step.value]
+        if shown: self.tree.value = picture_html(plot_tree(shown, self.reward), self.summary())
         return
-    self.tree.step = self.slider.value
     for name, value in tree_state(samples, self.reward, f'search tree of {self.prompt.value}').items():
         setattr(self.tree, name, value)
     for name, values in (('model', {s.trial.model for s in samples}), ('kind', {s.trial.kind for s in samples})):

@@ -132,7 +132,7 @@ class StepHead:
 
     def __post_init__(self):
         if self.aggregate in aggregates: return
-        raise InputError(f'unknown aggregate {self.aggregate!r}', 'steps', f"Known are: {', '.join(aggregates)}.")
+        raise InputError(f'unknown aggregate {self.aggregate!r}', 'steps', f"Use one of {', '.join(aggregates)}.")
 
     def read(self,
         item:EncodedText, # An encoded text

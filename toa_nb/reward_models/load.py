@@ -85,7 +85,7 @@ def _dtype(
     name = str(dtype or usual).removeprefix('torch.')
     known = ('float32', 'float16', 'bfloat16')
     if name in known: return getattr(torch, name)
-    raise InputError(f'unknown dtype {name!r}', 'reward model', f"Known are: {', '.join(known)}.")
+    raise InputError(f'unknown dtype {name!r}', 'reward model', f"Use one of {', '.join(known)}.")
 
 # %% ../../nbs/30_reward_models/08_load.ipynb #d37af9be
 def _config(folder:Path)->dict:
@@ -127,7 +127,7 @@ def _checkpoint(
 )->Checkpoint:
     "Where the parts of a model are."
     if family and family not in FAMILIES:
-        raise InputError(f'there is no family {family!r}', 'reward model', f"Known are: {', '.join(FAMILIES)}.")
+        raise InputError(f'there is no family {family!r}', 'reward model', f"Use one of {', '.join(FAMILIES)}.")
     device = _device(device)
     folder, weights = _fetch(model.hub if model else source, revision)
     config = _config(folder)

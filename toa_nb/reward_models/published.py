@@ -66,4 +66,4 @@ def find(
         names = key, model.hub, *model.aliases
         if name.casefold() in map(str.casefold, names): return key, model
     raise InputError(f'there is no reward model {name!r}', 'reward model',
-                     f"Known are: {', '.join(known)}; or give a folder, or a hub id with its `family`.")
+                     f"Use one of {', '.join(known)}; or give a folder, or a hub id with its `family`.")

@@ -67,7 +67,7 @@ def _reward_named(name:str, folder:str|Path, settings:dict)->Reward:
     key = REWARD_ALIASES.get(_key(name), _key(name))
     if key not in REWARDS:
         raise InputError(f'unknown reward {name!r}', 'reward',
-                         f"Known are: {', '.join(sorted(REWARDS))}; "
+                         f"Use one of {', '.join(sorted(REWARDS))}; "
                          "or write 'my_module:my_function' for one of your own.")
     check_fields(settings, REWARDS[key], f'reward {name!r}')
     return REWARDS[key](**settings)

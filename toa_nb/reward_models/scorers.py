@@ -127,7 +127,7 @@ def _batches(self:TextScorer, items:list[EncodedText], base:int=0, kept:tuple=(N
 
 # %% ../../nbs/30_reward_models/03_scorers.ipynb #d05a6d8d
 @patch
-def _keep(self:TextScorer, ids:tuple[int,...], kept:tuple|None):
+def _remember(self:TextScorer, ids:tuple[int,...], kept:tuple|None):
     "Remember a prefix, or for `None` that it was seen, and forget the oldest."
     self.prefixes[ids] = kept
     held = sum(len(k) if v else 1 for k, v in self.prefixes.items())
@@ -147,7 +147,7 @@ def _prefix(self:TextScorer, ids:tuple[int,...])->tuple[tuple,int]:
         text = torch.tensor([ids], device=self.backbone.device)
         out = self.backbone(input_ids=text, past_key_values=state, use_cache=True)
         kept = state, out.last_hidden_state[0]
-    self._keep(ids, kept)
+    self._remember(ids, kept)
     return kept, computed
 
 # %% ../../nbs/30_reward_models/03_scorers.ipynb #fb75d208
@@ -171,7 +171,7 @@ def _values(self:TextScorer, items:list[EncodedText])->list[tuple[float,dict,int
             for i, found in zip(members, self._shared([items[i] for i in members], prefix)): out[i] = found
         else:
             alone += members
-            self._keep(prefix, None)
+            self._remember(prefix, None)
     for i, (value, details) in zip(alone, self._batches([items[i] for i in alone])):
         out[i] = value, details, len(items[i].ids)
     return out

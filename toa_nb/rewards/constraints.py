@@ -161,7 +161,7 @@ def _check_params(
         raise _wrong(constraint, f'parameter {wrong[0]!r} is {problem}', f"It takes: {', '.join(wanted) or 'none'}.")
     for name, type_ in wanted.items(): _check_value(name, params[name], type_, constraint)
     if params.get('relation', 'exactly') not in RELATIONS:
-        raise _wrong(constraint, f"unknown relation {params['relation']!r}", f"Known are: {', '.join(RELATIONS)}.")
+        raise _wrong(constraint, f"unknown relation {params['relation']!r}", f"Use one of {', '.join(RELATIONS)}.")
 
 # %% ../../nbs/25_rewards/02_constraints.ipynb #bc460b38
 def parse_constraint(
@@ -172,7 +172,7 @@ def parse_constraint(
         raise _wrong(constraint, 'it is not a dict', "Write {'kind': ..., parameter: value}.")
     name, params = constraint.get('kind'), {k: v for k, v in constraint.items() if k != 'kind'}
     if not isinstance(name, str) or name not in CONSTRAINTS:
-        raise _wrong(constraint, f'unknown kind {name!r}', f"Known are: {', '.join(sorted(CONSTRAINTS))}.")
+        raise _wrong(constraint, f'unknown kind {name!r}', f"Use one of {', '.join(sorted(CONSTRAINTS))}.")
     _check_params(CONSTRAINTS[name], params, constraint)
     return CONSTRAINTS[name], params
 

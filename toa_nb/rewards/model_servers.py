@@ -58,7 +58,7 @@ class VllmReward(RemoteReward):
     ):
         check_served(model, 'vLLM')
         if route not in ('classify', 'pooling'):
-            raise InputError(f'unknown route {route!r}', 'VllmReward', 'Known are: classify, pooling.')
+            raise InputError(f'unknown route {route!r}', 'VllmReward', 'Use one of classify, pooling.')
         super().__init__(url.removesuffix('/').removesuffix('/v1'), name or model,
                          **{'version': f'vllm {route} {model}', **settings})
         self.model, self.route, self.unit_scores, self.guard = model, route, unit_scores, guard

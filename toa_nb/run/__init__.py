@@ -14,6 +14,7 @@ __all__, __getattr__, __dir__ = _offer(
     check='AbsentModel check_all',
     callbacks='metrics_of to_logging to_mlflow to_tensorboard to_wandb',
     console='print_progress progress_line',
+    on_ray='RayCluster',
     run='Run',
     renamed=dict(opened='toa_nb.store.opened', samples_of='toa_nb.store.samples_of'),
 )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fastcore.basics import patch
 
@@ -21,6 +22,7 @@ from ..templates import Templates
 from ..search.samplers import Method
 from ..search.methods import method_from, METHODS
 from ..rewards.base import close_all
+from ..store.files import store_path
 from ..store.journal import RunStore
 from .progress import prefix_text, Progress, progress_of, spent_text
 from .forecast import projected
@@ -31,6 +33,8 @@ from .settings import (
 from .stored import pick_run, stored_budget, stored_models, stored_rewards
 from .session import Session
 from .callbacks import as_callbacks, keep_calling
+from .cluster import ClusterSession
+from .on_ray import as_cluster
 from .console import in_notebook, print_progress, show_progress, signals
 
 # %% ../../nbs/40_run/10_run.ipynb #5210d9e6
@@ -49,17 +53,15 @@ class Run:
         seed:int=0, # Seed of everything random
         held_out:tuple|list=(), # Further rewards, which score and don't guide
         templates:Templates|None=None, # Wording of refinement and aggregation; None takes our own
-        concurrency:int|None=None, # Calls to models at once, besides the limit that each model sets itself; None: no
-                                   # further limit
+        concurrency:int|None=None, # Most calls to models at once, besides each model's own limit; None: no further one
         grace:float=30., # Seconds that calls in flight are given to finish when the run is stopped
-        check:bool=True, # Check every model and reward, and make one call of the run's own kind per model, before the
-                         # first prompt
-        max_unguided:int=20, # Failures of the guide in a row, of whatever kind, after which the run ends with a
-                             # `RewardOut`
+        check:bool=True, # First check every model and reward, with one call of the run's own kind per model
+        max_unguided:int=20, # Failures of the guide in a row, of any kind, that end the run with a `RewardOut`
         without:Iterable[str]=(), # Names of models that the stored run had and that it goes on without
         added:Iterable[str]=(), # Names of models that the stored run did not have
-        shard:tuple[int,int]|None=None, # Take only this share of the prompts, into a file of its own: number from 0,
-                                        # and how many there are; None: all prompts
+        shard:tuple[int,int]|None=None, # A share of the prompts, into a file of its own: number from 0, of how many
+        ray:Any=None, # A Ray cluster that drives it: `local`, `auto`, an address, or a `RayCluster`; None: this process
+        workers:int=2, # Engines on that cluster
         on_progress:Callable|Iterable[Callable]|None=None, # Functions that are called with the `Progress` every five
                                                            # seconds and at the end, such as `to_wandb()`
     ):
@@ -76,6 +78,7 @@ class Run:
         self.more = 0 # Samples per prompt that the next session adds
         self.session:Session|None = None # The last session, once there is one
         self.watcher:asyncio.Task|None = None # Calls `on_progress`
+        self.cluster, self.tables, self.folder = as_cluster(ray, workers, self), [reward, *held_out], '.'
         check_run(self, given)
 
 # %% ../../nbs/40_run/10_run.ipynb #caf87c78
@@ -133,12 +136,17 @@ def cancel(self:Run):
 def start(self:Run)->Run: # The run itself
     "Run in the background of the running event loop."
     if self.task is None or self.task.done():
-        store = self.store_at if isinstance(self.store_at, RunStore) else RunStore(self.store_at)
-        self.session = Session(self, store)
+        self.session = self._session()
         self.session.task = asyncio.get_running_loop().create_task(self._drive())
         if self.on_progress:
             self.watcher = asyncio.get_running_loop().create_task(keep_calling(self.session, self.on_progress))
     return self
+
+@patch
+def _session(self:Run)->Session:
+    "A session; one in this process has its store open."
+    if self.cluster: return ClusterSession(self, self.cluster, store_path(self.store_at))
+    return Session(self, self.store_at if isinstance(self.store_at, RunStore) else RunStore(self.store_at))
 
 @patch
 async def _drive(self:Run)->Run:
@@ -147,7 +155,7 @@ async def _drive(self:Run)->Run:
     try:
         with relaxed_gc(): await session.drive()
     finally:
-        if session.store is not self.store_at: session.store.close()
+        if session.store and session.store is not self.store_at: session.store.close()
     return self
 
 @patch
@@ -316,4 +324,7 @@ def from_store(cls:Run,
     kept = {k: v for k, v in config.get('file', {}).items() if k in ('concurrency', 'grace')}
     run = cls(prompts, method_from(config['method'], config['settings']), made, guide, **stored | kept | given)
     run.shard = check_shard(config.get('shard')) # the stored prompts are those of the shard
+    file, replaced = config.get('file', {}), {r.name for r in rewards}
+    tables = [file.get('reward'), *file.get('held_out', [None]*len(held_out))]
+    run.tables = [r if r.name in replaced else table or r.name for r, table in zip([guide, *held_out], tables)]
     return run

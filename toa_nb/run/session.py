@@ -153,7 +153,7 @@ async def work(self:Session,
     if not sample.error and not sample.scores: sample = await self.score(state, sample, stored)
     else: await self.on_disk(stored)
     self.store.mark_told(self.name, name, trial.number)
-    state.sampler.tell(trial, self.heard(sample))
+    state.sampler.tell(trial, self.outcome_of(sample))
     self.add_sample(state, sample, resumed)
     self.tasks.pop((name, trial.number), None)
     self.enqueue(state)

@@ -26,7 +26,7 @@ def pick_run(
     left = list(there) if len(there) == 1 else [n for n, status in there.items() if status != 'finished']
     if name is None and len(left) == 1: return left[0]
     what = f'there is no run {name!r}' if name is not None else f'{len(left)} of {len(there)} runs are unfinished'
-    raise InputError(what, str(store.path), f'Name one of: {", ".join(there) or "none"}.')
+    raise InputError(what, str(store.path), f'Name one of {", ".join(there) or "none"}.')
 
 # %% ../../nbs/40_run/04_stored.ipynb #896d6fad
 def find_key(

@@ -22,7 +22,7 @@ from .progress import (
     count_sample, kind_of, Progress, stored_prefixes, stored_summaries, stored_summary, Summary, target_limits,
     troubles, unreceived)
 from .settings import begins_anew, first_models, present_models, renewed
-from .prompt_state import heard, PromptState, replay
+from .prompt_state import outcome_of, PromptState, replay
 from .check import AbsentModel, PERMANENT
 
 # %% ../../nbs/40_run/07_workload.ipynb #819abd76
@@ -151,11 +151,11 @@ def may_score(self:Workload,
 
 # %% ../../nbs/40_run/07_workload.ipynb #97f44431
 @patch
-def heard(self:Workload,
+def outcome_of(self:Workload,
     sample:Sample, # A finished sample
 )->Outcome:
     "What the search is told of a sample."
-    return heard(sample, self.queues[0], self.models[sample.trial.model].spec, self.run.method.hears)
+    return outcome_of(sample, self.queues[0], self.models[sample.trial.model].spec, self.run.method.uses)
 
 # %% ../../nbs/40_run/07_workload.ipynb #65f30ddf
 @patch
@@ -166,7 +166,7 @@ def replay_prompt(self:Workload,
     "Repeat what earlier sessions did for a prompt, and take up what they left unfinished."
     name = state.prompt.id
     replay(state.sampler, self.store.journal(self.name, name), self.run.reward.name,
-           f'run {self.name!r}, prompt {name!r}', self.heard)
+           f'run {self.name!r}, prompt {name!r}', self.outcome_of)
     state.summary = summary or stored_summary(self.store, self.name, name)
     if not summary: self.progress.add_summary(name, state.summary)
     missing = unreceived(self.store, self.name, name)

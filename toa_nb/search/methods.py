@@ -31,7 +31,7 @@ def method_from(
     where:str='method', # Location in the configuration, for errors
 )->Method:
     "A method by its name."
-    if name not in METHODS: raise InputError(f'unknown method {name!r}', where, f'Choose one of: {", ".join(METHODS)}.')
+    if name not in METHODS: raise InputError(f'unknown method {name!r}', where, f'Use one of {", ".join(METHODS)}.')
     check_fields(settings or {}, METHODS[name], where)
     return METHODS[name](**(settings or {}))
 

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from ..core import InputError, Outcome, Sample, Trial, derive_seed
 from .moves import MOVES, check_moves
 from .samplers import make_move, Method, Proposal, Sampler
-from .diversity import alike, fingerprint
+from .diversity import overlap, trigrams
 
 # %% ../../nbs/10_search/03_rounds.ipynb #d9f89668
 def standardize(
@@ -120,32 +120,32 @@ def log_gain(
 ): # -> array like `mean`
     "Logarithm of the expected gain of an answer above the threshold."
     import numpy as np
-    d = (mean - threshold)/sd
-    at, gains = gain_table()
+    d, (gains, steps) = (mean - threshold)/sd, gain_table()
+    place = (np.clip(d, -5, 6) + 5)*200
+    row = place.astype(int)
     far = np.minimum(d, -5)
     tail = -far**2/2 - math.log(math.sqrt(2*math.pi)) - np.log(far**2 + 3)
-    gain = np.where(d > -5, np.interp(d, at, gains), tail)
+    gain = np.where(d > -5, gains[row] + steps[row]*(place - row), tail)
     return np.log(sd) + np.where(d < 6, gain, np.log(np.maximum(d, 6)))
 
 @cache
-def gain_table():
-    "The logarithm of the expected gain of a standard normal number, from -5 to 6 standard deviations."
+def gain_table(): # -> two arrays of 2,201 numbers
+    "Logarithm of the expected gain of a standard normal number, from -5 to 6 by .005, and the step to the next one."
     import numpy as np
     d = np.linspace(-5, 6, 2201)
     above = np.array([math.erfc(-x/2**.5)/2 for x in d])
-    return d, np.log(np.exp(-d**2/2)/math.sqrt(2*math.pi) + d*above)
+    gains = np.log(np.exp(-d**2/2)/math.sqrt(2*math.pi) + d*above)
+    return gains, np.append(np.diff(gains), 0.)
 
 # %% ../../nbs/10_search/03_rounds.ipynb #db6c57b3
 @patch
-def worth(self:Regression,
+def drawn(self:Regression,
     X, # A row per option
-    kind, # The move of each option
     draws, # Standard normal numbers, a row per slot
-    threshold, # Standardised reward above which an answer counts, for all options or for each
     width:float=.5, # Spread of the draws, in standard deviations of the posterior
 ): # -> array: slots x options
-    "The expected gain of each option, as a logarithm, if the coefficients are as drawn for a slot."
-    return log_gain((self.fit + width*draws@self.root.T)@X.T, self.noise[kind], threshold)
+    "The expected reward of each option, if the coefficients are as drawn for a slot."
+    return (self.fit + width*draws@self.root.T)@X.T
 
 # %% ../../nbs/10_search/03_rounds.ipynb #9aa52790
 @dataclass(frozen=True)
@@ -179,9 +179,9 @@ def __post_init__(self:Rounds):
         if not ok: raise InputError(f'{name} = {getattr(self, name)!r}', f'Rounds.{name}', f'Give {want}.')
 
 @patch(as_prop=True)
-def hears(self:Rounds)->set[str]:
+def uses(self:Rounds)->set[str]:
     "What it uses of an outcome besides text and reward."
-    return Method.hears.fget(self) | ({'flops'} if self.per == 'flop' else set())
+    return Method.uses.fget(self) | ({'flops'} if self.per == 'flop' else set())
 
 # %% ../../nbs/10_search/03_rounds.ipynb #b7604ae9
 class RoundsSampler(Sampler):
@@ -191,7 +191,7 @@ class RoundsSampler(Sampler):
         self.top = self.method.top or min(10, max(1, self.n//6))
         self.start = derive_seed(self.seed, self.prompt.id, 'start') % len(self.models)
         self.round, self.free, self.slot_of, self.plans, self.made = -1, [], {}, None, {}
-        self.hashes, self.prints = {}, {} # Of each answer: of its text, and its fingerprint where it was compared
+        self.hashes, self.words = {}, {} # Hash of each answer's text; the word sequences of those that led or were used
         self.cost = {} # FLOPs and answers by move and model
         self.copied = {} # Near-copies of their parent, and answers, by move and model
 
@@ -240,6 +240,7 @@ def in_turn(self:RoundsSampler, slot:int, up:list[str])->Option:
     at = [(self.start + slot + j) % len(self.models) for j in range(len(self.models))]
     return Option(next(i for i in at if self.models[i] in up), 0)
 
+# %% ../../nbs/10_search/03_rounds.ipynb #28419417
 @patch
 def learn(self:RoundsSampler, trial:Trial, outcome:Outcome):
     at, slot = self.slot_of.pop(trial.number)
@@ -255,11 +256,11 @@ def learn(self:RoundsSampler, trial:Trial, outcome:Outcome):
 def note_copy(self:RoundsSampler,
     trial:Trial, # A trial whose answer has come
 ):
-    "Count whether an answer is alike to its parent; a continuation is, if it keeps half of the shorter text."
+    "Count whether an answer is a near-copy of its parent; a continuation is, if it keeps half of the shorter text."
     o, text = self.made[trial.number], self.texts[trial.number]
     if not o.move: return
     if trial.prefix: copy = 2*trial.prefix >= min(len(text), len(self.texts[o.parent]))
-    else: copy = self.alike(trial.number, [o.parent])
+    else: copy = overlap(trigrams(text), self.words_of(o.parent)) >= .5
     copies, answers = self.copied.get(o[1::-1], (0, 0))
     self.copied[o[1::-1]] = copies + copy, answers + 1
 
@@ -273,14 +274,20 @@ def depth_of(self:RoundsSampler,
     return o.depth + (self.method.moves[o.move] not in ('fresh', 'continue'))
 
 @patch
+def words_of(self:RoundsSampler,
+    number:int, # Trial number of an answer
+)->set:
+    "The word sequences of an answer, kept for the next comparison."
+    if number not in self.words: self.words[number] = trigrams(self.texts[number])
+    return self.words[number]
+
+@patch
 def alike(self:RoundsSampler,
     number:int, # Trial number of an answer
     others:Iterable[int], # Those of others
 )->bool:
     "Is an answer a near-copy of one of the others?"
-    for i in (number, *others):
-        if i not in self.prints: self.prints[i] = fingerprint(self.texts[i])
-    return any(alike(self.prints[number], self.prints[i]) for i in others)
+    return any(overlap(self.words_of(number), self.words_of(i)) >= .5 for i in others)
 
 @patch
 def candidates(self:RoundsSampler,
@@ -309,13 +316,13 @@ def copies(self:RoundsSampler)->set[int]:
 @patch
 def leaders(self:RoundsSampler,
     z:dict[int, float], # Rewards by trial number, standardised or not
-)->tuple[list[int], list[int]]: # Leaders, and near-copies of leaders that are at least as good as the last of them
-    "The best `top` answers that differ; of near-copies the best counts."
-    found, copies = [], []
+)->list[int]: # Trial numbers, the best first
+    "The best `top` answers that differ, among the best `4*top`; of near-copies the best counts."
+    found = []
     for i in heapq.nsmallest(4*self.top, z, key=lambda i: (-z[i], i)):
-        (copies if self.alike(i, found) else found).append(i)
+        if not self.alike(i, found): found.append(i)
         if len(found) == self.top: break
-    return found, copies
+    return found
 
 # %% ../../nbs/10_search/03_rounds.ipynb #93bf3c8f
 COPIES = {'continue': (2., 4.), 'revise': (1., 4.)} # Copies and answers that are assumed beforehand; (.4, 4) for others
@@ -392,7 +399,7 @@ class RoundPlan:
         self.columns, self.fit = regress(sampler.made, z, self.models, self.moves, sampler.method.prior, parents,
             sampler.copies())
         self.X, self.kind, model = self.columns.rows(self.options, z), *np.array([o[1::-1] for o in self.options]).T
-        self.threshold = z[sampler.leaders(z)[0][-1]]
+        self.threshold = z[sampler.leaders(z)[-1]]
         self.above = np.array([max(self.threshold, z[o.parent]) if o.move else self.threshold for o in self.options])
         self.copying, self.cost = sampler.copy_share()[self.kind, model], sampler.log_cost()[self.kind, model]
         seed = derive_seed(sampler.seed, sampler.prompt.id, 'round', sampler.round)
@@ -411,7 +418,8 @@ def worths(self:RoundPlan,
 ): # -> array: slots x options
     "Logarithm of the expected gain of each option, per answer or per FLOP."
     import numpy as np
-    new, copy = (self.fit.worth(self.X, self.kind, draws, t, width) for t in (self.threshold, self.above))
+    expected, noise = self.fit.drawn(self.X, draws, width), self.fit.noise[self.kind]
+    new, copy = (log_gain(expected, noise, threshold) for threshold in (self.threshold, self.above))
     with np.errstate(divide='ignore'):
         return np.logaddexp(new + np.log1p(-self.copying), copy + np.log(self.copying)) - self.cost
 

@@ -112,7 +112,7 @@ class Method:
         return self.sampler(self, prompt, models, seed, templates or Templates(), shuffle)
 
     @property
-    def hears(self)->set[str]:
+    def uses(self)->set[str]:
         "What it uses of an outcome besides text and reward: `problems`, `flops`, both or nothing."
         return {'problems'} if any(MOVES[m].problems for m in self.moves) else set()
 
@@ -398,7 +398,7 @@ def one_model(
 )->list[str]: # A list with that model; empty if the run has none
     "The models of a method that samples only one."
     if model is not None and model not in models:
-        raise InputError(f'unknown model {model!r}', f'{where}.model', f'Choose one of: {", ".join(models)}.')
+        raise InputError(f'unknown model {model!r}', f'{where}.model', f'Use one of {", ".join(models)}.')
     return [model or models[0]] if models else []
 
 @patch

@@ -17,12 +17,12 @@ from .samplers import bare, Improves, make_move, Method, Proposal, Sampler
 # %% ../../nbs/10_search/01_tree.ipynb #d616699f
 class Node:
     "What arms and responses have in common."
-    __slots__ = ('above', 'layer', 'visits', 'pending', 'total', 'count')
+    __slots__ = ('parent', 'layer', 'visits', 'pending', 'total', 'count')
     def __init__(self,
-        above:'Node|None', # The node above; None for the root
+        parent:'Node|None', # The node above; None for the root
         layer:int, # Depth, 0 for the root
     ):
-        self.above, self.layer = above, layer
+        self.parent, self.layer = parent, layer
         self.visits, self.pending = 1, 0
         self.total, self.count = 0., 0 # Sum and number of the rewards below
 
@@ -31,26 +31,26 @@ class Response(Node):
     "A generated answer; the root is one without a text."
     __slots__ = ('number', 'value', 'arms', 'revisited')
     def __init__(self,
-        above:'Arm|None', # The arm that gave it; None for the root
+        parent:'Arm|None', # The arm that gave it; None for the root
         layer:int, # Depth, even
         number:int|None, # Number of its trial; None for the root
         value:float, # Its own reward
         models:list[str], # Names of the models, in the order of the arms
     ):
-        super().__init__(above, layer)
-        self.number, self.value, self.revisited = number, value, above is None
+        super().__init__(parent, layer)
+        self.number, self.value, self.revisited = number, value, parent is None
         self.arms = [Arm(self, layer+1, m, False) for m in models]
 
 class Arm(Node):
     "A possible move: ask this model, here."
     __slots__ = ('model', 'fresh', 'children', 'best')
     def __init__(self,
-        above:Response, # The response that the arm belongs to
+        parent:Response, # The response that the arm belongs to
         layer:int, # Depth, odd
         model:str, # Name of the model
         fresh:bool, # True: ask the bare question; False: refine the response above
     ):
-        super().__init__(above, layer)
+        super().__init__(parent, layer)
         self.model, self.fresh, self.children, self.best = model, fresh, [], []
 
 # %% ../../nbs/10_search/01_tree.ipynb #3d51046a
@@ -167,7 +167,7 @@ def move(self:TreeSampler,
 )->str: # `play`, `descend` or `skip`
     "The action for an arm."
     full = self.layers.get(arm.layer, 0) >= self.width
-    better_below = arm.best and (arm.layer == 1 or arm.best[-1].value > arm.above.value)
+    better_below = arm.best and (arm.layer == 1 or arm.best[-1].value > arm.parent.value)
     if full and better_below: return 'descend'
     if arm.model not in up or (full and arm.layer == 1): return 'skip'
     return 'play'
@@ -225,7 +225,7 @@ def path(
     "The nodes from one node up to the root."
     while node:
         yield node
-        node = node.above
+        node = node.parent
 
 # %% ../../nbs/10_search/01_tree.ipynb #9b225d81
 @patch
@@ -233,14 +233,14 @@ def plan(self:TreeSampler, up:list[str])->Proposal|None:
     if len(self.outstanding) >= self.parallel: return None
     arm = self.select(up)
     if arm is None: return None
-    above = arm.above.number
+    parent = arm.parent.number
     move = self.method.improve
-    fresh = arm.fresh or above is None or (arm.model, move) in self.unable
-    messages, parents, kind = bare(self) if fresh else make_move(self, move, above)
+    fresh = arm.fresh or parent is None or (arm.model, move) in self.unable
+    messages, parents, kind = bare(self) if fresh else make_move(self, move, parent)
     self.paths[self.asked] = arm
     self.layers[arm.layer] = self.layers.get(arm.layer, 0) + 1
     for node in path(arm): node.pending += 1
-    return Proposal(arm.model, messages, parents, kind, arm.layer, f'{arm.model}_layer_{arm.layer}', above)
+    return Proposal(arm.model, messages, parents, kind, arm.layer, f'{arm.model}_layer_{arm.layer}', parent)
 
 # %% ../../nbs/10_search/01_tree.ipynb #19f989e3
 @patch
@@ -265,7 +265,7 @@ def _node_text(
 )->str:
     "One node in the published form."
     value = node.total/node.count if node.count else 0.
-    if isinstance(node, Response) and node.above: value = node.value
+    if isinstance(node, Response) and node.parent: value = node.value
     model = f'model: {node.model}; ' if isinstance(node, Arm) else ''
     reward = float(f'{value:.4g}')
     return f'layer: {node.layer}; {model}reward: {reward}; visits: {node.visits}'
@@ -277,8 +277,8 @@ def tree_text(
     lines, todo = [], [sampler.root]
     while todo:
         node = todo.pop()
-        above = f'parent: {_node_text(node.above)}' if node.above else 'root'
-        lines.append(f'{"    "*node.layer}--> {_node_text(node)} ({above})\n')
+        parent = f'parent: {_node_text(node.parent)}' if node.parent else 'root'
+        lines.append(f'{"    "*node.layer}--> {_node_text(node)} ({parent})\n')
         below = node.children if isinstance(node, Arm) else [a for a in node.arms if a.children]
         todo += reversed(below)
     return ''.join(lines)

@@ -14,5 +14,6 @@ __all__, __getattr__, __dir__ = _offer(
     samples='by_prompt guide only_reward ranked',
     tables='as_frame to_frame',
     merging='merge_stores',
-    upkeep='check_store compact',
+    upkeep='check_store compact upgrade_store',
+    far='FarPart FarStore NearLink StoreHost Superseded',
 )

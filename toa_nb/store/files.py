@@ -12,7 +12,9 @@ import errno, os, sqlite3, tempfile, time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from .schema import APPLICATION_ID, REMEDIES, VERSION, decoded_row, store_error, translating
+from toa_nb.store.schema import (
+    add_views, APPLICATION_ID, characters, decoded_row, PAGE_SIZE, REMEDIES, store_error, translating, VERSION,
+    version_of)
 
 # %% ../../nbs/35_store/01_files.ipynb #fe76a772
 def store_path(
@@ -118,6 +120,8 @@ def connect(
     uri = f'{path.absolute().as_uri()}?mode={how}' + ''.join(f'&{k}={v}' for k, v in options.items())
     db = sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
     db.row_factory = decoded_row
+    db.create_function('characters', 1, characters, deterministic=True)
+    if how == 'rwc': db.execute(f'PRAGMA page_size = {PAGE_SIZE}') # of a file that is still empty
     return db
 
 # %% ../../nbs/35_store/01_files.ipynb #e026e554
@@ -150,6 +154,7 @@ def open_reader(
             db.close()
             if 'unable to open' not in str(e): raise
     else: db = connect(path, last[0], **last[1])
+    add_views(db)
     db.execute('PRAGMA query_only = 1')
     return db
 
@@ -164,7 +169,7 @@ def check_file(
 ):
     "Raise the `StoreError` that explains why the file at `path` is not a store that can be used."
     with translating(path), closing(open_reader(path, look=True, alone=alone)) as db:
-        app, version = (db.execute(f'PRAGMA {name}').fetchone()[0] for name in ('application_id', 'user_version'))
+        app, version = db.execute('PRAGMA application_id').fetchone()[0], version_of(db)
         blank = not db.execute('SELECT count(*) FROM sqlite_master').fetchone()[0]
         if mode == 'r' and blank: raise store_error(path, *REMEDIES['empty'])
         new = blank and app == version == 0

@@ -160,7 +160,7 @@ def parts(self:StoreSet,
     if run not in self._parts:
         found = [s for s in self.stores if run in s.run_names()]
         if not found:
-            raise store_error(self.path, f'there is no run {run!r}', f'They hold: {", ".join(self.run_names())}')
+            raise store_error(self.path, f'there is no run {run!r}', f'There are: {", ".join(self.run_names())}')
         found.sort(key=lambda s: (s.config(run).get('shard') or (0,))[0])
         if len(found) > 1: check_parts(run, found)
         firsts = [min(s.prompt_keys(run).values(), default=0) for s in found]

@@ -19,6 +19,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..core import Prompt, Sample, StoreError
+from ..inputs import whole_file
 from .files import (
     check_file, check_place, connect, DOTFILE, file_text, locks_refused, open_reader, store_path)
 from .find import ORDERS, OUTCOMES, NUMBERS, check_choice, count_sql, keys_sql, like, rows_sql
@@ -115,7 +116,7 @@ def run_key(self:StoreReader,
     if run not in self._keys:
         found = self.query('SELECT id FROM run WHERE name = ?', (run,))
         if not found:
-            fix = f'It holds: {", ".join(self.run_names()) or "no run yet"}'
+            fix = f'There are: {", ".join(self.run_names()) or "no run yet"}'
             raise store_error(self.path, f'there is no run {run!r}', fix)
         self._keys[run] = found[0][0]
     return self._keys[run]
@@ -140,6 +141,15 @@ def prompt_key(self:StoreReader,
     try: return self.prompt_keys(run)[prompt_id]
     except KeyError: raise store_error(self.path, f'run {run!r} has no prompt {prompt_id!r}') from None
 
+# %% ../../nbs/35_store/05_queries.ipynb #5b0c7d22
+@patch
+def key_range(self:StoreReader,
+    run:str, # Name of the run
+)->tuple[int,int]: # The first and the last; no prompt of another run lies between them
+    "Where the prompts of a run are in the tables."
+    keys = list(self.prompt_keys(run).values())
+    return (keys[0], keys[-1]) if keys else (1, 0)
+
 # %% ../../nbs/35_store/05_queries.ipynb #8a51c812
 CONFIG = """
 SELECT config FROM (SELECT 0 seq, config FROM run WHERE id = ?
@@ -161,7 +171,7 @@ def prompts(self:StoreReader,
     run:str, # Name of the run
 )->list[Prompt]: # In the order of `create_run`
     "The prompts of a run."
-    rows = self.query('SELECT json, id FROM prompt WHERE run = ? ORDER BY id', (self.run_key(run),))
+    rows = self.query('SELECT json, id FROM prompt WHERE id BETWEEN ? AND ? ORDER BY id', self.key_range(run))
     return [read_row(self.path, read_prompt, text, 'prompt', key) for text, key in rows]
 
 # %% ../../nbs/35_store/05_queries.ipynb #ee3a5df9
@@ -178,7 +188,7 @@ def changed(self:StoreReader,
     prompts:list[Prompt], # Prompts with ids of the run
 )->tuple[Prompt,Prompt]|None: # As it was, and as it is now; None if all are the same
     "The first of `prompts` that differs from the stored one."
-    stored = dict(self.query('SELECT name, json FROM prompt WHERE run = ?', (self.run_key(run),)))
+    stored = dict(self.query('SELECT name, json FROM prompt WHERE id BETWEEN ? AND ?', self.key_range(run)))
     for p in prompts:
         if (text := write_prompt(p)) == stored[p.id]: continue
         old = read_row(self.path, read_prompt, stored[p.id], 'prompt', self.prompt_key(run, p.id))
@@ -292,8 +302,8 @@ def last_events(self:StoreReader,
 )->dict[str,object]: # Value by prompt id
     "The latest event of a kind, for each prompt that has one."
     sql = """SELECT p.name, e.value, e.seq FROM event e JOIN prompt p ON p.id = e.prompt
-             WHERE e.run = ? AND e.kind = ? ORDER BY e.seq"""
-    rows = self.query(sql, (self.run_key(run), kind))
+             WHERE e.run = ? AND e.prompt BETWEEN ? AND ? AND e.kind = ? ORDER BY e.seq"""
+    rows = self.query(sql, (self.run_key(run), *self.key_range(run), kind))
     return {name: read_row(self.path, read_event, value, 'event', seq) for name, value, seq in rows}
 
 # %% ../../nbs/35_store/05_queries.ipynb #d0d4dbd7
@@ -340,8 +350,8 @@ def counts(self:StoreReader,
 )->dict[str,tuple[int,int]]: # Per prompt id: trials asked, samples told
     "How far each prompt of a run is."
     sql = """SELECT p.name, count(t.seq), count(tell.seq) FROM prompt p LEFT JOIN trial t ON t.prompt = p.id
-             LEFT JOIN tell ON tell.trial = t.seq WHERE p.run = ? GROUP BY p.id"""
-    return {name: (asked, told) for name, asked, told in self.query(sql, (self.run_key(run),))}
+             LEFT JOIN tell ON tell.trial = t.seq WHERE p.id BETWEEN ? AND ? GROUP BY p.id"""
+    return {name: (asked, told) for name, asked, told in self.query(sql, self.key_range(run))}
 
 # %% ../../nbs/35_store/05_queries.ipynb #ec734cb7
 @patch
@@ -351,8 +361,8 @@ def count(self:StoreReader,
 )->int:
     "How many samples a run has."
     sql = '''SELECT count(*), count(s.error) FROM prompt p JOIN trial t ON t.prompt = p.id
-             JOIN sample s ON s.trial = t.seq WHERE p.run = ?'''
-    every, bad = self.query(sql, (self.run_key(run),))[0]
+             JOIN sample s ON s.trial = t.seq WHERE p.id BETWEEN ? AND ?'''
+    every, bad = self.query(sql, self.key_range(run))[0]
     return every if failed is None else bad if failed else every - bad
 
 # %% ../../nbs/35_store/05_queries.ipynb #af112a21
@@ -396,8 +406,9 @@ def span(self:StoreReader,
 # %% ../../nbs/35_store/05_queries.ipynb #2e0863a1
 SAMPLE_COLUMNS = (
     'seq', 'told', 'prompt', 'number', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'error',
-    'finish_reason', 'length', 'answered', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'seconds', 'calls'
-) # Columns of `sample_columns`; `prompt` is a value of `prompt_keys`, `parents` are numbers with commas between
+    'finish_reason', 'length', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'seconds', 'calls'
+) # Columns of `sample_columns`; `prompt` is a value of `prompt_keys`, `parents` are numbers with commas between,
+  # `length` is None where there is no text
 
 @patch
 def sample_columns(self:StoreReader,
@@ -410,7 +421,7 @@ def sample_columns(self:StoreReader,
     tables = f'{first} CROSS JOIN {then} ON t.seq = s.trial'
     yield from self.column_chunks(f"""
         SELECT t.seq, tell.seq, t.prompt, t.number, model, kind, layer, action, parents, tree_parent, error,
-               finish_reason, ifnull(length(text), 0), text IS NOT NULL, prompt_tokens, completion_tokens,
+               finish_reason, length, prompt_tokens, completion_tokens,
                cached_tokens, ifnull(latency, 0.), ifnull(attempts, 1)
         FROM {tables} LEFT JOIN tell ON tell.trial = t.seq WHERE {OF_RUN}""", span)
 
@@ -521,14 +532,12 @@ def backup(self:StoreReader,
     path = store_path(path)
     if path.exists(): raise store_error(path, 'there is a file already', 'Choose another name for the copy.')
     check_place(path, 'rw')
-    part, locks = Path(f'{path}.part'), DOTFILE if locks_refused(path) else {}
-    part.unlink(missing_ok=True) # of a copy that was interrupted
-    with translating(path), closing(connect(part, 'rwc', **locks)) as copy:
+    locks = DOTFILE if locks_refused(path) else {}
+    with whole_file(path) as part, translating(path), closing(connect(part, 'rwc', **locks)) as copy:
         with closing(open_reader(self.path, alone=not is_locked(self.path))) as source: source.backup(copy)
         copy.execute('PRAGMA journal_mode = DELETE')
         copy.execute(WRITER)
         copy.execute('DELETE FROM writer')
-    os.rename(part, path)
 
 # %% ../../nbs/35_store/05_queries.ipynb #3d5c5d87
 @patch

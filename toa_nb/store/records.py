@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SAMPLE', 'USAGE', 'TRIALS', 'SCORES', 'THOUGHTS_OF', 'PREFIX_OF', 'digest', 'TrialRow', 'trial_row', 'write_prompt',
-           'read_prompt', 'sample_row', 'storable_sample', 'score_row', 'read_score', 'Record', 'read_record',
-           'record_sample', 'with_names', 'model_names', 'reward_names', 'budget_names', 'each', 'present_names',
-           'StoredConfig', 'read_event']
+           'read_prompt', 'sample_row', 'storable_sample', 'text_rows', 'score_row', 'read_score', 'Record',
+           'read_record', 'record_sample', 'with_names', 'model_names', 'reward_names', 'budget_names', 'each',
+           'present_names', 'StoredConfig', 'read_event']
 
 # %% ../../nbs/35_store/03_records.ipynb #f11ef83a
 import hashlib, json
@@ -63,7 +63,7 @@ def read_prompt(
     return Prompt(**found | {'messages': tuple(Message(**m) for m in found.get('messages', ()))})
 
 # %% ../../nbs/35_store/03_records.ipynb #0d1bf389
-SAMPLE = ('trial', 'text', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'finish_reason', 'latency',
+SAMPLE = ('trial', 'length', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'finish_reason', 'latency',
           'endpoint', 'served_model', 'seed', 'attempts', 'logprob', 'error') # The columns of the table `sample`
 USAGE = SAMPLE[2:5] # Those that hold the token counts
 
@@ -78,7 +78,7 @@ def sample_row(
     u = c.usage or Usage(None, None, None)
     counts = (u.prompt_tokens, u.completion_tokens, u.cached_tokens)
     call = (c.finish_reason, c.latency, c.endpoint, c.served_model, c.seed, c.attempts, c.logprob)
-    return (seq, c.text, *counts, *call, error)
+    return (seq, len(c.text), *counts, *call, error)
 
 # %% ../../nbs/35_store/03_records.ipynb #cdd1ffe6
 def storable_sample(
@@ -89,6 +89,16 @@ def storable_sample(
     lost = [name for name, value in zip(SAMPLE, row) if value is not None and kept[name] is None]
     if set(lost) & set(USAGE): kept |= dict.fromkeys(USAGE)
     return tuple(kept.values()), lost
+
+# %% ../../nbs/35_store/03_records.ipynb #2a850a91
+def text_rows(
+    seq:int, # Key of the trial
+    c:Completion|None, # The answer
+)->list[tuple]: # Pairs of table and row
+    "The texts of an answer."
+    if c is None: return []
+    thoughts = [('thoughts', (seq, c.thoughts))] if c.thoughts is not None else []
+    return [('answer', (seq, c.text)), *thoughts]
 
 # %% ../../nbs/35_store/03_records.ipynb #3b546da8
 def score_row(
@@ -110,9 +120,10 @@ def read_score(
 # %% ../../nbs/35_store/03_records.ipynb #5e25a7d4
 TRIALS = """
 SELECT t.prompt, t.seq, tell.seq, digest, t.number, model, kind, layer, action, parents, tree_parent, t.seed, in_flight,
-       s.trial, text, prompt_tokens, completion_tokens, cached_tokens, finish_reason, latency, endpoint, served_model,
+       s.trial, a.text, prompt_tokens, completion_tokens, cached_tokens, finish_reason, latency, endpoint, served_model,
        s.seed, attempts, logprob, error
-FROM trial t LEFT JOIN sample s ON s.trial = t.seq LEFT JOIN tell ON tell.trial = t.seq
+FROM trial t LEFT JOIN sample s ON s.trial = t.seq LEFT JOIN answer a ON a.trial = t.seq
+     LEFT JOIN tell ON tell.trial = t.seq
 WHERE (t.prompt, t.number) > (?, ?) AND t.prompt <= ? ORDER BY t.prompt, t.number LIMIT ?"""
 SCORES = """
 SELECT c.trial, c.seq, reward, value, error, version, tokens, details FROM trial t JOIN score c ON c.trial = t.seq

@@ -80,8 +80,8 @@ def read_columns(
 
 # %% ../../nbs/35_store/11_tables.ipynb #a17eaddb
 _types = dict(seq='int64', told='float', prompt='int64', number='int64', model='code', kind='code', layer='int64',
-              action='code', parents='code', tree_parent='float', error='code', finish_reason='code', length='int64',
-              answered='bool', prompt_tokens='float', completion_tokens='float', cached_tokens='float', seconds='float',
+              action='code', parents='code', tree_parent='float', error='code', finish_reason='code', length='float',
+              prompt_tokens='float', completion_tokens='float', cached_tokens='float', seconds='float',
               calls='int64')
 
 def _spread(texts:list, codes:np.ndarray)->pd.Series:
@@ -99,6 +99,8 @@ def _parents(texts:list[str], codes:np.ndarray)->np.ndarray:
 def _from_store(store, run):
     "The same, of one run in a store, in the order in which its searches were told."
     found, texts = read_columns(store.sample_columns(run), _types)
+    found['answered'] = ~np.isnan(found['length'])
+    found['length'] = np.nan_to_num(found['length']).astype('int64')
     told = np.where(np.isnan(found['told']), np.inf, found['told'])
     order = np.lexsort((found['number'], told, found['prompt']))
     seq, found = found['seq'][order], {name: values[order] for name, values in found.items()}

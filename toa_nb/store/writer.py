@@ -20,7 +20,7 @@ from .commits import CommitThread, Operation, open_writer, place_remark
 from .files import check_file, check_place, network_kind, open_reader, store_path
 from .locks import lock_store, now_text
 from .queries import StoreReader, may_lack_its_log, warn_of_copy
-from .records import sample_row, score_row, storable_sample, trial_row, write_prompt
+from .records import sample_row, score_row, storable_sample, text_rows, trial_row, write_prompt
 from .schema import REMEDIES, REMOVE, store_error, to_json, translating
 
 # %% ../../nbs/35_store/07_writer.ipynb #b69d9404
@@ -42,7 +42,7 @@ class StoreWriter(StoreReader):
         "Write through the thread `commits`; None: the store is open for reading only."
         self._commits = commits
         self._clock = commits.clock if commits else 0 # The last `seq` handed out
-        self._asked = {} # What this session knows of trials that were not told, by run, prompt and number
+        self._asked = {} # Trials of this session that were not told, by run, prompt and number
 
 # %% ../../nbs/35_store/07_writer.ipynb #b775a0b8
 def start(
@@ -175,8 +175,8 @@ def _answer(self:StoreWriter, run, prompt_id, number, completion, error, scores=
         asked = self._find_asked(run, prompt_id, number)
         if asked.answered: raise store_error(self.path, f'{where} was answered before')
         row, lost = storable_sample(sample_row(asked.seq, completion, error, attempts))
-        rows = [('sample', row)] + [('score', score_row(asked.seq, self._tick(), s)) for s in scores]
-        if completion and completion.thoughts is not None: rows.append(('thoughts', (asked.seq, completion.thoughts)))
+        rows = [('sample', row), *text_rows(asked.seq, completion)]
+        rows += [('score', score_row(asked.seq, self._tick(), s)) for s in scores]
         remark = f'{where}: {", ".join(lost)} of the server can not be stored'
         if lost: rows.append(self._event_row(run, None, 'remark', remark))
         done = self._later(rows)

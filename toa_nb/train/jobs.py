@@ -20,7 +20,7 @@ from ..servers.local import local_model
 from ..data.rows import write_jsonl
 from .options import check_trl, resolve_options, trl_options
 from .rows import row_report, training_rows
-from .gguf import folder_to_gguf, gguf_to_folder
+from .gguf import check_gguf, folder_to_gguf, gguf_to_folder
 from .merging import merge_adapter
 from .cards import last_checkpoint, model_card, training_state
 
@@ -69,16 +69,27 @@ def trl_command(
     return [python, *launch, '-m', f'trl.scripts.{kind}', '--config', str(config)]
 
 # %% ../../nbs/55_train/05_jobs.ipynb #6a604f1b
-def _base(model:str|Path, folder:Path)->tuple[str,str]:
-    "The model as TRL loads it, and the GGUF file that it came from."
-    path = local_model() if str(model) == 'local' else Path(model).expanduser()
-    if path.suffix == '.gguf' and not path.is_file():
-        raise InputError('there is no such file', str(model), 'Give a GGUF file, a folder, or a name on the hub.')
-    if path.suffix == '.gguf': return str(gguf_to_folder(path, folder/'base').absolute()), str(path.absolute())
-    if path.is_dir() and not (path/'config.json').exists():
-        raise InputError('the folder holds no model', str(model), 'It needs a config.json.')
-    return (str(path.absolute()), '') if path.is_dir() else (str(model), '')
+def _trained(path:Path)->tuple[Path,str]:
+    "The model that a training left, and the GGUF file that it came from; any other folder is returned as it is."
+    home = path if (path/'plan.json').exists() else path.parent
+    if path not in (home, home/'model') or not (home/'plan.json').exists(): return path, ''
+    if not Training(home, {}).done: raise InputError('this training is not finished', str(home), 'Run it again first.')
+    gguf = json.loads((home/'plan.json').read_text(encoding='utf-8'))['gguf']
+    return home/'model' if (home/'model').exists() else home/'trl', gguf
 
+def _base(model:str|Path, folder:Path, gguf:str|Path|None)->tuple[str,str]:
+    "The model as TRL loads it, and the GGUF file whose metadata the trained model gets."
+    path = local_model() if str(model) == 'local' else Path(model).expanduser()
+    if path.suffix == '.gguf': base, source = gguf_to_folder(path, folder/'base'), path
+    elif path.is_dir(): base, source = _trained(path)
+    else: base, source = str(model), ''
+    if path.is_dir() and not (base/'config.json').exists():
+        raise InputError('the folder holds no model', str(model), 'It needs a config.json.')
+    source = Path(gguf).expanduser() if gguf else source
+    if source: check_gguf(base, source)
+    return str(base if base == str(model) else base.absolute()), str(source and Path(source).absolute())
+
+# %% ../../nbs/55_train/05_jobs.ipynb #99ed23f9
 def _describe(source:Any, export:dict)->str:
     "Where the rows come from, in words."
     name = getattr(source, 'store_at', source)
@@ -86,12 +97,23 @@ def _describe(source:Any, export:dict)->str:
     what = str(name) if isinstance(name, str | Path) else f'{type(name).__name__} in memory'
     return ', '.join([what, *(f'{k} = {v}' for k, v in export.items() if isinstance(v, str | float | int | list))])
 
-def _digest(kind:str, rows:list[dict], options:dict, model:str)->str:
+def _digest(*parts:Any)->str:
     "What tells two trainings apart."
-    return hashlib.sha256(json.dumps([kind, rows, options, model], sort_keys=True,
-                                     default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 # %% ../../nbs/55_train/05_jobs.ipynb #ec66c0a9
+def _saved(training:Training)->Training:
+    "Write the plan."
+    (training.folder/'plan.json').write_text(json.dumps(training.plan, indent=1), encoding='utf-8')
+    return training
+
+def _begun(folder:Path, digest:str)->Training|None:
+    "The training that a folder holds, if it is this one; None for a new folder."
+    if not (folder/'plan.json').exists(): return None
+    plan = json.loads((folder/'plan.json').read_text(encoding='utf-8'))
+    if plan['digest'] == digest: return Training(folder, plan)
+    raise InputError('the folder holds another training', str(folder), 'Choose another folder, or delete this one.')
+
 def _yaml(kind:str, base:str, folder:Path, columns:list[str], options:dict)->dict:
     "The configuration of TRL."
     rows = dict(path='json', data_files=str((folder/'rows.jsonl').absolute()), columns=columns)
@@ -114,19 +136,19 @@ def prepare(
     export:dict|None=None, # Options of `to_sft` or `to_dpo`
     gpus:int|None=None, # GPUs to use; None: all of this machine; 0: the CPU
     name:str='', # Name of the trained model; empty: that of the folder
+    gguf:str|Path|None=None, # A GGUF file of the same model: write the trained one as GGUF too, with its tokenizer
     **options, # Options of TRL by their names there
 )->Training: # Nothing has been trained yet
     "Write the rows and the configuration of a training, and count what TRL will leave out."
     gpus, folder, trl = len(gpus_here()) if gpus is None else gpus, Path(out), check_trl()
     settings = resolve_options(kind, options, gpus)
     rows = training_rows(kind, source, **export or {})
-    digest = _digest(kind, rows, settings, str(model))
-    if (folder/'plan.json').exists():
-        plan = json.loads((folder/'plan.json').read_text(encoding='utf-8'))
-        if plan['digest'] == digest: return Training(folder, plan)
-        raise InputError('the folder holds another training', str(folder), 'Choose another folder, or delete this one.')
+    if kind == 'reward' and gguf:
+        raise InputError('llama.cpp does not serve reward models', 'gguf', 'Leave it out.')
+    digest = _digest(kind, rows, settings, str(model), *([str(gguf)] if gguf else []))
+    if found := _begun(folder, digest): return found
     folder.mkdir(parents=True, exist_ok=True)
-    base, gguf = _base(model, folder)
+    base, gguf = _base(model, folder, gguf)
     limit = settings.get('max_length', trl_options(kind)['max_length'])
     report = row_report(kind, rows, _tokenizer(base), limit, settings.get('truncation_mode') == 'keep_end')
     if report.dropped == report.rows: raise InputError(f'TRL would leave out every row: {report.why}', 'max_length',
@@ -140,11 +162,6 @@ def prepare(
                 command=' '.join(['python', *trl_command(kind, 'trl.yaml', gpus)[1:]]),
                 serve=f'toa serve {folder}/serve.toml')
     return _saved(Training(folder, plan))
-
-def _saved(training:Training)->Training:
-    "Write the plan."
-    (training.folder/'plan.json').write_text(json.dumps(training.plan, indent=1), encoding='utf-8')
-    return training
 
 # %% ../../nbs/55_train/05_jobs.ipynb #397e61e1
 def _environment(plan:dict)->dict[str,str]:
