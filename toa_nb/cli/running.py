@@ -118,8 +118,8 @@ def standing(
     failed = sum(f.count for (who, _), f in p.failures.items() if who in models)
     return dict(run=run['name'], method=config.get('method'), status=p.state, stopped_by=p.stopped_by,
                 prompts=p.prompts, done=p.done,
-                given_up=p.given_up, samples=p.samples, target=p.target, waiting=p.waiting, failed=failed,
-                best=p.mean_best,
+                given_up=p.given_up, samples=p.samples, target=p.target, scored=p.scored, waiting=p.waiting,
+                failed=failed, best=p.mean_best,
                 reward=config.get('reward'), seconds=run['seconds'], created=run['created'])
 
 # %% ../../nbs/70_cli/02_running.ipynb #1f654608
@@ -132,8 +132,9 @@ def status(
 def status_code(
     rows:list[dict], # From `status`
 )->int: # As in `EXITS`
-    "Whether all is well with the runs of a store: 1 if one failed or gave prompts up, 3 if one is not at its end."
+    "Whether all is well with runs: 1 if one failed, gave prompts up or has no score, 3 if one is not at its end."
     if any(r['status'] in ('failed', 'given up') or r['given_up'] for r in rows): return 1
+    if any(r['status'] == 'finished' and not r['scored'] for r in rows): return 1
     return 0 if all(r['status'] in ('finished', 'running') for r in rows) else 3
 
 def do_status(args:Any)->int:
