@@ -16,7 +16,8 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..core import InputError, Prompt, Sample, StoreError
+from ..cells import facts_html
+from ..core import InputError, Prompt, Sample, Samples, StoreError
 from ..compute import Budget, ModelSpec
 from ..templates import Templates
 from ..search.samplers import Method
@@ -24,6 +25,7 @@ from ..search.methods import method_from, METHODS
 from ..rewards.base import close_all
 from ..store.files import store_path
 from ..store.journal import RunStore
+from ..store.many import store_paths
 from .progress import prefix_text, Progress, progress_of, spent_text
 from .forecast import projected
 from .resources import relaxed_gc
@@ -70,8 +72,7 @@ class Run(RunState):
         shard:tuple[int,int]|None=None, # A share of the prompts, into a file of its own: number from 0, of how many
         ray:Any=None, # A Ray cluster that drives it: `local`, `auto`, an address, or a `RayCluster`; None: this process
         workers:int=2, # Engines on that cluster
-        on_progress:Callable|Iterable[Callable]|None=None, # Functions that are called with the `Progress` every five
-                                                           # seconds and at the end, such as `to_wandb()`
+        on_progress:Callable|Iterable[Callable]|None=None, # Called with the `Progress` every 5 s and at the end
     ):
         given, self.shard = as_models(models), check_shard(shard)
         self.prompts, self.method = shard_of(as_prompts(prompts), self.shard), as_method(method)
@@ -233,8 +234,8 @@ def samples(self:Run,
 )->list[Sample]: # Prompt by prompt, in the order of asking
     "What the run has stored."
     name = prompt.id if isinstance(prompt, Prompt) else prompt
-    if isinstance(self.store_at, RunStore): return list(self.store_at.samples(self.name, name))
-    with RunStore(self.store_at, 'r') as store: return list(store.samples(self.name, name))
+    if isinstance(self.store_at, RunStore): return Samples(self.store_at.samples(self.name, name))
+    with RunStore(self.store_at, 'r') as store: return Samples(store.samples(self.name, name))
 
 @patch
 def best(self:Run,
@@ -297,6 +298,22 @@ def report(self:Run)->str:
 @patch
 def __repr__(self:Run): return self.report()
 
+# %% ../../nbs/40_run/10_run.ipynb #8e591292
+@patch
+def _repr_html_(self:Run):
+    p = self.progress
+    books = [*p.failures.items(), *p.remarks.items()]
+    failed = '\n'.join(f'{who}: {f.count} x {f.first}' for (who, _), f in books)
+    facts = dict(run=self.name, method=repr(self.method), models=', '.join(self.models), reward=self.reward.name)
+    return facts_html(facts | p.facts(), failed or None)
+
+@patch
+def __dir__(self:Run):
+    verbs = 'start wait pause cancel extend is_running'.split()
+    results = 'progress report ok samples best to_frame'.split()
+    parts = 'name prompts method models reward held_out budget seed templates store_at config from_store task'.split()
+    return [*verbs, *results, *parts]
+
 # %% ../../nbs/40_run/10_run.ipynb #d6022ab3
 @patch(as_prop=True)
 def ok(self:Run)->bool:
@@ -309,13 +326,16 @@ def ok(self:Run)->bool:
 # %% ../../nbs/40_run/10_run.ipynb #fecf3fa4
 @patch(cls_method=True)
 def from_store(cls:Run,
-    path:str|Path, # The store
+    path:str|Path, # The store; shards are merged before
     name:str|None=None, # Name of the run; None for the only one, or the only one that is not finished
     models:Iterable=(), # Models in place of the stored ones of the same name, and those named in `added`
     rewards:Iterable=(), # Rewards in place of the stored ones of the same name
     **given, # Arguments of `Run` in place of what is stored, such as `budget=None` or `without=['b']`
 )->Run: # Checked, not started; starting it goes on from where the store says it was
     "A run as its store describes it."
+    if len(store_paths(path)) > 1:
+        raise InputError('a run goes on in one store, not in several', 'Run.from_store',
+                         'Make one store of them first: toa store merge OUT STORE...')
     with RunStore(path, 'r') as store:
         name = pick_run(store, name)
         config, prompts = store.config(name), store.prompts(name)
