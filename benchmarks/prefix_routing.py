@@ -93,9 +93,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     for name, default in (('topics', 4), ('fresh', 2), ('more', 4), ('tokens', 12)): parser.add_argument(f'--{name}', type=int, default=default)
     parser.add_argument('--router', default='', help='path of the program vllm-router')
+    parser.add_argument('--modes', nargs='*', choices=['one', 'least busy', 'ours', 'router'], help='default: all')
     args = parser.parse_args()
     print('| calls go to | prompt tokens | cached | ideal | calls by server | time |\n|---|---|---|---|---|---|')
-    for mode in ('one', 'least busy', 'ours', *(['router'] if args.router else [])):
+    for mode in args.modes or ['one', 'least busy', 'ours', *(['router'] if args.router else [])]:
         print('| ' + ' | '.join([mode, *row(mode, args)]) + ' |', flush=True)
 
 
