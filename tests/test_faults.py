@@ -9,6 +9,7 @@ from fault_server import Fault, FaultServer
 
 from toa_nb import core
 from toa_nb.core import Prompt, Score
+from toa_nb.models import endpoints
 from toa_nb.models.client import ChatModel
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import RewardUnreachable, Rule
@@ -127,6 +128,40 @@ def test_a_model_that_dies_for_good_does_not_hold_up_the_others(concurrency, met
                                       outage_timeout=math.inf, settings=dict(concurrency=concurrency)))
     assert run.progress.state == 'finished' and len(good(samples)) == 3*10
     assert good(samples, 'b') and len(good(samples, 'a')) >= 3*10 - 5
+
+
+def test_a_server_that_takes_calls_and_answers_none_leaves_the_slots_to_the_others(tmp_path, monkeypatch):
+    "Long before the time limit of its calls: the others finish all that they were asked for, and the line names it."
+    monkeypatch.setattr(endpoints, 'SILENT', .05)
+    async def check():
+        async with FaultServer(faults=[Fault('hang', model='b')], latency=.002) as s:
+            models = [ChatModel(name, s.url) for name in 'ab']
+            run = Run(tasks(6), ParallelEnsemble(n=8), models, Letters(), store=tmp_path/'runs.db', check=False,
+                      concurrency=2).start()
+            while run.progress.samples < 6*4: await asyncio.sleep(.001)
+            assert 'b has said nothing for ' in progress_line(run.session) and 0 < run.session.calls['b'] <= 2
+            run.cancel()
+            run.cancel()
+            await run
+            for m in models: await m.close()
+    asyncio.run(asyncio.wait_for(check(), HANG))
+
+
+def test_calls_go_to_the_replica_that_answers(monkeypatch):
+    monkeypatch.setattr(endpoints, 'SILENT', .05)
+    async def check():
+        async with FaultServer(faults=['hang'], latency=.002) as dead, FaultServer(latency=.002) as alive:
+            model = ChatModel('a', [dead.url, alive.url])
+            def call(n): return asyncio.ensure_future(model.generate((core.Message('user', f'Question {n}'),), seed=n))
+            first = [call(n) for n in range(8)]
+            while not model.silent()[0]: await asyncio.sleep(.001)
+            held = dead.calls
+            await asyncio.gather(*(call(n) for n in range(100, 200)))
+            assert 0 < held == dead.calls < 8
+            for task in first: task.cancel()
+            await asyncio.wait(first)
+            await model.close()
+    asyncio.run(asyncio.wait_for(check(), HANG))
 
 
 @pytest.mark.parametrize('share', [.1, 1.])

@@ -181,7 +181,7 @@ def _id_problems(record:dict)->Iterator[InputError]:
     elif type(id) not in (str, int) and not (type(id) is float and id.is_integer()):
         yield InputError(f'{_kind(id)} instead of text', 'id', 'Write it in quotes.')
     elif not str(id).strip(): yield InputError('it is empty', 'id', 'Give every prompt an id of its own.')
-    elif any(ord(c) < 32 for c in str(id)):
+    elif re.search('[\0-\x1f]', str(id)):
         yield InputError('it holds a control character', 'id', 'Use letters, digits and punctuation.')
 
 # %% ../../nbs/45_data/01_prompts.ipynb #b69b3015
@@ -283,7 +283,14 @@ def _values(value:Any)->Iterator[Any]:
         elif isinstance(v, list): stack += v
         else: yield v
 
+def _is_plain(record:dict)->bool:
+    "Whether a record holds only text, numbers, lists and objects, and neither NUL nor (half of) a surrogate pair."
+    try: written = json.dumps(record)
+    except (TypeError, ValueError, RecursionError): return False
+    return '\\u0000' not in written and '\\ud' not in written
+
 def _text_problems(record:dict)->Iterator[InputError]:
+    if _is_plain(record): return
     for field, value in record.items():
         if isinstance(value, str) and not _bad_characters.search(value): continue
         found = {c for v in _values(value) if isinstance(v, str) for c in _bad_characters.findall(v)}
@@ -341,6 +348,7 @@ _used_elsewhere = {*_other_names['reference'], *_answers}
 
 def _unread(record:dict)->list[str]:
     "The fields that no model, reward or table reads."
+    if record.keys() <= _read_by_us: return []
     reference = str(record.get('reference'))
     used = {name for name in _used_elsewhere & record.keys() if str(record[name]) == reference}
     if record.get('source') is not None: used |= set(languages)

@@ -25,7 +25,8 @@ from .answers import read_answer, read_with_logprobs
 from .connection import Connection
 from .continuing import (
     BEGUN, check_way, FEW_TOKENS, go_on, is_continued, LENGTHS, rest_limits, WAYS, whole_text)
-from .endpoints import AdaptiveLimit, Balancer, check_extras, Endpoint, EndpointState
+from .endpoints import (
+    AdaptiveLimit, Balancer, check_extras, Endpoint, EndpointState, SILENT, Slot)
 from .failures import backoff, no_system_role, remedy
 from .http import preload
 
@@ -244,6 +245,14 @@ def beginning(
     return next((m['content'] for m in json.loads(body)['messages'] if m['role'] == 'user'), '')
 
 @patch
+def time_limit(self:ChatModel,
+    slot:Slot, # The right to make a call
+)->float: # Seconds
+    "How long a call may take; one that finds out whether an endpoint is back does not wait for ever."
+    usual = slot.endpoint.limit.mean
+    return min(self.timeout, max(SILENT, 4*usual)) if slot.probe and usual else self.timeout
+
+@patch
 async def attempt(self:ChatModel,
     body:bytes, # What to send
     seed:int, # The seed in it
@@ -255,7 +264,7 @@ async def attempt(self:ChatModel,
     slot = await balancer.acquire(beginning(body) if len(balancer.endpoints) > 1 else '')
     endpoint = slot.endpoint
     try:
-        data = await endpoint.connection.exchange(body, self.timeout)
+        data = await endpoint.connection.exchange(body, self.time_limit(slot))
         latency = balancer.clock() - slot.started
         result = read(data, split=self.split_thoughts, latency=latency, endpoint=endpoint.url, seed=sent,
                       attempts=number)
@@ -413,7 +422,7 @@ def capacity(self:ChatModel)->int:
     if self.balancer is None:
         return sum(int(AdaptiveLimit(e.concurrency or self.concurrency).value) for e in self.endpoints)
     now = self.balancer.clock()
-    return self.resting + max(1, sum(int(e.limit.value) for e in self.balancer.endpoints if e.breaker.allows(now)))
+    return self.resting + max(1, sum(int(e.limit.value) for e in self.balancer.usable(now)))
 
 # %% ../../nbs/15_models/06_client.ipynb #cf15a762
 @patch
@@ -430,6 +439,14 @@ def out(self:ChatModel)->GenerationError|None:
     return endpoints[0].error if endpoints and all(endpoint.breaker.is_open for endpoint in endpoints) else None
 
 # %% ../../nbs/15_models/06_client.ipynb #94527fa7
+@patch
+def silent(self:ChatModel)->tuple[int,float]: # Both 0 where there is none
+    "Calls that wait at silent endpoints, and the longest silence in seconds."
+    if self.balancer is None: return 0, 0.
+    now = self.balancer.clock()
+    quiet = [(e.busy, e.silence(now)) for e in self.balancer.endpoints if e.silence(now)]
+    return sum(busy for busy, _ in quiet), max((seconds for _, seconds in quiet), default=0.)
+
 @patch
 def limit_outage(self:ChatModel,
     seconds:float, # Longest wait for the end of an outage, from its beginning; never more than `outage_timeout`

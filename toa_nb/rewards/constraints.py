@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from typing import Any
 
 from fastcore.basics import patch
 
@@ -136,40 +137,43 @@ def _parameters(obeys):
 # %% ../../nbs/25_rewards/02_constraints.ipynb #2fe7f5cc
 _types = {int: 'a whole number', str: 'a text', list: 'a list'}
 
-def _check_value(name:str, value, wanted:type, where:str)->None:
+def _wrong(constraint:Any, what:str, fix:str='')->InputError:
+    "The error about a constraint."
+    return InputError(what, f'constraint {constraint!r}', fix)
+
+def _check_value(name:str, value, wanted:type, constraint:dict)->None:
     "Raise an `InputError` unless a parameter has its type; a list holds texts."
     if type(value) is not wanted:
-        raise InputError(f'parameter {name!r} is not {_types.get(wanted, wanted.__name__)}', where)
+        raise _wrong(constraint, f'parameter {name!r} is not {_types.get(wanted, wanted.__name__)}')
     if wanted is list and not all(isinstance(v, str) for v in value):
-        raise InputError(f'parameter {name!r} holds something that is not a text', where)
+        raise _wrong(constraint, f'parameter {name!r} holds something that is not a text')
 
 # %% ../../nbs/25_rewards/02_constraints.ipynb #158866cd
 def _check_params(
     kind:ConstraintKind, # What the parameters are for
     params:dict, # The parameters as they were written
-    where:str, # For the error
+    constraint:dict, # What they are a part of, for the error
 ):
     "Raise an `InputError` unless these are the parameters of the kind, each of its type."
     wanted = _parameters(kind.obeys)
     if wrong := sorted(wanted.keys() ^ params.keys()):
         problem = 'missing' if wrong[0] in wanted else 'unknown'
-        raise InputError(f'parameter {wrong[0]!r} is {problem}', where, f"It takes: {', '.join(wanted) or 'none'}.")
-    for name, type_ in wanted.items(): _check_value(name, params[name], type_, where)
+        raise _wrong(constraint, f'parameter {wrong[0]!r} is {problem}', f"It takes: {', '.join(wanted) or 'none'}.")
+    for name, type_ in wanted.items(): _check_value(name, params[name], type_, constraint)
     if params.get('relation', 'exactly') not in RELATIONS:
-        raise InputError(f"unknown relation {params['relation']!r}", where, f"Use one of {', '.join(RELATIONS)}.")
+        raise _wrong(constraint, f"unknown relation {params['relation']!r}", f"Use one of {', '.join(RELATIONS)}.")
 
 # %% ../../nbs/25_rewards/02_constraints.ipynb #bc460b38
 def parse_constraint(
     constraint:dict, # `{'kind': ..., parameter: value, ...}`
 )->tuple[ConstraintKind,dict]: # The kind and its parameters
     "Take a constraint apart; an `InputError` says what is wrong with it."
-    where = f'constraint {constraint!r}'
     if not isinstance(constraint, dict):
-        raise InputError('it is not a dict', where, "Write {'kind': ..., parameter: value}.")
+        raise _wrong(constraint, 'it is not a dict', "Write {'kind': ..., parameter: value}.")
     name, params = constraint.get('kind'), {k: v for k, v in constraint.items() if k != 'kind'}
     if not isinstance(name, str) or name not in CONSTRAINTS:
-        raise InputError(f'unknown kind {name!r}', where, f"Use one of {', '.join(sorted(CONSTRAINTS))}.")
-    _check_params(CONSTRAINTS[name], params, where)
+        raise _wrong(constraint, f'unknown kind {name!r}', f"Use one of {', '.join(sorted(CONSTRAINTS))}.")
+    _check_params(CONSTRAINTS[name], params, constraint)
     return CONSTRAINTS[name], params
 
 # %% ../../nbs/25_rewards/02_constraints.ipynb #c63aec92

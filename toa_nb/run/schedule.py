@@ -35,6 +35,7 @@ class Schedule(Workload):
         self.files = sys.maxsize # Calls for which this process can open files
         self.calls:Counter = Counter() # Calls that go on, by model
         self.room:dict[str,int] = {} # Calls that each model takes, as last measured
+        self.stuck:dict[str,int] = {} # Calls that wait for silent servers, by model, while other models answer
         self.parked:dict[str,deque] = defaultdict(deque) # Trials that wait for room, by model
         self.tasks:dict[tuple[str,int],asyncio.Task] = {} # Trials at work, by prompt id and number
         self.wake = asyncio.Event() # Something has changed that may allow another job
@@ -59,9 +60,19 @@ def limit_outages(self:Schedule):
 
 # %% ../../nbs/40_run/08_schedule.ipynb #0fb5e11f
 @patch
+def measure_silence(self:Schedule):
+    "Find the models that have only silent servers; they get no more calls, and hold no slot of the others."
+    silent = {name: m.silent()[0] for name, m in self.models.items() if hasattr(m, 'silent')}
+    stuck = {name: n for name, n in silent.items() if n and n >= self.calls[name]}
+    out = {*stuck, *self.models_out()}
+    self.stuck = stuck if any(n not in out and not isinstance(m, AbsentModel) for n, m in self.models.items()) else {}
+    for name in self.stuck: self.room[name] = 0
+
+@patch
 def measure(self:Schedule):
     "Read how many calls the models take."
     self.room = {name: m.capacity for name, m in self.models.items()}
+    self.measure_silence()
     self.limit_outages()
 
 @patch(as_prop=True)
@@ -131,7 +142,7 @@ def is_reserved(self:Schedule)->bool:
 def is_full(self:Schedule)->bool:
     "Do enough calls go on, or do enough answers wait for their score?"
     going = self.progress.in_flight
-    waiting = sum(self.calls[name] for name in self.models_out())
+    waiting = sum(self.calls[name] for name in self.models_out()) + sum(self.stuck.values())
     if going - waiting >= self.most: return True
     return len(self.tasks) - going >= max(4*self.slots, 2*self.queues[0].max_batch)
 

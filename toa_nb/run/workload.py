@@ -62,7 +62,8 @@ def prepare(self:Workload):
     elif begins_anew(self.run, self.store): self.begin_anew()
     self.seconds_before, self.status_before = (known and known['seconds']) or 0., known['status'] if known else 'new'
     self.wanted = self.run.method.n + self.run.more + self.store.extended(self.name)
-    self.begun, self.started_with = self.store.counts(self.name), self.store.last_events(self.name, 'models')
+    self.begun = self.store.counts(self.name) if known else {}
+    self.started_with = self.store.last_events(self.name, 'models')
     config = self.new_config()
     self.first_models, self.present_models = first_models(config), present_models(config)
     if known: self.prefixes_before = self.progress.prefixes = stored_prefixes(self.store, self.name)

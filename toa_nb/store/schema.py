@@ -133,11 +133,14 @@ def storable(
     return int(value) if -2**63 <= value < 2**63 else None
 
 # %% ../../nbs/35_store/00_schema.ipynb #95bfbfd4
+_encoder = json.JSONEncoder(ensure_ascii=False) # Made once: `json.dumps` makes one for each call
+
 def to_json(
     value, # What to write
     default=None, # Called for values that JSON has no form for; None refuses them
 )->str:
     "JSON that keeps every character as it is."
+    if default is None: return _encoder.encode(value)
     return json.dumps(value, ensure_ascii=False, default=default)
 
 def plain_value(value):

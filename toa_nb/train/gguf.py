@@ -6,6 +6,7 @@
 __all__ = ['ARCHITECTURES', 'open_gguf', 'gguf_to_folder', 'check_gguf', 'folder_to_gguf']
 
 # %% ../../nbs/55_train/02_gguf.ipynb #d23bc7c1
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

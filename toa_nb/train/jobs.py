@@ -82,6 +82,8 @@ def _base(model:str|Path, folder:Path, gguf:str|Path|None)->tuple[str,str]:
     path = local_model() if str(model) == 'local' else Path(model).expanduser()
     if path.suffix == '.gguf': base, source = gguf_to_folder(path, folder/'base'), path
     elif path.is_dir(): base, source = _trained(path)
+    elif str(model).startswith(('.', '/', '~')) or str(model).count('/') > 1:
+        raise InputError('there is no such file or folder', str(model), 'Give a folder, a GGUF file, or a name on the hub.')
     else: base, source = str(model), ''
     if path.is_dir() and not (base/'config.json').exists():
         raise InputError('the folder holds no model', str(model), 'It needs a config.json.')
@@ -122,7 +124,10 @@ def _yaml(kind:str, base:str, folder:Path, columns:list[str], options:dict)->dic
 def _tokenizer(base:str):
     "The model's tokenizer, which must have a chat template."
     from transformers import AutoTokenizer
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    try: tokenizer = AutoTokenizer.from_pretrained(base)
+    except (OSError, ValueError) as e:
+        raise InputError(f'the tokenizer could not be loaded ({str(e).partition(chr(10))[0]})', base,
+                         'Give a folder that is whole, or a name on the hub that you can reach.') from None
     if tokenizer.chat_template: return tokenizer
     raise InputError('the tokenizer has no chat template', base,
                      'Take an instruction-tuned model, or add chat_template.jinja.')
