@@ -4,6 +4,10 @@ Run: python benchmarks/analysis.py [--prompts 6250] [--samples 160] [--text 400]
 
 The store is written by SQL, two runs of half the samples each: one with refinements, as of a tree search, and an ensemble. `table` reads the samples; the
 other steps take that table. The aim for a million samples: 10 s and 1 GB for the table, and a few seconds for each step.
+
+Two steps of plain pandas, in the same process, are what the others are compared with: `plain read` has the columns of trials, answers and scores by
+`read_sql` and joins them by `merge`; `plain groups` is `groupby` of that table with best, mean, median and standard deviation by search. Ratios of one run
+can be compared where other programs take most of a machine; seconds cannot.
 """
 import argparse
 import json
@@ -15,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 
 
 def make(path, prompts, samples, length):
@@ -65,6 +70,20 @@ def steps():
         sql=lambda df: a.sql(df, 'SELECT method, model, count(*), avg(reward) FROM samples GROUP BY ALL'))
 
 
+def plain_read(path):
+    "The table as one would read it with pandas alone."
+    import pandas as pd
+    with closing(sqlite3.connect(path)) as db:
+        prompts = pd.read_sql('SELECT p.id prompt, p.name prompt_id, r.name run FROM prompt p JOIN run r ON r.id = p.run', db)
+        trials = pd.read_sql('SELECT seq trial, prompt, number, model, kind, layer, action, parents, tree_parent FROM trial', db)
+        samples = pd.read_sql('SELECT trial, prompt_tokens, completion_tokens, cached_tokens, finish_reason, latency, attempts, error FROM sample', db)
+        scores = pd.read_sql('SELECT trial, reward, value FROM score', db).pivot(index='trial', columns='reward', values='value')
+        return trials.merge(samples, on='trial').merge(prompts, on='prompt').merge(scores, left_on='trial', right_index=True)
+
+
+def plain_groups(df): return df.groupby(['run', 'prompt_id'])['rm'].agg(['max', 'mean', 'median', 'std'])
+
+
 def work(path):
     "All steps in this process; a line of JSON for each."
     import matplotlib.figure  # noqa: F401  not what is measured
@@ -80,6 +99,8 @@ def work(path):
         return found
     df = measured('table', to_frame, path)
     for name, act in tasks.items(): measured(name, act, df)
+    del df
+    measured('plain groups', plain_groups, measured('plain read', plain_read, path))  # last, so that the peaks before are ours
 
 
 def main():
@@ -92,11 +113,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         path = args.store or f'{folder}/runs.db'
         if not os.path.exists(path): make(path, args.prompts, args.samples, args.text)
-        print(f'{os.path.getsize(path)/1e6:,.0f} MB\n\n| step | CPU s | peak so far, MB |\n|---|---|---|')
+        print(f'{os.path.getsize(path)/1e6:,.0f} MB\n\n| step | CPU s | times plain pandas | peak so far, MB |\n|---|---|---|---|')
         out = subprocess.run([sys.executable, __file__, '--store', path, '--work'], capture_output=True, text=True)
-        for line in out.stdout.splitlines():
-            row = json.loads(line)
-            print(f'| {row["step"]} | {row["seconds"]:.1f} | {row["mb"]:.0f} |')
+        rows = [json.loads(line) for line in out.stdout.splitlines()]
+        seconds = {row['step']: row['seconds'] for row in rows}
+        for row in rows:
+            against = seconds.get('plain read' if row['step'] in ('plain read', 'table') else 'plain groups', float('nan'))
+            print(f'| {row["step"]} | {row["seconds"]:.1f} | {row["seconds"]/against:.1f} | {row["mb"]:.0f} |')
         if out.returncode: sys.exit(out.stderr)
 
 

@@ -29,13 +29,16 @@ class SeenPrefixes:
 
     def add(self,
         text:str, # A text that was read or written
-    ):
-        "Remember a text."
-        chain = ()
+        sent:int=0, # Characters at its beginning that were sent
+    )->int: # Characters of what was sent, in whole blocks, that an earlier text had
+        "Remember a text; the same as `shared` of what was sent, in one pass."
+        chain, found = (), None
         for at in range(0, len(text) - BLOCK + 1, BLOCK):
             chain = hash((chain, text[at:at + BLOCK]))
+            if found is None and (at + BLOCK > sent or chain not in self.known): found = at
             self.known[chain] = None
         while len(self.known) > self.most: del self.known[next(iter(self.known))]
+        return min(sent, len(text))//BLOCK*BLOCK if found is None else found
 
 # %% ../../nbs/15_models/05_prefixes.ipynb #95fec78b
 class PrefixCounter:
@@ -52,8 +55,10 @@ class PrefixCounter:
         "Count a call."
         sent = '\n'.join(f'{m.role}: {m.content}' for m in messages)
         seen = self.seen.setdefault((model, endpoint), SeenPrefixes())
-        possible = round(usage.prompt_tokens*seen.shared(sent)/max(1, len(sent)))
+        turns = messages if messages[-1].role != 'assistant' else messages[:-1]
+        whole = '\n'.join([*(f'{m.role}: {m.content}' for m in turns), f'assistant: {text}'])
+        before = None if whole.startswith(sent) else seen.shared(sent)
+        shared = seen.add(whole, len(sent))
+        possible = round(usage.prompt_tokens*(shared if before is None else before)/max(1, len(sent)))
         one = (usage.prompt_tokens, usage.cached_tokens, max(possible, usage.cached_tokens))
         self.counts[model] = tuple(map(sum, zip(one, self.counts.get(model, (0, 0, 0)))))
-        turns = messages if messages[-1].role != 'assistant' else messages[:-1]
-        seen.add('\n'.join([*(f'{m.role}: {m.content}' for m in turns), f'assistant: {text}']))

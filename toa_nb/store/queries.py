@@ -418,7 +418,12 @@ SCORE_COLUMNS = (
 def score_columns(self:StoreReader,
     run:str, # Name of the run
 )->Iterator[list[tuple]]: # Chunks, a tuple per column as in `SCORE_COLUMNS`, older scores first
-    "The scores of a run as columns."
+    "The scores of a run as columns. Where no other run has trials in between, the trials are not looked at."
+    span = self.span(run)
+    sql = 'SELECT count(*) FROM trial WHERE seq BETWEEN ? AND ?'
+    alone = self.query(sql, (span['low'], span['high']))[0][0] == span['trials']
+    source = 'score s' if alone else 'score s JOIN trial t ON t.seq = s.trial'
+    which = 's.trial BETWEEN :low AND :high' if alone else OF_RUN
     yield from self.column_chunks(f"""
         SELECT s.trial, s.reward, s.value, s.tokens,
                CASE WHEN details LIKE '%"cached_tokens"%' AND json_valid(details)
@@ -426,7 +431,7 @@ def score_columns(self:StoreReader,
                CASE WHEN details LIKE '%"flops"%' AND json_valid(details)
                     THEN CASE json_type(details, '$.flops')
                          WHEN 'null' THEN -1 ELSE json_extract(details, '$.flops') END END
-        FROM score s JOIN trial t ON t.seq = s.trial WHERE {OF_RUN} ORDER BY s.trial, s.seq""", self.span(run))
+        FROM {source} WHERE {which} ORDER BY s.trial, s.seq""", span)
 
 # %% ../../nbs/35_store/05_queries.ipynb #666bcd47
 @patch
