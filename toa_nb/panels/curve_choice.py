@@ -19,7 +19,7 @@ from ..store.tables import to_frame
 from ..analysis.comparisons import compare_methods
 from ..analysis.curves import complete, published_curve, reward_curve
 from ..analysis.plot import plot_curve
-from .base import store_code
+from .base import no_run_yet, store_code
 
 # %% ../../nbs/60_panels/11_curve_choice.ipynb #e174bef1
 @dataclass
@@ -97,7 +97,7 @@ def remark(self:CurveChoice)->str:
 @patch
 def emptiness(self:CurveChoice)->str: # Empty where there is something to draw
     "Why nothing can be drawn."
-    if not self.runs: return 'No run is chosen.' if self.store.runs() else f'{self.store.path.name} holds no run yet.'
+    if not self.runs: return 'No run is chosen.' if self.store.runs() else no_run_yet(self.store)
     runs, df = ', '.join(self.runs), self.table()
     if not len(df): return f'No finished search in {runs}.' if self.finished else f'No sample in {runs} yet.'
     if self.facets and df['category'].isna().all(): return f'No prompt of {runs} has a category.'

@@ -18,7 +18,7 @@ from ..store.tables import to_frame
 from ..data.origins import by_joined_prompt, joined, origins_of
 from ..data.rows import save_samples, write_jsonl
 from ..data.exports import to_dpo
-from .base import AnyWidget, Panel, Part, plain, reading, store_code
+from .base import AnyWidget, no_run_yet, Panel, Part, plain, reading, store_code
 from .forms import button_row, choose_values, field, fields_grid, follow_fields
 from .pairs import pair_row, PairFile
 from .sample_list import (
@@ -48,7 +48,7 @@ class SampleBrowser(Panel):
         self.lay_out()
         self.offer(run)
         if self.fields['run'].value: self.set(**search)
-        else: self.say(f'{self.store.path.name} holds no run yet.')
+        else: self.say(no_run_yet(self.store))
         self.watch()
 
 # %% ../../nbs/60_panels/18_samples.ipynb #77fb9c6b

@@ -24,7 +24,7 @@ from ..analysis.paths import best_sample, tree_parent_of
 from ..analysis.layout import model_colours, move_form
 from ..analysis.plot import plot_tree
 from ..analysis.known import search_notes
-from .base import AnyWidget, error_message, Panel, Part, plain, reading, short_path, store_code
+from .base import AnyWidget, error_message, no_run_yet, Panel, Part, plain, reading, short_path, store_code
 from .forms import button_row, field, fields_grid, number, side_by_side
 from .curve_choice import CurveChoice
 from .curve_view import curve_view
@@ -204,7 +204,7 @@ def load(self:TreePanel,
     "Read the samples of the chosen prompt and draw them."
     run, prompt = self.run.value, self.prompt.value
     self.parts.layout.display = '' if prompt else 'none'
-    if not prompt: return self.say(f'{self.store.path.name} holds no run yet.')
+    if not prompt: return self.say(no_run_yet(self.store))
     with self.working('Reading'):
         samples, total = list(islice(self.store.samples(run, prompt), MOST)), self.store.counts(run)[prompt][0]
     self.samples = {s.trial.number: s for s in samples}
