@@ -210,7 +210,8 @@ def gains_page(
     rows = []
     for (move, model), row in found.iterrows():
         drawn = [bar(row, name, colours[model]) for name in names]
-        label = Html(f'<span style="color:{colours[model]}">{move_form(move).sign}</span> {safe(move)}')
+        sign = f'<span style="color:{colours[model]}">{move_form(move).sign}</span>'
+        label = Html(f'<span class="toa-light">{sign} {safe(move)}</span>')
         rows.append([label, model, int(row['answers']), row['gain_for'] if row['gain_for'] == row['gain_for'] else None,
                      drawn[0], row['lift_for'] if row['lift_for'] == row['lift_for'] else None, drawn[1]])
     what = f'{found.attrs["reward"]} for the compute of a mean answer, {100*found.attrs["level"]:.0f} % intervals'

@@ -93,7 +93,7 @@ def cost_table(
     "What was spent, by part."
     if not spent.calls: return Html()
     def flops(n): return 'unknown' if n is None else short(float(n))
-    rows = [['reading', spent.prompt_tokens, f'{spent.cached_tokens:,} of them from a prefix cache', ''],
+    rows = [['reading', spent.prompt_tokens, f'{spent.cached_tokens:,} cached', ''],
             ['writing', spent.completion_tokens, f'{spent.calls:,} calls', flops(spent.flops) + ' with reading'],
             ['rewards', spent.reward_tokens, '', flops(spent.reward_flops)]]
     if spent.cached_flops: rows.append(['saved by prefix caches', None, '', flops(spent.cached_flops)])
@@ -146,8 +146,8 @@ class RunPanel(Panel):
         self.learned, self.curve, titles = W.HTML(), image_place(), ('Settings of a new run', 'Settings of this run')
         self.settings = W.Accordion([self.form.box, self.facts], titles=titles)
         controls = button_row(*self.buttons.values(), self.more)
-        parts = side_by_side(W.VBox([self.curve, self.learned]), self.lists)
-        self.arrange(self.choice, self.settings, self.forecast, controls, self.status, parts)
+        parts = side_by_side(self.curve, self.lists)
+        self.arrange(self.choice, self.settings, self.forecast, controls, self.status, parts, self.learned)
 
 # %% ../../nbs/60_panels/10_runs.ipynb #0d431760
 @patch

@@ -45,7 +45,7 @@ def table(
         mark = ' class=chosen' if i == chosen else ''
         lines.append(f'<tr{mark}>{"".join(map(cell, row))}</tr>')
     parts = f'<thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody>'
-    return Html(f'<div class="toa-scroll"><table>{parts}</table></div>')
+    return Html(f'<div class="toa-scroll" tabindex="0"><table>{parts}</table></div>')
 
 # %% ../../nbs/60_panels/02_tables.ipynb #769ebe49
 def fact_table(
