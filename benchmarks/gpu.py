@@ -1,9 +1,10 @@
 """What a GPU does with random weights: reward scoring at the shapes of 1B and 8B models, and a step of DPO at 1B.
 
-    python benchmarks/gpu.py            with a GPU: the table below `GPU` in README.md; without one: the same at a tiny shape on the CPU
+    python benchmarks/gpu.py            on a node with a GPU of 40 GB or more: the table for `GPU` in README.md
+    python benchmarks/gpu.py --small    the same code with tiny shapes, to see that it works; without a GPU it is always this
 
 Scoring is that of `reward_models.py`: one response at a time, padded batches of 8, and toa_nb. A step of DPO is TRL's, with LoRA, through
-`toa_nb.train`: the time of eight steps less that of four, on eight pairs of 512 tokens.
+`toa_nb.train`: the time of eight steps less that of four, on eight pairs of 512 tokens. So far it has only been run small, on CPUs: no GPU was lent.
 """
 import argparse
 import subprocess
@@ -17,9 +18,6 @@ from reward_models import SHAPES, tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from toa_nb.train import prepare
-
-TINY = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-            vocab_size=9100)
 
 
 def scoring(shape, device, dtype):
@@ -53,19 +51,23 @@ def dpo_step(shape, gpus, dtype, tokens):
         return (seconds[1] - seconds[0])/4
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--only', choices=['scoring', 'dpo'], help='one of the two')
-    args = parser.parse_args()
+    parser.add_argument('--small', action='store_true', help='tiny shapes')
+    args = parser.parse_args(argv)
     gpu = torch.cuda.is_available()
-    print(f'{date.today()}, {torch.cuda.get_device_name() if gpu else "CPU, tiny shapes"}, torch {torch.__version__}', flush=True)
+    device, dtype = ('cuda', 'bfloat16') if gpu else ('cpu', 'float32')
+    shapes, tokens = (('tiny',), 64) if args.small or not gpu else (('1b', '8b'), 512)
+    name = torch.cuda.get_device_name() if gpu else 'CPU'
+    print(f'{date.today()}, {name}, shapes {", ".join(shapes)}, torch {torch.__version__}', flush=True)
     if args.only != 'dpo':
-        for shape in ('1b', '8b') if gpu else ('100m',):
+        for shape in shapes:
             print(f'\nscoring, shape {shape}', flush=True)
-            scoring(shape, 'cuda' if gpu else 'cpu', 'bfloat16' if gpu else 'float32')
+            scoring(shape, device, dtype)
     if args.only != 'scoring':
-        shape, dtype, tokens = (SHAPES['1b'], 'bfloat16', 512) if gpu else (TINY, 'float32', 64)
-        print(f'\nDPO, eight pairs of {tokens} tokens: {dpo_step(shape, int(gpu), dtype, tokens):.2f} s per step')
+        took = dpo_step(SHAPES[shapes[0]], int(gpu), dtype, tokens)
+        print(f'\nDPO, shape {shapes[0]}, eight pairs of {tokens} tokens: {took:.2f} s per step')
 
 
 if __name__ == '__main__': main()

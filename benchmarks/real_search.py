@@ -148,6 +148,9 @@ def table(found, spec):
             cost = np.mean([sum(flops(s, spec, True) for s in t) for t in taken])/np.mean(
                 [sum(flops(s, spec, True) for s in base[p]) for p in ids])
             print(f'| {m} | {name}: {np.mean([len(t) for t in taken]):.1f} | {interval(d[:, 0])} | {interval(d[:, 1])} | {cost:.2f} |')
+    last, other = 'Rounds, all moves', 'TOA()'
+    d = np.array([measures(found[last][p]) for p in ids]) - [measures(found[other][p]) for p in ids]
+    print(f'\n{last} against {other}, equal samples: best {interval(d[:, 0])}, five different {interval(d[:, 1])}.')
     print('\n' + moves_table(found, ids))
 
 

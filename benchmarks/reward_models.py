@@ -1,6 +1,6 @@
 """Scoring many responses to one prompt: one at a time, in plain padded batches of 8, and with toa_nb, on the same random weights in one run.
 
-    python benchmarks/reward_models.py [--prompts 2] [--lengths uniform|log|recorded] [--device cpu|cuda] [--dtype float32] [--shape 100m|1b|8b]
+    python benchmarks/reward_models.py [--prompts 2] [--lengths uniform|log|recorded] [--device cpu|cuda] [--dtype float32] [--shape tiny|100m|1b|8b]
 
 Sixteen responses of 30 to 600 tokens to each prompt of 300 tokens. `uniform` draws every length equally often (mean 315), `log` draws short ones more often
 (mean 190), `recorded` takes those of the real answers that the first tutorial replays, where they have 30 tokens or more (mean 83). The table ends with what
@@ -21,7 +21,9 @@ from toa_nb.reward_models.heads import LinearHead
 from toa_nb.reward_models.scorers import TextScorer
 from toa_nb.reward_models.tokens import ChatTemplate
 
-SHAPES = {'100m': dict(hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
+SHAPES = {'tiny': dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+                       vocab_size=9100),
+          '100m': dict(hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
                        num_key_value_heads=12, vocab_size=32000),
           '1b': dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
                      num_key_value_heads=8, vocab_size=128256),

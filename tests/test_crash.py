@@ -161,7 +161,7 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(forks, server, tmp_path):
     "A limit on the size of files stands for the disk; with more room the run goes on."
     control(server, reset=True, latency=.002)
     store, args, kept = tmp_path/'runs.db', (server, tmp_path/'runs.db', 4, 60, 8), {}
-    for room in (90_000, 160_000, 260_000):
+    for room in (420_000, 500_000, 570_000):
         end, there = Life(forks, tmp_path, *args, room=room).end(), samples(store)
         assert end.startswith('StoreError: ') and 'Everything committed is safe' in end and 'resume the run' in end
         assert len(kept) < len(there) and kept.items() <= there.items()

@@ -316,7 +316,7 @@ def test_a_run_that_its_budget_ended_pays_nothing_more(limit, value, tmp_path):
 
 
 def test_asking_for_more_in_vain_and_again_asks_once(tmp_path):
-    "The wish is stored when the servers have answered their check."
+    "The request is stored when the servers have answered their check."
     class Down(FakeModel):
         async def check(self): raise ServerFailed('HTTP 500: down')
     done(tmp_path, BestOfN(n=2), [FakeModel('a')])

@@ -74,6 +74,28 @@ def test_length_controlled_win_rate_is_that_of_alpaca_eval(tmp_path, seed):
     assert length_controlled(shuffled, weights, n_boot=0).value == pytest.approx(theirs['length_controlled_winrate'], abs=.05)
 
 
+def test_arena_hard_v01_by_bradley_terry_is_the_weighted_mean():
+    "As in 2024: games doubled, a tie a win for each, clear wins three times, coefficients anchored at the baseline, win rate from the Elo."
+    from scipy.optimize import minimize
+
+    from toa_nb.evaluate import arena_scores
+    rng = np.random.default_rng(0)
+    share = dict(a=[.5, .2, .3], b=[.3, .1, .6], c=[.1, 0, .9])
+    rows = [(f'q{i // 2}', m, float(rng.choice([0, .5, 1], p=p)), int(rng.choice([1, 3]))) for m, p in share.items()
+            for i in range(200)]
+    games = pd.DataFrame(rows, columns=['question', 'model', 'worth', 'weight'])
+    games.loc[games['worth'] == .5, 'weight'] = 1
+    x, y = [], []
+    for _, m, worth, weight in games.itertuples(index=False):
+        x += 2 * weight * [[float(m == name) for name in share] + [-1.]]
+        y += weight * {0: [0, 0], .5: [0, 1], 1: [1, 1]}[worth]
+    x, y = np.array(x) * np.log(10), np.array(y)
+    found = minimize(lambda b: (np.logaddexp(0, x @ b) - y * (x @ b)).sum(), np.zeros(4), tol=1e-10).x
+    elo = 400 * (found[:3] - found[3]) + 1000
+    ours = arena_scores(games, n_boot=1)
+    for m, rating in zip(share, elo): assert ours[m].value == pytest.approx(100 / (1 + 10 ** ((1000 - rating) / 400)), abs=1e-2)
+
+
 def test_style_control_is_at_its_optimum():
     "The fit against a general optimiser, with clear wins counted three times."
     from scipy.optimize import minimize

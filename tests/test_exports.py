@@ -145,7 +145,7 @@ def test_methods_are_compared_from_a_store(tmp_path):
         asyncio.run(Run(prompts, BestOfN(4), [FakeModel('a')], words, store=tmp_path/'runs.db', name=name)._finish())
     table = compare_methods(tmp_path/'runs.db', 'one', 'two', x='samples', by='run')
     assert table['difference'].iloc[0] == 0 and table['n'].iloc[0] == 3
-    with pytest.raises(InputError, match="no scores of 'gold'"):
+    with pytest.raises(InputError, match="no answer is scored by 'gold'"):
         overoptimization(tmp_path/'runs.db', 'gold', x='samples')
 
 

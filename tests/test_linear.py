@@ -78,7 +78,7 @@ def read(what):
 COMMANDS = dict(
     status=status, curve=curve, sft=export('sft'), ultrafeedback=export('ultrafeedback'),
     progress=read(lambda store: progress_of(store, 'r')), samples=read(lambda store: list(store.samples('r'))),
-    found=read(lambda store: store.find('r', 'x', sort='best')))
+    found=read(lambda store: store.found_rows(store.find_keys('r', 'x', sort='best', limit=20)[0], '')))
 
 REPORTS = dict(
     summary=command('summary'), compare=command('compare', '--x', 'tokens'), prompts=command('compare', '--prompts'),

@@ -4,10 +4,11 @@ from html import unescape
 
 import pytest
 
+from toa_nb.cells import safe
 from toa_nb.cli.config import run_from
 from toa_nb.core import CallTimeout, GenerationError, InputError, Prompt
 from toa_nb.models.fakes import FakeModel
-from toa_nb.panels.base import safe, with_imports
+from toa_nb.panels.base import with_imports
 from toa_nb.panels.live_run import LiveRun
 from toa_nb.panels.runs import RunPanel
 from toa_nb.panels.server_tables import from_toml, to_toml

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from toa_nb.analysis.curves import reward_curve
+from toa_nb.analysis.paths import search_samples
 from toa_nb.analysis.summary import summarize
 from toa_nb.core import InputError, Prompt, StoreLocked
 from toa_nb.data.exports import to_dpo, to_sft
@@ -135,3 +136,19 @@ def test_what_is_not_merged(tmp_path):
     with pytest.raises(InputError, match="shard 1 of 2 is missing"): merge_stores(out, [first])
     with RunStore(first), pytest.raises(StoreLocked): merge_stores(out, str(tmp_path/'runs.*.db'))
     assert not out.exists()
+
+
+@pytest.mark.parametrize('shards', [2], indirect=True)
+def test_panels_and_a_search_show_shards_as_the_single_run(single, shards):
+    from toa_nb.panels.curves import CurvePanel
+    from toa_nb.panels.samples import SampleBrowser
+    from toa_nb.panels.trees import TreePanel
+    def tree(panel): return [(n, s.completion.text, s.scores) for n, s in panel.samples.items()]
+    def listed(panel): return [row[:9] for row in panel.found.found]
+    for panel, read in ((CurvePanel, CurvePanel.summary), (TreePanel, tree), (SampleBrowser, listed)):
+        assert read(panel(shards)) == read(panel(single))
+    with StoreSet(shards) as many, RunStore(single, 'r') as one:
+        for wanted in (dict(sort='best'), dict(sort='worst', low=.1), dict(sort='model'), dict(text='1'), dict(limit=7, offset=4)):
+            left, right = (search_samples(store, 'toa', **wanted) for store in (many, one))
+            pd.testing.assert_frame_equal(left.drop(columns='latency'), right.drop(columns='latency'))
+            assert left.attrs == right.attrs

@@ -273,7 +273,7 @@ def test_the_loop_closes_on_a_cpu(tmp_path):
             return Run(prompts, BestOfN(n), [model], Constraints(), store=store, name=name).wait(show=False)
 
     assert run(local_model(), 'before', 6).progress.state == 'finished'
-    common = dict(gpus=0, say=None, logging_steps=1, per_device_train_batch_size=2, max_length=256, learning_rate=2e-4,
+    common = dict(gpus=0, say=None, logging_steps=1, per_device_train_batch_size=1, max_length=256, learning_rate=2e-4,
                   gradient_checkpointing=False)
     tuned = sft(store, 'local', tmp_path/'sft', max_steps=8, **common)
     assert len([row for row in tuned.log if 'loss' in row]) == 8
@@ -288,10 +288,12 @@ def test_the_loop_closes_on_a_cpu(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_gpu_benchmark_runs_small_on_a_cpu(monkeypatch):
+def test_the_gpu_benchmark_runs_small(monkeypatch, capfd):
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent/'benchmarks'))
     import gpu
-    assert isinstance(gpu.dpo_step(gpu.TINY, 0, 'float32', 32), float)
+    gpu.main(['--small'])
+    shown = capfd.readouterr().out
+    assert 'speed-up of toa_nb' in shown and 's per step' in shown
 
 
 @pytest.mark.slow

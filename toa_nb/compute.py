@@ -67,7 +67,7 @@ def _check_field(
     elif kind is str and not isinstance(value, str):
         raise InputError(f'{value!r} is not a text', where, 'Correct the value.')
 
-def _check_fields(spec:ModelSpec):
+def _check_values(spec:ModelSpec):
     "Make sizes whole numbers, and refuse values that can't be right."
     for f in fields(spec):
         value = getattr(spec, f.name)
@@ -81,7 +81,7 @@ _shape = ('layers', 'hidden', 'heads', 'kv_heads', 'head_dim', 'ffn')
 
 def _check_spec(spec:ModelSpec):
     "Refuse a spec from which the cost of a call can't be computed."
-    _check_fields(spec)
+    _check_values(spec)
     if not spec.layers and not spec.active_params: object.__setattr__(spec, 'active_params', spec.params)
     if not spec.sized and not spec.experts and (spec.price_in or spec.price_out): return
     if spec.experts: needed = (*_shape, 'top_k')

@@ -8,13 +8,15 @@ __all__ = ['WHOLE', 'ToaError', 'InputError', 'check_renamed', 'GenerationError'
            'RequestRefused', 'ContextOverflow', 'FieldRefused', 'EmptyAnswer', 'AnswerTooLarge', 'MissingUsage',
            'CannotContinue', 'ModelOut', 'RewardError', 'RewardRaised', 'RewardTimeout', 'ScoreNotFinite',
            'WrongScoreCount', 'ResponseTooLong', 'StoreError', 'StoreLocked', 'ReplayError', 'Message', 'Prompt',
-           'messages_of', 'Trial', 'Usage', 'Completion', 'Score', 'Sample', 'Outcome', 'outcome', 'Model', 'Reward',
-           'derive_seed']
+           'messages_of', 'Trial', 'Usage', 'Completion', 'Score', 'Sample', 'sample_row', 'Samples', 'Outcome',
+           'outcome', 'Model', 'Reward', 'derive_seed']
 
 # %% ../nbs/00_core.ipynb #9f34dfc4
 import hashlib, math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
+
+from .cells import facts_html, rows_html
 
 # %% ../nbs/00_core.ipynb #693002e5
 class ToaError(Exception):
@@ -279,6 +281,28 @@ class Sample:
     )->float|None: # None if that reward gave no number
         "The score by the reward of that name."
         return next((s.value for s in self.scores if s.reward == reward), None)
+
+    def _repr_html_(self):
+        facts = {'run': self.run, 'prompt': self.prompt_id} | sample_row(self) | {'error': self.error}
+        return facts_html(facts, self.completion.text if self.completion else None)
+
+# %% ../nbs/00_core.ipynb #04f71558
+def sample_row(
+    s:Sample, # Any sample
+)->dict: # By name of the column
+    "The numbers of a sample, as a cell shows them."
+    t, u = s.trial, s.completion.usage if s.completion else None
+    scores = ', '.join(f'{x.reward} {x.error if x.value is None else format(x.value, ".4g")}' for x in s.scores)
+    tokens = f'{u.prompt_tokens:,} read, {u.completion_tokens:,} written' if u else ''
+    return dict(number=t.number, model=t.model, move=t.kind, parents=', '.join(map(str, t.parents)), scores=scores,
+                tokens=tokens)
+
+class Samples(list):
+    "Samples that a cell shows as a table."
+    def _repr_html_(self):
+        rows = [[s.prompt_id, *sample_row(s).values(), s.error or (s.completion.text[:120] if s.completion else '')]
+                for s in self[:10]]
+        return rows_html(['prompt', 'number', 'model', 'move', 'parents', 'scores', 'tokens', 'text'], rows, len(self))
 
 # %% ../nbs/00_core.ipynb #a78210f9
 @dataclass(frozen=True, slots=True)

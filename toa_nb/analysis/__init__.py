@@ -21,10 +21,12 @@ __all__, __getattr__, __dir__ = _offer(
     flow='plot_flow',
     differences='plot_differences',
     pool='Recorded Replayed ReplayPool Shelf',
+    gains='move_gains plot_gains',
     kernels='kernel Kernel plot_kernel',
     prediction='predict_method world_of',
     what_if='coverage_table Replay replay_method',
     query='sql write_samples',
+    known='search_notes',
     requests='Request sent_request',
     renamed=dict(to_frame='toa_nb.to_frame'),
 )

@@ -93,8 +93,8 @@ def search_samples(
 )->pd.DataFrame: # Columns as in `store.find.FOUND`; `attrs['total']` counts all that was found
     "Samples that match, a page of them."
     reward = reward or store.config(run).get('reward') or ''
-    rows, total = store.find(run, text, prompt_id, model, kind, outcome, low, high, reward, sort, limit, offset,
-                             preview, of)
-    out = pd.DataFrame(rows, columns=FOUND)
+    wanted = text, prompt_id, model, kind, outcome, low, high, reward, sort, of
+    keys, total = store.find_keys(run, *wanted, limit, offset)
+    out = pd.DataFrame(store.found_rows(keys, reward, preview), columns=FOUND)
     out.attrs = dict(total=total, reward=reward)
     return out.astype({'reward': float, 'tokens': 'Int64', 'prompt_tokens': 'Int64', 'latency': float})

@@ -247,7 +247,7 @@ def _tree_title(samples, reward, best):
     return (f'{head}, none scored' if best is None
             else f'{head}, best {reward} {best.value(reward):.4g} (no. {best.trial.number}, {best.trial.model})')
 
-# %% ../../nbs/50_analysis/05_plot.ipynb #9141f4ce
+# %% ../../nbs/50_analysis/05_plot.ipynb #cd8d108b
 def _by_form(samples):
     "Samples by the marker of their move."
     found = {}
@@ -258,6 +258,7 @@ def _dot_look(s, fill, palette):
     "Fill and edge of an answer's dot."
     return (fill[s.trial.number], palette[s.trial.model]) if s.trial.number in fill else ('white', _grey)
 
+# %% ../../nbs/50_analysis/05_plot.ipynb #9141f4ce
 def _draw_tree(ax, samples, reward, at, palette, best):
     "Edges, dots, and the path to the winner."
     lines = [(at[tree_parent_of(s)], at[s.trial.number]) for s in samples]

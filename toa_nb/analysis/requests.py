@@ -15,9 +15,9 @@ from ..search.moves import Parent, rebuild_messages
 from ..models.client import with_system, without_system
 from ..rewards.base import explain_score
 from ..reward_models.registry import get_reward
-from ..store.journal import RunStore
 from ..store.queries import StoreReader
 from ..store.records import digest, record_sample
+from ..store.sources import stored
 from ..run.settings import stored_templates
 
 # %% ../../nbs/50_analysis/10_requests.ipynb #6f9f5a68
@@ -56,7 +56,7 @@ class Request:
     settings:dict # Served model, sampling parameters, and the seed of the trial
 
 def sent_request(
-    store:str|Path|StoreReader, # The store, or its path
+    store:str|Path|list|StoreReader, # The store, or its path; several, or a pattern: they are read as one
     run:str, # Name of the run
     prompt_id:str, # Id of the prompt
     number:int, # Number of the trial
@@ -64,7 +64,7 @@ def sent_request(
 )->Request:
     "What was sent for a stored trial; raises `InputError` if there is no such trial."
     if not isinstance(store, StoreReader):
-        with RunStore(store, 'r') as opened: return sent_request(opened, run, prompt_id, number, reward)
+        with stored(store) as opened: return sent_request(opened, run, prompt_id, number, reward)
     prompt = next((p for p in store.prompts(run) if p.id == prompt_id), None)
     records = {r.trial.number: r for r in store.records(run, prompt_id)} if prompt else {}
     if number not in records:

@@ -236,7 +236,7 @@ def add_report_options(
     p:argparse.ArgumentParser, # Of a command that reads a store
 ):
     "Store, runs, reward and output."
-    p.add_argument('store', metavar='STORE', help='a run store')
+    p.add_argument('store', metavar='STORE', nargs='+', help='a run store; several are read as one')
     p.add_argument('--run', action='append', metavar='RUN', help='only this run; can be given several times')
     p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
     p.add_argument('--held-out', default='', metavar='REWARD', help='value the chosen answers by this reward too')
@@ -250,7 +250,7 @@ def add_looking(commands:Any):
                           'Show answers of a run. A failed call has its error in the place of the answer.',
                           'examples:\n  toa samples runs.db --limit 3 --thoughts\n  toa samples runs.db --prompt sky '
                           '--outcome failed')
-    samples.add_argument('store', metavar='STORE', help='a run store')
+    samples.add_argument('store', metavar='STORE', help="a run store; or a pattern in quotes, such as 'runs.*-of-4.db'")
     samples.add_argument('run', metavar='RUN', nargs='?',
                          help='its name; not needed where one run is stored, or one is unfinished')
     samples.add_argument('--prompt', default='', metavar='ID', help='only answers to this prompt')
@@ -289,7 +289,7 @@ def add_opening(commands:Any):
     panel = add_command(commands, 'panel', do_panel,
                         'Open the panels on a store in a browser, or write them as a page.',
                         'examples:\n  toa panel runs.db\n  toa panel runs.db toa -o page.html')
-    panel.add_argument('store', metavar='STORE', help='a run store')
+    panel.add_argument('store', metavar='STORE', help="a run store; or a pattern in quotes, such as 'runs.*-of-4.db'")
     panel.add_argument('run', metavar='RUN', nargs='?', help='name of the run (default: the latest)')
     panel.add_argument('-o', '--output', help='write a page (.html) that needs no kernel')
     panel.add_argument('--port', type=int, default=0, help='port of JupyterLab (default: 8888 or the next free one)')

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ..core import InputError
-from ..inputs import read_config
 from ..models.file import models_from
 from .config import open_store, read_reward
 from .output import columns, say
@@ -31,10 +30,16 @@ def say_estimates(
     say(args, rows, columns(rows))
     return 0 if rows else 1
 
+def _check_results(args:Any):
+    "Refuse a file for results that can not be written, before something is paid for."
+    if args.results and Path(args.results).is_dir():
+        raise InputError('this is a folder', '--results', 'Name a file, such as results.jsonl.')
+
 def _asked(args:Any)->tuple:
     "Prompts of the command, and the chosen answers to them."
     from toa_nb.data.prompts import load_prompts
     from toa_nb.evaluate.pairs import chosen_answers
+    _check_results(args)
     prompts = load_prompts(args.prompts)
     return prompts, chosen_answers(args.answers, prompts)
 
@@ -44,7 +49,7 @@ def do_eval_judge(args:Any)->int:
     from toa_nb.evaluate.length_control import length_controlled
     from toa_nb.evaluate.pairs import chosen_answers, judge_pairs, win_rate
     prompts, answers = _asked(args)
-    judge = models_from(read_config(args.judge))[0]
+    judge = models_from(args.judge)[0]
     async def judged():
         try: return await judge_pairs(judge, prompts, answers, chosen_answers(args.baseline, prompts), args.keep)
         finally: await judge.close()
@@ -115,11 +120,14 @@ def do_eval_lm(args:Any)->int:
     if args.show:
         say(args, command, ' '.join(command))
         return 0
+    _check_results(args)
     return say_estimates(args, run_lm_eval(command, args.api_key_env))
 
 def do_eval_table(args:Any)->int:
     "toa eval table"
     from toa_nb.evaluate.scoreboard import load_results, score_table
-    found = score_table(load_results(args.file), args.before, args.after).reset_index().to_dict('records')
+    results = load_results(args.file)
+    if not results: raise InputError('there are no results', args.file, 'Add some with the option --results.')
+    found = score_table(results, args.before, args.after).reset_index().to_dict('records')
     say(args, found, columns(found))
     return 0

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core import InputError
 from ..store.journal import RunStore
+from .config import open_store
 from .output import note, say
 
 # %% ../../nbs/70_cli/03_looking.ipynb #d29b40df
@@ -43,7 +44,7 @@ def store_page(
     parts = [part for panel in (panels[0], panels[2]) for part in panel.page_parts()]
     parts[1:1] = panels[1].page_parts()[:1]
     for part, title in zip(parts, ('Reward against compute', 'Search tree', 'Answers')): part.title = title
-    return saved_page(store.path.name, parts, '\n'.join(panel.summary() for panel in panels[:2]))
+    return saved_page(Path(store.path).name, parts, '\n'.join(panel.summary() for panel in panels[:2]))
 
 # %% ../../nbs/70_cli/03_looking.ipynb #0dcae7ab
 def lab_command(
@@ -60,10 +61,10 @@ def do_panel(args:Any)->int:
         path = Path(args.output).expanduser()
         if path.suffix not in ('.html', '.htm'):
             raise InputError(f'{path.name!r} has another ending', '--output', 'Use .html.')
-        with RunStore(args.store, 'r') as store: path.write_text(store_page(store, args.run or ''), 'utf-8')
+        with open_store(args.store) as store: path.write_text(store_page(store, args.run or ''), 'utf-8')
         say(args, dict(path=str(path)), f'{path}: open it in a browser; it needs nothing else')
         return 0
-    RunStore(args.store, 'r').close()
+    open_store(args.store).close()
     with tempfile.TemporaryDirectory() as folder:
         notebook = Path(folder)/'panels.ipynb'
         notebook.write_text(json.dumps(panel_notebook(args.store)), 'utf-8')

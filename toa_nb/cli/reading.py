@@ -161,8 +161,9 @@ def do_samples(args:Any)->int:
     with open_store(args.store) as store:
         run = pick_run(store, args.run)
         reward = chosen_by(store, [run], args.reward)
-        found, total = store.find(run, args.text, args.prompt, args.model, outcome=args.outcome, reward=reward,
-                                  sort=args.sort, limit=args.limit)
+        keys, total = store.find_keys(run, args.text, args.prompt, args.model, outcome=args.outcome, reward=reward,
+                                      sort=args.sort, limit=args.limit)
+        found = store.found_rows(keys, reward)
         samples = {name: {s.trial.number: s for s in store.samples(run, name)} for name in {f[0] for f in found}}
     rows = [sample_row(samples[f[0]][f[1]], reward, args.thoughts) for f in found]
     say(args, rows, '\n\n'.join([*map(sample_text, rows), f'{len(rows)} of {total} samples']))

@@ -10,12 +10,13 @@ import hashlib, json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, ExitStack
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fastcore.basics import patch
 
-from ..compute import generation_spent, ModelSpec
+from ..compute import call_flops, ModelSpec
 from ..core import InputError, Prompt, Sample
 from ..store.sources import are_shards, are_stores, opened
 from ..store.samples import by_prompt, guide
@@ -180,7 +181,13 @@ def spent(self:Origins,
     samples:Iterable[Sample], # Any samples
 )->float: # FLOPs of generation
     "What some answers cost, where `flops` is true."
-    return float(sum(generation_spent(s, self.runs[s.run]['specs'].get(s.trial.model)).flops or 0. for s in samples))
+    calls = ((self.runs[s.run]['specs'].get(s.trial.model), s.completion and s.completion.usage) for s in samples)
+    return float(sum(_flops(spec, u.prompt_tokens, u.completion_tokens, u.cached_tokens) for spec, u in calls if u))
+
+@lru_cache(4096) # an answer is counted for itself, for its prompt and for the card
+def _flops(spec:ModelSpec|None, read:int, written:int, cached:int)->float:
+    "FLOPs of a call; 0 where the size of the model is unknown."
+    return float(call_flops(spec, read, written, cached).total) if spec and spec.sized else 0.
 
 # %% ../../nbs/45_data/03_origins.ipynb #cef06b8f
 @patch

@@ -183,17 +183,18 @@ def _first_of_each(records:Iterable[tuple[int,Any]])->Iterator[tuple[int,Any]]:
         yield n, r
 
 # %% ../../nbs/45_data/00_sets.ipynb #d41acd8e
-def _ours(files:list[Path], make:Callable)->Iterator[tuple[int,Any]]:
+def _ours(files:list[Path], make:Callable, fetched:bool)->Iterator[tuple[int,Any]]:
     "Numbered records of some files in our form; the report on a record that is not of the set."
     n = 0
     for path in files:
+        again = f'Delete {path.resolve()} to download it again.' if fetched else 'Give the file as it was published.'
         for line, record in file_records(path):
             if isinstance(record, dict):
                 try: record = make(record, n)
                 except InputError as e: record = e
                 except (KeyError, TypeError, IndexError, ValueError) as e:
-                    record = InputError(f'this is not a raw record of the set ({type(e).__name__}: {e})', 'line',
-                                        'Give the file as it was published.')
+                    record = InputError(f'this is not a raw record of the set ({type(e).__name__}: {e})', 'line')
+            if isinstance(record, InputError): record.fix = again
             yield line, record
             n += 1
 
@@ -214,7 +215,7 @@ def set_records(
     split = _one_key(split or next(iter(found.files)), found.files, 'split')
     files, commit = ((_local_files(at, found.files[split], name), '') if at else
                      _hub_files(found.repo, found.files[split], revision))
-    records = _ours(files, found.make)
+    records = _ours(files, found.make, not at)
     if found.once: records = _first_of_each(records)
     return About(name, str(at or found.repo), commit, split, found.licence), records
 

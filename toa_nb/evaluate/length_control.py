@@ -65,7 +65,7 @@ def fit_logistic(
 # %% ../../nbs/52_evaluate/02_length_control.ipynb #bc218510
 @dataclass(frozen=True)
 class LengthWeights:
-    "What AlpacaEval 2 knows about its instructions."
+    "What AlpacaEval 2 records about its instructions."
     difficulty:dict[str,float] # How hard each instruction is, by its text
     gamed:pd.DataFrame # Judgements of the gamed baselines: preference, std_delta_len, instruction_difficulty
 

@@ -45,6 +45,9 @@ def right_counts(
             raise InputError(f'{name!r} gives more than right and wrong', f'prompt {p.id!r}', 'Name a verifier.')
         left += len(samples) - len(known)
         rows.append((p.id, len(known), int(sum(known))))
+    if not any(n for _, n, _ in rows):
+        raise InputError(f'no sample has a verdict{f" of {reward!r}" if reward else ""}', 'right_counts',
+                         'Name a verifier that scored these samples.')
     out = pd.DataFrame(rows, columns=['prompt_id', 'n', 'c'])
     out.attrs = dict(reward=reward, left_out=left)
     return out

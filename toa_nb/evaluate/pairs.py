@@ -117,10 +117,14 @@ def win_rate(
     **options, # Of `mean_estimate`: `n_boot`, `level`, `seed`
 )->Estimate: # In percent
     "How often the model wins against the baseline."
-    failed = int(table['preference'].isna().sum())
+    judged = table[table['preference'].notna()]
+    if judged.empty:
+        why = f": {table['error'].iloc[0]}" if 'error' in table and len(table) else ''
+        raise InputError(f'no pair has a verdict{why}', 'win_rate', 'Mend what fails and judge again.')
+    failed = len(table) - len(judged)
     about = f'{failed} without a verdict' if failed else ''
     if 'first' in table:
-        disagree = ((table['first'] - .5) * (table['second'] - .5) < 0).mean()
+        disagree = ((judged['first'] - .5) * (judged['second'] - .5) < 0).mean()
         about = ', '.join(filter(None, [about, f'the two orders disagree on {disagree:.0%}']))
     return mean_estimate(100 * table['preference'].astype(float), table['prompt_id'], about=about, **options)
 

@@ -201,7 +201,7 @@ def drop_session(
     session, # Of aiohttp
     loop:asyncio.AbstractEventLoop, # The loop that it belongs to
 ):
-    "Close the connections of a client that nobody holds any more, or whose loop has ended."
+    "Close the connections of a client that is no longer used, or whose loop has ended."
     if session.closed: return
     close = session.connector._close
     if loop.is_running(): loop.call_soon_threadsafe(close)

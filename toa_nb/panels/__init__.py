@@ -4,7 +4,7 @@ from ..public import offer as _offer
 
 __all__, __getattr__, __dir__ = _offer(
     __name__,
-    base='Panel safe with_imports',
+    base='Panel with_imports',
     forms='evenly',
     texts='difference',
     server_tables='from_toml to_toml',

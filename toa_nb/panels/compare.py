@@ -13,14 +13,16 @@ from typing import Any
 import ipywidgets as W
 from fastcore.basics import patch
 
+from ..cells import safe
 from ..core import InputError, Sample
 from ..store.journal import RunStore
+from ..store.queries import StoreReader
 from ..store.tables import to_frame
 from ..run.progress import short
 from ..analysis.curves import bootstrap_band
 from ..analysis.comparisons import verdict_of
 from ..analysis.prompt_table import best_pair, prompts_by_method
-from .base import AnyWidget, Panel, Part, plain, reading, safe, store_code
+from .base import AnyWidget, Panel, Part, plain, reading, store_code
 from .forms import choose_values, field, fields_grid, follow_fields
 from .sample_list import TableView
 from .tables import table
@@ -106,7 +108,7 @@ def prompt_list(
 class ComparePanel(Panel):
     "Two methods of a store, prompt by prompt."
     def __init__(self,
-        store:str|Path|RunStore, # The store, or its path
+        store:str|Path|list|StoreReader, # The store, or its path; several, or a pattern: they are read as one
         a:str='', # A method, or a run where methods occur twice; empty: the last
         b:str='', # The other one; empty: the first
         **settings, # Values of its fields by name: value, category, sort
@@ -151,7 +153,7 @@ def offer(self:ComparePanel,
     names = methods if self.by == 'method' else list(configs)
     self.of = dict(zip(names, configs))
     self.parts.layout.display = '' if len(names) > 1 else 'none'
-    if len(names) < 2: return self.say(f'{self.store.path.name} holds {len(names)} runs: two are compared.')
+    if len(names) < 2: return self.say(f'{self.store.paths[0].name} holds {len(names)} runs: two are compared.')
     for name in (a, b):
         if name and name not in names:
             raise InputError(f'there is no {self.by} {name!r}', 'ComparePanel', f'There are: {", ".join(names)}.')

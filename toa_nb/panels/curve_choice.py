@@ -97,7 +97,8 @@ def remark(self:CurveChoice)->str:
 @patch
 def emptiness(self:CurveChoice)->str: # Empty where there is something to draw
     "Why nothing can be drawn."
-    if not self.runs: return 'No run is chosen.' if self.store.runs() else f'{self.store.path.name} holds no run yet.'
+    if not self.store.runs(): return f'{self.store.paths[0].name} holds no run yet.'
+    if not self.runs: return 'No run is chosen.'
     runs, df = ', '.join(self.runs), self.table()
     if not len(df): return f'No finished search in {runs}.' if self.finished else f'No sample in {runs} yet.'
     if self.facets and df['category'].isna().all(): return f'No prompt of {runs} has a category.'

@@ -16,6 +16,7 @@ from fastcore.basics import patch
 
 from ..core import InputError
 from ..store.journal import RunStore
+from ..store.queries import StoreReader
 from ..analysis.curves import axes
 from .base import AnyWidget, error_message, Panel, Part, plain, reading
 from .forms import button_row, choose_values, field, fields_grid, follow_fields
@@ -105,7 +106,7 @@ def make_shown(
 class CurvePanel(Panel):
     "Reward against compute of stored runs."
     def __init__(self,
-        store:str|Path|RunStore, # The store, or its path
+        store:str|Path|list|StoreReader, # The store, or its path; several, or a pattern: they are read as one
         runs:Iterable[str]|None=None, # Names of the runs to overlay; None: all
         *,
         size:tuple[float,float]=(5.6, 3.3), # Width and height of a figure in inches

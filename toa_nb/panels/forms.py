@@ -15,10 +15,11 @@ import ipywidgets as W
 from fastcore.docments import docments
 from traitlets import TraitError
 
+from ..cells import safe
 from ..core import InputError
 from ..inputs import check_fields
 from ..search.moves import MOVES
-from .base import Panel, safe, safe_label
+from .base import Panel, safe_label
 
 # %% ../../nbs/60_panels/01_forms.ipynb #e13edcec
 def field(

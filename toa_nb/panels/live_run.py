@@ -4,22 +4,27 @@
 
 # %% auto #0
 __all__ = ['specs_of', 'budget_text', 'stored_settings', 'run_state', 'store_stamp', 'stored_runs', 'newest_run', 'LiveRun',
-           'mark_now']
+           'mark_now', 'gains_page']
 
 # %% ../../nbs/60_panels/09_live_run.ipynb #0e3eb95e
 from pathlib import Path
 
+import numpy as np
 from fastcore.basics import patch
 
+from ..cells import safe
 from ..core import Sample
 from ..compute import ModelSpec
 from ..store.journal import RunStore
 from ..store.tables import to_frame
 from ..run.progress import Progress, wanted_samples
 from ..analysis.curves import reward_curve
+from ..analysis.layout import model_palette, move_form
 from ..analysis.plot import plot_curve
+from ..analysis.gains import move_gains
 from .base import safe_label
 from .forms import evenly
+from .tables import Html, interval_bar, table
 
 # %% ../../nbs/60_panels/09_live_run.ipynb #c91ebce2
 def specs_of(
@@ -148,18 +153,26 @@ def samples(self:LiveRun)->list[Sample]:
     return [s for told, part in self.known.values() if 2*told >= furthest for s in part]
 
 @patch
-def figure(self:LiveRun,
-    p:Progress|None=None, # Of the run, to mark where it is now
-): # A `Figure`; None before there is anything to draw
-    "The curve of what has been read."
+def table(self:LiveRun): # As from `to_frame`; None before anything is scored
+    "The samples to draw as a table."
     config, samples = self.config, self.samples()
     if not any(s.value(config['reward']) is not None for s in samples): return None
     names = [config['reward'], *config.get('held_out', ())]
-    df = to_frame(samples, specs=specs_of(config), reward=names[0], reward_specs=dict.fromkeys(names),
-                  labels={self.run: config['method']})
+    return to_frame(samples, specs=specs_of(config), reward=names[0], reward_specs=dict.fromkeys(names),
+                    labels={self.run: config['method']})
+
+@patch
+def figure(self:LiveRun,
+    p:Progress|None=None, # Of the run, to mark where it is now
+    df=None, # From `table`; None: made here
+): # A `Figure`; None before there is anything to draw
+    "The curve of what has been read."
+    df = self.table() if df is None else df
+    if df is None: return None
     x = 'tokens' if df['flops'].isna().any() else 'flops'
-    curves = [reward_curve(df, x=x, held_out=name, n_boot=200) for name in ['', *[n for n in names[1:] if n in df][:1]]]
-    drawn = len({s.prompt_id for s in samples})
+    held_out = [name for name in self.config.get('held_out', ()) if name in df][:1]
+    curves = [reward_curve(df, x=x, held_out=name, n_boot=200) for name in ['', *held_out]]
+    drawn = df['prompt_id'].nunique()
     some = '' if drawn == len(self.texts) else f', {drawn} of {len(self.texts)} prompts'
     figure = plot_curve(*curves, title=f'{safe_label(self.run)}{some}'.replace('$', r'\$'))
     if p: mark_now(figure.axes[0], p, x, sum(asked > 0 for asked, _ in self.counts.values()))
@@ -180,3 +193,27 @@ def mark_now(
     label, below = f'now {p.mean_best:.4g}', dict(xytext=(-4, -14), textcoords='offset points')
     ax.annotate(label, (at, p.mean_best), ha='right', fontsize=8, **below)
     ax.set_xlim(right=max(ax.get_xlim()[1], at*1.02))
+
+# %% ../../nbs/60_panels/09_live_run.ipynb #50b9b3ed
+def gains_page(
+    df, # From `LiveRun.table`, or `to_frame`; None: nothing is scored yet
+)->Html: # Empty where there is nothing to show
+    "What moves and models bring, as a table with drawn intervals."
+    if df is None: return Html()
+    found = move_gains(df, 'tokens' if df['flops'].isna().any() else 'flops', n_boot=200)
+    if not len(found): return Html()
+    names, colours = ('gain_for', 'lift_for'), model_palette(sorted(df['model'].unique()))
+    bounds = found[[f'{name}{end}' for name in names for end in ('', '_low', '_high')]].to_numpy()
+    ends = float(np.nanmin(bounds, initial=0.)), float(np.nanmax(bounds, initial=0.))
+    def bar(row, name, colour):
+        if row[name] != row[name]: return None
+        return interval_bar(row[name], row[f'{name}_low'], row[f'{name}_high'], ends, colour)
+    rows = []
+    for (move, model), row in found.iterrows():
+        drawn = [bar(row, name, colours[model]) for name in names]
+        label = Html(f'<span style="color:{colours[model]}">{move_form(move).sign}</span> {safe(move)}')
+        rows.append([label, model, int(row['answers']), row['gain_for'] if row['gain_for'] == row['gain_for'] else None,
+                     drawn[0], row['lift_for'] if row['lift_for'] == row['lift_for'] else None, drawn[1]])
+    what = f'{found.attrs["reward"]} for the compute of a mean answer, {100*found.attrs["level"]:.0f} % intervals'
+    heads = ['move', 'model', 'answers', 'over its parent', '', 'over the best so far', '']
+    return Html(f'<h4>What moves bring</h4>{table(heads, rows)}<div class="toa-dim">{safe(what)}</div>')

@@ -8,7 +8,8 @@ __all__ = ['MOST_SET', 'code_block', 'formula', 'picture_text', 'lower_headings'
 # %% ../../nbs/60_panels/03_markdown.ipynb #6a5f42a4
 from functools import cache
 
-from .base import plain, safe
+from ..cells import safe
+from .base import plain
 from .tables import Html
 
 # %% ../../nbs/60_panels/03_markdown.ipynb #6bfc7653

@@ -11,13 +11,14 @@ from pathlib import Path
 import ipywidgets as W
 from fastcore.basics import patch
 
+from ..cells import safe
 from ..core import InputError, Sample
-from ..store.journal import RunStore
+from ..store.queries import StoreReader
 from ..store.tables import to_frame
 from ..data.origins import by_joined_prompt, joined, origins_of
 from ..data.rows import save_samples, write_jsonl
 from ..data.exports import to_dpo
-from .base import AnyWidget, Panel, Part, plain, reading, safe, store_code
+from .base import AnyWidget, Panel, Part, plain, reading, store_code
 from .forms import button_row, choose_values, field, fields_grid, follow_fields
 from .pairs import pair_row, PairFile
 from .sample_list import (
@@ -29,10 +30,10 @@ from .viewer import sample_page, Viewer
 class SampleBrowser(Panel):
     "Search, compare and export samples."
     def __init__(self,
-        store:str|Path|RunStore, # The store, or its path
+        store:str|Path|list|StoreReader, # The store, or its path; several, or a pattern: they are read as one
         run:str='', # Name of the run; empty: the latest
         *,
-        pairs:str|Path|None=None, # File of the pairs made by hand; None: beside the store, as NAME.pairs.jsonl
+        pairs:str|Path|None=None, # File of the pairs made by hand; None: beside the (first) store, as NAME.pairs.jsonl
         columns:tuple[str,...]=USUAL, # Columns of the list, keys of `sample_list.COLUMNS`
         **search, # Arguments for `search_samples`: text, prompt_id, model, kind, outcome, of, low, high, reward, sort
     ):
@@ -41,13 +42,13 @@ class SampleBrowser(Panel):
             raise InputError('the package anywidget is missing', 'SampleBrowser', remedy)
         super().__init__('Samples')
         self.store, self.chosen, self.known, self.prompts, self.count_text = reading(store), [], {}, {}, ''
-        self.pairs = PairFile(pairs or self.store.path.with_suffix('.pairs.jsonl'))
+        self.pairs = PairFile(pairs or self.store.paths[0].with_suffix('.pairs.jsonl'))
         self.fields, self.found = search_fields(), SampleList(self.store, columns)
         self.viewer = Viewer(self.store, lambda s, number: self.attempt(lambda: self.follow(s, number)))
         self.lay_out()
         self.offer(run)
         if self.fields['run'].value: self.set(**search)
-        else: self.say(f'{self.store.path.name} holds no run yet.')
+        else: self.say(f'{self.store.paths[0].name} holds no run yet.')
         self.watch()
 
 # %% ../../nbs/60_panels/18_samples.ipynb #77fb9c6b

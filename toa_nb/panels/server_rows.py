@@ -24,7 +24,8 @@ from ..servers.spec import ServerSpec
 from ..servers.logs import diagnose
 from ..servers.process import Server
 from ..servers.fleet import HostedEndpoint
-from .tables import status_dot
+from ..run.progress import short
+from .tables import Html, sparkline, status_dot
 from .server_tables import check_table
 
 # %% ../../nbs/60_panels/06_server_rows.ipynb #ce0d6ad6
@@ -144,6 +145,7 @@ class Row:
     asked_at:float=0. # Monotonic clock of the last question to it
     counts:dict=field_(default_factory=dict) # Its own counts, from `read_metrics`
     speed:float|None=None # Tokens per second, as the server counts
+    speeds:deque=field_(default_factory=lambda: deque(maxlen=60)) # The last ones, as `note_calls` found them
 
     def __post_init__(self):
         if self.hosted and self.state == 'waiting': self.state = 'not asked'
@@ -196,12 +198,22 @@ def chat_outcome(self:Row,
     self.asked_at = time.monotonic()
     self.found('down' if error else 'ready', error)
 
+# %% ../../nbs/60_panels/06_server_rows.ipynb #2e1e8e35
+@patch
+def speed_now(self:Row,
+    model:Metered|None, # The model that runs call; None: none was handed out
+)->float|None: # Tokens per second; None: unknown
+    "As the server counts, or else as the calls of runs do."
+    if self.speed is not None or not model or not model.received: return self.speed
+    return model.speed(self.url)
+
 # %% ../../nbs/60_panels/06_server_rows.ipynb #9bafada1
 @patch
 def note_calls(self:Row,
     model:Metered|None, # The model that runs call; None: none was handed out
 ):
-    "Take the outcome of the calls of runs into the state."
+    "Take the outcome of the calls of runs, and the speed, into the state."
+    self.speeds.append(self.speed_now(model) or 0.)
     endpoint = model.endpoint(self.url) if model else None
     if endpoint is None: return
     answered = model.answered_at(self.url)
@@ -293,8 +305,8 @@ def row_cells(
     endpoint = model.endpoint(row.url) if model else None
     share = getattr(row.plan, 'gpu_memory_utilization', 0)
     on_gpus = ','.join(map(str, getattr(row.plan, 'gpus', ()))) + (f' ({share:.0%})' if share else '')
-    speed = row.speed
-    if speed is None and model and model.received: speed = model.speed(row.url)
+    speed, course = row.speed_now(model), sparkline(list(row.speeds), 'tokens per second over the last looks')
+    if speed is not None and course: speed = Html(f'{short(speed)} {course}')
     running = row.counts.get('running', endpoint.busy if endpoint else None) if row.alive else None
     served = row.table.get('model') or row.plan.model.rpartition('/')[2] or row.plan.name
     return [status_dot(row.state, when=row.true_at), row.label, 'hosted' if row.hosted else row.plan.engine, served,
@@ -303,9 +315,11 @@ def row_cells(
 def tail(
     row:Row, # With a server
     lines:int=40, # How many to show
+    find:str='', # Only lines that contain this; capital letters count as small ones
 )->str:
     "The last lines of a server's log, without its key."
     try: text = row.server.log.read_text(errors='replace')
     except OSError: return ''
     key = os.environ.get(row.api_key_env, '')
-    return '\n'.join((text.replace(key, '***') if key else text).splitlines()[-lines:])
+    shown = (text.replace(key, '***') if key else text).splitlines()
+    return '\n'.join([line for line in shown if find.casefold() in line.casefold()][-lines:])

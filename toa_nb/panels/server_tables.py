@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENGINES', 'CLIENT_FIELDS', 'engine_help', 'entry', 'read_entry', 'server_fields', 'client_fields', 'check_table',
-           'to_toml', 'from_toml', 'TableForm']
+           'to_toml', 'from_toml', 'run_toml', 'TableForm']
 
 # %% ../../nbs/60_panels/05_server_tables.ipynb #6c33942d
 import json, sys
@@ -18,6 +18,7 @@ from fastcore.docments import docments
 from ..core import InputError
 from ..inputs import check_env_name, check_url, read_config
 from ..compute import SPECS
+from ..search.methods import DEFAULT
 from ..models.client import ChatModel
 from ..servers.spec import ServerSpec
 from ..servers.engines import EngineArgs, llama_cpp_spec
@@ -129,6 +130,23 @@ def from_toml(
     if not tables: raise InputError('no servers', str(path), 'Write one [[servers]] table per server.')
     for t in tables: check_table(t)
     return tables
+
+# %% ../../nbs/60_panels/05_server_tables.ipynb #6277a974
+def run_toml(
+    models:list[dict], # Arguments of `ChatModel`, as of `ServerPanel.models`
+    prompts:str='prompts.jsonl', # File of prompts, or the name of a set
+)->str: # The content of a file for `toa run`
+    "The file of a run with these models."
+    def value(v):
+        if isinstance(v, dict): return '{' + ', '.join(f'{k} = {value(x)}' for k, x in v.items()) + '}'
+        if isinstance(v, list): return '[' + ', '.join(map(value, v)) + ']'
+        return json.dumps(v, ensure_ascii=False).replace('\x7f', '\\u007f')
+    def part(head, values):
+        return '\n'.join([head, *(f'{k} = {value(v)}' for k, v in values.items() if v not in (None, '', []))])
+    top = ['# Next: `toa check FILE`, then `toa run FILE`. Paths are relative to this file.', 'store = "runs.db"',
+           f'prompts = {value(prompts)}  # JSON lines, or the name of a set', 'reward = "constraints"  # or another one']
+    method = part('[method]', dict(name=DEFAULT, n=16))
+    return '\n\n'.join(['\n'.join(top), method, *(part('[[models]]', m) for m in models)]) + '\n'
 
 # %% ../../nbs/60_panels/05_server_tables.ipynb #890bb9e9
 class TableForm:

@@ -11,10 +11,11 @@ import difflib, re
 
 import ipywidgets as W, traitlets as T
 
+from ..cells import safe
 from ..core import Message, messages_of, Prompt, Sample
 from ..store.journal import RunStore
 from ..analysis.requests import sent_request
-from .base import AnyWidget, asset, error_message, safe
+from .base import AnyWidget, asset, error_message
 from .markdown import markdown_html
 from .tables import fact_table, Html
 

@@ -11,9 +11,10 @@ from collections.abc import Callable
 import ipywidgets as W
 from fastcore.basics import patch
 
+from ..cells import safe
 from ..core import Prompt, Sample
 from ..store.journal import RunStore
-from .base import safe
+
 from .forms import side_by_side
 from .tables import Html
 from .texts import answer, conversation, difference, headline, PageView, request_page, sample_facts

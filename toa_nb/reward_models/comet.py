@@ -84,7 +84,7 @@ def validate(self:CometReward, prompt:Prompt)->None:
     "A translation needs its source."
     if prompt.source is not None: return
     raise InputError('no source text', f'prompt {prompt.id!r}',
-                     f'{self.name} judges translations: give the prompt a `source`.')
+                     f'{self.name} scores translations: give the prompt a `source`.')
 
 # %% ../../nbs/30_reward_models/07_comet.ipynb #3422c488
 @patch

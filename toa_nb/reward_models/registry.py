@@ -17,6 +17,7 @@ from ..models.client import as_spec
 from ..models.file import read_table
 from ..rewards.constraints import Constraints
 from ..rewards.verifiers import Exact, JsonSchema, MathVerify, Regex
+from ..rewards.remote import as_urls
 from ..rewards.http_servers import HttpReward, MetricServerReward
 from ..rewards.model_servers import SglangReward, VllmReward
 from ..rewards.judges import Judge, PairJudge
@@ -77,7 +78,7 @@ def _read_settings(kind:str, settings:dict)->dict:
     "The settings of a table, checked, with a model and a spec made."
     made = dict(settings)
     check_env_name(made.get('api_key_env'))
-    if 'url' in made: check_url(made['url'])
+    for url in as_urls(made['url']) if 'url' in made else (): check_url(url)
     if isinstance(made.get('model'), dict): made['model'] = read_table(made['model'], 'model')
     if 'spec' in made: made['spec'] = as_spec(made['spec'])
     if kind in ('judge', 'win_rate') and isinstance(made.get('model', ''), str):

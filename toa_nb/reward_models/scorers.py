@@ -192,7 +192,7 @@ def _patient(self:TextScorer, items:list[EncodedText])->list[tuple[float,dict,in
 # %% ../../nbs/30_reward_models/03_scorers.ipynb #0ea3c890
 @patch
 def _item(self:TextScorer, prompt:Prompt, response:str)->EncodedText|RewardError:
-    "The encoded text, or why this model can't judge it."
+    "The encoded text, or why this model can't score it."
     try:
         encoded, special = self.template.encode(prompt, response), set(self.template.special.values())
         item = truncate_prompt(encoded, self.limit, special, self.cut)

@@ -26,7 +26,7 @@ class EncodedText:
     "A prompt and a response as tokens, ready for a backbone."
     ids:tuple[int,...] # Token ids of the whole text
     start:int # Index of the first token that depends on the response: what is before it is the same for all responses
-    marks:tuple[int,...]=() # Indices of the tokens that end the steps; empty where the model judges the whole
+    marks:tuple[int,...]=() # Indices of the tokens that end the steps; empty where the model scores the whole
     cut:int=0 # Tokens that were taken out of the prompt's middle
 
 # %% ../../nbs/30_reward_models/00_tokens.ipynb #a1af30f7
@@ -133,7 +133,7 @@ def _answer(self:ChatTemplate, parts:list[str])->str:
 @patch
 def encode(self:ChatTemplate,
     prompt:Prompt, # The task
-    response:str, # The answer to judge
+    response:str, # The answer to score
 )->EncodedText:
     "Token ids of the conversation that ends with `response`."
     shown = scored_messages(prompt)
@@ -177,7 +177,7 @@ class TextTemplate:
 @patch
 def encode(self:TextTemplate,
     prompt:Prompt, # The task
-    response:str, # The answer to judge
+    response:str, # The answer to score
 )->EncodedText:
     "Token ids of the text that ends with `response`."
     def ids(text, **kw): return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, **kw)

@@ -219,7 +219,7 @@ async def evaluate(
 def scored_messages(
     prompt:Prompt, # The task
 )->tuple[Message,...]: # Its turns, with the text to translate among them
-    "The conversation that a response is judged in."
+    "The conversation that a response is scored in."
     if not prompt.source or prompt.source in prompt.instruction: return messages_of(prompt)
     return messages_of(prompt, f'{prompt.instruction}\n\n{prompt.source}')
 

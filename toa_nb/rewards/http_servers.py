@@ -20,7 +20,7 @@ from .verifiers import need_reference
 class HttpReward(RemoteReward):
     "A reward behind a plain JSON endpoint."
     def __init__(self,
-        url:str, # The address to post to
+        url:str|list[str], # The address to post to; several are replicas
         *, name:str='http', # Name of the scores
         **settings, # As for `RemoteReward`
     ):
@@ -84,7 +84,7 @@ async def score_groups(self:HttpReward, groups:Groups)->list[list]:
 class MetricServerReward(RemoteReward):
     "A metric behind the published `/predict/` contract."
     def __init__(self,
-        url:str, # Address of the server, without `/predict/`
+        url:str|list[str], # Address of the server, without `/predict/`; several are replicas
         *, name:str='metric_server', # Name of the scores
         batch_size:int=8, # Segments that the server puts into one batch
         workers:int=0, # Processes with which the server loads data

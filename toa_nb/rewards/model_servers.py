@@ -15,7 +15,7 @@ from fastcore.basics import patch
 
 from ..core import InputError, Message, messages_of, Prompt, RewardError, WrongScoreCount
 from .base import Groups, PROBE, PROBE_ANSWER, scored_messages
-from .remote import check_score, get_path, MalformedScores, RemoteReward, split_by_group
+from .remote import as_urls, check_score, get_path, MalformedScores, RemoteReward, split_by_group
 
 # %% ../../nbs/25_rewards/09_model_servers.ipynb #94b36181
 CONTROL_TOKENS = r'<\|[a-z0-9_]+\|>|</?s>|<extra_0>|<(?:start|end)_of_turn>|\[/?INST\]' # A regular expression
@@ -48,7 +48,7 @@ DATE = '26 Jul 2024' # For chat templates that print a date; the one that Llama 
 class VllmReward(RemoteReward):
     "A reward model behind vLLM's pooling runner."
     def __init__(self,
-        url:str, # Address of the server, such as http://127.0.0.1:8000
+        url:str|list[str], # Address of the server, such as http://127.0.0.1:8000; several are replicas
         model:str, # The served model id
         *, name:str|None=None, # Name of the scores; default: the model id
         route:str='classify', # `classify`, or `pooling` for models that score every token, whose last one is taken
@@ -59,7 +59,7 @@ class VllmReward(RemoteReward):
         check_served(model, 'vLLM')
         if route not in ('classify', 'pooling'):
             raise InputError(f'unknown route {route!r}', 'VllmReward', 'Use one of classify, pooling.')
-        super().__init__(url.removesuffix('/').removesuffix('/v1'), name or model,
+        super().__init__([u.removesuffix('/').removesuffix('/v1') for u in as_urls(url)], name or model,
                          **{'version': f'vllm {route} {model}', **settings})
         self.model, self.route, self.unit_scores, self.guard = model, route, unit_scores, guard
         self.probed = None # Scores of the two probes, once they were asked for
@@ -142,7 +142,7 @@ def chat_text(
 class SglangReward(RemoteReward):
     "A reward model behind SGLang, started with `--is-embedding`."
     def __init__(self,
-        url:str, # Address of the server, such as http://127.0.0.1:30000
+        url:str|list[str], # Address of the server, such as http://127.0.0.1:30000; several are replicas
         model:str, # Name or path of the served model
         template:str|Callable[[list[dict]],str], # Folder or hub id of the tokenizer, or a function from messages to
                                                  # what the model reads
@@ -151,7 +151,7 @@ class SglangReward(RemoteReward):
         **settings, # As for `RemoteReward`
     ):
         check_served(model, 'SGLang')
-        super().__init__(url.removesuffix('/').removesuffix('/v1'), name or model,
+        super().__init__([u.removesuffix('/').removesuffix('/v1') for u in as_urls(url)], name or model,
                          **{'version': f'sglang {model}', **settings})
         self.model, self.guard = model, guard
         self.template = chat_text(template) if isinstance(template, str) else template

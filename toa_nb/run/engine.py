@@ -150,7 +150,7 @@ def allowance(self:Engine,
     if not limits: return None
     return Allowance(None if limits['samples'] is None else store.count(self.recipe.name, failed=False))
 
-# %% ../../nbs/40_run/09_engine.ipynb #53d68877
+# %% ../../nbs/40_run/09_engine.ipynb #75e37808
 class Wire:
     "What a part and the host of its store tell each other."
     def __init__(self):
@@ -173,7 +173,7 @@ class Wire:
         if ack.stop: self.session.stop(ack.stop)
         self.session.wake.set()
 
-# %% ../../nbs/40_run/09_engine.ipynb #6cf263c4
+# %% ../../nbs/40_run/09_engine.ipynb #d93b8479
 @patch
 async def search(self:Engine,
     link, # To the host of the store
@@ -198,7 +198,7 @@ async def search(self:Engine,
         store.close()
     return session.progress
 
-# %% ../../nbs/40_run/09_engine.ipynb #ac53989d
+# %% ../../nbs/40_run/09_engine.ipynb #48157967
 @patch
 async def look(self:Engine)->dict[int,Progress]: # By number
     "How far the parts are that go on."

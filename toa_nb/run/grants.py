@@ -21,7 +21,7 @@ class Report(NamedTuple):
     wanted:int=0 # Further answers that it could ask for
 
 class Ack(NamedTuple):
-    "What a part hears when its rows are on the disk."
+    "What a part gets when its rows are on the disk."
     granted:int=0 # Further answers that it may ask for
     stop:str='' # Why it is to stop: a limit, `paused` or `cancelled`; empty: it is not
 
@@ -38,21 +38,23 @@ class RunHost(StoreHost):
         self.spent:dict[int,Spent] = {} # Spent by the attempts that go on, by part
         self.stopped = '' # Why the parts are to stop
 
-    async def keep(self,
-        run:str, # Name of the run
-        limits:Budget|None, # Of all prompts together; None: none
-        spent:Spent, # What was spent so far
-        holders:int, # Parts that go on at once
-    ):
-        "Begin to count."
-        self.limits, self.before, self.holders = limits or Budget(), spent, holders
-        self.answers = self.store.count(run, failed=False)
+@patch
+async def keep(self:RunHost,
+    run:str, # Name of the run
+    limits:Budget|None, # Of all prompts together; None: none
+    spent:Spent, # What was spent so far
+    holders:int, # Parts that go on at once
+):
+    "Begin to count."
+    self.limits, self.before, self.holders = limits or Budget(), spent, holders
+    self.answers = self.store.count(run, failed=False)
 
-    async def stop(self,
-        why:str, # `paused`, `cancelled`, or a limit
-    ):
-        "Let every part stop."
-        self.stopped = self.stopped or why
+@patch
+async def stop(self:RunHost,
+    why:str, # `paused`, `cancelled`, or a limit
+):
+    "Let every part stop."
+    self.stopped = self.stopped or why
 
 # %% ../../nbs/40_run/08_grants.ipynb #88995491
 @patch(as_prop=True)
@@ -66,7 +68,7 @@ def grant(self:RunHost,
     part:int, # The part
     wanted:int, # Further answers that it could ask for
 )->int: # Further answers that it may ask for
-    "Grant answers: near the limit only a share of the rest, so that nobody holds what others could ask for."
+    "Grant answers: near the limit only a share of the rest, so that no part holds what others could use."
     if not self.left or wanted < 1: return 0
     given = min(wanted, max(1, self.left//(2*self.holders)))
     self.free[part] = self.free.get(part, 0) + given
@@ -125,6 +127,7 @@ async def write(self:RunHost,
     await StoreHost.write(self, part, block, rows)
     return await self.apply(part, block, report.wanted if report else 0)
 
+# %% ../../nbs/40_run/08_grants.ipynb #7afd2f10
 @patch
 async def apply(self:RunHost,
     part:int, # The part
@@ -136,11 +139,11 @@ async def apply(self:RunHost,
     return Ack(0 if self.stopped else self.grant(part, wanted), self.stopped)
 
 @patch
-async def look(self:RunHost)->tuple[str,int|None]: # Why the parts are to stop, and the answers that can still be granted
-    "How the counting stands."
+async def look(self:RunHost)->tuple[str,int|None]:
+    "Why the parts are to stop, and how many answers can still be granted."
     return self.stopped, self.left
 
-# %% ../../nbs/40_run/08_grants.ipynb #aa4f7291
+# %% ../../nbs/40_run/08_grants.ipynb #e73f6d79
 AHEAD = 256 # Answers that a part may ask for ahead of those under way
 
 class Allowance:
@@ -165,7 +168,7 @@ class Allowance:
         if self.samples is not None: self.samples += ack.granted
         self.stop = self.stop or ack.stop
 
-# %% ../../nbs/40_run/08_grants.ipynb #61702d71
+# %% ../../nbs/40_run/08_grants.ipynb #4e316870
 @patch
 def exhausted(self:Allowance,
     spent:Spent, # Spent on the part, with the answers under way among its samples

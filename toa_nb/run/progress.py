@@ -18,6 +18,7 @@ from operator import attrgetter
 
 from fastcore.basics import patch
 
+from ..cells import facts_html
 from ..core import Completion, Sample
 from ..compute import ModelSpec, sample_spent, Spent
 from ..store.records import Record, record_sample
@@ -284,6 +285,30 @@ def __str__(self:Progress):
         parts.append(f'{self.state} in {self.seconds:.1f} s' + (f' ({self.stopped_by})' if self.stopped_by else ''))
     return ', '.join(s for s in parts if s)
 
+# %% ../../nbs/40_run/00_progress.ipynb #67df0e9f
+@patch
+def facts(self:Progress)->dict[str,str]:
+    "How far the run is, in words, by name."
+    failed = sum(f.count for f in self.failures.values())
+    state = self.state + (f' ({self.stopped_by})' if self.stopped_by else '')
+    return dict(
+        state=state, prompts=f'{self.done:,} of {self.prompts:,} done',
+        samples=f'{self.samples:,} of {self.target:,}, {self.scored:,} scored',
+        best=f'{self.mean_best:.4g}, mean of the best of each prompt' if self.best else '',
+        spent=spent_text(self.spent) if self.spent.calls else '', time=clock(self.seconds) if self.seconds else '',
+        failures=f'{failed:,}' + (f', the last {self.last}' if self.last else '') if failed else '',
+        waiting=f'{self.waiting:,} for a score' if self.waiting else '')
+
+@patch
+def _repr_html_(self:Progress): return facts_html(self.facts())
+
+@patch
+def _repr_html_(self:Summary):
+    failed = ', '.join(f'{who}: {f.count} x {f.first}' for (who, _), f in self.failures.items())
+    best = '' if self.best is None else f'{self.best:.4g}'
+    return facts_html(dict(samples=f'{self.samples:,}, {self.scored:,} scored', best=best, spent=spent_text(self.spent),
+                           waiting=self.waiting or '', limit=self.limit and self.limit[0], failures=failed))
+
 # %% ../../nbs/40_run/00_progress.ipynb #8c8f86a4
 def wanted_samples(
     store:RunStore, # Open
@@ -369,12 +394,13 @@ def read_summaries(
 def stored_summaries(
     store:RunStore, # Open
     run:str, # Name of the run
+    counts:dict[str,tuple[int,int]]|None=None, # From `store.counts`, which reads every trial; None: count now
 )->dict[str,Summary]: # By prompt id, in the order of the run; without prompts that have not begun or were cut off
     "The summaries that are stored and still valid."
     config, notes = store.config(run), store.last_events(run, 'done')
     n, models = config.get('settings', {}).get('n', 0), [m['name'] for m in config.get('models', ())]
     found = {}
-    for name, (asked, told) in store.counts(run).items():
+    for name, (asked, told) in (counts or store.counts(run)).items():
         if name not in notes: continue
         summary = read_note(notes[name], n, models)
         if summary.told != told: continue
@@ -400,7 +426,8 @@ def progress_of(
 )->Progress:
     "How far a stored run is."
     row = next(r for r in store.runs() if r['name'] == run)
-    counts, wanted, known = store.counts(run), wanted_samples(store, run), stored_summaries(store, run)
+    counts, wanted = store.counts(run), wanted_samples(store, run)
+    known = stored_summaries(store, run, counts)
     limits, retried = store.config(run).get('budget', {}), store.last_events(run, 'retry')
     p = Progress(len(counts), wanted*len(counts), row['status'], limits=target_limits(limits, len(counts)))
     if row['seconds'] is not None: p.started, p.ended = 0., row['seconds']

@@ -84,7 +84,7 @@ class Operation(NamedTuple):
     "Rows that are committed together."
     clock:int # The last `seq` handed out
     rows:list # Pairs of table and row
-    waiter:'asyncio.Future|Future|None'=None # Resolved after the commit; None if nobody waits
+    waiter:'asyncio.Future|Future|None'=None # Resolved after the commit; None if nothing waits for it
 
     def encoded(self):
         "The same with bytes for texts that have no UTF-8 form."
@@ -271,7 +271,7 @@ def wake(
         if not error: future.set_result(None)
         else:
             future.set_exception(StoreError(error))
-            future.exception() # the next operation fails too, so nobody has to look at this one
+            future.exception() # the next operation fails too, so this one need not be looked at
 
 # %% ../../nbs/35_store/06_commits.ipynb #cacf2c19
 @patch

@@ -108,11 +108,16 @@ class NearLink:
     ):
         self.loop, self.sent, self.gone, self.number = asyncio.new_event_loop(), [], False, next(_numbers)
         _links[self.number] = self
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        threading.Thread(target=self.live, daemon=True).start()
         async def begin(): return make(*self.copied(args))
         self.there = asyncio.run_coroutine_threadsafe(begin(), self.loop).result()
 
     def __reduce__(self): return _link, (self.number,)
+
+    def live(self):
+        "The life of the thread."
+        self.loop.run_forever()
+        self.loop.close()
 
     def copied(self,
         value:Any, # What is sent
@@ -132,33 +137,43 @@ def begin(self:NearLink,
     return asyncio.run_coroutine_threadsafe(getattr(self.there, name)(*self.copied(args)), self.loop)
 
 @patch
-def call(self:NearLink, name:str, *args)->Any:
+def call(self:NearLink,
+    name:str, # Name of a method, a coroutine
+    *args, # Its arguments
+)->Any:
     "A call, and its answer; what it raises is raised here."
     try: return self.begin(name, *args).result()
     except CancelledError: raise ConnectionError('it is gone') from None
 
 @patch
-async def ask(self:NearLink, name:str, *args)->Any:
+async def ask(self:NearLink,
+    name:str, # Name of a method, a coroutine
+    *args, # Its arguments
+)->Any:
     "`call`, to be awaited."
     try: return await asyncio.wrap_future(self.begin(name, *args))
     except asyncio.CancelledError:
         if not self.gone: raise
         raise ConnectionError('it is gone') from None
 
+# %% ../../nbs/35_store/14_far.ipynb #6db85f65
 @patch
 def kill(self:NearLink):
     "End what goes on there, and take no more calls; a store is let go, as when a process ends."
-    def end():
-        for task in asyncio.all_tasks(self.loop): task.cancel()
+    async def end():
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks: task.cancel()
+        if tasks: await asyncio.wait(tasks, timeout=5)
         if store := getattr(self.there, 'store', None): store.close()
+        self.loop.stop()
+    if not self.gone: asyncio.run_coroutine_threadsafe(end(), self.loop)
     self.gone = True
-    self.loop.call_soon_threadsafe(end)
 
 @patch
 def close(self:NearLink):
     "A store that was opened through this link needs it no longer."
 
-# %% ../../nbs/35_store/14_far.ipynb #1c6d7bb4
+# %% ../../nbs/35_store/14_far.ipynb #48a6f306
 class FarWrites(WriteThread):
     "The thread that sends what is queued to a host."
     def __init__(self,
@@ -174,7 +189,7 @@ class FarWrites(WriteThread):
 
     def end(self): "Everything was sent."
 
-# %% ../../nbs/35_store/14_far.ipynb #e04a2b22
+# %% ../../nbs/35_store/14_far.ipynb #d544c9eb
 @patch
 def write(self:FarWrites,
     ops:list[Operation], # At least one
@@ -190,7 +205,7 @@ def write(self:FarWrites,
         if self.hear: self.hear(heard)
     return [self.error]*len(ops)
 
-# %% ../../nbs/35_store/14_far.ipynb #a2936925
+# %% ../../nbs/35_store/14_far.ipynb #6ec8150e
 class FarStore(StoreWriter):
     "A run store that is read and written through a link."
     mode = 'rw'
@@ -209,7 +224,7 @@ class FarStore(StoreWriter):
 
     def __repr__(self): return f'{type(self).__name__}({str(self.path)!r})'
 
-# %% ../../nbs/35_store/14_far.ipynb #239274fa
+# %% ../../nbs/35_store/14_far.ipynb #5202168b
 @patch
 def query(self:FarStore,
     sql:str, # A query
@@ -222,7 +237,7 @@ def query(self:FarStore,
         what = f'the process that writes the store does not answer ({type(e).__name__}: {str(e)[:200]})'
         raise store_error(self.path, what, 'Start the run again: everything committed is safe.') from None
 
-# %% ../../nbs/35_store/14_far.ipynb #0951bb46
+# %% ../../nbs/35_store/14_far.ipynb #b0dcea5e
 class FarPart(FarStore):
     "A store that shows some prompts of its run and no others."
     def __init__(self,
@@ -243,7 +258,7 @@ class FarPart(FarStore):
             self._prompts[run] = dict(self.query(sql, (self.run_key(run), *self.keys)))
         return self._prompts[run]
 
-# %% ../../nbs/35_store/14_far.ipynb #46ce81cf
+# %% ../../nbs/35_store/14_far.ipynb #c94de0d7
 @patch
 def runs(self:FarPart)->list[dict]:
     "The runs, as far as a part can tell."

@@ -12,13 +12,13 @@ from ..core import WHOLE, InputError
 # %% ../../nbs/35_store/04_find.ipynb #a224cab5
 REWARD = '(CASE WHEN s.error IS NULL THEN c.value END)'
 ORDERS = dict(
-    asked='t.prompt, t.number',
-    best=f'{REWARD} IS NULL, {REWARD} DESC, t.prompt, t.number',
-    worst=f'{REWARD} IS NULL, {REWARD}, t.prompt, t.number',
-    longest='s.completion_tokens DESC, t.prompt, t.number',
-    shortest='s.completion_tokens IS NULL, s.completion_tokens, t.prompt, t.number',
-    slowest='s.latency DESC, t.prompt, t.number',
-    model='t.model, t.prompt, t.number')
+    asked=(),
+    best=(f'{REWARD} IS NULL', f'-{REWARD}'),
+    worst=(f'{REWARD} IS NULL', REWARD),
+    longest=('s.completion_tokens IS NULL', '-s.completion_tokens'),
+    shortest=('s.completion_tokens IS NULL', 's.completion_tokens'),
+    slowest=('s.latency IS NULL', '-s.latency'),
+    model=('t.model',)) # What is compared before the place of the prompt and the number of the trial, least first
 OUTCOMES = dict(
     scored=f'{REWARD} IS NOT NULL',
     unscored=f's.error IS NULL AND {REWARD} IS NULL',
@@ -89,10 +89,12 @@ FOUND = ('prompt_id', 'number', 'model', 'kind', 'reward', 'tokens', 'text', 'er
 def keys_sql(
     given:dict, # As for `matches_sql`
     sort:str, # A key of `ORDERS`
+    ranks:bool=False, # What they are sorted by comes before the key
 )->str:
     "The query for the keys of the samples that match, from `:offset` on, `:limit` of them."
-    where, order = matches_sql(given), ORDERS[sort]
-    return f'SELECT t.seq {SOURCE}{joined(where + order)} WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset'
+    where, order = matches_sql(given), ', '.join([*ORDERS[sort], 't.prompt', 't.number'])
+    what = f'{order}, t.seq' if ranks else 't.seq'
+    return f'SELECT {what} {SOURCE}{joined(where + order)} WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset'
 
 def rows_sql(
     keys:list[int], # From `keys_sql`

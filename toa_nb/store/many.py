@@ -12,12 +12,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from glob import glob, has_magic
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from fastcore.basics import patch
 
 from ..core import InputError, Prompt
+from .find import count_sql, keys_sql
 from .journal import RunStore
 from .queries import StoreReader
 from .records import Record, StoredConfig
@@ -320,6 +322,42 @@ def extended(self:StoreSet,
     "By how much the run was extended in all."
     return max(part.store.extended(run) for part in self.parts(run))
 
+# %% ../../nbs/35_store/09_many.ipynb #94af6cb3
+@patch
+def kinds(self:StoreSet,
+    run:str, # Name of the run
+)->list[str]: # In the order of the alphabet
+    "The moves that a run has made, such as `fresh`."
+    return sorted({kind for part in self.parts(run) for kind in part.store.kinds(run)})
+
+@patch
+def matching(self:StoreSet,
+    given:dict, # As for `find.matches_sql`, with `limit` and `offset`
+    sort:str, # A key of `find.ORDERS`
+)->tuple[list[tuple[int,int]], int]: # Keys, and how many samples match in all
+    "The samples that match, in order."
+    limit, offset, found, total = given['limit'], given['offset'], [], 0
+    each = given | dict(limit=limit if limit < 0 else offset + limit, offset=0)
+    for part in self.parts(given['run']):
+        rows, at = part.store.query(keys_sql(each, sort, ranks=True), each), self.stores.index(part.store)
+        found.append([(*ranks, part.prompt(prompt), number, (at, key)) for *ranks, prompt, number, key in rows])
+        total += len(rows) if limit < 0 else part.store.query(count_sql(each), each)[0][0]
+    last = None if limit < 0 else offset + limit
+    return [row[-1] for row in islice(heapq.merge(*found), offset, last)], total
+
+@patch
+def found_rows(self:StoreSet,
+    keys:list[tuple[int,int]], # From `find_keys`
+    reward:str, # Name of the reward to show
+    preview:int=160, # Characters of the text
+)->list[tuple]: # Columns of `find.FOUND`, in the order of the keys
+    "The rows of some samples."
+    rows = {}
+    for at in {at for at, _ in keys}:
+        mine = [pair for pair in keys if pair[0] == at]
+        rows |= dict(zip(mine, self.stores[at].found_rows([key for _, key in mine], reward, preview)))
+    return [rows[pair] for pair in keys if pair in rows]
+
 # %% ../../nbs/35_store/09_many.ipynb #4d0d0a28
 @patch
 def check(self:StoreSet)->list[str]: # What is wrong; empty if all is well
@@ -330,6 +368,11 @@ def check(self:StoreSet)->list[str]: # What is wrong; empty if all is well
 def size(self:StoreSet)->int: # Bytes
     "How much room the stores take on the disk."
     return sum(s.size() for s in self.stores)
+
+@patch(as_prop=True)
+def paths(self:StoreSet)->list[Path]:
+    "The files that are read."
+    return [s.path for s in self.stores]
 
 def _not_joint(store):
     "The error where one file is needed."

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
@@ -235,21 +234,6 @@ def samples(self:StoreReader,
     for r in self.records(run, prompt_id):
         if r.answered: yield record_sample(run, self._names[run][r.prompt], r)
 
-# %% ../../nbs/35_store/05_queries.ipynb #4bebb1ab
-@patch
-def samples_by_prompt(self:StoreReader,
-    run:str, # Name of the run
-)->Iterator[tuple[str,list[Sample]]]: # Ids in the order of `create_run`, also those of prompts without samples
-    "The samples of each prompt, read in one pass."
-    found = groupby(self.samples(run), lambda s: s.prompt_id)
-    at, samples = next(found, (None, ()))
-    for prompt_id in self.prompt_keys(run):
-        if prompt_id != at:
-            yield prompt_id, []
-            continue
-        yield prompt_id, list(samples)
-        at, samples = next(found, (None, ()))
-
 # %% ../../nbs/35_store/05_queries.ipynb #793fa2b6
 @patch
 def pending(self:StoreReader,
@@ -463,6 +447,18 @@ def kinds(self:StoreReader,
     sql = 'SELECT DISTINCT kind FROM prompt p JOIN trial t ON t.prompt = p.id WHERE p.run = ? ORDER BY 1'
     return [kind for kind, in self.query(sql, (self.run_key(run),))]
 
+# %% ../../nbs/35_store/05_queries.ipynb #7fa23a8d
+@patch
+def matching(self:StoreReader,
+    given:dict, # As for `find.matches_sql`, with `limit` and `offset`
+    sort:str, # A key of `find.ORDERS`
+)->tuple[list[int], int]: # Keys, and how many samples match in all
+    "The samples that match, in order."
+    keys = [key for key, in self.query(keys_sql(given, sort), given)]
+    every = given['limit'] < 0 and not given['offset']
+    return keys, len(keys) if every else self.query(count_sql(given), given)[0][0]
+
+# %% ../../nbs/35_store/05_queries.ipynb #0b859160
 @patch
 def find_keys(self:StoreReader,
     run:str, # Name of the run
@@ -486,8 +482,7 @@ def find_keys(self:StoreReader,
     reward = reward or self.config(run).get('reward') or ''
     given = dict(run=run, text=text and like(text), prompt_id=prompt_id, model=model, kind=kind, outcome=outcome,
                  low=low, high=high, reward=reward, of=of, limit=limit, offset=offset)
-    keys = [key for key, in self.query(keys_sql(given, sort), given)]
-    return keys, len(keys) if limit < 0 and not offset else self.query(count_sql(given), given)[0][0]
+    return self.matching(given, sort)
 
 # %% ../../nbs/35_store/05_queries.ipynb #28029317
 @patch
@@ -499,29 +494,6 @@ def found_rows(self:StoreReader,
     "The rows of some samples."
     rows = {key: row for key, *row in self.query(rows_sql(keys, preview), dict(reward=reward))}
     return [tuple(rows[key]) for key in keys if key in rows]
-
-# %% ../../nbs/35_store/05_queries.ipynb #310ff54e
-@patch
-def find(self:StoreReader,
-    run:str, # Name of the run
-    text:str='', # The answer, or the error, contains this; capital letters of ASCII count as small ones
-    prompt_id:str='', # Only this prompt
-    model:str='', # Only this model
-    kind:str='', # Only this move, such as `fresh`
-    outcome:str='', # `scored`, `unscored`, `failed` or `cut`
-    low:float|None=None, # Least value
-    high:float|None=None, # Greatest value
-    reward:str='', # Name of the reward; empty: the one that guided
-    sort:str='asked', # `asked`, `best`, `worst`, `longest`, `shortest`, `slowest` or `model`
-    limit:int=20, # Rows of the page; -1: all
-    offset:int=0, # Rows before the page
-    preview:int=160, # Characters of the text
-    of:str='reward', # What `low` and `high` bound: a key of `find.NUMBERS`
-)->tuple[list[tuple], int]: # Rows with the columns of `find.FOUND`; and how many samples match in all
-    "Samples that match, a page of them."
-    reward = reward or self.config(run).get('reward') or ''
-    keys, total = self.find_keys(run, text, prompt_id, model, kind, outcome, low, high, reward, sort, of, limit, offset)
-    return self.found_rows(keys, reward, preview), total
 
 # %% ../../nbs/35_store/05_queries.ipynb #c3c4d9e2
 @patch
@@ -550,3 +522,8 @@ def check(self:StoreReader)->list[str]: # What is wrong; empty if all is well
 def size(self:StoreReader)->int: # Bytes, the -wal file included
     "How much room the store takes on the disk."
     return sum(os.path.getsize(p) for p in (self.path, f'{self.path}-wal') if os.path.exists(p))
+
+@patch(as_prop=True)
+def paths(self:StoreReader)->list[Path]:
+    "The files that are read: one, or those of a set."
+    return [self.path]

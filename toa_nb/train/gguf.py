@@ -6,6 +6,7 @@
 __all__ = ['ARCHITECTURES', 'open_gguf', 'gguf_to_folder', 'check_gguf', 'folder_to_gguf']
 
 # %% ../../nbs/55_train/02_gguf.ipynb #d23bc7c1
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,7 @@ def gguf_to_folder(
     part = folder.with_name(f'.{folder.name}.part')
     model.save_pretrained(part)
     AutoTokenizer.from_pretrained(**source).save_pretrained(part)
-    os.replace(part, folder)
-    return folder
+    return part.replace(folder)
 
 # %% ../../nbs/55_train/02_gguf.ipynb #4d518c52
 def _permuted(weights:Any, heads:int):

@@ -15,6 +15,7 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..core import InputError, ToaError
+from ..inputs import check_number, whole_file
 from ..servers.gpu import gpus as gpus_here
 from ..servers.local import local_model
 from ..data.rows import write_jsonl
@@ -82,6 +83,9 @@ def _base(model:str|Path, folder:Path, gguf:str|Path|None)->tuple[str,str]:
     path = local_model() if str(model) == 'local' else Path(model).expanduser()
     if path.suffix == '.gguf': base, source = gguf_to_folder(path, folder/'base'), path
     elif path.is_dir(): base, source = _trained(path)
+    elif str(model).startswith(('.', '/', '~')) or str(model).count('/') > 1:
+        raise InputError('there is no such file or folder', str(model),
+                         'Give a folder, a GGUF file, or a name on the hub.')
     else: base, source = str(model), ''
     if path.is_dir() and not (base/'config.json').exists():
         raise InputError('the folder holds no model', str(model), 'It needs a config.json.')
@@ -104,7 +108,8 @@ def _digest(*parts:Any)->str:
 # %% ../../nbs/55_train/05_jobs.ipynb #ec66c0a9
 def _saved(training:Training)->Training:
     "Write the plan."
-    (training.folder/'plan.json').write_text(json.dumps(training.plan, indent=1), encoding='utf-8')
+    with whole_file(training.folder/'plan.json') as part:
+        part.write_text(json.dumps(training.plan, indent=1), encoding='utf-8')
     return training
 
 def _begun(folder:Path, digest:str)->Training|None:
@@ -122,7 +127,10 @@ def _yaml(kind:str, base:str, folder:Path, columns:list[str], options:dict)->dic
 def _tokenizer(base:str):
     "The model's tokenizer, which must have a chat template."
     from transformers import AutoTokenizer
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    try: tokenizer = AutoTokenizer.from_pretrained(base)
+    except (OSError, ValueError) as e:
+        raise InputError(f'the tokenizer could not be loaded ({str(e).partition(chr(10))[0]})', base,
+                         'Give a folder that is whole, or a name on the hub that you can reach.') from None
     if tokenizer.chat_template: return tokenizer
     raise InputError('the tokenizer has no chat template', base,
                      'Take an instruction-tuned model, or add chat_template.jinja.')
@@ -141,6 +149,8 @@ def prepare(
 )->Training: # Nothing has been trained yet
     "Write the rows and the configuration of a training, and count what TRL will leave out."
     gpus, folder, trl = len(gpus_here()) if gpus is None else gpus, Path(out), check_trl()
+    check_number(gpus, 'gpus', 0, whole=True)
+    if folder.is_file(): raise InputError('this is a file', str(folder), 'Name a folder.')
     settings = resolve_options(kind, options, gpus)
     rows = training_rows(kind, source, **export or {})
     if kind == 'reward' and gguf:
@@ -198,6 +208,9 @@ def train(self:Training,
     "Run TRL's script, from the newest checkpoint if there is one."
     import yaml
     config, plan, log = self.folder/'trl.yaml', self.plan, self.folder/'log.txt'
+    if (there := len(gpus_here())) < plan['gpus']:
+        raise InputError(f'this machine has {there} GPUs', f'gpus = {plan["gpus"]}',
+                         'Train on another, or prepare again.')
     settings = yaml.safe_load(config.read_text())
     if place := last_checkpoint(self.output): settings['resume_from_checkpoint'] = str(place.absolute())
     config.write_text(yaml.safe_dump(settings, sort_keys=False))

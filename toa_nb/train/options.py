@@ -9,10 +9,11 @@ __all__ = ['TRAINERS', 'COLUMNS', 'OWN', 'check_trl', 'trl_options', 'resolve_op
 import sys
 from dataclasses import fields, MISSING
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, get_args, get_origin
 
 from ..core import InputError
-from ..inputs import check_fields
+from ..inputs import check_fields, known_fields
 
 # %% ../../nbs/55_train/00_options.ipynb #d3b682bd
 TRAINERS = dict(sft='SFTConfig', dpo='DPOConfig', kto='KTOConfig', reward='RewardConfig') # Class of the settings
@@ -48,6 +49,25 @@ def trl_options(
             known[f.name] = None if made is MISSING else made
     return {k: v for k, v in known.items() if k not in OWN}
 
+# %% ../../nbs/55_train/00_options.ipynb #419f32a2
+def _types(kind:str)->dict[str,Any]:
+    "The type of each option; as on TRL's command line, a text stands for a list of one."
+    import trl
+    types = known_fields(trl.ModelConfig) | known_fields(getattr(trl, TRAINERS[kind]))
+    def lists(t): return any((get_origin(part) or part) is list for part in get_args(t) or (t,))
+    return {name: t | str if lists(t) else t for name, t in types.items() if name not in OWN}
+
+def _check_options(kind:str, given:dict):
+    "Refuse an option that toa_nb sets, that TRL does not have, or that has another type there."
+    types = _types(kind)
+    for name in given:
+        if name in OWN: raise InputError(f'toa_nb sets {name!r} itself', 'options',
+                                         'Use the arguments `model` and `out`.')
+        if name not in types:
+            near = ', '.join(get_close_matches(name, types, 4)) or f'`python -m trl.scripts.{kind} --help` lists all'
+            raise InputError(f'TRL has no option {name!r}', f'train.{kind}', f'Near: {near}.')
+    check_fields(given, types, f'train.{kind}')
+
 # %% ../../nbs/55_train/00_options.ipynb #25ad9e93
 def resolve_options(
     kind:str, # `sft`, `dpo`, `kto` or `reward`
@@ -56,9 +76,7 @@ def resolve_options(
 )->dict[str,Any]: # What TRL is given: our defaults, and what was given
     "The options of a training, checked."
     known = trl_options(kind)
-    if own := [name for name in given if name in OWN]:
-        raise InputError(f'toa_nb sets {own[0]!r} itself', 'options', 'Use the arguments `model` and `out`.')
-    check_fields(given, list(known), f'train.{kind}')
+    _check_options(kind, given)
     ours = dict(use_peft=True, report_to='none')
     if not gpus: ours |= dict(use_cpu=True, bf16=False)
     if given.get('use_peft', True):

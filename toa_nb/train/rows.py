@@ -55,18 +55,26 @@ def training_rows(
     if _is_rows(source):
         if export: raise InputError(f'{next(iter(export))!r} chooses samples', 'export',
                                     'Leave it out: these are rows already.')
-        rows = _given(source)
+        rows, dropped = _given(source), {}
     else:
         margin = export.pop('margin', False)
-        rows = list(iter(dict(sft=to_sft, kto=to_kto).get(kind, to_dpo)(source, **export)))
+        made = dict(sft=to_sft, kto=to_kto).get(kind, to_dpo)(source, **export)
+        rows = list(iter(made))
+        dropped = made.dropped
         if kind == 'reward' and not margin: rows = [{k: v for k, v in r.items() if k != 'margin'} for r in rows]
     if kind == 'sft': rows = [_sft_row(r) for r in rows]
     if kind == 'kto': rows = [new for r in rows for new in _kto_rows(r)]
-    if not rows: raise InputError('there is no row', f'train.{kind}', 'Look at what `toa export` leaves out, and why.')
+    if not rows:
+        why = ', '.join(f'{n} prompts: {reason}' for reason, n in dropped.items())
+        raise InputError(f'there is no row{f" ({why})" if why else ""}', f'train.{kind}',
+                         f'{kind} reads {", ".join(COLUMNS[kind])}.' if _is_rows(source) else
+                         'Sample more, or choose another reward or run.')
+    place = f' of {source}' if isinstance(source, str | Path) else ''
     wanted = COLUMNS[kind] + (('margin',) if kind == 'reward' and all('margin' in r for r in rows) else ())
     for n, r in enumerate(rows):
         if missing := [c for c in wanted if c not in r]:
-            raise InputError(f'there is no column {missing[0]!r}', f'row {n}', f'{kind} reads {", ".join(wanted)}.')
+            raise InputError(f'there is no column {missing[0]!r}', f'row {n}{place}',
+                             f'{kind} reads {", ".join(wanted)}; `toa export` writes them from a store.')
     return [{c: r[c] for c in wanted} for r in rows]
 
 # %% ../../nbs/55_train/01_rows.ipynb #688a31c7

@@ -1,0 +1,196 @@
+"""The same run on Ray, on three nodes of this machine: an engine, a node, the host, the driver are killed, an engine stands still and comes back.
+
+`tests/test_cluster.py` has the same in one process. Here the processes are real, and so are the kills. Each test takes a minute or so.
+"""
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from clocks import HANG
+from fault_server import running
+
+from toa_nb.compute import Budget
+from toa_nb.core import Prompt, StoreError
+from toa_nb.models.client import ChatModel
+from toa_nb.run.on_ray import RayCluster
+from toa_nb.run.run import Run
+from toa_nb.search.tree import TOA
+from toa_nb.store.journal import RunStore
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).parent
+PROMPTS = [Prompt(f'p{i}', f'Write about the number {i}.') for i in range(12)]
+N = 30
+KEY = 'sk-very-secret-value'
+
+
+@pytest.fixture(scope='module')
+def cluster():
+    "Three nodes; the first is that of the driver. The token and the key are in the environment that they inherit."
+    os.environ.update(RAY_USAGE_STATS_ENABLED='0', TOA_RAY_KEY=KEY, PYTHONPATH=f'{HERE}:{HERE.parent}')
+    ray, utils = pytest.importorskip('ray'), pytest.importorskip('ray.cluster_utils')
+    node = dict(num_cpus=2, include_dashboard=False, object_store_memory=80*2**20)
+    made = utils.Cluster(initialize_head=True, head_node_args=node)
+    for _ in range(2): made.add_node(**node)
+    ray.init(address=made.address, log_to_driver=False, logging_level='error')
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture(scope='module')
+def server():
+    with running('--models', 'a,b', '--latency', '0.1', '--sigma', '0.6') as url: yield url
+
+
+def make(server, store, n=N, parallel=1, **more):
+    models = [ChatModel(name, server, max_tokens=32, timeout=600, api_key_env='TOA_RAY_KEY') for name in 'ab']
+    return Run(PROMPTS, TOA(n=n, parallel=parallel), models, 'crash_run:Letters', store=store, name='toa', **more)
+
+
+@pytest.fixture(scope='module')
+def folder():
+    "The reward is found beside these tests, here and in the engines."
+    before = os.getcwd()
+    os.chdir(HERE)
+    yield HERE
+    os.chdir(before)
+
+
+@pytest.fixture(scope='module')
+def single(cluster, server, folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp('single')/'runs.db'
+    return samples(make(server, path).wait(show=False).store_at)
+
+
+def samples(store):
+    with RunStore(store, 'r') as s:
+        assert s.check() == []
+        return [(x.prompt_id, x.trial, x.completion.text, x.value('letters')) for x in s.samples('toa')]
+
+
+def actors(what):
+    "The processes of actors on the nodes of this test."
+    raylets = {p.pid for p in psutil.Process().children() if 'raylet' in p.name()}
+    return [p for p in psutil.process_iter(['ppid', 'cmdline']) if p.info['ppid'] in raylets
+            and (p.info['cmdline'] or [''])[0].startswith(f'ray::{what}')]
+
+
+async def until(condition, run):
+    while not condition():
+        assert not run.task.done(), run.task.exception() or run.progress
+        await asyncio.wait([run.task], timeout=.05)
+
+
+def began(run, answers): return run.progress.samples >= answers and len(run.session.engines) == run.cluster.engines
+
+
+def kill_engine(run, cluster): random.choice(actors('Engine')).kill()
+def kill_host(run, cluster): actors('RunHost')[0].kill()
+
+
+def kill_node(run, cluster):
+    "A node that is not the driver's, and that has an engine."
+    cluster.remove_node(random.choice(list(cluster.worker_nodes)), allow_graceful=False)
+    cluster.add_node(num_cpus=2, include_dashboard=False, object_store_memory=80*2**20)
+
+
+@pytest.mark.parametrize('kills', [[kill_engine, kill_engine], [kill_node], [kill_host], [kill_engine, kill_host]],
+                         ids=['engines', 'node', 'host', 'both'])
+def test_what_dies_is_replaced(cluster, server, single, tmp_path, kills):
+    run = make(server, tmp_path/'runs.db', ray='auto', workers=3)
+    async def killed():
+        run.start()
+        for i, kill in enumerate(kills, 1):
+            await until(lambda i=i: began(run, 60*i), run)
+            kill(run, cluster)
+        return await run
+    asyncio.run(killed())
+    assert run.progress.state == 'finished' and samples(run.store_at) == single
+
+
+def test_an_engine_that_stood_still_adds_nothing(cluster, server, single, tmp_path):
+    "It is not killed when it counts as lost, so that it goes on with a part that others have by then."
+    import ray
+    run, left = make(server, tmp_path/'runs.db', ray=RayCluster('auto', 2, stall=5.)), []
+    async def stalled():
+        run.start()
+        await until(lambda: began(run, 60), run)
+        for link in run.session.engines: link.kill = lambda link=link: left.append(link)
+        engine = random.choice(actors('Engine'))
+        engine.suspend()
+        await until(lambda: ('an engine', 'EngineLost') in run.progress.remarks, run)
+        engine.resume()
+        await run
+    asyncio.run(stalled())
+    for link in left: ray.kill(link.actor)
+    assert run.progress.state == 'finished' and samples(run.store_at) == single
+    assert 'no answer in 5 s' in run.progress.remarks['an engine', 'EngineLost'].first
+
+
+DRIVER = '''
+import sys, ray
+sys.path.insert(0, sys.argv[1])
+from test_ray import make
+make(sys.argv[2], sys.argv[3], ray=sys.argv[4], workers=2).wait(show=False)
+'''
+
+
+def test_the_driver_dies_and_the_run_goes_on(cluster, server, single, tmp_path):
+    "kill -9 to the process that the user started: actors end with it, the store is free again, and nothing is lost."
+    store, kept = tmp_path/'runs.db', []
+    for answers in (40, 120):
+        command = [sys.executable, '-c', DRIVER, str(HERE), server, str(store), cluster.address]
+        with subprocess.Popen(command, cwd=HERE) as driver:
+            deadline = time.monotonic() + HANG
+            while stored(store) < answers and driver.poll() is None and time.monotonic() < deadline: time.sleep(.05)
+            assert driver.poll() is None
+            driver.send_signal(signal.SIGKILL)
+        while actors('RunHost') or actors('Engine'): time.sleep(.02)
+        now = samples(store)
+        assert set(map(repr, kept)) <= set(map(repr, now)) and len(now) >= answers
+        kept = now
+    run = make(server, store, ray='auto').wait(show=False)
+    assert run.progress.resumed == len(kept) and samples(store) == single
+
+
+def stored(store):
+    "Samples in a store that is written; it has no tables in its first instant."
+    try:
+        with RunStore(store, 'r') as s: return s.count('toa') if s.run_names() else 0
+    except StoreError: return 0
+
+
+def test_limits_are_exact_and_cancel_is_gentle(cluster, server, single, tmp_path):
+    run = make(server, tmp_path/'runs.db', parallel=8, ray='auto', budget=Budget(per_run=Budget(samples=100))).wait(show=False)
+    assert (run.progress.stopped_by, len(samples(run.store_at))) == ('samples', 100)
+    run = make(server, tmp_path/'runs.db', parallel=8, ray='auto')
+    async def cancelled():
+        run.start()
+        await until(lambda: run.progress.samples >= 150, run)
+        run.cancel()
+        await run.task
+    asyncio.run(cancelled())
+    assert (run.progress.state, run.progress.stopped_by) == ('stopped', 'cancelled')
+    assert len(samples(run.store_at)) == run.progress.samples < 12*N
+
+
+def test_no_key_in_any_argument(cluster, server, single, tmp_path, monkeypatch):
+    from ray import cloudpickle
+
+    from toa_nb.run.on_ray import RayLink
+    sent, begin, engine = [], RayLink.begin, RayCluster.engine
+    def spied_begin(self, name, args): return sent.append(cloudpickle.dumps(args)) or begin(self, name, args)
+    def spied_engine(self, recipe): return sent.append(cloudpickle.dumps(recipe)) or engine(self, recipe)
+    monkeypatch.setattr(RayLink, 'begin', spied_begin)
+    monkeypatch.setattr(RayCluster, 'engine', spied_engine)
+    make(server, tmp_path/'runs.db', n=2, ray='auto').wait(show=False)
+    assert any(b'TOA_RAY_KEY' in data for data in sent) and not any(KEY.encode() in data for data in sent)
+    assert KEY.encode() not in (tmp_path/'runs.db').read_bytes()
