@@ -302,8 +302,8 @@ def __repr__(self:Run): return self.report()
 @patch
 def _repr_html_(self:Run):
     p = self.progress
-    books = [*p.failures.items(), *p.remarks.items()]
-    failed = '\n'.join(f'{who}: {f.count} x {f.first}' for (who, _), f in books)
+    notes = [*p.failures.items(), *p.remarks.items()]
+    failed = '\n'.join(f'{who}: {f.count} x {f.first}' for (who, _), f in notes)
     facts = dict(run=self.name, method=repr(self.method), models=', '.join(self.models), reward=self.reward.name)
     return facts_html(facts | p.facts(), failed or None)
 
