@@ -18,7 +18,7 @@ from fastcore.basics import patch
 
 from ..core import (
     AuthFailed, CallTimeout, CannotContinue, Completion, ConnectionFailed, EmptyAnswer, FieldRefused, GenerationError,
-    InputError, Message, MissingUsage, ModelOut, RequestRefused, UnknownModel)
+    InputError, Message, MissingUsage, ModelOut, RequestRefused, take_old_names, UnknownModel)
 from ..inputs import check_env_name, check_fields, check_number, read_key
 from ..compute import get_spec, ModelSpec, spec_from_hub, SPECS
 from .answers import read_answer, read_with_logprobs
@@ -129,6 +129,7 @@ class CallState:
     written:list=field(default_factory=lambda: [0, 0], init=False, repr=False) # Characters and tokens of answers
 
 # %% ../../nbs/15_models/06_client.ipynb #7c094e36
+@take_old_names
 @dataclass(eq=False)
 class ChatModel(CallState):
     "A language model behind one or more OpenAI-compatible servers."

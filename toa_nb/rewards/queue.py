@@ -12,11 +12,12 @@ from itertools import chain, count, filterfalse, islice
 
 from fastcore.basics import patch, store_attr
 
-from ..core import Prompt, Reward, RewardError, RewardTimeout, Score
+from ..core import Prompt, Reward, RewardError, RewardTimeout, Score, take_old_names
 from .base import as_reward, close_all, evaluate, explain_score, PROBE, RewardUnreachable
 from .combinations import without_cost
 
 # %% ../../nbs/25_rewards/06_queue.ipynb #d64ae832
+@take_old_names
 class RewardQueue:
     "One queue in front of a reward: batches, remembers, and turns failures into scores without a value."
     def __init__(self,

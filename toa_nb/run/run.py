@@ -17,7 +17,7 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..cells import facts_html
-from ..core import InputError, Prompt, Sample, Samples, StoreError
+from ..core import InputError, Prompt, Sample, Samples, StoreError, take_old_names
 from ..compute import Budget, ModelSpec
 from ..templates import Templates
 from ..search.samplers import Method
@@ -48,6 +48,7 @@ class RunState:
     folder:str|Path = '.' # Where modules of your own are looked for
 
 # %% ../../nbs/40_run/10_run.ipynb #5210d9e6
+@take_old_names
 class Run(RunState):
     "Prompts, driven through a method with models and a reward, into a store."
     def __init__(self,
