@@ -171,7 +171,7 @@ def stored(store):
 def test_limits_are_exact_and_cancel_is_gentle(cluster, server, single, tmp_path):
     run = make(server, tmp_path/'runs.db', parallel=8, ray='auto', budget=Budget(per_run=Budget(samples=100))).wait(show=False)
     assert (run.progress.stopped_by, len(samples(run.store_at))) == ('samples', 100)
-    run = make(server, tmp_path/'runs.db', parallel=8, ray='auto')
+    run = make(server, tmp_path/'runs.db', parallel=8, ray='auto', concurrency=4)
     async def cancelled():
         run.start()
         await until(lambda: run.progress.samples >= 150, run)
