@@ -32,7 +32,7 @@ def run_settings(lab, out):
     "The run panel before a start, with the projection."
     lab.notebook(replay, "panel = RunPanel('new.db', prompts, models)\npanel")
     lab.press('.toa-RunPanel', 'Estimate')
-    lab.see('.toa-RunPanel', '64 samples')
+    lab.see('.toa-RunPanel', '96 samples')
     lab.shot('.toa-RunPanel', out/'run_settings.png')
 
 

@@ -94,7 +94,8 @@ def cost_table(
     if not spent.calls: return Html()
     def flops(n): return 'unknown' if n is None else short(float(n))
     rows = [['reading', spent.prompt_tokens, f'{spent.cached_tokens:,} cached', ''],
-            ['writing', spent.completion_tokens, f'{spent.calls:,} calls', flops(spent.flops) + ' with reading'],
+            ['writing', spent.completion_tokens, f'{spent.calls:,} calls', ''],
+            ['reading and writing', None, '', flops(spent.flops)],
             ['rewards', spent.reward_tokens, '', flops(spent.reward_flops)]]
     if spent.cached_flops: rows.append(['saved by prefix caches', None, '', flops(spent.cached_flops)])
     return Html('<h4>Spent</h4>' + table(['on', 'tokens', '', 'FLOPs'], rows))
