@@ -261,16 +261,6 @@ async def watching(self:RunPanel,
         else: await asyncio.sleep(3*max(self.every, took))
     self.ended()
 
-@patch
-def drawn(self:RunPanel,
-    look:LiveRun, # The run that is shown
-    p:Progress, # How far it is
-): # A `Figure`; None before there is anything to draw
-    "The curve, and beside it what moves have brought so far."
-    df = look.table()
-    self.gains = gains_page(df)
-    return look.figure(p, df) if df is not None else None
-
 # %% ../../nbs/60_panels/10_runs.ipynb #928063d4
 @patch
 def read(self:RunPanel,
@@ -295,6 +285,16 @@ def paint(self:RunPanel,
     if self.busy: self.status.value += f'<div class="toa-dim">{safe(queue_text(self.run.session))}</div>'
     self.lists.value = prompt_table(self.look, p.best) + cost_table(p.spent) + failure_table(p)
     if self.look.store: self.facts.value = fact_table(self.look.settings)
+
+@patch
+def drawn(self:RunPanel,
+    look:LiveRun, # The run that is shown
+    p:Progress, # How far it is
+): # A `Figure`; None before there is anything to draw
+    "The curve, and beside it what moves have brought so far."
+    df = look.table()
+    self.gains = gains_page(df)
+    return look.figure(p, df) if df is not None else None
 
 # %% ../../nbs/60_panels/10_runs.ipynb #cd0bfa14
 @patch
