@@ -1,4 +1,7 @@
-"The configurations of the published experiments load, and are what the paper says."
+"The configurations of the published experiments load, and are what the paper says; what is said of our own experiment is in its answers."
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,6 @@ asked = dict(alpaca_eval=Prompt('a', 'Why?'), math=Prompt('a', 'How many?', refe
 
 
 def load(path, monkeypatch, tmp_path):
-    import re
     for name in re.findall(r'TOA_KEY_\w+', path.read_text()): monkeypatch.setenv(name, 'key')
     task = next(t for t in asked if path.stem.startswith(t))
     return task, run_from(path, prompts=[asked[task]], store=tmp_path/'runs.db')
@@ -41,3 +43,15 @@ def test_the_servers_of_the_experiments_are_known(name):
     plans = read_servers(folder/f'{name}.toml')
     text = ''.join(path.read_text() for path in files)
     for plan in plans: assert f'name = "{plan.name}"' in text and f'http://127.0.0.1:{plan.port}/v1' in text
+
+
+def test_what_is_said_of_the_experiment_on_a_real_model_is_in_its_answers():
+    root = folder.parent.parent
+    command = [sys.executable, root/'benchmarks/real_search.py', '--from', folder/'search_pool.jsonl.gz']
+    drawn = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
+    table, = re.findall(r'\| Rounds, all moves \| equal samples.*', drawn)
+    best, five, flops = (cell.strip() for cell in table.strip('|').split('|')[2:])
+    assert drawn.strip() in (root/'benchmarks/README.md').read_text(encoding='utf-8')
+    said = [(root/name).read_text(encoding='utf-8') for name in ('README.md', 'nbs/LOG.md')]
+    for text in said: assert best.replace('0.', '.') in text and f'{flops} times the FLOPs' in text
+    assert five.replace('0.', '.') in ' '.join(said[1].split())
