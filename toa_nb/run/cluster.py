@@ -320,7 +320,8 @@ def take_part_back(self:ClusterSession,
     self.tries[part.number] += 1
     self.todo.appendleft(part)
     if self.tries[part.number] < MOST_LOST or self.error: return
-    self.error = ToaError(f'part {part.number} (prompts {part.names[0]!r} to {part.names[-1]!r}) was lost {MOST_LOST} times')
+    which = f'part {part.number} (prompts {part.names[0]!r} to {part.names[-1]!r})'
+    self.error = ToaError(f'{which} was lost {MOST_LOST} times')
     self.stop('failed')
 
 # %% ../../nbs/40_run/10_cluster.ipynb #58479d5f
@@ -445,7 +446,8 @@ async def renew_host(self:ClusterSession):
 @patch
 async def keep_limits(self:ClusterSession):
     "Tell the host what it has to count."
-    await self.host.ask('keep', self.name, self.run.budget.per_run, self.progress.spent, PARTS_AT_ONCE*self.cluster.engines)
+    at_once = PARTS_AT_ONCE*self.cluster.engines
+    await self.host.ask('keep', self.name, self.run.budget.per_run, self.progress.spent, at_once)
     if self.stopping: await self.host.ask('stop', self.progress.stopped_by)
 
 @patch
