@@ -68,7 +68,7 @@ class FunctionReward(GroupReward):
 
 # %% ../../nbs/25_rewards/01_base.ipynb #2d2133a3
 def as_reward_error(
-    e:Exception, # What was raised while scoring
+    e:BaseException, # What was raised while scoring
 )->RewardError: # With a type that a report can count
     "An exception as a failure of the reward."
     return e if isinstance(e, RewardError) else RewardRaised(f'{type(e).__name__}: {e}')
@@ -78,9 +78,9 @@ def try_score(
     fn:Callable, # What to call
     *args, # Its arguments
 )->Any: # What it returns, or a `RewardError` in place of what it raises
-    "Call `fn`; an exception becomes a failure of the reward."
+    "Call `fn`, in a thread of rewards; an exception becomes a failure of the reward."
     try: return fn(*args)
-    except Exception as e: return as_reward_error(e)
+    except BaseException as e: return as_reward_error(e)
 
 async def score_each(
     fn:Callable[[Prompt,str],Any], # The score of one response
@@ -94,7 +94,7 @@ async def score_each(
 async def _settled(awaitable):
     "What an awaitable gives, or a failure in place of what it raises."
     try: return await awaitable
-    except Exception as e: return as_reward_error(e)
+    except (Exception, SystemExit) as e: return as_reward_error(e)
 
 def _is_async(fn)->bool:
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, '__call__', None))
@@ -179,11 +179,15 @@ def as_score(
 
 # %% ../../nbs/25_rewards/01_base.ipynb #a0cf8bb1
 async def _within(awaitable, timeout):
-    "What `awaitable` gives within `timeout` seconds, or a `RewardTimeout`."
-    task = asyncio.ensure_future(awaitable)
+    "What `awaitable` gives within `timeout` seconds, or a failure."
+    async def contained():
+        try: return await awaitable
+        except SystemExit as e: raise as_reward_error(e) from None
+    task = asyncio.ensure_future(contained())
     try:
         done, _ = await asyncio.wait({task}, timeout=timeout)
         if not done: raise RewardTimeout(f'no score within {timeout:g} s')
+        if task.cancelled(): raise RewardRaised('CancelledError: the reward cancelled its own call')
         return task.result()
     finally: task.cancel()
 
