@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Groups', 'PROBE', 'PROBE_ANSWER', 'GroupReward', 'FunctionReward', 'as_reward_error', 'try_score', 'score_each',
-           'as_reward', 'Rule', 'explain_score', 'as_score', 'RewardUnreachable', 'evaluate', 'scored_messages',
-           'close_all']
+           'as_reward', 'Rule', 'explain_score', 'plain_details', 'as_score', 'RewardUnreachable', 'evaluate',
+           'scored_messages', 'close_all']
 
 # %% ../../nbs/25_rewards/01_base.ipynb #591c7258
 import asyncio, inspect, math
@@ -164,13 +164,25 @@ def explain_score(
     return reward.explain(score) if hasattr(reward, 'explain') else ''
 
 # %% ../../nbs/25_rewards/01_base.ipynb #8fe028e1
+def plain_details(
+    value:Any, # Details of a score, or a part of them
+)->Any: # The same with values that JSON has
+    "Details in a form that can be stored and sent."
+    if isinstance(value, dict): return {str(k): plain_details(v) for k, v in value.items()}
+    if isinstance(value, list|tuple): return [plain_details(v) for v in value]
+    if isinstance(value, float): return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str|int): return value
+    return plain_details(value.tolist()) if hasattr(value, 'tolist') else str(value)
+
 def as_score(
     reward:Reward, # The reward that scored
     value:Any, # What it returned for one response
 )->'Score|RewardError': # Complete with name and version
     "What a reward returned, as a score or a failure."
     if isinstance(value, RewardError): return value
-    if isinstance(value, Score): return replace(value, reward=reward.name, version=value.version or reward.version)
+    if isinstance(value, Score):
+        return replace(value, reward=reward.name, version=value.version or reward.version,
+                       details=plain_details(value.details))
     try:
         number = float(value) if hasattr(value, '__float__') else math.nan
         return Score(reward.name, number, version=reward.version)
