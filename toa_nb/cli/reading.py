@@ -10,6 +10,7 @@ __all__ = ['RULES', 'some_runs', 'guiding', 'chosen_by', 'frame_of', 'curve_of',
 from pathlib import Path
 from typing import Any
 
+from ..cells import counted
 from ..core import InputError, Sample
 from ..inputs import check_path, error_context
 from ..store.journal import RunStore
@@ -179,10 +180,10 @@ def do_prompts(args:Any)->int:
         for p in prompts if hasattr(reward, 'validate') else (): reward.validate(p)
     found = [p.meta['category'] for p in prompts if p.meta.get('category') is not None]
     categories = {c: found.count(c) for c in sorted(set(found))}
-    text = f'{args.file}: {len(prompts)} prompts' + (f' ({", ".join(f"{n} {c}" for c, n in categories.items())})'
+    text = f'{args.file}: {counted(len(prompts), "prompt")}' + (f' ({", ".join(f"{n} {c}" for c, n in categories.items())})'
                                                      if categories else '')
     text += f'\n{reading_report(prompts)}'
-    if prompts.bad: text += f'\n{len(prompts.bad)} reports on lines that are left out:\n{BadPrompts(prompts.bad)}'
+    if prompts.bad: text += f'\n{counted(len(prompts.bad), "report")} on lines that are left out:\n{BadPrompts(prompts.bad)}'
     data = dict(file=args.file, prompts=len(prompts), categories=categories, unread=dict(prompts.unread),
                 left_out=list(map(str, prompts.bad)))
     say(args, data, text)

@@ -12,6 +12,7 @@ from itertools import islice
 
 from fastcore.basics import patch
 
+from ..cells import counted
 from ..core import Prompt, RewardError, Score, WrongScoreCount
 from ..rewards.base import as_reward_error, GroupReward
 
@@ -69,7 +70,7 @@ def _work(self:BatchingWorker):
         pairs = [pair for job_pairs, _ in live for pair in job_pairs]
         try:
             scores = list(self.score_pairs(pairs))
-            if len(scores) != len(pairs): raise WrongScoreCount(f'{len(scores)} scores for {len(pairs)} responses')
+            if len(scores) != len(pairs): raise WrongScoreCount(f'{counted(len(scores), "score")} for {counted(len(pairs), "response")}')
             rest = iter(scores)
             for job_pairs, future in live: future.set_result([*islice(rest, len(job_pairs))])
         except Exception as e:

@@ -15,6 +15,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
+from ..cells import counted
 from ..core import (
     InputError, Message, messages_of, Prompt, Reward, RewardError, RewardRaised, RewardTimeout, Score,
     ScoreNotFinite, WrongScoreCount)
@@ -210,7 +211,7 @@ async def _ask(reward, groups, timeout):
     call = reward.score_groups(groups) if hasattr(reward, 'score_groups') else each()
     found = [list(scores) for scores in await _within(call, timeout)]
     counts, wanted = [len(scores) for scores in found], [len(responses) for _, responses in groups]
-    if counts != wanted: raise WrongScoreCount(f'{sum(counts)} scores for {sum(wanted)} responses')
+    if counts != wanted: raise WrongScoreCount(f'{counted(sum(counts), "score")} for {counted(sum(wanted), "response")}')
     return found
 
 # %% ../../nbs/25_rewards/01_base.ipynb #8e85846c

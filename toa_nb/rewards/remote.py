@@ -16,6 +16,7 @@ from typing import Any
 
 from fastcore.basics import patch, store_attr
 
+from ..cells import counted
 from ..core import (
     AnswerTooLarge, CallTimeout, GenerationError, InputError, Prompt, Reward, RewardError, RewardRaised,
     RewardTimeout, Score, WrongScoreCount)
@@ -162,7 +163,7 @@ def split_by_group(
 )->list[list]: # The entries in that shape
     "Share a flat list out among the groups."
     wanted = sum(len(responses) for _, responses in groups)
-    if wanted != len(flat): raise WrongScoreCount(f'{len(flat)} scores for {wanted} responses')
+    if wanted != len(flat): raise WrongScoreCount(f'{counted(len(flat), "score")} for {counted(wanted, "response")}')
     rest = iter(flat)
     return [[*islice(rest, len(responses))] for _, responses in groups]
 
