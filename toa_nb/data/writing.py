@@ -221,7 +221,8 @@ class Exported:
 
     def __repr__(self):
         left = ', '.join(f'{n:,} {why}' for why, n in self.dropped.items())
-        return f'{", ".join(map(str, self.files))}: {counted(self.rows, "row")}' + (f'; left out: {left}' if left else '')
+        made = f'{", ".join(map(str, self.files))}: {counted(self.rows, "row")}'
+        return made + (f'; left out: {left}' if left else '')
 
 def _reporter(say:Callable[[str],None]|None, total:int)->Callable[[int],None]|None:
     "Tells how far an export is, every few seconds."

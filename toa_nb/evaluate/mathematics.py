@@ -86,4 +86,5 @@ def vote_rate(
         except InputError: won, silent = 0., silent + 1
         rows.append(100 * won)
     about = f'vote weighed by {weigh}' if weigh else 'majority vote'
-    return mean_estimate(rows, about=about + (f', {counted(silent, "prompt")} without an answer' if silent else ''), **options)
+    if silent: about += f', {counted(silent, "prompt")} without an answer'
+    return mean_estimate(rows, about=about, **options)

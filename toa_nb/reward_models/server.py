@@ -101,7 +101,10 @@ class RewardApp:
 
 @patch
 @asynccontextmanager
-async def body(self:RewardApp, headers, receive):
+async def body(self:RewardApp,
+    headers:dict[bytes,bytes], # Headers of the request
+    receive, # Gives the next piece of the body
+):
     "The body of a request, which counts as held until the block ends."
     mine = 0
     def hold(piece):

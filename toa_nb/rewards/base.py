@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Groups', 'PROBE', 'PROBE_ANSWER', 'GroupReward', 'FunctionReward', 'as_reward_error', 'try_score', 'score_each',
-           'as_reward', 'Rule', 'explain_score', 'plain_details', 'as_score', 'RewardUnreachable', 'evaluate',
-           'scored_messages', 'close_all']
+           'as_reward', 'Rule', 'explain_score', 'plain_details', 'as_score', 'wrong_count', 'RewardUnreachable',
+           'evaluate', 'scored_messages', 'close_all']
 
 # %% ../../nbs/25_rewards/01_base.ipynb #591c7258
 import asyncio, inspect, math
@@ -205,13 +205,20 @@ async def _within(awaitable, timeout):
     finally: task.cancel()
 
 # %% ../../nbs/25_rewards/01_base.ipynb #925f934f
+def wrong_count(
+    found:int, # Scores that came
+    wanted:int, # Responses that were given
+)->WrongScoreCount:
+    "The failure of a reward that returns another number of scores than it should."
+    return WrongScoreCount(f'{counted(found, "score")} for {counted(wanted, "response")}')
+
 async def _ask(reward, groups, timeout):
     "The scores as the reward returned them, with their number checked."
     async def each(): return await asyncio.gather(*(reward.score(prompt, responses) for prompt, responses in groups))
     call = reward.score_groups(groups) if hasattr(reward, 'score_groups') else each()
     found = [list(scores) for scores in await _within(call, timeout)]
     counts, wanted = [len(scores) for scores in found], [len(responses) for _, responses in groups]
-    if counts != wanted: raise WrongScoreCount(f'{counted(sum(counts), "score")} for {counted(sum(wanted), "response")}')
+    if counts != wanted: raise wrong_count(sum(counts), sum(wanted))
     return found
 
 # %% ../../nbs/25_rewards/01_base.ipynb #8e85846c

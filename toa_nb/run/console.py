@@ -32,7 +32,9 @@ def silent_text(
     seconds:float, # For how long these have said nothing
 )->str: # Empty where there are none
     "What is silent, and for how long."
-    return f'{name} has said nothing for {clock(seconds)}: {counted(calls, "call waits", "calls wait")} there' if calls else ''
+    if not calls: return ''
+    waiting = counted(calls, 'call waits', 'calls wait')
+    return f'{name} has said nothing for {clock(seconds)}: {waiting} there'
 
 def troubles_of(
     session, # A session
