@@ -5,9 +5,12 @@ import re
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from toa_nb.core import InputError, messages_of
-from toa_nb.data.prompts import BadPrompts, load_prompts, prompts_from
+from toa_nb.data.prompts import (
+    _prompt, _read, _simple_prompt, _unread, BadPrompts, load_prompts, prompts_from)
 
 GOOD = b'{"id": "good", "instruction": "Name a prime."}\n'
 TASK = b'"instruction": "Name a prime."'
@@ -334,3 +337,18 @@ def test_data_sets_in_memory():
     with pytest.raises(InputError, match='several splits. Name one: train, test'):
         prompts_from({'train': Split(), 'test': Split()})
     with pytest.raises(InputError, match='x: it holds a bytes'): prompts_from([{'id': 'a', 'prompt': 'x', 'x': b'\xff'}])
+
+
+VALUES = st.none() | st.integers(-1, 9) | st.booleans() | st.lists(st.text(max_size=2), max_size=2) | st.text(max_size=4)
+NAMES = ['id', 'instruction', 'reference', 'category', 'dataset', 'source', 'input', 'Id', 'question', 'en', 'de', 'x']
+RECORDS = st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=6).map(lambda r: {'id': 'a', 'instruction': 'b'} | r)
+
+
+@settings(max_examples=300, deadline=None)
+@given(RECORDS | st.dictionaries(st.sampled_from(NAMES), st.text(st.characters(exclude_categories=()), max_size=3)))
+def test_simple_records_are_read_without_the_checks_to_the_same_effect(record):
+    simple = _simple_prompt(dict(record))
+    if simple is None: return
+    problems, read = _read(record)
+    assert (problems, _unread(read)) == ([], []) and _prompt(read) == simple
+    assert list(_prompt(read).meta) == list(simple.meta)

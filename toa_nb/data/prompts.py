@@ -379,6 +379,19 @@ class BadPrompts(InputError):
         more = len(self.errors) - 100
         return '\n'.join([*map(str, self.errors[:100]), *([f'and {more:,} more; see .errors'] if more > 0 else [])])
 
+# %% ../../nbs/45_data/01_prompts.ipynb #5e1f0a02
+_simple_fields = {'id', 'instruction', 'reference', 'category', 'dataset'}
+
+def _simple_prompt(record:Any)->Prompt|None:
+    "The prompt of a record in which no check can find anything; None for every other record."
+    if type(record) is not dict or not {'id', 'instruction'} <= record.keys() <= _simple_fields: return None
+    for value in record.values():
+        if type(value) is not str or not value or value.isspace() or '\0' in value: return None
+        if not value.isascii() and _bad_characters.search(value): return None
+    if not record['id'].isprintable(): return None
+    meta = {k: v for k, v in record.items() if k not in PROMPT_FIELDS}
+    return Prompt(record['id'], record['instruction'], (), record.get('reference'), None, meta)
+
 # %% ../../nbs/45_data/01_prompts.ipynb #aaefebc8
 def _gathered(reports:list[InputError], lacking:list[int], where:str)->list[InputError]:
     "The reports of a file, those on missing ids as one."
@@ -393,6 +406,11 @@ def _gather(records:Iterable[tuple[int,Any]], where:str, skip_bad:bool, id_prefi
     "Prompts of numbered records."
     good, bad, seen, lacking, unread = [], [], {}, [], Counter()
     for n, record in records:
+        prompt = _simple_prompt(record)
+        if prompt and prompt.id not in seen:
+            seen[prompt.id] = n
+            good.append(prompt)
+            continue
         problems, record = _read(record, f'{id_prefix}{n}' if id_prefix else '')
         if isinstance(record, dict) and record.get('id') is None: lacking.append(n)
         id = _plain_text(record.get('id')) if isinstance(record, dict) and not problems else None
