@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toa_nb.core import InputError, messages_of
-from toa_nb.data.prompts import (
-    _prompt, _read, _simple_prompt, _unread, BadPrompts, load_prompts, prompts_from)
+from toa_nb.data.prompts import BadPrompts, _prompt, _read, _simple_prompt, _unread, load_prompts, prompts_from
 
 GOOD = b'{"id": "good", "instruction": "Name a prime."}\n'
 TASK = b'"instruction": "Name a prime."'

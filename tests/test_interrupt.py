@@ -113,6 +113,37 @@ def test_the_grace_time_ends_by_itself(tmp_path):
     assert 'stopped' in end_of(p)
 
 
+BEFORE_THE_FIRST_CALL = '''
+import os, signal, sys
+from toa_nb.core import Prompt
+from toa_nb.models import FakeModel
+from toa_nb.run import Run
+from toa_nb.search import BestOfN
+from toa_nb.store import writer
+
+written, keep = [], writer.write_prompt
+def noted(prompt):
+    written.append(prompt.id)
+    if len(written) == 3: os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    return keep(prompt)
+writer.write_prompt = noted
+
+prompts = [Prompt(str(i), 'Say something.') for i in range(1000)]
+def run(): return Run(prompts, BestOfN(n=1), [FakeModel('a')], lambda p, r: 1., store=sys.argv[2], name='r')
+first = run().wait()
+print(first.progress.state, first.progress.stopped_by, first.progress.samples, len(written) < 10)
+print(run().wait(show=False).progress.state)
+'''
+
+
+@pytest.mark.parametrize('sig', ['SIGINT', 'SIGTERM'])
+def test_a_signal_stops_at_once_while_prompts_are_written(sig, tmp_path):
+    p = subprocess.run([sys.executable, '-c', BEFORE_THE_FIRST_CALL, sig, str(tmp_path/'runs.db')], capture_output=True,
+                       text=True, timeout=HANG)
+    assert (p.returncode, p.stdout) == (0, 'stopped cancelled 0 True\nfinished\n'), p.stderr
+    assert 'Traceback' not in p.stderr and 'in flight' not in p.stderr
+
+
 def test_a_run_that_was_stopped_goes_on(tmp_path):
     p = script('when stopped', HANG, tmp_path/'runs.db')
     interrupt(p, signal.SIGTERM)
