@@ -9,6 +9,7 @@ __all__ = ['new_place', 'do_backup', 'do_merge', 'do_check_store', 'do_compact',
 from pathlib import Path
 from typing import Any
 
+from ..cells import counted
 from ..core import InputError
 from ..inputs import check_path
 from ..store.merging import merge_stores
@@ -35,7 +36,7 @@ def do_backup(args:Any)->int:
     place = new_place(args.copy, 'COPY')
     with open_store(args.store) as store: store.backup(place)
     with open_store(place) as copy: runs = copy.run_names()
-    say(args, dict(file=str(place), runs=runs, bytes=place.stat().st_size), f'{place}: {len(runs)} runs')
+    say(args, dict(file=str(place), runs=runs, bytes=place.stat().st_size), f'{place}: {counted(len(runs), "run")}')
     return 0
 
 # %% ../../nbs/70_cli/03_keeping.ipynb #aa91b1b6
@@ -44,7 +45,7 @@ def do_merge(args:Any)->int:
     place = new_place(args.out, 'OUT')
     open_store(args.stores).close()
     counts = merge_stores(place, args.stores)
-    text = ', '.join(f'{n} samples of {name}' for name, n in counts.items())
+    text = ', '.join(f'{counted(n, "sample")} of {name}' for name, n in counts.items())
     say(args, dict(file=str(place), samples=counts, bytes=place.stat().st_size), f'{place}: {text}')
     return 0
 

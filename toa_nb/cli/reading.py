@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..cells import counted
 from ..core import InputError, Sample
 from ..inputs import check_path, error_context
 from ..store.find import ORDERS, OUTCOMES
@@ -183,10 +184,11 @@ def do_prompts(args:Any)->int:
         for p in prompts if hasattr(reward, 'validate') else (): reward.validate(p)
     found = [p.meta['category'] for p in prompts if p.meta.get('category') is not None]
     categories = {c: found.count(c) for c in sorted(set(found))}
-    text = f'{args.file}: {len(prompts)} prompts' + (f' ({", ".join(f"{n} {c}" for c, n in categories.items())})'
-                                                     if categories else '')
+    text = f'{args.file}: {counted(len(prompts), "prompt")}'
+    if categories: text += f' ({", ".join(f"{n} {c}" for c, n in categories.items())})'
     text += f'\n{reading_report(prompts)}'
-    if prompts.bad: text += f'\n{len(prompts.bad)} reports on lines that are left out:\n{BadPrompts(prompts.bad)}'
+    reports = counted(len(prompts.bad), 'report')
+    if prompts.bad: text += f'\n{reports} on lines that are left out:\n{BadPrompts(prompts.bad)}'
     data = dict(file=args.file, prompts=len(prompts), categories=categories, unread=dict(prompts.unread),
                 left_out=list(map(str, prompts.bad)))
     say(args, data, text)

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..cells import counted
 from ..core import Prompt, ToaError
 from ..inputs import check_number, error_context
 from ..models.client import ChatModel
@@ -199,7 +200,8 @@ def do_check(args:Any)->int:
     check_number(args.timeout, '--timeout', .001, 1e6)
     run = run_from(args.config)
     check_stored(run)
-    about = f'{len(run.prompts)} prompts, {run.method}, models {", ".join(run.models)}, reward {run.reward.name}'
+    about = (f'{counted(len(run.prompts), "prompt")}, {run.method}, models {", ".join(run.models)}, '
+             f'reward {run.reward.name}')
     if run.unread: about += f'; fields that nothing reads: {", ".join(run.unread)}'
     rows = [dict(what=args.config, ok=True, says=about, left_out=run.left_out, unread=run.unread)]
     rows += asyncio.run(check_run(run, args.timeout))

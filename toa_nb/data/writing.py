@@ -16,6 +16,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
+from ..cells import counted
 from ..core import InputError, Prompt, ToaError
 from ..inputs import check_path
 from .origins import checked_source, joined, Origins
@@ -220,7 +221,8 @@ class Exported:
 
     def __repr__(self):
         left = ', '.join(f'{n:,} {why}' for why, n in self.dropped.items())
-        return f'{", ".join(map(str, self.files))}: {self.rows:,} rows' + (f'; left out: {left}' if left else '')
+        made = f'{", ".join(map(str, self.files))}: {counted(self.rows, "row")}'
+        return made + (f'; left out: {left}' if left else '')
 
 def _reporter(say:Callable[[str],None]|None, total:int)->Callable[[int],None]|None:
     "Tells how far an export is, every few seconds."

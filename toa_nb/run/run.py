@@ -16,7 +16,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..cells import facts_html
+from ..cells import counted, facts_html
 from ..core import InputError, Prompt, Sample, Samples, StoreError, take_old_names
 from ..compute import Budget, ModelSpec
 from ..templates import Templates
@@ -191,8 +191,8 @@ def _interrupt(self:Run, show:bool):
     "Cancel, and print what that means."
     self.cancel()
     if not show or self.session.giving_up: return
-    what = f'{self.progress.in_flight} calls in flight have up to {self.grace:g} s'
-    print(f'stopping: {what}; Ctrl-C again stops now', file=sys.stderr, flush=True)
+    calls = counted(self.progress.in_flight, 'call in flight has', 'calls in flight have')
+    print(f'stopping: {calls} up to {self.grace:g} s; Ctrl-C again stops now', file=sys.stderr, flush=True)
 
 # %% ../../nbs/40_run/10_run.ipynb #55fa9090
 @patch
@@ -293,7 +293,7 @@ def report(self:Run)->str:
         lines += [f'{who}: {f.count} x {f.first}' for (who, _), f in sorted(book.items(), key=lambda kv: -kv[1].count)]
     remarks = self.stored_remarks()
     lines += [f'store: {remark}' for remark in remarks[:3]]
-    if len(remarks) > 3: lines.append(f'store: {len(remarks) - 3} more remarks')
+    if len(remarks) > 3: lines.append(f'store: {counted(len(remarks) - 3, "more remark")}')
     return '\n'.join(lines)
 
 @patch
