@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 import pytest
 from test_serve import check_continuation
 
-from toa_nb import Prompt
+from toa_nb import ChatModel, FunctionReward, Prompt, Rounds, Run, RunStore, call_flops, get_spec
 from toa_nb.rewards.model_servers import VllmReward
 from toa_nb.servers.engines import EngineArgs, sglang_argv, vllm
 from toa_nb.servers.local import cache_folder, local_model
@@ -95,7 +95,30 @@ def tree(server): return [server.process.pid, *descendants(server.process.pid)]
 def all_gone(pids): return not [pid for pid in pids if is_running(pid, started_at(pid))]
 
 
-def test_vllm_generates_and_leaves_nothing(python, models):
+def search_with_moves(server, folder):
+    "A search that continues answers: what is kept, what is counted, and what the prefix cache holds."
+    spec, limit = get_spec('SmolLM2-135M-Instruct'), 40
+    model = ChatModel('m', server.url, model=server.name, api_key_env=server.api_key_env, spec=spec, max_tokens=limit)
+    task = Prompt('colours', 'Name three colours, and say what each is used for. ' + 'Write plain words and short sentences. '*20)
+    run = Run([task], Rounds(16, moves=('fresh', 'continue'), rounds=4), [model], FunctionReward(lambda p, text: len(set(text)), name='letters'),
+              store=folder/'moves.db').wait(show=False)
+    with RunStore(folder/'moves.db') as store: samples = {s.trial.number: s for s in store.samples(run.name)}
+    assert run.ok and len(samples) == 16
+    continued = [s for s in samples.values() if s.trial.kind == 'continue']
+    asked = min(s.completion.usage.prompt_tokens for s in samples.values())
+    assert continued and all(s.completion.usage.prompt_tokens > asked for s in continued)
+    for s in continued:
+        parent, u = samples[s.trial.parents[0]].completion, s.completion.usage
+        assert 0 < s.trial.prefix < len(parent.text) and s.completion.text.startswith(parent.text[:s.trial.prefix])
+        assert 0 < u.completion_tokens < limit, 'the limit holds for prefix and rest together'
+    uses = [s.completion.usage for s in samples.values()]
+    assert run.progress.spent.flops == sum(call_flops(spec, u.prompt_tokens, u.completion_tokens, u.cached_tokens).total for u in uses)
+    read, cached, possible = run.progress.prefixes['m']
+    assert read == sum(u.prompt_tokens for u in uses) and cached == sum(u.cached_tokens for u in uses)
+    assert .5*read < cached <= possible < read and 'prefix cache: ' in run.report()
+
+
+def test_vllm_generates_and_leaves_nothing(python, models, tmp_path):
     import openai
 
     async def ask(server, n):
@@ -105,13 +128,14 @@ def test_vllm_generates_and_leaves_nothing(python, models):
                 for i in range(n)))
 
     said = []
-    eager = ('--max-num-seqs', '32', '--enforce-eager')
+    eager = ('--max-num-seqs', '32', '--enforce-eager', '--block-size', '32')
     with vllm(models/'chat', name='smollm2-135m', dtype='bfloat16', extra=eager, say=said.append,
               **cpu(python)) as server:
         answers = asyncio.run(ask(server, 4))
         assert all(a.choices[0].message.content and a.usage.completion_tokens <= 16 for a in answers)
         assert fetch(server.url + '/models')[0] == 401
         check_continuation(server, 'final')
+        search_with_moves(server, tmp_path)
         shown = server.log.read_text() + subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True,
                                                         text=True).stdout
         assert os.environ[server.api_key_env] not in shown
@@ -184,7 +208,7 @@ def test_sglang_reads_our_command_line(sglang_path, tmp_path):
                     dp_size=2, mem_fraction_static=.8,
                     context_length=16384, chat_template='t.jinja', is_embedding=True, revision='abc',
                     trust_remote_code=True, api_key='a-key',
-                    log_level='warning')
+                    log_level='warning', enable_cache_report=False)
     ran = subprocess.run([sys.executable, '-c', show, *argv], input=' '.join(expected), capture_output=True, text=True,
                          env=os.environ | {'PYTHONPATH': sglang_path})
     assert ran.returncode == 0, ran.stderr[-1000:]
