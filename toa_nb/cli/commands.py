@@ -352,7 +352,8 @@ def add_training(commands:Any):
         p.add_argument('--reward', default='', help='the reward that chooses; the guiding one by default')
         p.add_argument('--rejected', metavar='POLICY', help='for pairs: rank:k, min, mu-2sigma or margin>=m')
         p.add_argument('--gpus', type=int, metavar='N', help='GPUs to use (default: all of this machine; 0: the CPU)')
-        p.add_argument('--prepare', action='store_true', help='write rows and configuration, and train nothing')
+        p.add_argument('--prepare', '--dry-run', action='store_true',
+                       help='write rows and configuration, and train nothing')
         p.add_argument('--quiet', action='store_true', help='show no progress')
 
 # %% ../../nbs/70_cli/05_commands.ipynb #cdcadb5c
