@@ -8,6 +8,7 @@ import time
 from urllib.request import Request, urlopen
 
 import pytest
+from clocks import HANG
 from test_serve import check_continuation
 
 from toa_nb import ChatModel, FunctionReward, Prompt, Rounds, Run, RunStore, call_flops, get_spec
@@ -86,7 +87,7 @@ def state(tmp_path, monkeypatch): monkeypatch.setenv('TOA_STATE', str(tmp_path))
 def cpu(python):
     env = {'HF_HUB_OFFLINE': '1', 'VLLM_NO_USAGE_STATS': '1', 'DO_NOT_TRACK': '1', 'VLLM_CPU_KVCACHE_SPACE': '1',
            'OMP_NUM_THREADS': '1'}
-    return dict(python=python, gpu_memory_utilization=0, max_model_len=2048, env=env, timeout=300, grace=20)
+    return dict(python=python, gpu_memory_utilization=0, max_model_len=2048, env=env, timeout=1800, grace=20)
 
 
 def tree(server): return [server.process.pid, *descendants(server.process.pid)]
@@ -152,7 +153,7 @@ def test_vllm_killed_keeper_and_engine(python, models):
     server.process.kill()
     server.process.wait()
     server.stop()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG
     while not all_gone(pids): assert time.monotonic() < deadline
 
 
