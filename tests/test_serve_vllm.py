@@ -173,14 +173,14 @@ def test_vllm_serves_the_raw_score_of_a_reward_model(python, models):
     assert ours.tokens > 0 and ours.version == 'vllm classify tiny-rm'
 
 
-def test_vllm_says_that_it_does_not_know_a_model(python, models, tmp_path):
+def test_vllm_says_that_it_does_not_support_a_model(python, models, tmp_path):
     config = json.loads((models/'chat'/'config.json').read_text()) | {'architectures': ['NoSuchModelForCausalLM'],
         'model_type': 'no_such_model'}
     (folder := tmp_path/'odd').mkdir()
     for file in (models/'chat').iterdir(): (folder/file.name).symlink_to(file)
     (folder/'config.json').unlink()
     (folder/'config.json').write_text(json.dumps(config))
-    with pytest.raises(ServeError, match='(?s)This version of the engine does not know the model'):
+    with pytest.raises(ServeError, match='(?s)This version of the engine does not support the model'):
         vllm(folder, say=None, **cpu(python))
 
 
