@@ -7,12 +7,13 @@ __all__ = ['say_estimates', 'do_eval_judge', 'do_eval_alpaca', 'do_eval_arena', 
            'do_eval_math', 'do_eval_lm', 'do_eval_table', 'add_eval']
 
 # %% ../../nbs/70_cli/04_evaluating.ipynb #e84aae85
-import argparse, asyncio
+import argparse, asyncio, math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..core import InputError
+from ..inputs import check_number, check_path
 from ..models.file import models_from
 from .config import open_store, read_reward
 from .command import add_choice, add_command, add_group
@@ -25,6 +26,7 @@ def say_estimates(
 )->int: # The exit code
     "Print estimates, and keep them."
     from toa_nb.evaluate.scoreboard import save_result
+    _check_results(args)
     for benchmark, e in found.items():
         if args.results: save_result(args.results, args.name, benchmark, e)
     rows = [dict(model=args.name, benchmark=b, value=e.value, low=e.low, high=e.high, n=e.n, about=e.about) for b,
@@ -34,26 +36,35 @@ def say_estimates(
 
 def _check_results(args:Any):
     "Refuse a file for results that can not be written, before something is paid for."
-    if args.results and Path(args.results).is_dir():
-        raise InputError('this is a folder', '--results', 'Name a file, such as results.jsonl.')
+    if not args.results: return
+    path = check_path(args.results, where='--results')
+    if path.is_dir(): raise InputError('this is a folder', '--results', 'Name a file, such as results.jsonl.')
+    if not path.parent.is_dir():
+        raise InputError(f'there is no folder {path.parent}', '--results', 'Create it first, or correct the path.')
+
+def _answers(path:str, prompts:list)->dict[str,str]:
+    "The chosen answers of a file, or of a run store."
+    from toa_nb.evaluate.pairs import chosen_answers
+    if Path(path).suffix != '.db': return chosen_answers(path, prompts)
+    with open_store(path) as store: return chosen_answers(store, prompts)
 
 def _asked(args:Any)->tuple:
     "Prompts of the command, and the chosen answers to them."
     from toa_nb.data.prompts import load_prompts
-    from toa_nb.evaluate.pairs import chosen_answers
     _check_results(args)
     prompts = load_prompts(args.prompts)
-    return prompts, chosen_answers(args.answers, prompts)
+    return prompts, _answers(args.answers, prompts)
 
 # %% ../../nbs/70_cli/04_evaluating.ipynb #c250955b
 def do_eval_judge(args:Any)->int:
     "toa eval judge"
     from toa_nb.evaluate.length_control import length_controlled
-    from toa_nb.evaluate.pairs import chosen_answers, judge_pairs, win_rate
+    from toa_nb.evaluate.pairs import judge_pairs, win_rate
     prompts, answers = _asked(args)
+    baseline = _answers(args.baseline, prompts)
     judge = models_from(args.judge)[0]
     async def judged():
-        try: return await judge_pairs(judge, prompts, answers, chosen_answers(args.baseline, prompts), args.keep)
+        try: return await judge_pairs(judge, prompts, answers, baseline, args.keep)
         finally: await judge.close()
     table = asyncio.run(judged())
     return say_estimates(args, {'win rate': win_rate(table), 'length-controlled win rate': length_controlled(table)})
@@ -99,6 +110,7 @@ def do_eval_translation(args:Any)->int:
 def do_eval_reward(args:Any)->int:
     "toa eval reward"
     from toa_nb.evaluate.translation import reward_mean
+    check_number(args.scale, '--scale', -math.inf)
     reward = read_reward(args.reward, Path(), '--reward')
     prompts, answers = _asked(args)
     return say_estimates(args, {reward.name: asyncio.run(reward_mean(reward, prompts, answers, args.scale))})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import InputError
+from .config import open_store
 from .command import add_choice, add_command, add_group
 from .output import note, say
 
@@ -31,6 +32,7 @@ def trl_values(
 # %% ../../nbs/70_cli/04_training.ipynb #ed45c990
 def do_train(args:Any)->int:
     "toa train"
+    if not args.source.endswith(('.jsonl', '.json', '.parquet')): open_store(args.source).close()
     from toa_nb.train.jobs import prepare
     export = {k: v for k in ('run', 'reward', 'rejected') if (v := getattr(args, k))}
     if args.kind == 'sft' and args.rejected: raise InputError('sft rejects nothing', '--rejected', 'Leave it out.')
@@ -60,7 +62,8 @@ def add_train_options(
     add_choice(p)
     p.add_argument('--rejected', metavar='POLICY', help='for pairs: rank:k, min, mu-2sigma or margin>=m')
     p.add_argument('--gpus', type=int, metavar='N', help='GPUs to use (default: all of this machine; 0: the CPU)')
-    p.add_argument('--prepare', action='store_true', help='write rows and configuration, and train nothing')
+    p.add_argument('--prepare', '--dry-run', action='store_true',
+                   help='write rows and configuration, and train nothing')
     p.add_argument('--quiet', action='store_true', help='show no progress')
 
 # %% ../../nbs/70_cli/04_training.ipynb #42fe6e13
