@@ -32,10 +32,10 @@ def trl_values(
 # %% ../../nbs/70_cli/04_training.ipynb #ed45c990
 def do_train(args:Any)->int:
     "toa train"
-    if not args.source.endswith(('.jsonl', '.json', '.parquet')): open_store(args.source).close()
-    from toa_nb.train.jobs import prepare
     export = {k: v for k in ('run', 'reward', 'rejected') if (v := getattr(args, k))}
     if args.kind == 'sft' and args.rejected: raise InputError('sft rejects nothing', '--rejected', 'Leave it out.')
+    if not args.source.endswith(('.jsonl', '.json', '.parquet')): open_store(args.source).close()
+    from toa_nb.train.jobs import prepare
     training = prepare(args.kind, args.source, args.model, args.output, export, args.gpus, args.name,
                        args.gguf, **trl_values(args.options))
     note(repr(training))
