@@ -34,6 +34,12 @@ done = """() => {
     return !!cells?.length && cells.every(c => c.model.executionCount !== null && c.model.executionState !== 'running')
 }"""
 
+raised = """() => {
+    const cells = window.jupyterapp.shell.currentWidget?.content?.widgets?.filter(c => c.model.type === 'code') || []
+    const outputs = cells.flatMap(c => c.model.sharedModel.getOutputs()).filter(o => o.output_type === 'error')
+    return outputs.map(o => `${o.ename}: ${o.evalue}`).join(', ')
+}"""
+
 
 class Lab:
     "A JupyterLab server and a page that shows it."
@@ -88,7 +94,10 @@ class Lab:
     def run_all(self):
         "Run all cells of the open notebook, to the end."
         self.command('notebook:run-all-cells')
-        self.until(done, 'the cells do not come to an end')
+        def ended():
+            assert not (error := self.page.evaluate(raised)), error
+            return self.page.evaluate(done)
+        wait_for(ended, lambda: 'the cells do not come to an end', self.page)
 
     def restart(self):
         "Start the kernel anew, as somebody does who comes back tomorrow, and run all cells again."
