@@ -159,7 +159,7 @@ def test_hostile_names_and_answers_stay_text():
                       [FakeModel(evil, fail=lambda n: CallTimeout(evil) if n % 2 else None)], [length], every=.01))
         p.set(n=4, reward='length', name=evil).start()
         await ended(p)
-        shown = ''.join([p.status.value, p.lists.value, p.message.value, p.code_line.value, p.forecast.value])
+        shown = ''.join([p.status.value, p.lists.value, p.costs.value, p.message.value, p.code_line.value, p.forecast.value])
         assert '<img' not in shown and safe(evil) in shown
     asyncio.run(main())
 

@@ -22,8 +22,9 @@ from ..run.progress import short
 from ..analysis.curves import bootstrap_band
 from ..analysis.comparisons import verdict_of
 from ..analysis.prompt_table import best_pair, prompts_by_method
-from .base import AnyWidget, Panel, Part, plain, reading, store_code
+from .base import AnyWidget, no_run_yet, Panel, Part, plain, reading, store_code
 from .forms import choose_values, field, fields_grid, follow_fields
+from .runs import offer_start
 from .sample_list import TableView
 from .tables import table
 from .viewer import Viewer
@@ -152,8 +153,7 @@ def offer(self:ComparePanel,
     self.by = 'method' if len(set(methods)) == len(methods) else 'run'
     names = methods if self.by == 'method' else list(configs)
     self.of = dict(zip(names, configs))
-    self.parts.layout.display = '' if len(names) > 1 else 'none'
-    if len(names) < 2: return self.say(f'{self.store.paths[0].name} holds {len(names)} runs: two are compared.')
+    if len(names) < 2: return offer_start(self, self.missing(names))
     for name in (a, b):
         if name and name not in names:
             raise InputError(f'there is no {self.by} {name!r}', 'ComparePanel', f'There are: {", ".join(names)}.')
@@ -162,6 +162,14 @@ def offer(self:ComparePanel,
     f['a'].value = a or next(n for n in reversed(names) if n != b)
     f['b'].value = b or next(n for n in names if n != f['a'].value)
     f['category'].options = {'all': ''} | {plain(c): c for c in sorted(set(map(str, self.df['category'].dropna())))}
+
+@patch
+def missing(self:ComparePanel,
+    names:list[str], # Of the runs that are there, fewer than two
+)->str:
+    "What is missing for a comparison."
+    if not names: return no_run_yet(self.store)
+    return f'{self.store.paths[0].name} holds one run, {names[0]}. Two are compared: start another.'
 
 @patch
 def set(self:ComparePanel,

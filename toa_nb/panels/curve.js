@@ -24,12 +24,15 @@ const marks = {
   '^': (x, y, r) => `M${x},${y - 1.3 * r}l${1.2 * r},${2.2 * r}h${-2.4 * r}z`, v: (x, y, r) => `M${x},${y + 1.3 * r}l${1.2 * r},${-2.2 * r}h${-2.4 * r}z`,
   D: (x, y, r) => `M${x},${y - 1.4 * r}l${1.2 * r},${1.4 * r}l${-1.2 * r},${1.4 * r}l${-1.2 * r},${-1.4 * r}z`,
 }
+const ten = n => ` × 10${[...String(n)].map(d => '⁰¹²³⁴⁵⁶⁷⁸⁹'[d]).join('')}`
 function render({model, el}) {
-  const W = 720, H = 400, M = {left: 70, right: 150, top: 26, bottom: 48}
-  let forward = ''
+  const M = {left: 70, right: 150, top: 26, bottom: 48}
+  let forward = '', W = 720, H = 400
+  const wide = () => Math.min(720, Math.max(360, el.clientWidth || 720)) // letters keep their size in a narrow panel
   const draw = () => {
     const all = model.get('series'), behind = model.get('behind'), log = model.get('log') && all.every(s => s.x[0] > 0)
     el.replaceChildren()
+    W = wide(); H = Math.round(220 + W / 4)
     const svg = make(el, 'svg', {viewBox: `0 0 ${W} ${H}`, class: 'toa-curve', role: 'group', 'aria-label': model.get('says')})
     if (!all.length) { make(svg, 'text', {x: W / 2, y: H / 2, 'text-anchor': 'middle'}, 'no common range of compute yet'); return }
     const xs = [...all, ...behind].flatMap(s => s.x), given = (s, k) => (s[k] || []).filter(v => v !== null)
@@ -40,7 +43,7 @@ function render({model, el}) {
     const py = v => H - M.bottom - (H - M.top - M.bottom) * (v - y0) / (y1 - y0)
     const axes = make(svg, 'g', {class: 'axes'})
     const big = x1 >= 1e5 ? Math.floor(Math.log10(x1)) : 0, scale = 10 ** (model.get('unit') === 'FLOPs' ? big : big - big % 3)
-    for (const v of log ? powers(x0, x1) : ticks(x0, x1, 6)) {
+    for (const v of log ? powers(x0, x1) : ticks(x0, x1, W < 560 ? 4 : 6)) {
       make(axes, 'line', {x1: px(v), x2: px(v), y1: H - M.bottom, y2: H - M.bottom + 4})
       make(axes, 'text', {x: px(v), y: H - M.bottom + 17, 'text-anchor': 'middle'}, shown(v / scale))
     }
@@ -49,7 +52,7 @@ function render({model, el}) {
       make(axes, 'text', {x: M.left - 7, y: py(v) + 4, 'text-anchor': 'end'}, shown(v))
     }
     make(axes, 'line', {x1: M.left, x2: W - M.right, y1: H - M.bottom, y2: H - M.bottom})
-    const unit = [scale > 1 ? `10^${Math.round(Math.log10(scale))}` : '', model.get('unit')].filter(Boolean).join(' ')
+    const unit = [scale > 1 ? ten(Math.round(Math.log10(scale))).slice(3) : '', model.get('unit')].filter(Boolean).join(' ')
     make(axes, 'text', {x: (M.left + W - M.right) / 2, y: H - 10, 'text-anchor': 'middle', class: 'name'}, model.get('xname') + (unit ? ` (${unit})` : ''))
     make(axes, 'text', {x: M.left, y: 14, class: 'name'}, model.get('yname'))
     const line = s => s.x.map((v, i) => `${i ? (model.get('steps') ? `H${px(v).toFixed(1)}V` : `L${px(v).toFixed(1)},`) : `M${px(v).toFixed(1)},`}${py(s.mean[i]).toFixed(1)}`).join('')
@@ -91,7 +94,7 @@ function render({model, el}) {
         return [s, s.mean[i], s.low[i], s.high[i]]
       }).sort((a, b) => b[1] - a[1])
       tip.replaceChildren()
-      const head = tip.appendChild(document.createElement('div')); head.textContent = `${shown(v / scale)}${scale > 1 ? ` x 10^${Math.round(Math.log10(scale))}` : ''} ${model.get('unit')}`
+      const head = tip.appendChild(document.createElement('div')); head.textContent = `${shown(v / scale)}${scale > 1 ? ten(Math.round(Math.log10(scale))) : ''} ${model.get('unit')}`
       for (const [s, mean, low, high] of rows) {
         const line = tip.appendChild(document.createElement('div')), dot = line.appendChild(document.createElement('i'))
         dot.style.background = s.colour
@@ -106,6 +109,7 @@ function render({model, el}) {
   }
   el.classList.add('toa-curve-box')
   draw()
+  new ResizeObserver(() => { if (el.clientWidth && wide() !== W) draw() }).observe(el)
   for (const name of ['series', 'behind', 'log', 'bands', 'steps', 'xname', 'yname', 'zero']) model.on(`change:${name}`, draw)
   model.on('change:forward', () => { if (forward !== model.get('forward')) { forward = model.get('forward'); draw() } })
 }

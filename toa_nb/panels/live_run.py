@@ -16,7 +16,7 @@ from ..core import Sample
 from ..compute import ModelSpec
 from ..store.journal import RunStore
 from ..store.tables import to_frame
-from ..run.progress import Progress, wanted_samples
+from ..run.progress import Progress, short, wanted_samples
 from ..analysis.curves import reward_curve
 from ..analysis.layout import model_palette, move_form
 from ..analysis.plot import plot_curve
@@ -201,19 +201,19 @@ def gains_page(
     if df is None: return Html()
     found = move_gains(df, 'tokens' if df['flops'].isna().any() else 'flops', n_boot=200)
     if not len(found): return Html()
-    names, colours = ('gain_for', 'lift_for'), model_palette(sorted(df['model'].unique()))
-    bounds = found[[f'{name}{end}' for name in names for end in ('', '_low', '_high')]].stack().dropna()
-    ends = min(bounds, default=0.), max(bounds, default=0.)
+    colours, scales, rows = model_palette(sorted(df['model'].unique())), {}, []
+    for name in ('gain_for', 'lift_for'):
+        bounds = found[[f'{name}{end}' for end in ('', '_low', '_high')]].stack().dropna()
+        scales[name] = min(bounds, default=0.), max(bounds, default=0.)
     def bar(row, name, colour):
         if row[name] != row[name]: return None
-        return interval_bar(row[name], row[f'{name}_low'], row[f'{name}_high'], ends, colour)
-    rows = []
+        drawn = interval_bar(row[name], row[f'{name}_low'], row[f'{name}_high'], scales[name], colour)
+        return Html(f'<span class="toa-number">{short(row[name])}</span> {drawn}')
     for (move, model), row in found.iterrows():
-        drawn = [bar(row, name, colours[model]) for name in names]
         sign = f'<span style="color:{colours[model]}">{move_form(move).sign}</span>'
         label = Html(f'<span class="toa-light">{sign} {safe(move)}</span>')
-        rows.append([label, model, int(row['answers']), row['gain_for'] if row['gain_for'] == row['gain_for'] else None,
-                     drawn[0], row['lift_for'] if row['lift_for'] == row['lift_for'] else None, drawn[1]])
-    what = f'{found.attrs["reward"]} for the compute of a mean answer, {100*found.attrs["level"]:.0f} % intervals'
-    heads = ['move', 'model', 'answers', 'over its parent', '', 'over the best so far', '']
+        rows.append([label, model, int(row['answers']), *(bar(row, name, colours[model]) for name in scales)])
+    what = (f'Gain in {found.attrs["reward"]} for the compute of an average answer, with '
+            f'{100*found.attrs["level"]:.0f} % intervals.')
+    heads = ['move', 'model', 'answers', 'over its parent', 'over the best so far']
     return Html(f'<h4>What moves bring</h4>{table(heads, rows)}<div class="toa-dim">{safe(what)}</div>')
