@@ -4,7 +4,6 @@ The panels show recorded answers, which are replayed into a store first; Jupyter
 `--readme` makes the pictures of README and tutorials in nbs/images: they show the runs of `make demo SMALL=1`, so that has to come first.
 """
 import argparse
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -104,7 +103,7 @@ def panel_pictures(lab, name, out):
     "All pictures of a panel."
     states = {state: code for (panel, state), code in STATES.items() if panel == name}
     lab.notebook(made, stored, *states.values())
-    lab.page.set_viewport_size(dict(width=2000, height=1600))
+    lab.page.set_viewport_size(dict(width=2000, height=2800))
     lab.until(f'() => document.querySelectorAll(".toa-panel").length >= {len(states)}', 'not every panel is there')
     lab.page.wait_for_selector('.toa-busy', state='detached')
     for theme in 'JupyterLab Light', 'JupyterLab Dark':

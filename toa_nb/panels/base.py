@@ -195,13 +195,6 @@ def attempt(self:Panel,
     if asyncio.iscoroutine(result): self.background(result)
     if gone := vanished(getattr(self, 'store', None)): self.say(gone, 'bad')
 
-def vanished(
-    store:StoreReader|None, # An open store; None: there is none
-)->str: # Empty where its files are there
-    "That a store was deleted or moved."
-    missing = [path.name for path in getattr(store, 'paths', ()) if not path.exists()]
-    return f'{missing[0]} was deleted or moved. Shown is what it held when it was opened.' if missing else ''
-
 @patch
 def background(self:Panel,
     work, # A coroutine
@@ -228,6 +221,14 @@ def settled(self:Panel,
     "Report the failure of a background job."
     self.jobs.discard(task)
     if not task.cancelled() and (error := task.exception()): self.say(error_message(error), 'bad')
+
+# %% ../../nbs/60_panels/00_base.ipynb #5a01d0f1
+def vanished(
+    store:StoreReader|None, # An open store; None: there is none
+)->str: # Empty where its files are there
+    "That a store was deleted or moved."
+    missing = [path.name for path in getattr(store, 'paths', ()) if not path.exists()]
+    return f'{missing[0]} was deleted or moved. Shown is what it held when it was opened.' if missing else ''
 
 # %% ../../nbs/60_panels/00_base.ipynb #bf6122e0
 @patch

@@ -97,12 +97,12 @@ def prompt_list(
     sort:str='', # A value of `ORDERS`
 )->dict: # Values of `TableView`, by name
     "Prompts as a list."
-    columns = [*(['category'] if 'category' in rows else []), a, b, 'difference']
+    columns = ['difference', a, b, *(['category'] if 'category' in rows else [])]
     def text(value):
         return plain(value) if isinstance(value, str) else '' if value != value or value is None else short(value)
     lines = [[plain(i), *map(text, row)] for i, row in zip(rows.index, rows[columns].itertuples(index=False))]
-    heads = [['prompt', 'asked'], *([plain(c)] for c in columns[:-1]), ['difference', 'worst', 'best']]
-    return dict(label='prompts', heads=heads, numeric=[len(columns) - i for i in (2, 1, 0)], sort=sort, first=0,
+    heads = [['prompt', 'asked'], ['difference', 'worst', 'best'], *([plain(c)] for c in columns[1:])]
+    return dict(label='prompts', heads=heads, numeric=[1, 2, 3], sort=sort, first=0,
                 window=max(len(lines), 1), total=len(lines), rows=lines)
 
 # %% ../../nbs/60_panels/19_compare.ipynb #6180fa7b

@@ -35,8 +35,8 @@ function render({model, el}) {
     W = wide(); H = Math.round(220 + W / 4)
     const svg = make(el, 'svg', {viewBox: `0 0 ${W} ${H}`, class: 'toa-curve', role: 'group', 'aria-label': model.get('says')})
     if (!all.length) { make(svg, 'text', {x: W / 2, y: H / 2, 'text-anchor': 'middle'}, 'no common range of compute yet'); return }
-    const xs = [...all, ...behind].flatMap(s => s.x), given = (s, k) => (s[k] || []).filter(v => v !== null)
-    const values = [...all.flatMap(s => s.name === forward || (model.get('bands') && !forward && all.length <= 3) ? [...s.mean, ...given(s, 'low'), ...given(s, 'high')] : [...s.mean, ...given(s, 'low').slice(-1), ...given(s, 'high').slice(-1)]), ...behind.flatMap(s => s.mean)]
+    const here = model.get('now') || [], xs = [...all, ...behind].flatMap(s => s.x).concat(here.slice(0, 1)), given = (s, k) => (s[k] || []).filter(v => v !== null)
+    const values = [...all.flatMap(s => s.name === forward || (model.get('bands') && !forward && all.length <= 3) ? [...s.mean, ...given(s, 'low'), ...given(s, 'high')] : [...s.mean, ...given(s, 'low').slice(-1), ...given(s, 'high').slice(-1)]), ...behind.flatMap(s => s.mean), ...here.slice(1)]
     const x0 = log ? Math.min(...xs) : 0, x1 = Math.max(...xs), pad = (Math.max(...values) - Math.min(...values) || 1) * .05
     const y0 = Math.min(...values) - pad, y1 = Math.max(...values) + pad
     const px = v => M.left + (W - M.left - M.right) * (log ? Math.log(v / x0) / Math.log(x1 / x0 || 2) : (v - x0) / (x1 - x0 || 1))
@@ -80,7 +80,13 @@ function render({model, el}) {
       label.onclick = () => { forward = forward === e.s.name ? '' : e.s.name; model.set('forward', forward); model.save_changes(); draw() }
       label.onkeydown = k => { if (k.key === 'Enter' || k.key === ' ') { k.preventDefault(); label.onclick(); el.querySelector(`.end[aria-pressed="true"]`)?.focus() } }
     }
+    if (here.length) star(svg, px(here[0]), py(here[1]), `now ${shown(here[1])}`)
     hover(svg, order, px, py, log, x0, x1, scale)
+  }
+  const star = (svg, x, y, text) => {
+    const points = Array.from({length: 10}, (_, i) => `${(x + (i % 2 ? 3 : 7) * Math.sin(Math.PI * i / 5)).toFixed(1)},${(y - (i % 2 ? 3 : 7) * Math.cos(Math.PI * i / 5)).toFixed(1)}`)
+    make(svg, 'polygon', {points: points.join(' '), fill: 'currentColor', class: 'now'})
+    make(svg, 'text', {x: x - 4, y: y + 20, 'text-anchor': 'end'}, text)
   }
   const hover = (svg, all, px, py, log, x0, x1, scale) => {
     const cross = make(svg, 'line', {y1: M.top, y2: H - M.bottom, class: 'cross', visibility: 'hidden'}), tip = document.createElement('div')
@@ -110,7 +116,7 @@ function render({model, el}) {
   el.classList.add('toa-curve-box')
   draw()
   new ResizeObserver(() => { if (el.clientWidth && wide() !== W) draw() }).observe(el)
-  for (const name of ['series', 'behind', 'log', 'bands', 'steps', 'xname', 'yname', 'zero']) model.on(`change:${name}`, draw)
+  for (const name of ['series', 'behind', 'log', 'bands', 'steps', 'xname', 'yname', 'zero', 'now']) model.on(`change:${name}`, draw)
   model.on('change:forward', () => { if (forward !== model.get('forward')) { forward = model.get('forward'); draw() } })
 }
 export default {render}

@@ -130,6 +130,7 @@ def choice(self:CurvePanel)->CurveChoice:
     chosen = {name: widget.value for name, widget in self.fields.items()}
     return CurveChoice(self.store, size=self.size, frames=self.frames, **chosen)
 
+# %% ../../nbs/60_panels/13_curves.ipynb #5a01d0f4
 @patch
 def lay_out(self:CurvePanel):
     "The fields above the pictures, those that are seldom changed folded away, and what saves them below."

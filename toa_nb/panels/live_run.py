@@ -23,6 +23,7 @@ from ..analysis.plot import plot_curve
 from ..analysis.gains import move_gains
 from .base import safe_label
 from .forms import evenly
+from .curve_view import curve_view
 from .tables import Html, interval_bar, table
 
 # %% ../../nbs/60_panels/09_live_run.ipynb #c91ebce2
@@ -161,36 +162,66 @@ def table(self:LiveRun): # As from `to_frame`; None before anything is scored
                     labels={self.run: config['method']})
 
 @patch
+def curves(self:LiveRun,
+    df, # From `table`
+)->list: # `DataFrame`s as from `reward_curve`
+    "The curve, and that of the first held-out reward."
+    x = 'tokens' if df['flops'].isna().any() else 'flops'
+    held_out = [name for name in self.config.get('held_out', ()) if name in df][:1]
+    return [reward_curve(df, x=x, held_out=name, n_boot=200) for name in ['', *held_out]]
+
+@patch
+def heading(self:LiveRun,
+    df, # From `table`
+)->str:
+    "The run, and how many of its prompts are drawn where that is not all."
+    drawn = df['prompt_id'].nunique()
+    return safe_label(self.run) + ('' if drawn == len(self.texts) else f', {drawn} of {len(self.texts)} prompts')
+
+# %% ../../nbs/60_panels/09_live_run.ipynb #b5a620fe
+@patch
+def now(self:LiveRun,
+    p:Progress, # Of the run
+    x:str, # `flops` or `tokens`, the axis
+)->list[float]: # Empty before anything is spent or scored
+    "The mean cost and the mean best reward over all prompts that have begun."
+    spent, begun = getattr(p.spent, x), sum(asked > 0 for asked, _ in self.counts.values())
+    return [] if p.mean_best is None or not spent or not begun else [spent/begun, p.mean_best]
+
+@patch
+def views(self:LiveRun,
+    p:Progress, # Of the run, to mark where it is now
+    df, # From `table`
+)->list[dict]: # Values of `CurveView`, by name
+    "The curves of what has been read."
+    curves = self.curves(df)
+    out = [curve_view(c, title=self.heading(df)) for c in curves]
+    out[0]['now'] = self.now(p, curves[0].attrs['x'])
+    return out
+
+# %% ../../nbs/60_panels/09_live_run.ipynb #5a01d0f3
+@patch
 def figure(self:LiveRun,
     p:Progress|None=None, # Of the run, to mark where it is now
     df=None, # From `table`; None: made here
 ): # A `Figure`; None before there is anything to draw
-    "The curve of what has been read."
+    "The same as a picture."
     df = self.table() if df is None else df
     if df is None: return None
-    x = 'tokens' if df['flops'].isna().any() else 'flops'
-    held_out = [name for name in self.config.get('held_out', ()) if name in df][:1]
-    curves = [reward_curve(df, x=x, held_out=name, n_boot=200) for name in ['', *held_out]]
-    drawn = df['prompt_id'].nunique()
-    some = '' if drawn == len(self.texts) else f', {drawn} of {len(self.texts)} prompts'
-    figure = plot_curve(*curves, title=f'{safe_label(self.run)}{some}'.replace('$', r'\$'))
-    if p: mark_now(figure.axes[0], p, x, sum(asked > 0 for asked, _ in self.counts.values()))
+    curves = self.curves(df)
+    figure = plot_curve(*curves, title=self.heading(df).replace('$', r'\$'))
+    if p and (now := self.now(p, curves[0].attrs['x'])): mark_now(figure.axes[0], *now)
     return figure
 
-# %% ../../nbs/60_panels/09_live_run.ipynb #b5a620fe
 def mark_now(
     ax, # Of a curve
-    p:Progress, # Of the run
-    x:str, # `flops` or `tokens`, its axis
-    begun:int, # Prompts that have begun
+    at:float, # Mean cost
+    best:float, # Mean best reward
 ):
-    "Mark the mean cost and the mean best reward over all prompts."
-    spent = p.spent.flops if x == 'flops' else p.spent.tokens
-    if p.mean_best is None or not spent or not begun: return
-    at = spent/begun
-    ax.plot([at], [p.mean_best], ls='', marker='*', ms=11, color='#1a1a1a', zorder=6, clip_on=False)
-    label, below = f'now {p.mean_best:.4g}', dict(xytext=(-4, -14), textcoords='offset points')
-    ax.annotate(label, (at, p.mean_best), ha='right', fontsize=8, **below)
+    "Mark where a run is now."
+    ax.plot([at], [best], ls='', marker='*', ms=11, color='#1a1a1a', zorder=6, clip_on=False)
+    below = dict(xytext=(-4, -14), textcoords='offset points')
+    ax.annotate(f'now {best:.4g}', (at, best), ha='right', fontsize=8, **below)
     ax.set_xlim(right=max(ax.get_xlim()[1], at*1.02))
 
 # %% ../../nbs/60_panels/09_live_run.ipynb #50b9b3ed

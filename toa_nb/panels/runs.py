@@ -23,9 +23,10 @@ from ..store.journal import RunStore
 from ..run.progress import clock, Progress, progress_of, short
 from ..run.run import Run
 from ..run.forecast import project, Projection, Rate, rates
-from .base import error_message, Panel, safe_label, variable_of
+from .base import AnyWidget, error_message, Panel, Part, safe_label, variable_of
 from .forms import button_row, field, side_by_side
-from .tables import draw, fact_table, Html, image_place, picture_html, progress_bar, status_dot, table
+from .tables import fact_table, Html, picture_html, progress_bar, status_dot, table
+from .curve_view import CurveViews
 from .run_form import RunForm
 from .live_run import gains_page, LiveRun, newest_run, run_state, store_stamp, stored_runs
 
@@ -144,25 +145,24 @@ class RunPanel(Panel):
         self.more = W.BoundedIntText(8, min=1, max=100_000, description='by', **narrow)
         self.make_buttons()
         self.forecast, self.status, self.lists, self.facts = W.HTML(), W.HTML(), W.HTML(), W.HTML()
-        self.costs, self.learned, self.curve = W.HTML(), W.HTML(), image_place()
+        self.costs, self.learned, self.curves = W.HTML(), W.HTML(), CurveViews()
         titles = 'Settings of a new run', 'Settings of this run'
         self.settings = W.Accordion([self.form.box, self.facts], titles=titles)
-        b = self.buttons
-        controls = button_row(*(b[k] for k in ('Estimate', 'Start', 'Pause', 'Resume', 'Cancel', 'Copy settings', 'Extend')), self.more)
+        controls = button_row(*self.buttons.values(), self.more)
         self.arrange(self.choice, self.settings, self.forecast, controls, self.status,
-                     side_by_side(self.curve, self.lists), side_by_side(self.costs, self.learned))
+                     side_by_side(self.curves.box, self.lists), side_by_side(self.costs, self.learned))
 
 # %% ../../nbs/60_panels/10_runs.ipynb #0d431760
 @patch
 def make_buttons(self:RunPanel):
     "The buttons, by label."
-    copy = {'Copy settings': (lambda: self.copy_settings(), 'Begin a new run with the settings of this one', '')}
     acts = dict(Estimate=(lambda: self.estimate(), 'What the run will cost', ''),
                 Start=(lambda: self.start(), 'Start the run', 'success'),
                 Pause=(lambda: self.pause(), 'Stop, and let calls in flight finish', 'warning'),
                 Resume=(lambda: self.resume(), 'Continue where the store says it was', 'success'),
-                Cancel=(lambda: self.cancel(), 'Stop now, and give up calls in flight', 'danger'),
-                Extend=(lambda: self.extend(self.more.value), 'More samples for every prompt', '')) | copy
+                Cancel=(lambda: self.cancel(), 'Stop now, and give up calls in flight', 'danger'))
+    acts['Copy settings'] = (lambda: self.copy_settings(), 'Begin a new run with the settings of this one', '')
+    acts['Extend'] = (lambda: self.extend(self.more.value), 'More samples for every prompt', '')
     self.buttons = {label: self.button(label, act, tip, style) for label, (act, tip, style) in acts.items()}
 
 @patch(as_prop=True)
@@ -205,7 +205,8 @@ def show(self:RunPanel,
     self.settings.set_title(1, f'Settings of {safe_label(name)}' if name else 'Settings of this run')
     self.facts.value = '' if name else '<span class="toa-dim">No run is shown.</span>'
     self.recent.clear()
-    for place in (self.curve, self.learned, self.lists, self.costs, self.status): place.value = ''
+    self.curves.place([])
+    for place in (self.learned, self.lists, self.costs, self.status): place.value = ''
     self.enable()
     if name: self.follow()
 
@@ -239,7 +240,7 @@ def follow(self:RunPanel):
     try: asyncio.get_running_loop()
     except RuntimeError:
         self.paint(self.read(self.look))
-        if figure := self.drawn(self.look, self.progress): self.curve.value = picture_html(figure, self.summary())
+        self.curves.place(self.drawn(self.look, self.progress))
         self.learned.value = self.gains
     else: self.following = self.background(self.watching(self.look))
 
@@ -253,9 +254,7 @@ async def watching(self:RunPanel,
         if not self.progress: self.status.value = '<span class="toa-dim">Reading the store</span>'
         p = await asyncio.to_thread(self.read, look)
         self.paint(p)
-        if look.store and look.config.get('held_out'): self.curve.add_class('toa-broad')
-        else: self.curve.remove_class('toa-broad')
-        await draw(self.curve, lambda: self.drawn(look, p), f'reward against compute of {look.run}')
+        self.curves.place(await asyncio.to_thread(self.drawn, look, p))
         self.learned.value = self.gains
         if not going and not self.elsewhere: break
         took = time.monotonic() - began
@@ -292,11 +291,12 @@ def paint(self:RunPanel,
 def drawn(self:RunPanel,
     look:LiveRun, # The run that is shown
     p:Progress, # How far it is
-): # A `Figure`; None before there is anything to draw
-    "The curve, and beside it what moves have brought so far."
+)->list[dict]: # For `CurveViews`; empty before there is anything to draw
+    "The curves, and beside them what moves have brought so far."
     df = look.table()
     self.gains = gains_page(df)
-    return look.figure(p, df) if df is not None else None
+    if df is None: return []
+    return look.views(p, df) if AnyWidget else [dict(value=picture_html(look.figure(p, df), self.summary()))]
 
 # %% ../../nbs/60_panels/10_runs.ipynb #cd0bfa14
 @patch
@@ -492,6 +492,14 @@ def static(self:RunPanel)->str:
     if not self.look or not self.look.store: return ''
     figure = self.look.figure(self.progress)
     return (picture_html(figure, self.summary()) if figure else '') + self.tables()
+
+@patch
+def page_parts(self:RunPanel)->list[Part]:
+    "The curves, and the tables."
+    if not self.look or not self.look.store: return []
+    df = self.look.table()
+    views = [] if df is None else self.look.views(self.progress, df)
+    return [*(Part('curve', view) for view in views), Part('page', dict(value=self.tables()))]
 
 
 # %% ../../nbs/60_panels/10_runs.ipynb #5a01d0e5

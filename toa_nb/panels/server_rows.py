@@ -309,8 +309,9 @@ def row_cells(
     if speed is not None and course: speed = Html(f'{short(speed)} {course}')
     running = row.counts.get('running', endpoint.busy if endpoint else None) if row.alive else None
     served = row.table.get('model') or row.plan.model.rpartition('/')[2] or row.plan.name
+    address = Html(f'<span class="toa-any">{safe(row.url)}</span>') if row.url else ''
     return [status_dot(row.state, when=row.true_at), row.label, 'hosted' if row.hosted else row.plan.engine, served,
-            Html(f'<span class="toa-any">{safe(row.url)}</span>'), on_gpus, speed, None if running is None else int(running)]
+            address, on_gpus, speed, None if running is None else int(running)]
 
 def row_table(
     rows:list[list], # From `row_cells`

@@ -92,6 +92,7 @@ def lay_out(self:ServerPanel):
     chosen = [b[k] for k in ('Start', 'Stop', 'Restart', 'Edit', 'Remove', 'Start all', 'Stop all')]
     self.arrange(self.listing, button_row(self.pick, *chosen), self.folds)
 
+# %% ../../nbs/60_panels/07_servers.ipynb #5a01d0f2
 @patch
 def summary(self:ServerPanel)->str:
     "The endpoints, a line each."

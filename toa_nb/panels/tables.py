@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Html', 'cell', 'is_number', 'table', 'fact_table', 'status_dot', 'progress_bar', 'interval_bar', 'sparkline',
-           'picture', 'picture_html', 'draw', 'image_place']
+           'picture', 'picture_html', 'image_place']
 
 # %% ../../nbs/60_panels/02_tables.ipynb #9752c1cd
-import asyncio, base64, io, time
+import base64, io, time
 
 import ipywidgets as W
 
@@ -26,7 +26,8 @@ def cell(
     "One cell of a table."
     if isinstance(value, Html): return f'<td>{value}</td>'
     if value is None: return '<td></td>'
-    if is_number(value) or right: return f'<td class="num">{short(value) if is_number(value) else safe(value, 400)}</td>'
+    if is_number(value): return f'<td class="num">{short(value)}</td>'
+    if right: return f'<td class="num">{safe(value, 400)}</td>'
     width = 'one' if len(str(value)) < 40 else 'long'
     return f'<td class="{width}">{safe(value, 400)}</td>'
 
@@ -132,18 +133,6 @@ def picture_html(
     "A figure inside a page."
     data = base64.b64encode(picture(figure)).decode()
     return Html(f'<img alt="{safe(text)}" style="max-width:100%" src="data:image/png;base64,{data}">')
-
-async def draw(
-    place:W.HTML, # Where it is shown
-    make, # Called without arguments, in a thread; returns a `Figure`, or None to leave the place as it is
-    text:str='', # What it shows, for readers who use a screen reader
-):
-    "Draw a figure in a thread and show it."
-    def work():
-        figure = make()
-        return picture_html(figure, text) if figure else ''
-    shown = await asyncio.to_thread(work)
-    if shown and shown != place.value: place.value = shown
 
 # %% ../../nbs/60_panels/02_tables.ipynb #4fe7cd40
 def image_place()->W.HTML:
