@@ -130,7 +130,7 @@ def choice(self:CurvePanel)->CurveChoice:
     chosen = {name: widget.value for name, widget in self.fields.items()}
     return CurveChoice(self.store, size=self.size, frames=self.frames, **chosen)
 
-# %% ../../nbs/60_panels/13_curves.ipynb #5a01d0f4
+# %% ../../nbs/60_panels/13_curves.ipynb #b229f6fb
 @patch
 def lay_out(self:CurvePanel):
     "The fields above the pictures, those that are seldom changed folded away, and what saves them below."
@@ -147,7 +147,6 @@ def lay_out(self:CurvePanel):
     self.arrange(grid, button_row(f['log'], f['bands'], again), fold, self.views.box,
                  button_row(self.file, self.save_button))
 
-# %% ../../nbs/60_panels/13_curves.ipynb #b229f6fb
 @patch
 def set(self:CurvePanel,
     **settings, # Values of fields, by name

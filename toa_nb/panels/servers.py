@@ -92,23 +92,6 @@ def lay_out(self:ServerPanel):
     chosen = [b[k] for k in ('Start', 'Stop', 'Restart', 'Edit', 'Remove', 'Start all', 'Stop all')]
     self.arrange(self.listing, button_row(self.pick, *chosen), self.folds)
 
-# %% ../../nbs/60_panels/07_servers.ipynb #5a01d0f2
-@patch
-def summary(self:ServerPanel)->str:
-    "The endpoints, a line each."
-    lines = [', '.join(filter(None, [f'{r.label}: {r.state}', r.url, r.error])) for r in self.rows]
-    return '\n'.join(lines) or 'No models yet.'
-
-@patch
-def static(self:ServerPanel)->str:
-    "The endpoints as a table."
-    return self.listing.value
-
-@patch
-def page_parts(self:ServerPanel)->list[Part]:
-    "The endpoints as a table."
-    return [Part('page', dict(value=self.listing.value))]
-
 # %% ../../nbs/60_panels/07_servers.ipynb #804c93bd
 @patch
 def make_buttons(self:ServerPanel):
@@ -155,6 +138,23 @@ def row(self:ServerPanel,
     there = ', '.join(r.label for r in self.rows) or 'none yet; add one'
     if not found: raise InputError(f'there is no endpoint {label!r}', 'ServerPanel', f'There are: {there}.')
     return found
+
+# %% ../../nbs/60_panels/07_servers.ipynb #5a01d0f2
+@patch
+def summary(self:ServerPanel)->str:
+    "The endpoints, a line each."
+    lines = [', '.join(filter(None, [f'{r.label}: {r.state}', r.url, r.error])) for r in self.rows]
+    return '\n'.join(lines) or 'No models yet.'
+
+@patch
+def static(self:ServerPanel)->str:
+    "The endpoints as a table."
+    return self.listing.value
+
+@patch
+def page_parts(self:ServerPanel)->list[Part]:
+    "The endpoints as a table."
+    return [Part('page', dict(value=self.listing.value))]
 
 # %% ../../nbs/60_panels/07_servers.ipynb #46f83f8c
 @patch
