@@ -83,7 +83,6 @@ url = f'http://127.0.0.1:{server.server_port}/v1'
     servers, page = '.toa-ServerPanel', lab.page
     lab.see(servers, 'No models yet')
     url = page.locator('.jp-OutputArea-output pre').last.inner_text().strip()
-    page.get_by_text('Add or edit', exact=True).click()
     page.get_by_label('name', exact=True).fill('mine')
     page.get_by_label('api_key_env').fill('sk-123456')
     page.keyboard.press('Tab')

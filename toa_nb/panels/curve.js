@@ -24,6 +24,10 @@ const marks = {
   '^': (x, y, r) => `M${x},${y - 1.3 * r}l${1.2 * r},${2.2 * r}h${-2.4 * r}z`, v: (x, y, r) => `M${x},${y + 1.3 * r}l${1.2 * r},${-2.2 * r}h${-2.4 * r}z`,
   D: (x, y, r) => `M${x},${y - 1.4 * r}l${1.2 * r},${1.4 * r}l${-1.2 * r},${1.4 * r}l${-1.2 * r},${-1.4 * r}z`,
 }
+const lines_of = (text, most) => text.split(' ').reduce((lines, word) => {
+  const last = lines[lines.length - 1]
+  return last && last.length + word.length < most ? [...lines.slice(0, -1), `${last} ${word}`] : [...lines, word]
+}, [])
 const ten = n => ` × 10${[...String(n)].map(d => '⁰¹²³⁴⁵⁶⁷⁸⁹'[d]).join('')}`
 function render({model, el}) {
   const M = {left: 70, right: 150, top: 26, bottom: 48}
@@ -33,6 +37,9 @@ function render({model, el}) {
     const all = model.get('series'), behind = model.get('behind'), log = model.get('log') && all.every(s => s.x[0] > 0)
     el.replaceChildren()
     W = wide(); H = Math.round(220 + W / 4)
+    M.right = Math.min(150, 34 + 7.3 * Math.max(6, ...all.map(s => s.label.length)))
+    const title = lines_of(model.get('yname'), (W - 8) / 6.6)
+    M.top = 11 + 15 * title.length
     const svg = make(el, 'svg', {viewBox: `0 0 ${W} ${H}`, class: 'toa-curve', role: 'group', 'aria-label': model.get('says')})
     if (!all.length) { make(svg, 'text', {x: W / 2, y: H / 2, 'text-anchor': 'middle'}, 'no common range of compute yet'); return }
     const here = model.get('now') || [], xs = [...all, ...behind].flatMap(s => s.x).concat(here.slice(0, 1)), given = (s, k) => (s[k] || []).filter(v => v !== null)
@@ -54,7 +61,7 @@ function render({model, el}) {
     make(axes, 'line', {x1: M.left, x2: W - M.right, y1: H - M.bottom, y2: H - M.bottom})
     const unit = [scale > 1 ? ten(Math.round(Math.log10(scale))).slice(3) : '', model.get('unit')].filter(Boolean).join(' ')
     make(axes, 'text', {x: (M.left + W - M.right) / 2, y: H - 10, 'text-anchor': 'middle', class: 'name'}, model.get('xname') + (unit ? ` (${unit})` : ''))
-    make(axes, 'text', {x: M.left, y: 14, class: 'name'}, model.get('yname'))
+    title.forEach((text, i) => make(axes, 'text', {x: 4, y: 14 + 15 * i, class: 'name'}, text))
     const line = s => s.x.map((v, i) => `${i ? (model.get('steps') ? `H${px(v).toFixed(1)}V` : `L${px(v).toFixed(1)},`) : `M${px(v).toFixed(1)},`}${py(s.mean[i]).toFixed(1)}`).join('')
     for (const s of behind) make(svg, 'path', {d: line(s), class: 'behind'})
     const order = [...all].sort((a, b) => (a.name === forward) - (b.name === forward)), ends = []

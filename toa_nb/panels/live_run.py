@@ -174,9 +174,9 @@ def curves(self:LiveRun,
 def heading(self:LiveRun,
     df, # From `table`
 )->str:
-    "The run, and how many of its prompts are drawn where that is not all."
+    "How many of the prompts are drawn, where that is not all."
     drawn = df['prompt_id'].nunique()
-    return safe_label(self.run) + ('' if drawn == len(self.texts) else f', {drawn} of {len(self.texts)} prompts')
+    return '' if drawn == len(self.texts) else f'{drawn} of {len(self.texts)} prompts'
 
 # %% ../../nbs/60_panels/09_live_run.ipynb #b5a620fe
 @patch
@@ -209,7 +209,8 @@ def figure(self:LiveRun,
     df = self.table() if df is None else df
     if df is None: return None
     curves = self.curves(df)
-    figure = plot_curve(*curves, title=self.heading(df).replace('$', r'\$'))
+    title = ', '.join(filter(None, [safe_label(self.run), self.heading(df)]))
+    figure = plot_curve(*curves, title=title.replace('$', r'\$'))
     if p and (now := self.now(p, curves[0].attrs['x'])): mark_now(figure.axes[0], *now)
     return figure
 

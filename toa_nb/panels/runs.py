@@ -151,6 +151,7 @@ class RunPanel(Panel):
         controls = button_row(*self.buttons.values(), self.more)
         self.arrange(self.choice, self.settings, self.forecast, controls, self.status,
                      side_by_side(self.curves.box, self.lists), side_by_side(self.costs, self.learned))
+        self.learned.add_class('toa-broad')
 
 # %% ../../nbs/60_panels/10_runs.ipynb #0d431760
 @patch
@@ -252,7 +253,10 @@ async def watching(self:RunPanel,
     while True:
         began, going = time.monotonic(), self.busy
         if not self.progress: self.status.value = '<span class="toa-dim">Reading the store</span>'
-        p = await asyncio.to_thread(self.read, look)
+        try: p = await asyncio.to_thread(self.read, look)
+        except ToaError:
+            self.status.value = ''
+            raise
         self.paint(p)
         self.curves.place(await asyncio.to_thread(self.drawn, look, p))
         self.learned.value = self.gains
@@ -513,7 +517,8 @@ def offer_start(
         panel.arrange(panel.begun.box)
         panel.say('Run this cell again when the run has answers.')
     tip = 'Set up a run on this store, here'
-    panel.arrange(button_row(panel.button('Start a run', begin, tip, 'primary')))
+    start = button_row(panel.button('Start a run', begin, tip, 'primary'))
+    panel.box.children = [panel.head, panel.message, start, panel.code_line]
     panel.say(why)
     panel.show_code(f'panel = RunPanel({str(panel.store.paths[0])!r})')
 
