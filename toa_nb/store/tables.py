@@ -225,7 +225,8 @@ def _stored_columns(found, runs, run, columns, guided):
 def _table(columns, found):
     "The columns that are asked for, or the error that names one that is not there."
     if unknown := [name for name in columns if name not in found]:
-        raise InputError(f'there is no column {unknown[0]!r}', 'columns', f'There are: {", ".join(found)}.')
+        what = f'no answer is scored by {unknown[0]!r}, and there is no column of that name'
+        raise InputError(what, 'columns', f'There are: {", ".join(sorted({*_usual, *found}))}.')
     objects = {name: pd.Series(found[name], dtype=object) for name in columns if found[name].dtype == object}
     return pd.DataFrame({name: objects.get(name, found[name]) for name in columns}, copy=False)
 
