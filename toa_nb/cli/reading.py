@@ -56,20 +56,21 @@ def chosen_by(
 
 def frame_of(
     args:Any, # The parsed command line
+    columns:list[str]|None=None, # Of the table; None: all
 )->Any: # A table of `to_frame`
     "The samples of the runs that are meant."
     from toa_nb.store.tables import to_frame
     with open_store(args.store) as store:
         runs = some_runs(store, args.run)
-        return to_frame(store, run=runs, reward=chosen_by(store, runs, args.reward))
+        return to_frame(store, run=runs, reward=chosen_by(store, runs, args.reward), columns=columns)
 
 # %% ../../nbs/70_cli/03_reading.ipynb #03e75da0
 def curve_of(
     args:Any, # The parsed command line
 )->Any: # A table of `reward_curve`
     "The curve of a store."
-    from toa_nb.analysis.curves import reward_curve
-    df = frame_of(args)
+    from toa_nb.analysis.curves import curve_columns, reward_curve
+    df = frame_of(args, curve_columns(args.x, held_out=args.held_out))
     found = reward_curve(df, x=args.x, y=args.y, k=args.k, held_out=args.held_out, align=args.align)
     if not len(found) and found.attrs['unknown']:
         raise InputError(f'the {args.x} of {", ".join(df.attrs["unknown"])} are unknown', '--x',

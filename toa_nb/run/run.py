@@ -261,10 +261,11 @@ def to_frame(self:Run,
     prompts:Iterable[Prompt]|None=None, # For the column `category`; None: those of the store
     texts:bool=False, # Add the columns `text` and `thoughts`
     instructions:bool=False, # Add the column `instruction`
+    columns:Iterable[str]|None=None, # Only these, and only what they need is read; None: all
 )->'pd.DataFrame': # One row per sample, prompt by prompt, in the order in which the search got them
     "What the run has stored, as a table."
     from toa_nb.store.tables import to_frame
-    return to_frame(self, None, specs, reward, reward_specs, labels, prompts, texts, instructions)
+    return to_frame(self, None, specs, reward, reward_specs, labels, prompts, texts, instructions, columns)
 
 # %% ../../nbs/40_run/10_run.ipynb #9885d715
 @patch
