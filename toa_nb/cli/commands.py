@@ -76,9 +76,10 @@ def add_running(commands:Any):
                       'examples:\n  toa run run.toml\n  toa run run.toml --more 16 --quiet --json > result.json')
     run.add_argument('config', metavar='CONFIG', help='a TOML or JSON file; data/example.toml explains every field')
     run.add_argument('--store', metavar='FILE', help='another store than the one that the configuration names')
-    run.add_argument('--shard', metavar='I/N',
+    run.add_argument('--compress', action='store_true', help='compress the texts in the store: half the room or less')
+    run.add_argument('--shard', metavar='I/N', nargs='?', const='slurm',
                      help='run only this share of the prompts, such as 0/4 to 3/4, into a store of '
-                     'its own (runs.0-of-4.db); `slurm`: the task of a Slurm array')
+                     'its own (runs.0-of-4.db); without a value, or with `slurm`: the task of a Slurm array')
     resume = add_command(commands, 'resume', do_resume,
                          'Continue a stored run. Prompts and configuration are in the store; keys come from the '
                          'environment.',
@@ -194,6 +195,8 @@ def add_keeping(commands:Any):
     merge.add_argument('stores', metavar='STORE', nargs='+', help='the stores of the shards, all of them')
     small = add_command(stores, 'compact', do_compact, 'Write a run store anew in less room, in its place.')
     small.add_argument('store', metavar='STORE', help='a run store that no run is writing')
+    small.add_argument('--compress', action=argparse.BooleanOptionalAction, default=None,
+                       help='compress all texts, or none; by default they are left as they are')
     newer = add_command(stores, 'upgrade', do_upgrade, 'Make a store of an earlier toa_nb one of this one.')
     newer.add_argument('store', metavar='STORE', help='a run store that no run is writing')
 

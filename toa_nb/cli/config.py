@@ -215,7 +215,7 @@ class BadConfig(InputError):
 TYPES = dict(
     name=str, prompts=str|dict, method=str|dict, models=list, reward=str|dict, held_out=list, budget=dict,
     templates=str|dict,
-    store=str, seed=int, concurrency=int, grace=float) # Type of each field of the file
+    store=str, compress=bool, seed=int, concurrency=int, grace=float) # Type of each field of the file
 READERS = dict(
     name=read_name, prompts=read_prompts, method=read_method, models=read_models, reward=read_reward,
     held_out=read_held_out,
@@ -286,7 +286,7 @@ class FileRun(Run):
 # %% ../../nbs/70_cli/00_config.ipynb #d8cea5ea
 def _recipe(data:dict, folder:Path, given:dict)->dict:
     "What is saved of a configuration, with whole paths of rewards."
-    recipe = {k: v for k, v in data.items() if k not in given and k != 'store'}
+    recipe = {k: v for k, v in data.items() if k not in given and k not in ('store', 'compress')}
     if isinstance(recipe.get('reward'), dict): recipe['reward'] = with_paths(recipe['reward'], folder)
     if 'held_out' in recipe:
         recipe['held_out'] = [with_paths(r, folder) if isinstance(r, dict) else r for r in recipe['held_out']]

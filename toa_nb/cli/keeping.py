@@ -59,7 +59,7 @@ def do_check_store(args:Any)->int:
 def do_compact(args:Any)->int:
     "toa store compact"
     open_store(args.store).close()
-    before, after = compact(args.store)
+    before, after = compact(args.store, args.compress)
     say(args, dict(store=args.store, before=before, after=after), f'{args.store}: {before:,} bytes, now {after:,}')
     return 0
 

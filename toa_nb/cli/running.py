@@ -92,6 +92,7 @@ def do_run(args:Any)->int:
     "toa run"
     given = dict(without=args.without or (), added=args.added or ())
     if args.store: given['store'] = read_store(args.store, Path(), '--store')
+    if args.compress: given['compress'] = True
     if args.shard: given['shard'] = read_shard(args.shard)
     if args.ray: given |= dict(ray=args.ray, workers=args.workers)
     return go(run_from(args.config, **given), args)

@@ -136,7 +136,7 @@ class ClusterSession(Session):
 async def open(self:ClusterSession):
     "Start the host, and open the store through it."
     self.host = self.cluster.host()
-    remark = await self.host.ask('open', self.path)
+    remark = await self.host.ask('open', self.path, self.run.compress)
     if remark: warnings.warn(remark, stacklevel=2)
     self.store = FarStore(self.host, 'run')
 

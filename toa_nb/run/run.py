@@ -59,6 +59,7 @@ class Run(RunState):
                 # own, a function of prompt and response, or a name or table as for `get_reward`
         *,
         store:str|Path|RunStore='runs.db', # The run store: a path, or a store that is open for writing
+        compress:bool=False, # Compress the texts that it writes: half the room or less, for some 50 µs per answer
         name:str|None=None, # Name of the run in the store; None takes the method's
         budget:Budget|None=None, # Limits per prompt and per run; None: the method's n is the only one
         seed:int=0, # Seed of everything random
@@ -79,7 +80,7 @@ class Run(RunState):
         self.prompts, self.method = shard_of(as_prompts(prompts), self.shard), as_method(method)
         self.models = {m.name: m for m in given}
         self.reward, self.held_out = reward_of(reward), [reward_of(r) for r in held_out]
-        self.store_at, self.seed = shard_path(store, self.shard), seed
+        self.store_at, self.compress, self.seed = shard_path(store, self.shard), compress, seed
         self.templates, self.budget = templates or Templates(), as_budget(budget)
         self.name = name or next(k for k, v in METHODS.items() if v is type(self.method))
         self.concurrency, self.grace, self.check, self.max_unguided = concurrency, grace, check, max_unguided
@@ -153,7 +154,7 @@ def start(self:Run)->Run: # The run itself
 def _session(self:Run)->Session:
     "A session; one in this process has its store open."
     if self.cluster: return ClusterSession(self, self.cluster, store_path(self.store_at))
-    return Session(self, self.store_at if isinstance(self.store_at, RunStore) else RunStore(self.store_at))
+    return Session(self, self.store_at if isinstance(self.store_at, RunStore) else RunStore(self.store_at, compress=self.compress))
 
 @patch
 async def _drive(self:Run)->Run:
