@@ -121,7 +121,8 @@ def is_broken(
 
 # %% ../../nbs/35_store/00_schema.ipynb #54af5402
 FUNCTIONS = dict(packed=packed, unpacked=unpacked, is_broken=is_broken) # Of each connection, with one argument
-COMPRESSED_TABLES = {table: f'SELECT trial, unpacked(text) AS text FROM {{db}}.{table}' for table in ('answer', 'thoughts')}
+COMPRESSED_TABLES = {table: f'SELECT trial, unpacked(text) AS text FROM {{db}}.{table}'
+                     for table in ('answer', 'thoughts')}
 COMPRESSED_WRITE = WRITE | {table: f'INSERT INTO {table} VALUES (?, packed(?))' for table in COMPRESSED_TABLES}
 
 # %% ../../nbs/35_store/00_schema.ipynb #8a04b114
@@ -170,6 +171,7 @@ def write_of(
     "The SQL of the writer."
     return {1: OLD_WRITE, COMPRESSED: COMPRESSED_WRITE}.get(version, WRITE)
 
+# %% ../../nbs/35_store/00_schema.ipynb #2588d348
 def add_functions(
     db:sqlite3.Connection, # Any connection
 ):
@@ -181,7 +183,8 @@ def add_views(
 ):
     "Let a store of any version be read by the names of version 2."
     version = version_of(db)
-    for table in tables_of(version): db.execute(f'CREATE TEMP VIEW {table} AS SELECT * FROM {source_of(table, version)}')
+    for table in tables_of(version):
+        db.execute(f'CREATE TEMP VIEW {table} AS SELECT * FROM {source_of(table, version)}')
 
 # %% ../../nbs/35_store/00_schema.ipynb #8291953b
 def storable(

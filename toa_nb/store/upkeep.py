@@ -114,8 +114,8 @@ def differing(
     "How many rows of a table were not copied as they were, or are there beside those that were."
     names = [row[1] for row in db.execute(f'PRAGMA main.table_info({table})')]
     small = COMPRESSED in (version_of(db), version_of(db, 'part'))
-    old, new = (', '.join(f'unpacked({side}.{name})' if small and name == 'text' else f'{side}.{name}' for name in names)
-                for side in 'on')
+    def value(side, name): return f'unpacked({side}.{name})' if small and name == 'text' else f'{side}.{name}'
+    old, new = (', '.join(value(side, name) for name in names) for side in 'on')
     sql = f'SELECT count(*) FROM {source} o LEFT JOIN main.{table} n USING ({KEYS[table]}) WHERE ({old}) IS NOT ({new})'
     changed, = db.execute(sql).fetchone()
     more, = db.execute(f'SELECT abs((SELECT count(*) FROM main.{table}) - (SELECT count(*) FROM {source}))').fetchone()

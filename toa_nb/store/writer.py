@@ -176,7 +176,8 @@ def check_texts(
     for name, kinds in (('text', str), ('thoughts', str | None)):
         value = getattr(completion, name)
         if isinstance(value, kinds): continue
-        raise InputError(f'the {name} is a value of type {type(value).__name__}', where, 'Give a model that answers with a text.')
+        what = f'the {name} is a value of type {type(value).__name__}'
+        raise InputError(what, where, 'Give a model that answers with a text.')
 
 # %% ../../nbs/35_store/07_writer.ipynb #bcac28c0
 @patch
