@@ -96,9 +96,9 @@ class RestartingLink(NearLink):
     def die(self):
         "End what goes on there, as when the process ends, and begin anew."
         async def again():
+            self.lives += 1
             for task in asyncio.all_tasks() - {asyncio.current_task()}: task.cancel()
             self.there = self.make(*self.copied(self.args))
-        self.lives += 1
         asyncio.run_coroutine_threadsafe(again(), self.loop).result()
 
     async def ask(self, name, *args):
