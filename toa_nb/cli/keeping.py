@@ -61,7 +61,7 @@ def do_check_store(args:Any)->int:
 def do_compact(args:Any)->int:
     "toa store compact"
     open_store(args.store).close()
-    before, after = compact(args.store)
+    before, after = compact(args.store, args.compress)
     say(args, dict(store=args.store, before=before, after=after), f'{args.store}: {before:,} bytes, now {after:,}')
     return 0
 
@@ -90,5 +90,7 @@ def add_keeping(commands:Any):
     merge.add_argument('stores', metavar='STORE', nargs='+', help='the stores of the shards, all of them')
     small = add_command(stores, 'compact', do_compact, 'Write a run store anew in less room, in its place.')
     small.add_argument('store', metavar='STORE', help='a run store that no run is writing')
+    small.add_argument('--compress', action=argparse.BooleanOptionalAction, default=None,
+                       help='compress all texts, or none; by default they are left as they are')
     newer = add_command(stores, 'upgrade', do_upgrade, 'Make a store of an earlier toa_nb one of this one.')
     newer.add_argument('store', metavar='STORE', help='a run store that no run is writing')
