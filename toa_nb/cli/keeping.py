@@ -6,6 +6,7 @@
 __all__ = ['new_place', 'do_backup', 'do_merge', 'do_check_store', 'do_compact', 'do_upgrade', 'add_keeping']
 
 # %% ../../nbs/70_cli/03_keeping.ipynb #829c3d3f
+import argparse
 from pathlib import Path
 from typing import Any
 
