@@ -346,7 +346,7 @@ def model_shares(
 )->tuple[pd.DataFrame,pd.DataFrame]: # Shares (`by` x model) of the answers, and of the prompts whose best answer it
                                      # gave
     "Which models were used, and which won."
-    df = as_frame(df)
+    df = as_frame(df, (by, 'run', 'prompt_id', 'number', 'model', 'reward', 'failed'))
     answers = df[~df['failed']]
     scored = answers[answers['reward'].notna()].sort_values(['reward', 'number'], ascending=[False, True],
                                                             kind='stable')

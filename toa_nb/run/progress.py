@@ -135,7 +135,7 @@ def read_note(
     "A stored summary."
     failures, remarks = ({(who, kind): Failures(count, first) for who, kind, count, first in note.get(book, ())}
                          for book in ('failures', 'remarks'))
-    spent, limit = Spent(**note['cost']), note.get('limit')
+    spent, limit = Spent(**{'writing_flops': None} | note['cost']), note.get('limit')
     samples = note.get('samples', spent.samples)
     failed = sum(f.count for (who, _), f in failures.items() if who in models)
     given_up = note.get('given_up', not limit and samples < n)
