@@ -15,7 +15,7 @@ from ipaddress import ip_address
 
 from fastcore.basics import patch
 
-from ..core import InputError, Reward
+from ..core import failure_text, InputError, Reward
 from ..inputs import check_env_name, check_number, read_key
 from ..rewards.base import as_reward
 from ..rewards.verifiers import need_package
@@ -133,7 +133,7 @@ async def respond(self:RewardApp,
         try: groups = parse_request(path, raw, self.limits.responses)
         except InputError as e: raise Refused(400, str(e)) from None
         try: return await answer_request(self.reward, groups)
-        except Exception as e: raise Refused(500, f'{type(e).__name__}: {e}') from None
+        except Exception as e: raise Refused(500, failure_text(e)) from None
 
 # %% ../../nbs/30_reward_models/10_server.ipynb #77f9ca47
 async def _send_answer(send, status:int, content:dict, more:bool=False):

@@ -10,7 +10,7 @@ import hashlib, json
 from dataclasses import fields
 from typing import Any
 
-from ..core import InputError, Message, Prompt, Reward, RewardError, Score
+from ..core import failure_text, InputError, Message, Prompt, Reward, RewardError, Score
 from ..rewards.base import evaluate, explain_score, Groups
 
 # %% ../../nbs/30_reward_models/09_wire.ipynb #41087ad2
@@ -61,7 +61,7 @@ def parse_request(
 def _row(reward:Reward, score:'Score|RewardError')->dict:
     "What is sent about one response."
     if isinstance(score, RewardError):
-        return dict(scores=None, errors=f'{type(score).__name__}: {score}', tokens=0, details=None, explanations=None)
+        return dict(scores=None, errors=failure_text(score), tokens=0, details=None, explanations=None)
     words = explain_score(reward, score) if score.error is None else None
     return dict(scores=score.value, errors=score.error, tokens=score.tokens, details=score.details,
                 explanations=words or None)

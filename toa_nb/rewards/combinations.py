@@ -13,7 +13,7 @@ from itertools import chain
 
 from fastcore.basics import patch
 
-from ..core import InputError, Prompt, Reward, RewardError, Score
+from ..core import failure_text, InputError, Prompt, Reward, RewardError, Score
 from ..inputs import check_number
 from ..compute import ModelSpec, score_flops
 from .base import close_all, evaluate, explain_score, GroupReward, Groups, PROBE
@@ -80,7 +80,7 @@ def _failure(scores:list)->'RewardError|Score|None':
 
 def _error_text(failure:'RewardError|Score')->str:
     "Kind and message of a failure."
-    return f'{type(failure).__name__}: {failure}' if isinstance(failure, RewardError) else failure.error
+    return failure_text(failure) if isinstance(failure, RewardError) else failure.error
 
 # %% ../../nbs/25_rewards/05_combinations.ipynb #2d3cf1a7
 def _part_details(scores:list[Score], tokens:int)->dict:

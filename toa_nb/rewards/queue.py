@@ -13,7 +13,7 @@ from itertools import chain, count, filterfalse, islice
 from fastcore.basics import patch, store_attr
 
 from ..cells import counted
-from ..core import Prompt, Reward, RewardError, RewardTimeout, Score, take_old_names
+from ..core import failure_text, Prompt, Reward, RewardError, RewardTimeout, Score, take_old_names
 from .base import as_reward, close_all, evaluate, explain_score, PROBE, RewardUnreachable
 from .combinations import without_cost
 
@@ -165,7 +165,7 @@ def _answer(self:RewardQueue, key, score):
     no_answer = isinstance(score, RewardUnreachable|RewardTimeout)
     self.lost, self.last = (self.lost + 1, score) if no_answer else (0, None)
     if isinstance(score, RewardError):
-        score = Score(self.name, error=f'{type(score).__name__}: {score}', version=self.version)
+        score = Score(self.name, error=failure_text(score), version=self.version)
     if score.value is not None and self.remember:
         self.known[key] = score
         if len(self.known) > self.remember: self.known.popitem(last=False)
@@ -180,7 +180,7 @@ def out(self:RewardQueue)->RewardOut|None:
     "What to raise if the reward is out; None while it is not."
     waited = self.down_since is not None and 0 < self.outage_timeout <= self.clock() - self.down_since
     if not self.lost or self.lost < self.max_lost and not waited: return None
-    cause = f'{type(self.last).__name__}: {self.last}'
+    cause = failure_text(self.last)
     lost = counted(self.lost, 'response', 'responses in a row')
     return RewardOut(f'{self.name} is out: {lost} got no answer, the last one because of {cause}')
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from shutil import get_terminal_size
 
 from ..cells import counted
+from ..core import failure_text
 from .forecast import projected
 from .progress import clock, spent_text
 
@@ -24,7 +25,7 @@ def out_text(
     error:Exception, # Its last failure
 )->str: # On a line, not too long
     "What is out, and why."
-    return f'{name} is out ({type(error).__name__}: {" ".join(str(error).split())[:120]})'
+    return f'{name} is out ({" ".join(failure_text(error).split())[:140]})'
 
 def silent_text(
     name:str, # Name of a model

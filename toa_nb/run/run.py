@@ -16,7 +16,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..cells import counted, facts_html
+from ..cells import counted, facts_html, printable
 from ..core import InputError, Prompt, Sample, Samples, StoreError, take_old_names
 from ..compute import Budget, ModelSpec
 from ..templates import Templates
@@ -195,7 +195,8 @@ def _interrupt(self:Run, show:bool):
     self.cancel()
     if not show or self.session.giving_up: return
     calls = counted(self.progress.in_flight, 'call in flight has', 'calls in flight have')
-    print(f'stopping: {calls} up to {self.grace:g} s; Ctrl-C again stops now', file=sys.stderr, flush=True)
+    waits = f': {calls} up to {self.grace:g} s; Ctrl-C again stops now' if self.progress.in_flight else ''
+    print(f'stopping{waits}', file=sys.stderr, flush=True)
 
 # %% ../../nbs/40_run/10_run.ipynb #55fa9090
 @patch
@@ -294,11 +295,11 @@ def report(self:Run)->str:
     lines = [f'{self.name}: {p}', spent_text(p.spent), *filter(None, [prefix_text(p.prefixes)])]
     if p.state != 'finished' and p.samples: lines.append(f'projected total: {spent_text(projected(p))}')
     for book in (p.failures, p.remarks):
-        lines += [f'{who}: {f.count} x {f.first}' for (who, _), f in sorted(book.items(), key=lambda kv: -kv[1].count)]
+        lines += [f'{who}: {f.count} x {f.first[:1000]}' for (who, _), f in sorted(book.items(), key=lambda kv: -kv[1].count)]
     remarks = self.stored_remarks()
     lines += [f'store: {remark}' for remark in remarks[:3]]
     if len(remarks) > 3: lines.append(f'store: {counted(len(remarks) - 3, "more remark")}')
-    return '\n'.join(lines)
+    return printable('\n'.join(lines))
 
 @patch
 def __repr__(self:Run): return self.report()

@@ -18,7 +18,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..core import Completion, ContextOverflow, Sample, Score, StoreError, Trial
+from ..core import Completion, ContextOverflow, failure_text, Sample, Score, StoreError, Trial
 from ..compute import generation_spent, scoring_spent
 from ..models.prefixes import PrefixCounter
 from ..rewards.queue import RewardOut
@@ -90,8 +90,8 @@ async def generate(self:Session,
     try: completion = await self.answer(state, trial)
     except (Exception, SystemExit, asyncio.CancelledError) as e:
         if self.closing: raise
-        completion, error, attempts = (getattr(e, 'completion', None), f'{type(e).__name__}: {e}',
-                                       getattr(e, 'attempts', 1))
+        completion, error = getattr(e, 'completion', None), failure_text(e)
+        attempts = getattr(e, 'attempts', 1)
     finally:
         self.call_changes(trial.model, -1)
         self.wake.set()
