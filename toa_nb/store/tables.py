@@ -40,9 +40,11 @@ def mapped(
 ): # As of `table_column`
     "What stands for the value of each row, of the type that `Series.map` finds."
     used = np.flatnonzero(np.bincount(values.codes, minlength=len(values.values)))
-    known, at = _series([values.values[i] for i in used]).map(found), np.zeros(len(values.values), int)
+    ids, at = [values.values[i] for i in used], np.zeros(len(values.values), int)
+    try: known = _series(ids).map(found)
+    except UnicodeEncodeError: known = pd.Series([found.get(name) for name in ids], dtype=object)
     at[used] = np.arange(len(used))
-    return known.array.take(at[values.codes])
+    return known.to_numpy()[at[values.codes]] if known.dtype == object else known.array.take(at[values.codes])
 
 # %% ../../nbs/35_store/11_tables.ipynb #554e6ce3
 _costs = ('calls', 'samples', 'prompt_tokens', 'cached_tokens', 'completion_tokens', 'tokens', 'flops',
