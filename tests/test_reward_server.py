@@ -12,7 +12,7 @@ from clocks import HANG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toa_nb.core import InputError, Prompt
+from toa_nb.core import InputError, Prompt, Score
 from toa_nb.reward_models.server import ServerLimits, serve_reward
 from toa_nb.rewards.base import FunctionReward
 from toa_nb.rewards.http_servers import HttpReward
@@ -234,6 +234,52 @@ def test_a_reward_that_raises_is_the_failure_of_its_responses_and_not_of_the_ser
     with serve_reward(fails) as server:
         status, body = asked(server, post(ITEMS))
         assert (status, json.loads(body)['errors']) == (200, ['RewardRaised: MemoryError: no room'])
+
+
+def test_a_reward_that_ends_the_program_does_not_end_the_server():
+    "A verifier that calls sys.exit, and one that cancels its own call."
+    def fails(prompt, response):
+        if response == 'four': return 4.
+        raise dict(exit=SystemExit(3), interrupt=KeyboardInterrupt(), cancel=asyncio.CancelledError())[response]
+    with serve_reward(fails) as server:
+        for how in ('exit', 'interrupt', 'cancel'):
+            status, body = asked(server, post(json.dumps({'items': [{'prompt': 'a', 'response': how}]}).encode()))
+            assert status == 200 and json.loads(body)['errors'][0].startswith('RewardRaised: ')
+        assert still_serves(server)
+
+
+def test_details_of_any_kind_are_sent_as_json():
+    def odd(prompt, response): return Score('odd', 1., details={(1, 2): float('nan'), 'at': {3}})
+    def refuse(name): raise AssertionError(f'{name} is not JSON')
+    with serve_reward(odd) as server:
+        status, body = asked(server, post(ITEMS))
+    assert status == 200
+    assert json.loads(body, parse_constant=refuse)['details'] == [{'(1, 2)': None, 'at': '{3}'}]
+
+
+def test_a_compressed_body_is_named(server):
+    status, body = asked(server, post(b'\x1f\x8b\x08', headers=b'content-encoding: gzip\r\n'))
+    assert (status, json.loads(body)['detail']) == (415, 'the body is compressed: send it as it is')
+    assert still_serves(server)
+
+
+def test_clients_that_leave_do_not_pile_up_requests_without_bound():
+    "Their requests are worked on; above the limit no more are taken, and after that the server serves as before."
+    go_on = threading.Event()
+    def slow(prompt, response):
+        if len(response) > 9: go_on.wait(HANG)
+        return float(len(response))
+    large = post(json.dumps({'items': [{'prompt': 'a', 'response': 'x'*2000}]}).encode())
+    with serve_reward(slow, limits=ServerLimits(bodies=10_000)) as server:
+        try:
+            for held in range(1, 5):
+                with client(server) as s: s.sendall(large)
+                while server.app.held < 2000*held: time.sleep(.005)
+            status, body = asked(server, large)
+            assert status == 503 and 'bytes are worked on already: try again later' in json.loads(body)['detail']
+        finally: go_on.set()
+        while server.app.held: time.sleep(.005)
+        assert still_serves(server)
 
 
 # --- keys ---

@@ -6,8 +6,11 @@ from functools import partial
 import pytest
 from clocks import HANG
 
+from toa_nb.analysis.curves import reward_curve
+from toa_nb.analysis.summary import summarize
+from toa_nb.cells import printable
 from toa_nb.compute import Budget
-from toa_nb.core import Completion, ConnectionFailed, InputError, Prompt, RequestRefused, RewardError, RewardTimeout, StoreError, Usage
+from toa_nb.core import Completion, ConnectionFailed, InputError, Prompt, RequestRefused, RewardError, RewardTimeout, ServerFailed, StoreError, Usage
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import FunctionReward, GroupReward
 from toa_nb.rewards.queue import RewardOut, RewardQueue
@@ -361,3 +364,25 @@ def test_forecasts_count_what_they_project(name, n, tmp_path):
         assert run.progress.target == run.progress.samples == sum(m.calls for m in models) == 6*n
         assert projected(run.progress) == run.progress.spent
         assert run.progress.spent.completion_tokens == sum(m.written for m in models)
+
+
+HOSTILE = '\x1b]0;owned\x07\x1b[2J \ud800 \u202eevil \x00 \x9b31m\r\n' + 'x'*1_000_000
+
+
+def test_texts_of_any_kind_are_bounded_in_failures_and_shown_by_their_codes(tmp_path):
+    "Errors of a model and of a reward, answers, a task and its category: the report, tables, figures and JSON hold."
+    def score(prompt, response):
+        if response.endswith('1'): raise ValueError(HOSTILE)
+        return float(len(response))
+    count = iter(range(100))
+    model = FakeModel('a', lambda messages, seed: HOSTILE[:60] + str(next(count) % 3),
+                      fail=lambda number: ServerFailed(HOSTILE) if number % 3 == 1 else None)
+    prompts = [Prompt('p', 'Say' + HOSTILE[:60], meta={'category': HOSTILE[:60]})]
+    run = Run(prompts, BestOfN(n=6), [model], score, store=tmp_path/'runs.db', name='r', max_unguided=100)
+    run.wait(show=False)
+    report, errors = run.report(), [s.error or s.scores[0].error or '' for s in run.samples()]
+    assert report == printable(report) and len(report) < 4000 and 'ServerFailed: \\x1b]0;owned' in report
+    assert any('ValueError' in e for e in errors) and max(map(len, errors)) < 4100
+    assert (tmp_path/'runs.db').stat().st_size < 1_000_000
+    assert str(summarize(tmp_path/'runs.db')).encode()
+    assert len(reward_curve(tmp_path/'runs.db')) and run.to_frame(texts=True, instructions=True)['text'].notna().any()

@@ -12,7 +12,7 @@ from itertools import islice
 
 from fastcore.basics import patch
 
-from ..core import Prompt, RewardError, Score, WrongScoreCount
+from ..core import Prompt, RewardError, Score
 from ..rewards.base import as_reward_error, GroupReward, wrong_count
 
 # %% ../../nbs/30_reward_models/02_worker.ipynb #002bdc32
