@@ -167,7 +167,7 @@ def test_a_run_without_one_answer_may_change(left, change, tmp_path):
     now = dict(models=[FakeModel('b')]) | given | ANEW[change]
     run = asyncio.run(Run(**now)._finish())
     assert (run.ok, run.progress.samples, run.progress.failures) == (True, run.method.n*len(run.prompts), {})
-    assert ('all without an answer, are dropped' in run.report()) == (left == 'failures')
+    assert ('all without an answer: dropped' in run.report()) == (left == 'failures')
     again = Run.from_store(path, models=run.models.values(), rewards=[run.reward])
     assert again.config() == run.config() and [p.id for p in again.prompts] == [p.id for p in run.prompts]
     with pytest.raises(InputError): asyncio.run(Run(**now | dict(seed=99))._finish())
