@@ -326,6 +326,7 @@ def refresh(self:RunPanel):
 def ended(self:RunPanel):
     "Report how the run ended, if it was started here."
     self.list_runs()
+    self.renew()
     task = self.run.task if self.run and self.run.name == self.shown else None
     if not task or not task.done(): return
     error, p = None if task.cancelled() else task.exception(), self.progress
@@ -485,25 +486,40 @@ def stored_code(self:RunPanel,
 
 # %% ../../nbs/60_panels/10_runs.ipynb #5a01d0e2
 @patch
-def tables(self:RunPanel)->Html:
+def stored(self:RunPanel)->tuple: # A `LiveRun`, its `Progress` and its table; `None`s where nothing is stored yet
+    "The run that is shown, read anew."
+    if self.shown not in [r['name'] for r in stored_runs(self.path)]: return None, None, None
+    look = LiveRun(self.path, self.shown)
+    p = self.read(look)
+    df = look.table()
+    look.close()
+    return look, p, df
+
+@patch
+def tables(self:RunPanel,
+    look:LiveRun, # From `stored`
+    p:Progress, # From `stored`
+    df, # From `stored`
+)->Html:
     "The state of the run, its prompts, what was spent, what failed, and what moves bring."
-    parts = self.status, self.lists, self.costs, self.learned
-    return Html('<br>'.join(part.value for part in parts if part.value))
+    lists = prompt_table(look, p.best), failure_table(p), cost_table(p.spent), gains_page(df)
+    return Html(f'<div>{progress_lines(p, self.busy)}</div>' + ''.join(lists))
 
 @patch
 def static(self:RunPanel)->str:
     "The curve as a picture, and the tables."
-    if not self.look or not self.look.store: return ''
-    figure = self.look.figure(self.progress)
-    return (picture_html(figure, self.summary()) if figure else '') + self.tables()
+    look, p, df = self.stored()
+    if look is None: return ''
+    figure = look.figure(p, df)
+    return (picture_html(figure, self.summary()) if figure else '') + self.tables(look, p, df)
 
 @patch
 def page_parts(self:RunPanel)->list[Part]:
     "The curves, and the tables."
-    if not self.look or not self.look.store: return []
-    df = self.look.table()
-    views = [] if df is None else self.look.views(self.progress, df)
-    return [*(Part('curve', view) for view in views), Part('page', dict(value=self.tables()))]
+    look, p, df = self.stored()
+    if look is None: return []
+    views = [] if df is None else look.views(p, df)
+    return [*(Part('curve', view) for view in views), Part('page', dict(value=self.tables(look, p, df)))]
 
 
 # %% ../../nbs/60_panels/10_runs.ipynb #5a01d0e5
