@@ -2,8 +2,9 @@
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
-from browser import journey
+from browser import journey, wait_for
 from test_panels_views import fill
 
 from toa_nb.panels.trees import TreePanel
@@ -30,8 +31,12 @@ def test_curves(lab):
     lab.page.get_by_label('log scale').check()
     lab.see('.toa-CurvePanel .toa-code', "reward_curve(df, x='tokens', y='mean'), log=True)")
     lab.until('() => document.querySelector(".toa-curve")?.textContent.includes("of all answers so far")', 'no curve: of all answers so far')
-    lab.page.locator('.toa-curve').hover(position=dict(x=200, y=100))
-    lab.see('.toa-tip', 'TOA: ')
+    moves = count(200)
+    def tip():
+        "What is shown under the mouse, which moves each time, because the curve may just have been drawn anew."
+        lab.page.locator('.toa-curve').hover(position=dict(x=next(moves) % 400, y=100))
+        return lab.text('.toa-tip')
+    wait_for(lambda: 'TOA: ' in tip(), lambda: 'no value under the mouse', lab.page)
     lab.page.locator('.toa-curve .end', has_text='TOA').click()
     lab.page.wait_for_selector('.toa-curve .end[aria-pressed=true]')
     for name in 'curve.svg', 'curve.csv':

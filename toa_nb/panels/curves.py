@@ -74,7 +74,7 @@ def work_text(
     choice:CurveChoice, # What is drawn
 )->str:
     "What takes time now."
-    if (tuple(choice.runs), choice.reward) in choice.frames: return 'Drawing'
+    if not choice.unread(): return 'Drawing'
     return f'Reading {sum(choice.store.count(run) for run in choice.runs):,} samples'
 
 def make_pictures(

@@ -227,7 +227,7 @@ def dpo(self:SampleBrowser,
     if not rest: return mine
     done = {row['prompt_id'] for row in mine}
     others = [p for i, p in self.prompts.items() if i not in done]
-    return mine + list(iter(to_dpo(self.store, others, self.fields['reward'].value, run=run)))
+    return mine + to_dpo(self.store, others, self.fields['reward'].value, run=run)
 
 # %% ../../nbs/60_panels/18_samples.ipynb #baaafa8b
 @patch
