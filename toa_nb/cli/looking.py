@@ -61,7 +61,8 @@ def lab_command(
 )->list[str]:
     "The command that opens a notebook in JupyterLab, with that document alone."
     if not find_spec('jupyterlab'):
-        raise InputError('JupyterLab is not installed', 'toa panel', 'Install toa_nb[lab], or write a page: -o report.html.')
+        remedy = 'Install toa_nb[lab], or write a page: -o report.html.'
+        raise InputError('JupyterLab is not installed', 'toa panel', remedy)
     root = ['--allow-root'] if hasattr(os, 'geteuid') and os.geteuid() == 0 else []
     return [sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={notebook.parent}', f'--port={port or 8888}',
             f'--LabApp.default_url=/doc/tree/{notebook.name}', *root]

@@ -166,15 +166,6 @@ def offer(self:ComparePanel,
     f['category'].options = {'all': ''} | {plain(c): c for c in sorted(categories)}
 
 @patch
-def table(self:ComparePanel): # A `DataFrame`, as from `to_frame`
-    "The samples of the two runs."
-    runs = [self.of[self.fields[key].value] for key in 'ab']
-    if runs != self.read:
-        with self.working('Reading'): self.df = to_frame(self.store, runs)
-        self.read = runs
-    return self.df
-
-@patch
 def missing(self:ComparePanel,
     names:list[str], # Of the runs that are there, fewer than two
 )->str:
@@ -198,10 +189,13 @@ def redraw(self:ComparePanel):
     a, b, value, category, sort = (widget.value for widget in self.fields.values())
     if a == b: raise InputError(f'{a!r} is compared with itself', 'method b', 'Choose another.')
     self.say()
-    self.rows = compared_prompts(self.table(), a, b, value, self.by, category, sort)
+    runs = [self.of[a], self.of[b]]
+    if runs != self.read:
+        with self.working('Reading'): self.df, self.read = to_frame(self.store, runs), runs
+    self.rows = compared_prompts(self.df, a, b, value, self.by, category, sort)
     self.line.value = f'<b>{safe(difference_line(self.rows["difference"], a, b))}</b>'
     for name, v in prompt_list(self.rows, a, b, sort).items(): setattr(self.list, name, v)
-    configs = [self.store.config(self.of[name]) for name in (a, b)]
+    configs = [self.store.config(run) for run in runs]
     self.settings.value = table(['setting', plain(a), plain(b)], setting_rows(*configs), 'All settings are the same.')
     given = (f', {value!r}' if value != 'best' else '') + (f', by={self.by!r}' if self.by != 'method' else '')
     self.show_code(f'prompts_by_method(to_frame({store_code(self.store)}), {a!r}, {b!r}{given})')
