@@ -139,6 +139,9 @@ def test_two_runs_are_compared(lab):
     lab.page.locator('.toa-list tr[data-row="1"]').click()
     lab.see('.toa-ComparePanel .toa-answer >> nth=0', 'better 4')
     lab.see('.toa-ComparePanel .toa-answer >> nth=1', 'text 4')
+    assert lab.page.locator('.toa-kept').is_hidden()
+    lab.page.evaluate('() => document.querySelector(".toa-panel").remove()')
+    lab.see('.toa-kept', 'later against toa: +0')
 
 
 @journey

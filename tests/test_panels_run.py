@@ -1,11 +1,13 @@
 """Server panel and run panel through their traits, without a browser."""
 import asyncio
 from html import unescape
+from pathlib import Path
 
 import pytest
 
 from toa_nb.cells import safe
 from toa_nb.cli.config import run_from
+from toa_nb.compute import spec_from_params
 from toa_nb.core import CallTimeout, GenerationError, InputError, Prompt
 from toa_nb.models.fakes import FakeModel
 from toa_nb.panels.base import with_imports
@@ -14,6 +16,7 @@ from toa_nb.panels.runs import RunPanel
 from toa_nb.panels.server_tables import from_toml, to_toml
 from toa_nb.panels.servers import ServerPanel
 from toa_nb.rewards.base import FunctionReward
+from toa_nb.run.progress import short as short_number
 from toa_nb.run.run import Run
 from toa_nb.search.methods import METHODS
 from toa_nb.search.samplers import BestOfN
@@ -265,6 +268,25 @@ def test_a_stored_run_leaves_plain_text_and_its_settings():
     text = p._repr_mimebundle_()['text/plain']
     assert 'best_of_n: finished, 12/12 samples, 4/4 prompts done' in text and 'VBox(' not in text
     assert all(word in p.facts.value for word in ('best_of_n(n=3', 'a, b', 'length', 'short', '5'))
+
+
+def test_what_was_spent_is_shown_by_part():
+    sized = [FakeModel('a', lambda messages, seed: 'one two three', spec=spec_from_params('tiny', 1e9))]
+    run = Run(tasks, BestOfN(n=3), sized, length, store='runs.db')
+    asyncio.run(run._finish())
+    spent = run.progress.spent
+    p = RunPanel('runs.db')
+    for part in (spent.reading_flops, spent.writing_flops): assert part > 0 and f'>{short_number(part)}<' in p.costs.value
+    assert spent.reading_flops + spent.writing_flops == spent.flops == p.progress.spent.flops
+    assert 'reading and writing' not in p.costs.value
+
+
+def test_a_store_that_vanished_is_named():
+    asyncio.run(Run(tasks, BestOfN(n=3), pair(), length, store='runs.db')._finish())
+    p = RunPanel('runs.db')
+    Path('runs.db').unlink()
+    p.refresh()
+    assert p.message_text.startswith('runs.db was deleted or moved') and '12 of 12 samples' in p.status.value
 
 
 def test_an_idle_panel_follows_what_others_write():

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from toa_nb.core import Completion, InputError, Prompt, Score, Trial, Usage
+from toa_nb.panels.base import NOT_LIVE
+from toa_nb.panels.compare import ComparePanel
 from toa_nb.panels.curves import CurvePanel
 from toa_nb.panels.samples import SampleBrowser
 from toa_nb.panels.texts import difference
@@ -112,10 +114,25 @@ def test_a_tree_of_nothing_is_a_prompt():
     assert pixel_places([]) == {ROOT: (50., 50.)} and [n['state'] for n in tree_nodes([], 'rm')] == ['prompt']
 
 
-@pytest.mark.parametrize('panel', [CurvePanel, TreePanel, SampleBrowser])
-def test_an_empty_store_is_said(panel, tmp_path):
+@pytest.mark.parametrize('panel', [CurvePanel, TreePanel, SampleBrowser, ComparePanel])
+def test_an_empty_store_is_said_and_has_a_start(panel, tmp_path):
     RunStore(tmp_path/'empty.db').close()
-    assert 'empty.db holds no run yet' in panel(tmp_path/'empty.db').message.value
+    empty = panel(tmp_path/'empty.db')
+    assert 'empty.db holds no run yet' in empty.message.value
+    [start] = [child for row in empty.box.children for child in getattr(row, 'children', ())]
+    start.click()
+    assert empty.begun.path == tmp_path/'empty.db' and empty.begun.box in empty.box.children
+    assert not empty.static() and empty.page_parts() == []
+
+
+@pytest.mark.parametrize('panel, act', [(CurvePanel, CurvePanel.reread), (TreePanel, TreePanel.reread), (SampleBrowser, SampleBrowser.search)])
+def test_a_store_that_vanished_is_named(panel, act, db):
+    p = panel(db)
+    p.attempt(lambda: act(p))
+    assert p.message_text == ''
+    db.unlink()
+    p.attempt(lambda: act(p))
+    assert p.message_text.startswith('runs.db was deleted or moved')
 
 
 def test_a_long_difference_is_found_quickly_and_whole():
@@ -212,6 +229,19 @@ def test_the_code_under_a_panel_runs_as_it_stands(open_panel, db, monkeypatch):
 def test_a_panel_leaves_plain_text_where_no_widget_is_drawn(open_panel, shown, db):
     text = open_panel(db)._repr_mimebundle_()['text/plain']
     assert shown in text and 'VBox(' not in text and '<style>' not in text
+
+
+@pytest.mark.slow
+def test_what_a_panel_leaves_is_in_a_page_of_nbconvert(db, monkeypatch):
+    nbconvert = pytest.importorskip('nbconvert')
+    outputs = []
+    monkeypatch.setattr('IPython.display.display', lambda data, **options: outputs.append(data))
+    SampleBrowser(db, prompt_id='sky')._ipython_display_()
+    rows = [dict(output_type='display_data', data=data, metadata={}) for data in outputs]
+    cell = dict(cell_type='code', id='c', metadata={}, execution_count=1, source='browser', outputs=rows)
+    notebook = nbconvert.exporters.exporter.nbformat.from_dict(dict(cells=[cell], metadata={}, nbformat=4, nbformat_minor=5))
+    page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
+    assert NOT_LIVE in page and 'text 0' in page and 'CallTimeout: no &lt;answer&gt;' in page
 
 
 def test_nothing_to_draw_is_named(db):

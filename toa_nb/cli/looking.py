@@ -6,7 +6,8 @@
 __all__ = ['panel_notebook', 'store_page', 'lab_command', 'do_panel', 'add_panel']
 
 # %% ../../nbs/70_cli/03_looking.ipynb #bca9a03d
-import json, subprocess, sys, tempfile
+import json, os, subprocess, sys, tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from .command import add_command
 from .output import note, say
 
 # %% ../../nbs/70_cli/03_looking.ipynb #d29b40df
-_panels = 'CurvePanel', 'ComparePanel', 'TreePanel', 'SampleBrowser'
+_panels = 'RunPanel', 'CurvePanel', 'ComparePanel', 'TreePanel', 'SampleBrowser'
 
 def panel_notebook(
     store:str|Path, # Path of the store
@@ -26,8 +27,11 @@ def panel_notebook(
     path = str(Path(store).expanduser().resolve())
     sources = [f'from toa_nb.panels import {", ".join(_panels)}\nstore = {path!r}',
                *(f'{name}(store)' for name in _panels)]
-    cells = [dict(cell_type='code', id=f'panel{i}', metadata={}, execution_count=None, outputs=[], source=source)
+    folded = dict(jupyter=dict(source_hidden=True))
+    cells = [dict(cell_type='code', id=f'panel{i}', metadata=folded, execution_count=None, outputs=[], source=source)
              for i, source in enumerate(sources)]
+    head = f'# {Path(store).name}\n\nChoose *Run > Run All Cells* in the menu: the panels appear below.'
+    cells.insert(0, dict(cell_type='markdown', id='head', metadata={}, source=head))
     kernel = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))
     return dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)
 
@@ -42,10 +46,13 @@ def store_page(
     from toa_nb.panels.samples import SampleBrowser
     from toa_nb.panels.trees import TreePanel
     panels = [CurvePanel(store), TreePanel(store, run), SampleBrowser(store, run, sort='best')]
-    parts = [part for panel in (panels[0], panels[2]) for part in panel.page_parts()]
-    parts[1:1] = panels[1].page_parts()[:1]
-    for part, title in zip(parts, ('Reward against compute', 'Search tree', 'Answers')): part.title = title
-    return saved_page(Path(store.path).name, parts, '\n'.join(panel.summary() for panel in panels[:2]))
+    parts = []
+    for panel, title in zip(panels, ('Reward against compute', 'Search tree', 'Answers')):
+        for part in panel.page_parts()[:1]:
+            part.title = title
+            parts.append(part)
+    said = [panel.summary() for panel in panels[:2]] if parts else [panels[0].message_text]
+    return saved_page(Path(store.path).name, parts, '\n'.join(said))
 
 # %% ../../nbs/70_cli/03_looking.ipynb #0dcae7ab
 def lab_command(
@@ -53,8 +60,12 @@ def lab_command(
     port:int=0, # 0: a free one
 )->list[str]:
     "The command that opens a notebook in JupyterLab, with that document alone."
+    if not find_spec('jupyterlab'):
+        remedy = 'Install toa_nb[lab], or write a page: -o report.html.'
+        raise InputError('JupyterLab is not installed', 'toa panel', remedy)
+    root = ['--allow-root'] if hasattr(os, 'geteuid') and os.geteuid() == 0 else []
     return [sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={notebook.parent}', f'--port={port or 8888}',
-            f'--LabApp.default_url=/doc/tree/{notebook.name}']
+            f'--LabApp.default_url=/doc/tree/{notebook.name}', *root]
 
 def do_panel(args:Any)->int:
     "toa panel"

@@ -118,6 +118,7 @@ class ComparePanel(Panel):
             raise InputError('the package anywidget is missing', 'ComparePanel', 'Install toa_nb[lab].')
         super().__init__('Methods compared')
         self.store, self.list, self.df, self.rows, self.by = reading(store), TableView(), None, None, 'method'
+        self.of, self.read = {}, []
         self.viewer = Viewer(self.store, lambda s, number: self.say(f'no. {number} is in the tree of {s.prompt_id}.'))
         self.fields = dict(
             a=field(W.Dropdown, 'method a'), b=field(W.Dropdown, 'method b'),
@@ -126,7 +127,7 @@ class ComparePanel(Panel):
             sort=field(W.Dropdown, 'order', 'worst', options=ORDERS))
         self.lay_out()
         self.offer(a, b)
-        if self.df is not None: self.set(**settings)
+        if len(self.of) > 1: self.set(**settings)
         follow_fields(self, self.redraw)
         self.list.observe(lambda change: self.attempt(lambda: self.choose(*change['new'])), 'chosen')
         self.list.observe(lambda change: self.fields['sort'].set_trait('value', change['new']), 'sort')
@@ -147,7 +148,7 @@ def offer(self:ComparePanel,
     a:str, # The first method or run; empty: the last
     b:str, # The other one; empty: the first
 ):
-    "Read the samples, and which methods there are."
+    "Read which methods there are."
     f, configs = self.fields, {r['name']: self.store.config(r['name']) for r in self.store.runs()}
     methods = [c.get('method') for c in configs.values()]
     self.by = 'method' if len(set(methods)) == len(methods) else 'run'
@@ -157,11 +158,12 @@ def offer(self:ComparePanel,
     for name in (a, b):
         if name and name not in names:
             raise InputError(f'there is no {self.by} {name!r}', 'ComparePanel', f'There are: {", ".join(names)}.')
-    with self.working('Reading'): self.df = to_frame(self.store)
     for key in 'ab': f[key].options = {plain(n): n for n in names}
     f['a'].value = a or next(n for n in reversed(names) if n != b)
     f['b'].value = b or next(n for n in names if n != f['a'].value)
-    f['category'].options = {'all': ''} | {plain(c): c for c in sorted(set(map(str, self.df['category'].dropna())))}
+    prompts = [p for run in configs for p in self.store.prompts(run)]
+    categories = {str(p.meta['category']) for p in prompts if p.meta.get('category')}
+    f['category'].options = {'all': ''} | {plain(c): c for c in sorted(categories)}
 
 @patch
 def missing(self:ComparePanel,
@@ -187,10 +189,13 @@ def redraw(self:ComparePanel):
     a, b, value, category, sort = (widget.value for widget in self.fields.values())
     if a == b: raise InputError(f'{a!r} is compared with itself', 'method b', 'Choose another.')
     self.say()
+    runs = [self.of[a], self.of[b]]
+    if runs != self.read:
+        with self.working('Reading'): self.df, self.read = to_frame(self.store, runs), runs
     self.rows = compared_prompts(self.df, a, b, value, self.by, category, sort)
     self.line.value = f'<b>{safe(difference_line(self.rows["difference"], a, b))}</b>'
     for name, v in prompt_list(self.rows, a, b, sort).items(): setattr(self.list, name, v)
-    configs = [self.store.config(self.of[name]) for name in (a, b)]
+    configs = [self.store.config(run) for run in runs]
     self.settings.value = table(['setting', plain(a), plain(b)], setting_rows(*configs), 'All settings are the same.')
     given = (f', {value!r}' if value != 'best' else '') + (f', by={self.by!r}' if self.by != 'method' else '')
     self.show_code(f'prompts_by_method(to_frame({store_code(self.store)}), {a!r}, {b!r}{given})')
