@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from toa_nb import Prompt, run_from
+from toa_nb import Prompt, Templates, run_from
 from toa_nb.run.forecast import Rate, project
 from toa_nb.servers.fleet import read_servers
 
@@ -57,3 +57,14 @@ def test_what_is_said_of_the_experiment_on_a_real_model_is_in_its_answers():
     said = [(root/name).read_text(encoding='utf-8') for name in ('README.md', 'nbs/LOG.md')]
     for text in said: assert best.replace('0.', '.') in text and f'{flops} times the FLOPs' in text
     assert five.replace('0.', '.') in ' '.join(said[1].split())
+
+
+@pytest.mark.slow
+def test_what_is_said_of_the_wordings_is_in_their_answers():
+    root = folder.parent.parent
+    command = [sys.executable, root/'benchmarks/wording.py', '--from', folder/'wording_pool.jsonl.gz']
+    drawn = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
+    assert drawn.strip() in (folder/'README.md').read_text(encoding='utf-8')
+    small = Templates.load(root/'data/templates_small.toml')
+    assert f"'task last': {small.refine!r}" in (root/'benchmarks/wording.py').read_text(encoding='utf-8')
+    assert small.revise == Templates().revise
