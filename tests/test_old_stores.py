@@ -98,24 +98,28 @@ def exported(path, folder):
     return found
 
 
-def test_both_versions_read_the_same(tmp_path):
-    old, new = old_store(tmp_path/'old.db'), old_store(tmp_path/'new.db')
+def test_all_versions_read_the_same(tmp_path):
+    "Version 3 is version 2 with compressed texts; it is made of version 1 in one step."
+    old, new, small = (old_store(tmp_path/f'{name}.db') for name in ('old', 'new', 'small'))
     upgrade_store(new)
-    assert (version(old), version(new), check_store(old), check_store(new)) == (1, 2, [], [])
-    same(view(old), view(new))
+    compact(small, compress=True)
+    assert [(version(path), check_store(path)) for path in (old, new, small)] == [(1, []), (2, []), (3, [])]
+    before = view(old)
+    same(before, view(new))
+    same(before, view(small))
     assert [s.completion and s.completion.text for s in samples(old, 'odd')] == [
         'né 😀', '\ud83d half', 'zero\0inside', '', None, 'cut', 'né 😀 and on']
     assert to_frame(old, run='odd')['length'].tolist() == to_frame(new, run='odd')['length'].tolist() == [4, 6, 11, 0, 0, 3, 11]
     assert version(old) == 1
 
 
-def test_both_versions_export_the_same(tmp_path):
-    old = old_store(tmp_path/'old.db')
-    (tmp_path/'a').mkdir(), (tmp_path/'b').mkdir()
-    before = exported(old, tmp_path/'a')
-    upgrade_store(old)
-    after = exported(old, tmp_path/'b')
-    assert before == after and list(before) == list(FORMATS)
+def test_all_versions_export_the_same(tmp_path):
+    old, found = old_store(tmp_path/'old.db'), []
+    for name, change in (('1', None), ('2', upgrade_store), ('3', lambda path: compact(path, compress=True))):
+        if change: change(old)
+        (tmp_path/name).mkdir()
+        found.append(exported(old, tmp_path/name))
+    assert found[0] == found[1] == found[2] and list(found[0]) == list(FORMATS)
 
 
 def go_on(path, more=0):
@@ -196,17 +200,6 @@ def kill(*args): os.kill(os.getpid(), signal.SIGKILL)
 def killed(code, path):
     done = subprocess.run([sys.executable, '-c', CHILD + textwrap.dedent(code), str(path)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-
-
-@pytest.mark.parametrize('at', ['fsync', 'replace'])
-def test_a_killed_upgrade_leaves_the_old_store(tmp_path, at):
-    old = old_store(tmp_path/'old.db')
-    before = old.read_bytes()
-    killed(f'os.{at} = kill; upgrade_store(path)', old)
-    assert old.read_bytes() == before and {p.name.split('.db')[0] for p in tmp_path.iterdir()} == {'old', '.old'}
-    seen = samples(old)
-    upgrade_store(old)
-    assert (version(old), samples(old), check_store(old)) == (2, seen, [])
 
 
 def test_an_upgrade_takes_what_a_killed_writer_left_in_the_log(tmp_path):

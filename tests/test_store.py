@@ -87,7 +87,7 @@ def finished_store(tmp):
 
 def newer_version(tmp):
     finished_store(tmp)
-    with sqlite3.connect(tmp/'runs.db') as db: db.execute('PRAGMA user_version = 3')
+    with sqlite3.connect(tmp/'runs.db') as db: db.execute('PRAGMA user_version = 4')
     db.execute('PRAGMA journal_mode = DELETE')
     db.close()
 

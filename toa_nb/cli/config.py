@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['LOADING', 'PROMPT_KEYS', 'TYPES', 'READERS', 'NEEDED', 'prompt_source', 'read_prompts', 'read_method', 'read_models',
-           'read_name', 'with_paths', 'read_reward', 'read_held_out', 'read_budget', 'read_templates', 'open_store',
-           'read_store', 'read_count', 'read_seconds', 'BadConfig', 'read_parts', 'all_models', 'check_keys',
-           'warn_of_unused_models', 'FileRun', 'build', 'run_from']
+           'read_name', 'with_paths', 'read_reward', 'read_held_out', 'read_scorers', 'read_budget', 'read_templates',
+           'open_store', 'read_store', 'read_count', 'read_seconds', 'BadConfig', 'pools_of', 'read_parts',
+           'all_models', 'check_keys', 'warn_of_unused_models', 'FileRun', 'build', 'run_from']
 
 # %% ../../nbs/70_cli/00_config.ipynb #b66b835d
 import json, sys, warnings
 from pathlib import Path
 from typing import Any
 
+from ..cells import counted
 from ..core import InputError, Prompt, StoreError
 from ..inputs import (
     check_fields, check_number, check_path, error_context, field_path, field_problems, fits, known_fields,
@@ -27,6 +28,7 @@ from ..reward_models.registry import get_reward
 from ..store.journal import RunStore
 from ..store.many import store_paths, StoreSet
 from ..run.stored import find_key
+from ..run.scorers import as_pools, ScorerPool, stand_in
 from ..run.run import Run
 
 # %% ../../nbs/70_cli/00_config.ipynb #af7fc419
@@ -64,7 +66,8 @@ def read_prompts(
     path = prompt_source(table['file'], folder, field_path(where, 'file'))
     found = load_prompts(path, say=lambda line: print(line, file=sys.stderr), **given)
     if found.bad:
-        warnings.warn(f'{len(found.bad)} reports on lines that are left out:\n{BadPrompts(found.bad)}', stacklevel=2)
+        reports = counted(len(found.bad), 'report')
+        warnings.warn(f'{reports} on lines that are left out:\n{BadPrompts(found.bad)}', stacklevel=2)
     with error_context(where): wanted = filter_prompts(found, table.get('category'))
     if 'sample' in table: wanted = sample_prompts(wanted, table['sample'], table.get('seed', 0))
     return Prompts(wanted[:table.get('limit')], found.bad, found.unread, found.about)
@@ -114,7 +117,8 @@ def read_reward(
     value:str|dict, # A kind, or a table with `kind` and settings
     folder:Path, # Where relative paths begin
     where:str, # The place, for errors
-)->Any: # The reward
+    pools:dict|None=None, # Scorers on the cluster that drives the run, by reward
+)->Any: # The reward; its table where scorers make it
     "A reward with its settings."
     table = {'kind': value} if isinstance(value, str) else value
     if not isinstance(table, dict): check_fields(table, {'kind': str}, where)
@@ -123,15 +127,26 @@ def read_reward(
         raise InputError('the reward has no kind', field_path(where, 'kind'), 'Name it, such as kind = "constraints".')
     check_fields(named, {'kind': str, 'name': str}, where)
     for field, name in named.items(): read_name(name, folder, field_path(where, field))
+    if pools and stand_in(with_paths(table, folder), pools): return with_paths(table, folder)
     with error_context(where): return get_reward(with_paths(table, folder), folder)
 
+# %% ../../nbs/70_cli/00_config.ipynb #8219a321
 def read_held_out(
     value:list, # Rewards
     folder:Path, # Where relative paths begin
     where:str, # The place, for errors
+    pools:dict|None=None, # As for `read_reward`
 )->list: # The rewards
     "The rewards that are held out."
-    return [read_reward(v, folder, f'{where}[{i}]') for i, v in enumerate(value)]
+    return [read_reward(v, folder, f'{where}[{i}]', pools) for i, v in enumerate(value)]
+
+def read_scorers(
+    value:dict, # A table per reward
+    folder:Path, # Not needed
+    where:str, # The place, for errors
+)->dict[str,ScorerPool]: # By reward
+    "The scorers on a cluster."
+    return as_pools(value, where)
 
 # %% ../../nbs/70_cli/00_config.ipynb #54314223
 def read_budget(
@@ -211,16 +226,27 @@ class BadConfig(InputError):
 
     def __str__(self): return '\n'.join(map(str, self.errors))
 
+# %% ../../nbs/70_cli/00_config.ipynb #d8f3c16b
+def pools_of(
+    data:dict, # The content of a file
+    given:dict, # Arguments of `Run`
+)->dict: # By reward; empty without a cluster
+    "The scorers of a run, as far as they can be read; what is wrong with them is told elsewhere."
+    if given.get('ray') is None: return {}
+    try: return as_pools(given.get('scorers', data.get('scorers')))
+    except InputError: return {}
+
 # %% ../../nbs/70_cli/00_config.ipynb #8c7569e2
 TYPES = dict(
     name=str, prompts=str|dict, method=str|dict, models=list, reward=str|dict, held_out=list, budget=dict,
     templates=str|dict,
-    store=str, seed=int, concurrency=int, grace=float) # Type of each field of the file
+    store=str, compress=bool, scorers=dict, seed=int, concurrency=int, grace=float) # Type of each field of the file
 READERS = dict(
     name=read_name, prompts=read_prompts, method=read_method, models=read_models, reward=read_reward,
     held_out=read_held_out,
     # What reads it
-    budget=read_budget, templates=read_templates, store=read_store, concurrency=read_count, grace=read_seconds)
+    budget=read_budget, templates=read_templates, store=read_store, scorers=read_scorers,
+    concurrency=read_count, grace=read_seconds)
 NEEDED = dict(prompts='Name a file of prompts.', models='Add a [[models]] table for each.',
               reward='Name one, such as reward = "constraints".') # Fields that must be there, with the remedy
 
@@ -235,9 +261,11 @@ def read_parts(
     bad += field_problems({k: v for k, v in data.items() if k not in given}, TYPES, where)
     bad += [InputError('the field is missing', field_path(where, k), fix) for k, fix in NEEDED.items() if k not in data
             and k not in given]
+    pools = pools_of(data, given)
     for name, value in ({'method': DEFAULT, 'store': 'runs.db'} | data).items():
         if name in given or name not in TYPES or not fits(value, TYPES[name]): continue
-        try: parts[name] = READERS[name](value, folder, field_path(where, name)) if name in READERS else value
+        more = [pools] if name in ('reward', 'held_out') else []
+        try: parts[name] = READERS[name](value, folder, field_path(where, name), *more) if name in READERS else value
         except InputError as e: bad += getattr(e, 'errors', [e])
     if bad: raise bad[0] if len(bad) == 1 else BadConfig(bad)
     return parts | given
@@ -286,7 +314,7 @@ class FileRun(Run):
 # %% ../../nbs/70_cli/00_config.ipynb #d8cea5ea
 def _recipe(data:dict, folder:Path, given:dict)->dict:
     "What is saved of a configuration, with whole paths of rewards."
-    recipe = {k: v for k, v in data.items() if k not in given and k != 'store'}
+    recipe = {k: v for k, v in data.items() if k not in given and k not in ('store', 'compress')}
     if isinstance(recipe.get('reward'), dict): recipe['reward'] = with_paths(recipe['reward'], folder)
     if 'held_out' in recipe:
         recipe['held_out'] = [with_paths(r, folder) if isinstance(r, dict) else r for r in recipe['held_out']]

@@ -16,6 +16,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
+from ..cells import counted
 from ..core import InputError, Prompt, ToaError
 from ..inputs import check_path
 from .origins import checked_source, joined, Origins
@@ -65,7 +66,8 @@ def _samples(source, prompts, reward, run=None)->RowStream:
 
 def _prompts(source, prompts, reward, run=None)->RowStream:
     "Every prompt of a source, as `load_prompts` reads it."
-    return RowStream(lambda tally: (prompt_record(p) for p, *_ in each_prompt(tally, source, prompts, reward or NONE, run)))
+    return RowStream(lambda tally: (prompt_record(p)
+                                    for p, *_ in each_prompt(tally, source, prompts, reward or NONE, run)))
 
 # %% ../../nbs/45_data/07_writing.ipynb #c296454b
 FORMATS = dict(
@@ -82,8 +84,10 @@ FORMATS = dict(
                    'Axolotl'),
     openai=Format(_trl, LINES, (), ('chat', 'preference_dpo'), lambda rows, form: to_openai.stream(rows),
                   'the fine-tuning API of OpenAI'),
-    distilabel=Format(to_dpo.stream, COLUMNS, PAIR_OPTIONS, (), lambda rows, form: to_distilabel.stream(rows), 'distilabel, Argilla'),
-    rewardbench=Format(to_dpo.stream, LINES, PAIR_OPTIONS, (), lambda rows, form: to_rewardbench.stream(rows), 'RewardBench'),
+    distilabel=Format(to_dpo.stream, COLUMNS, PAIR_OPTIONS, (), lambda rows, form: to_distilabel.stream(rows),
+                      'distilabel, Argilla'),
+    rewardbench=Format(to_dpo.stream, LINES, PAIR_OPTIONS, (), lambda rows, form: to_rewardbench.stream(rows),
+                       'RewardBench'),
     nemo_rl=Format(to_dpo.stream, LINES, PAIR_OPTIONS, (), lambda rows, form: to_nemo_rl.stream(rows), 'NeMo RL'),
     published=Format(to_published.stream, LINES, ('tree_info',), about='tools around the published code'),
     alpaca_eval=Format(to_alpaca_eval.stream, ('.json',), ('generator',), about='alpaca_eval'),
@@ -186,7 +190,8 @@ def _factory_entry(files:dict[str,Path], base:RowStream, form:str):
     place = files['train'].parent/'dataset_info.json'
     known = json.loads(place.read_text('utf-8')) if place.exists() else {}
     for path in files.values():
-        known |= to_llama_factory(RowStream(lambda _: (), base.columns), path.stem, form.partition('_')[0], path.name)[1]
+        empty = RowStream(lambda _: (), base.columns)
+        known |= to_llama_factory(empty, path.stem, form.partition('_')[0], path.name)[1]
     place.write_text(json.dumps(known, indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
 
 def _compute(tally:Tally)->dict[str,str]:
@@ -220,7 +225,8 @@ class Exported:
 
     def __repr__(self):
         left = ', '.join(f'{n:,} {why}' for why, n in self.dropped.items())
-        return f'{", ".join(map(str, self.files))}: {self.rows:,} rows' + (f'; left out: {left}' if left else '')
+        made = f'{", ".join(map(str, self.files))}: {counted(self.rows, "row")}'
+        return made + (f'; left out: {left}' if left else '')
 
 def _reporter(say:Callable[[str],None]|None, total:int)->Callable[[int],None]|None:
     "Tells how far an export is, every few seconds."

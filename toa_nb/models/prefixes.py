@@ -15,7 +15,13 @@ class SeenPrefixes:
     "The beginnings of texts that one server has read or written."
     def __init__(self,
         most:int=1 << 18, # Blocks to remember: 4 million characters
-    ): self.most, self.known = most, {}
+    ): self.most, self.newer, self.older = most, set(), set()
+
+    def knows(self,
+        chain:int, # A block with those before it
+    )->bool:
+        "Was it read or written, and not so long ago that it is forgotten?"
+        return chain in self.newer or chain in self.older
 
     def shared(self,
         text:str, # A text that is to be read
@@ -24,7 +30,7 @@ class SeenPrefixes:
         chain = ()
         for at in range(0, len(text) - BLOCK + 1, BLOCK):
             chain = hash((chain, text[at:at + BLOCK]))
-            if chain not in self.known: return at
+            if not self.knows(chain): return at
         return len(text)//BLOCK*BLOCK
 
     def add(self,
@@ -35,9 +41,9 @@ class SeenPrefixes:
         chain, found = (), None
         for at in range(0, len(text) - BLOCK + 1, BLOCK):
             chain = hash((chain, text[at:at + BLOCK]))
-            if found is None and (at + BLOCK > sent or chain not in self.known): found = at
-            self.known[chain] = None
-        while len(self.known) > self.most: del self.known[next(iter(self.known))]
+            if found is None and (at + BLOCK > sent or not self.knows(chain)): found = at
+            self.newer.add(chain)
+        if len(self.newer) > self.most//2: self.older, self.newer = self.newer, set()
         return min(sent, len(text))//BLOCK*BLOCK if found is None else found
 
 # %% ../../nbs/15_models/05_prefixes.ipynb #95fec78b

@@ -28,6 +28,16 @@ FAMILIES = (
     (r'Here(?: is|\'s) my thought process:', r'Here(?: is|\'s) my response:'), # Granite 3
 )
 OPENING, CLOSING = (re.compile('|'.join(f'(?:{pair[i]})' for pair in FAMILIES), re.I) for i in (0, 1))
+_MARKS = re.compile('|'.join(f'(?:{tag})' for pair in FAMILIES[:-1] for tag in pair), re.I) # Each begins with `<[◁`
+_PHRASES = 'my thought process:', 'my response:' # Of the last family
+
+def _has_tags(
+    text:str, # What a model wrote
+)->bool:
+    "Whether a text has any tag, or channels."
+    if any(mark in text for mark in '<[◁') and ('<|channel|>' in text or _MARKS.search(text)): return True
+    small = text.lower()
+    return 'assistantfinal' in text or any(phrase in small for phrase in _PHRASES)
 
 # %% ../../nbs/15_models/01_thoughts.ipynb #042f08d9
 def _quoted(
@@ -99,6 +109,7 @@ def split_text(
     text:str, # What a model wrote
 )->tuple[str, str|None]: # The answer; the thoughts, or None if there are none
     "The answer and the thoughts in one text."
+    if not _has_tags(text): return text, None
     found = _channels(text)
     if found is None:
         answer, late = _closed(text)

@@ -12,6 +12,7 @@ __all__, __getattr__, __dir__ = _offer(
     rescoring='Rescoring rescore',
     session='Session',
     check='AbsentModel check_all',
+    scorers='PooledReward ScorerPool',
     callbacks='metrics_of to_logging to_mlflow to_tensorboard to_wandb',
     console='print_progress progress_line',
     on_ray='RayCluster',

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['LEAST_PROMPTS', 'PARTS_AT_ONCE', 'MOST_LOST', 'Part', 'part_size', 'cut', 'engine_config', 'check_recipe',
-           'NearCluster', 'ClusterSession', 'quietly', 'together']
+           'RestartingLink', 'NearCluster', 'ClusterSession', 'quietly', 'together', 'check_version']
 
 # %% ../../nbs/40_run/10_cluster.ipynb #0bc78ec3
 import asyncio, time, warnings
 from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from fastcore.basics import patch
 
 from ..core import InputError, StoreError, StoreLocked, ToaError
 from ..compute import Spent
+from ..rewards.queue import RewardQueue
 from ..store.far import FarStore, NearLink
 from .progress import kind_of, note_failure, Progress, stored_summaries, stored_summary, SUMMED
 from .forecast import width
@@ -25,6 +27,7 @@ from .settings import describe_run
 from .stored import stored_models, stored_reward
 from .check import PERMANENT
 from .grants import RunHost
+from .scorers import check_placed, PooledReward, Scorer, ScorerPool, ScorerRecipe
 from .session import Session
 from .engine import Engine, Recipe
 
@@ -80,6 +83,33 @@ def check_recipe(
         if type(made) is not type(r) or made.version != r.version:
             raise InputError(f'the reward {r.name!r} is an object in this process', 'Run.reward', fix)
 
+# %% ../../nbs/40_run/10_cluster.ipynb #1b208dd8
+class RestartingLink(NearLink):
+    "Calls to an object that is made anew when it dies, and is then asked again."
+    def __init__(self,
+        make:Callable, # Makes the object, in its loop
+        *args, # What it is made from
+    ):
+        self.make, self.args, self.lives = make, args, 1
+        super().__init__(make, *args)
+
+    def die(self):
+        "End what goes on there, as when the process ends, and begin anew."
+        async def again():
+            self.lives += 1
+            for task in asyncio.all_tasks() - {asyncio.current_task()}: task.cancel()
+            self.there = self.make(*self.copied(self.args))
+        asyncio.run_coroutine_threadsafe(again(), self.loop).result()
+
+    async def ask(self, name, *args):
+        "A call; one that the object did not live to answer is made again."
+        while True:
+            lives = self.lives
+            try: return await asyncio.wrap_future(self.begin(name, *args))
+            except asyncio.CancelledError:
+                if self.gone: raise ConnectionError('it is gone') from None
+                if self.lives == lives: raise
+
 # %% ../../nbs/40_run/10_cluster.ipynb #0abf0357
 class NearCluster:
     "A cluster in this process."
@@ -87,8 +117,11 @@ class NearCluster:
         engines:int=2, # How many
         stall:float=60., # Seconds without an answer after which an engine, or the host, counts as lost
         engine:type=Engine, # What an engine is
+        scorer:type=Scorer, # What a scorer is
+        gpus:tuple=(), # GPUs of each of its nodes
     ):
         self.engines, self.stall, self.made, self.kind = engines, stall, [], engine
+        self.scorer_kind, self.gpus = scorer, gpus
 
     def open(self): "Nothing has to be started."
     def close(self): "Nothing has to be ended."
@@ -104,6 +137,14 @@ class NearCluster:
     def engine(self, recipe)->NearLink:
         "An engine."
         return self.keep(NearLink(self.kind, recipe))
+
+    def scorers(self, recipe, pool)->list[NearLink]:
+        "The scorers of a reward."
+        return [self.keep(RestartingLink(self.scorer_kind, recipe)) for _ in range(pool.actors)]
+
+    def check_scorers(self, pools):
+        "Say where there are too few GPUs."
+        check_placed(pools, list(self.gpus))
 
     def keep(self, link):
         self.made.append(link)
@@ -123,6 +164,7 @@ class ClusterSession(Session):
         self.todo:deque[Part] = deque() # Parts that wait for an engine
         self.going:dict[int,Any] = {} # The link to the engine of each part that goes on
         self.engines:list = [] # Links to the engines
+        self.scorers:dict[str,tuple] = {} # Links to scorers, and facts from them, by reward
         self.tries:Counter = Counter() # Attempts that were lost, by part
         self.losses = 0 # Engines that were lost since a part was finished
         self.own = Progress(0, 0) # What the session adds to that of the parts
@@ -136,9 +178,10 @@ class ClusterSession(Session):
 async def open(self:ClusterSession):
     "Start the host, and open the store through it."
     self.host = self.cluster.host()
-    remark = await self.host.ask('open', self.path)
+    remark = await self.host.ask('open', self.path, self.run.compress)
     if remark: warnings.warn(remark, stacklevel=2)
     self.store = FarStore(self.host, 'run')
+    if any(isinstance(q.reward, PooledReward) for q in self.queues): await self.start_scorers()
 
 @patch
 async def drive(self:ClusterSession):
@@ -156,7 +199,7 @@ async def drive(self:ClusterSession):
 @patch
 async def close_cluster(self:ClusterSession):
     "End the engines, and close the store."
-    for engine in self.engines: engine.kill()
+    for link in [*self.engines, *(link for links, _ in self.scorers.values() for link in links)]: link.kill()
     try:
         if self.store: self.store.close()
         if self.host: await asyncio.wait_for(self.host.ask('close'), self.cluster.stall)
@@ -230,7 +273,45 @@ def recipe(self:ClusterSession)->Recipe:
     absent = {name: m.reason for name, m in self.models.items() if getattr(m, 'failed', None)}
     config = config | {'file': engine_config(run) | dict(config.get('file', {}))}
     return Recipe(self.name, dict(config), self.cluster.engines, str(Path(run.folder).absolute()), run.concurrency,
-                  run.grace, run.max_unguided, absent)
+                  run.grace, run.max_unguided, absent, self.scorers)
+
+# %% ../../nbs/40_run/10_cluster.ipynb #db151176
+@patch
+def scorer_recipe(self:ClusterSession,
+    name:str, # Of a reward
+)->ScorerRecipe:
+    "What its scorers are built from."
+    given = engine_config(self.run)
+    tables = dict(zip([q.name for q in self.queues], [given['reward'], *given['held_out']]))
+    return ScorerRecipe(name, tables[name], str(Path(self.run.folder).absolute()))
+
+@patch
+async def start_pool(self:ClusterSession,
+    queue:RewardQueue, # Of a reward of the run
+    pool:ScorerPool, # Its scorers
+):
+    "Begin the scorers of a reward, and wait for one."
+    links = self.cluster.scorers(self.scorer_recipe(queue.name), pool)
+    self.scorers[queue.name] = links, None
+    own = queue.reward if isinstance(queue.reward, PooledReward) else PooledReward(queue.name, queue.reward)
+    own.attach(links, None)
+    try: await own.await_scorer()
+    finally:
+        for task in own.starting: task.cancel()
+    number, found = next(iter(own.up.items()))
+    check_version(found)
+    await links[number].ask('validate', self.run.prompts)
+    own.attach(links, found['facts'])
+    self.scorers[queue.name] = links, found['facts']
+
+@patch
+async def start_scorers(self:ClusterSession):
+    "Begin the scorers of all rewards that have some."
+    pools = self.run.pools
+    if self.scorers or not pools: return
+    self.cluster.check_scorers(pools)
+    await asyncio.gather(*(self.start_pool(q, pools[q.name]) for q in self.queues if q.name in pools))
+    self.queues = [RewardQueue(q.reward) if isinstance(q.reward, PooledReward) else q for q in self.queues]
 
 # %% ../../nbs/40_run/10_cluster.ipynb #72687309
 @patch
@@ -356,22 +437,28 @@ async def watch(self:ClusterSession,
         await self.pause()
 
 # %% ../../nbs/40_run/10_cluster.ipynb #87bdc434
+def check_version(
+    found:dict, # From an engine or a scorer that is ready
+):
+    "Refuse a node with another version of toa_nb."
+    from toa_nb import __version__
+    if found['version'] == __version__: return
+    what = f'{found["host"]} has toa_nb {found["version"]}, and this computer has {__version__}'
+    raise InputError(what, 'Run.ray', 'Install the same version everywhere.')
+
 @patch
 async def start_engine(self:ClusterSession,
     engine:Any, # The link to an engine
 )->bool: # False: everything is over
     "Wait until an engine is ready, however long the cluster needs for it."
-    from toa_nb import __version__
     ready, over = (asyncio.ensure_future(job) for job in (engine.ask('ready'), self.over.wait()))
     try: await asyncio.wait([ready, over], return_when=asyncio.FIRST_COMPLETED)
     finally: over.cancel()
     if not ready.done():
         ready.cancel()
         return False
-    found = ready.result()
-    if found['version'] == __version__: return True
-    what = f'{found["host"]} has toa_nb {found["version"]}, and this computer has {__version__}'
-    raise InputError(what, 'Run.ray', 'Install the same version everywhere.')
+    check_version(ready.result())
+    return True
 
 @patch
 async def keep_engine(self:ClusterSession):
@@ -464,6 +551,7 @@ async def watch_host(self:ClusterSession):
 @patch
 async def run_jobs(self:ClusterSession):
     "Give out parts until there is nothing left to do."
+    await self.start_scorers()
     self.made_from = self.recipe()
     await self.keep_limits()
     self.check_over()

@@ -22,6 +22,7 @@ from ..search.methods import method_from
 from ..search.samplers import Method
 from ..models.client import ChatModel
 from ..rewards.base import close_all
+from ..reward_models.registry import weights_name
 from ..store.far import FarPart
 from .progress import Progress
 from .resources import relaxed_gc
@@ -29,6 +30,7 @@ from .settings import stored_templates
 from .stored import stored_budget, stored_models, stored_rewards
 from .check import AbsentModel
 from .grants import Ack, Allowance, Report
+from .scorers import PooledReward
 from .session import Session
 
 # %% ../../nbs/40_run/09_engine.ipynb #408dd5c3
@@ -43,6 +45,7 @@ class Recipe:
     grace:float=30. # As of `Run`
     max_unguided:int=20 # As of `Run`
     absent:dict[str,str]=field(default_factory=dict) # Why a model can not be asked now, by name
+    pools:dict[str,tuple]=field(default_factory=dict) # Links to scorers, and facts from them, by reward
 
 # %% ../../nbs/40_run/09_engine.ipynb #722c7f47
 def share_of(
@@ -107,7 +110,22 @@ class Engine:
         config, folder = self.recipe.config, str(Path(self.recipe.folder).absolute())
         if folder not in sys.path: sys.path.append(folder)
         shared = shared_models(config, self.recipe.engines)
-        return stored_models(shared, without=config.get('without', ())), stored_rewards(config)
+        models = stored_models(shared, without=config.get('without', ()))
+        return models, stored_rewards(config, self.stand_ins())
+
+    def stand_ins(self)->list[PooledReward]:
+        "What stands for the rewards with weights that have scorers."
+        config, pools = self.recipe.config, self.recipe.pools
+        file = config.get('file', {})
+        tables = [file.get('reward', config['reward']), *file.get('held_out', config['held_out'])]
+        return [PooledReward(name, None, *pools[name]) for name in map(weights_name, tables) if name in pools]
+
+    def with_scorers(self,
+        reward:Any, # A reward of the run
+    )->Any: # What stands for it where it has scorers
+        "A reward, as the engine asks it."
+        if isinstance(reward, PooledReward) or reward.name not in self.recipe.pools: return reward
+        return PooledReward(reward.name, reward, *self.recipe.pools[reward.name])
 
 # %% ../../nbs/40_run/09_engine.ipynb #d302460a
 @patch
@@ -115,7 +133,8 @@ async def ready(self:Engine)->dict: # The process, its computer, and the version
     "Make what parts need."
     from toa_nb import __version__
     with error_context(f'engine on {gethostname()}'):
-        models, self.rewards = self.make()
+        models, rewards = self.make()
+        self.rewards = [self.with_scorers(r) for r in rewards]
         for m in models:
             for e in getattr(m, 'endpoints', ()): read_key(e.api_key_env or m.api_key_env, f'model {m.name!r}')
     absent = self.recipe.absent

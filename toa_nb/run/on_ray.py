@@ -7,7 +7,7 @@ __all__ = ['LEAST_RAY', 'CAUSES', 'LOCAL', 'check_package', 'check_address', 'st
            'as_cluster']
 
 # %% ../../nbs/40_run/10_on_ray.ipynb #b6ded103
-import asyncio, os
+import asyncio, math, os
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +19,7 @@ from ..core import InputError, ToaError
 from .cluster import check_recipe
 from .engine import Engine, Recipe
 from .grants import RunHost
+from .scorers import check_placed, check_pools, Scorer, ScorerPool, ScorerRecipe
 
 # %% ../../nbs/40_run/10_on_ray.ipynb #0d280ddc
 LEAST_RAY = (2, 60) # The oldest version of Ray that was tried
@@ -132,12 +133,14 @@ class RayCluster:
         check_address(address, engines)
         check_package()
         self.address, self.engines, self.stall, self.own = address, engines, stall, False
+        self.cpus = engines # That the run needs
 
     def check(self,
         run:Any, # A `Run`
     ):
         "Refuse what engines can not make."
         check_recipe(run)
+        self.cpus = self.engines + sum(pool.actors*pool.cpus for pool in run.pools.values())
 
     def close(self):
         "Leave the cluster, if this object has joined it."
@@ -152,7 +155,7 @@ def open(self:RayCluster):
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     import ray
     if ray.is_initialized(): return
-    local = LOCAL | {'num_cpus': max(self.engines, os.cpu_count() or 1)} if self.address == 'local' else {}
+    local = LOCAL | {'num_cpus': max(math.ceil(self.cpus), os.cpu_count() or 1)} if self.address == 'local' else {}
     try: ray.init(address=self.address, log_to_driver=False, logging_level='warning', **local)
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as e:
         raise start_error(e, self.address) from None
@@ -174,6 +177,26 @@ def engine(self:RayCluster,
     import ray
     return RayLink(ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy='SPREAD')(Engine).remote(recipe))
 
+# %% ../../nbs/40_run/10_on_ray.ipynb #940ef714
+@patch
+def scorers(self:RayCluster,
+    recipe:ScorerRecipe, # What they are built from
+    pool:ScorerPool, # How many, and what each needs
+)->list[RayLink]:
+    "Actors that score answers, where the cluster has room and GPUs."
+    import ray
+    again = dict(max_restarts=-1, max_task_retries=-1)
+    make = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, scheduling_strategy='SPREAD', **again)(Scorer)
+    return [RayLink(make.remote(recipe)) for _ in range(pool.actors)]
+
+@patch
+def check_scorers(self:RayCluster,
+    pools:dict[str,ScorerPool], # Pools by reward
+):
+    "Say where the cluster has too few GPUs."
+    import ray
+    check_placed(pools, [int(node['Resources'].get('GPU', 0)) for node in ray.nodes() if node['Alive']])
+
 # %% ../../nbs/40_run/10_on_ray.ipynb #ef926c52
 def as_cluster(
     given:Any, # `local`, `auto`, an address, or a cluster that was made already; None: no cluster
@@ -186,4 +209,5 @@ def as_cluster(
         fix = 'Give its path: a run on Ray opens it itself.'
         raise InputError('the store is open in this process', 'Run.store', fix)
     if run.shard: raise InputError('a run on Ray has no shards', 'Run.shard', 'Leave out one of the two.')
+    check_pools(run.pools, [r.name for r in (run.reward, *run.held_out)])
     return RayCluster(given, engines) if isinstance(given, str) else given

@@ -16,7 +16,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..cells import facts_html
+from ..cells import counted, facts_html
 from ..core import InputError, Prompt, Sample, Samples, StoreError, take_old_names
 from ..compute import Budget, ModelSpec
 from ..templates import Templates
@@ -33,6 +33,7 @@ from .shards import check_shard, shard_of, shard_path
 from .settings import (
     as_budget, as_method, as_models, as_prompts, check_run, describe_run, reward_of, stored_templates)
 from .stored import pick_run, stored_budget, stored_models, stored_rewards
+from .scorers import as_pools, stand_in
 from .session import Session
 from .callbacks import as_callbacks, keep_calling
 from .cluster import ClusterSession
@@ -55,10 +56,10 @@ class Run(RunState):
         prompts:list[Prompt], # The tasks, with ids of their own; or one prompt, or texts
         method:Method, # How to search, such as `TOA(n=32)`; or its class or name
         models:list, # Objects that satisfy `core.Model`, with names of their own; or one of them
-        reward, # The reward that guides: an object that satisfies `core.Reward`, a `RewardQueue` with limits of your
-                # own, a function of prompt and response, or a name or table as for `get_reward`
+        reward, # The guide: a `core.Reward`, a `RewardQueue`, a function, or a name or table as for `get_reward`
         *,
         store:str|Path|RunStore='runs.db', # The run store: a path, or a store that is open for writing
+        compress:bool=False, # Compress the texts that it writes: half the room or less, for some 50 µs per answer
         name:str|None=None, # Name of the run in the store; None takes the method's
         budget:Budget|None=None, # Limits per prompt and per run; None: the method's n is the only one
         seed:int=0, # Seed of everything random
@@ -73,18 +74,19 @@ class Run(RunState):
         shard:tuple[int,int]|None=None, # A share of the prompts, into a file of its own: number from 0, of how many
         ray:Any=None, # A Ray cluster that drives it: `local`, `auto`, an address, or a `RayCluster`; None: this process
         workers:int=2, # Engines on that cluster
+        scorers:dict|None=None, # Processes of rewards there, by name: {'armorm': {'actors': 4, 'gpus': .25}}
         on_progress:Callable|Iterable[Callable]|None=None, # Called with the `Progress` every 5 s and at the end
     ):
         given, self.shard = as_models(models), check_shard(shard)
         self.prompts, self.method = shard_of(as_prompts(prompts), self.shard), as_method(method)
         self.models = {m.name: m for m in given}
-        self.reward, self.held_out = reward_of(reward), [reward_of(r) for r in held_out]
-        self.store_at, self.seed = shard_path(store, self.shard), seed
+        self.pools = as_pools(scorers) if ray is not None else {}
+        self.reward, *self.held_out = [stand_in(r, self.pools) or reward_of(r) for r in (reward, *held_out)]
+        self.store_at, self.compress, self.seed = shard_path(store, self.shard), compress, seed
         self.templates, self.budget = templates or Templates(), as_budget(budget)
         self.name = name or next(k for k, v in METHODS.items() if v is type(self.method))
         self.concurrency, self.grace, self.check, self.max_unguided = concurrency, grace, check, max_unguided
-        self.without, self.added = tuple(without), tuple(added)
-        self.on_progress = as_callbacks(on_progress)
+        self.without, self.added, self.on_progress = tuple(without), tuple(added), as_callbacks(on_progress)
         self.cluster, self.tables = as_cluster(ray, workers, self), [reward, *held_out]
         check_run(self, given)
 
@@ -153,7 +155,8 @@ def start(self:Run)->Run: # The run itself
 def _session(self:Run)->Session:
     "A session; one in this process has its store open."
     if self.cluster: return ClusterSession(self, self.cluster, store_path(self.store_at))
-    return Session(self, self.store_at if isinstance(self.store_at, RunStore) else RunStore(self.store_at))
+    if isinstance(self.store_at, RunStore): return Session(self, self.store_at)
+    return Session(self, RunStore(self.store_at, compress=self.compress))
 
 @patch
 async def _drive(self:Run)->Run:
@@ -191,8 +194,8 @@ def _interrupt(self:Run, show:bool):
     "Cancel, and print what that means."
     self.cancel()
     if not show or self.session.giving_up: return
-    what = f'{self.progress.in_flight} calls in flight have up to {self.grace:g} s'
-    print(f'stopping: {what}; Ctrl-C again stops now', file=sys.stderr, flush=True)
+    calls = counted(self.progress.in_flight, 'call in flight has', 'calls in flight have')
+    print(f'stopping: {calls} up to {self.grace:g} s; Ctrl-C again stops now', file=sys.stderr, flush=True)
 
 # %% ../../nbs/40_run/10_run.ipynb #55fa9090
 @patch
@@ -294,7 +297,7 @@ def report(self:Run)->str:
         lines += [f'{who}: {f.count} x {f.first}' for (who, _), f in sorted(book.items(), key=lambda kv: -kv[1].count)]
     remarks = self.stored_remarks()
     lines += [f'store: {remark}' for remark in remarks[:3]]
-    if len(remarks) > 3: lines.append(f'store: {len(remarks) - 3} more remarks')
+    if len(remarks) > 3: lines.append(f'store: {counted(len(remarks) - 3, "more remark")}')
     return '\n'.join(lines)
 
 @patch
@@ -344,14 +347,17 @@ def from_store(cls:Run,
     models, without = list(models), given.get('without', [n for n in config.get('without', ())
                                                           if n not in {m.name for m in models}])
     made = stored_models(config, models, without) + [m for m in models if m.name in given.get('added', ())]
-    guide, *held_out = stored_rewards(config, rewards)
+    file = config.get('file', {})
+    wanted = as_pools(given.get('scorers', file.get('scorers'))) if given.get('ray') is not None else {}
+    stands = [stand_in(table, wanted) for table in (file.get('reward'), *file.get('held_out', ())) if table]
+    guide, *held_out = stored_rewards(config, [*rewards, *filter(None, stands)])
     stored = dict(held_out=held_out, store=path, name=name, seed=config['seed'], without=without,
                   budget=stored_budget(config['budget']),
                   templates=stored_templates(config['templates']))
-    kept = {k: v for k, v in config.get('file', {}).items() if k in ('concurrency', 'grace')}
+    kept = {k: v for k, v in config.get('file', {}).items() if k in ('concurrency', 'grace', 'scorers')}
     run = cls(prompts, method_from(config['method'], config['settings']), made, guide, **stored | kept | given)
     run.shard = check_shard(config.get('shard')) # the stored prompts are those of the shard
-    file, replaced = config.get('file', {}), {r.name for r in rewards}
+    replaced = {r.name for r in rewards}
     tables = [file.get('reward'), *file.get('held_out', [None]*len(held_out))]
     run.tables = [r if r.name in replaced else table or r.name for r, table in zip([guide, *held_out], tables)]
     return run

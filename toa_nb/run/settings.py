@@ -115,6 +115,8 @@ def check_run(
     models:list, # Its models, as given
 ):
     "Refuse what can't work, before anything is paid for."
+    if run.compress and not isinstance(run.store_at, str | Path):
+        raise InputError('the store is open already', 'Run.compress', 'Open it so: RunStore(path, compress=True).')
     check_names(run, models)
     for place, r in [('Run.reward', run.reward), *((f'Run.held_out[{i}]', r) for i, r in enumerate(run.held_out))]:
         with error_context(place):

@@ -43,9 +43,10 @@ class StoreHost:
 
     async def open(self,
         path:str|Path, # The file; created if it does not exist
+        compress:bool=False, # Compress texts from now on
     )->str: # What is special about the place; empty as a rule
         "Open the store, and keep other writers out."
-        self.store = RunStore(path)
+        self.store = RunStore(path, compress=compress)
         return self.store.remark
 
     async def where(self)->Path:

@@ -12,16 +12,21 @@ import errno, os, sqlite3, tempfile, time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from toa_nb.store.schema import (
-    add_views, APPLICATION_ID, characters, decoded_row, PAGE_SIZE, REMEDIES, store_error, translating, VERSION,
-    version_of)
+from ..core import InputError, StoreError
+from ..inputs import check_path
+from .schema import (
+    add_functions, add_views, APPLICATION_ID, COMPRESSED, decoded_row, PAGE_SIZE, REMEDIES, store_error, translating,
+    version_of, visible)
 
 # %% ../../nbs/35_store/01_files.ipynb #fe76a772
 def store_path(
     path:str|Path, # As the user wrote it, `~` and links included
 )->Path: # Absolute, without links
     "The place of a store's file."
-    return Path(os.path.realpath(Path(path).expanduser()))
+    if str(path) == ':memory:':
+        raise StoreError(':memory: is no file, and a run store is one. Give the path of a file, such as runs.db.')
+    try: return Path(os.path.realpath(check_path(path)))
+    except InputError as e: raise StoreError(visible(e)) from None
 
 # %% ../../nbs/35_store/01_files.ipynb #0249c478
 def writable(
@@ -120,7 +125,7 @@ def connect(
     uri = f'{path.absolute().as_uri()}?mode={how}' + ''.join(f'&{k}={v}' for k, v in options.items())
     db = sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
     db.row_factory = decoded_row
-    db.create_function('characters', 1, characters, deterministic=True)
+    add_functions(db)
     if how == 'rwc': db.execute(f'PRAGMA page_size = {PAGE_SIZE}') # of a file that is still empty
     return db
 
@@ -174,8 +179,8 @@ def check_file(
         if mode == 'r' and blank: raise store_error(path, *REMEDIES['empty'])
         new = blank and app == version == 0
         if app != APPLICATION_ID and not new: raise store_error(path, *REMEDIES['not a database'])
-        if version > VERSION:
-            what = f'written by a newer toa_nb (tables of version {version}; this one can read version {VERSION})'
+        if version > COMPRESSED:
+            what = f'written by a newer toa_nb (tables of version {version}; this one can read version {COMPRESSED})'
             raise store_error(path, what, 'Update toa_nb.')
         if path.stat().st_size <= CHECKED and db.execute('PRAGMA integrity_check(1)').fetchone()[0] != 'ok':
             raise store_error(path, *REMEDIES['malformed'])

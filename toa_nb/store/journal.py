@@ -19,10 +19,12 @@ class RunStore(StoreWriter):
         path:str|Path, # The file; created if `mode` is 'rw' and it does not exist
         mode:str='rw', # 'rw' to write (one process at a time), 'r' to read beside a writer
         synchronous:str='FULL', # 'NORMAL' can lose the last commits in a power cut, not in a crash
+        compress:bool=False, # Compress texts from now on: less room, more processor time; a store in which they are
+                             # stays so
     ):
         if mode not in ('rw', 'r'): raise InputError(f'there is no mode {mode!r}', 'RunStore.mode', "Use 'rw' or 'r'.")
         self.mode = mode
-        if mode == 'rw': return StoreWriter.__init__(self, path, synchronous)
+        if mode == 'rw': return StoreWriter.__init__(self, path, synchronous, compress)
         self._write_with(None)
         StoreReader.__init__(self, path)
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['BEAT', 'STALE', 'now_text', 'owner_record', 'read_owner', 'has_died', 'owner_text', 'locked_error', 'SystemLock',
-           'is_stale', 'HeartbeatLock', 'lock_store', 'is_locked']
+           'is_stale', 'HeartbeatLock', 'lock_store', 'is_locked', 'leftovers', 'remove_leftovers', 'locked']
 
 # %% ../../nbs/35_store/02_locks.ipynb #8f804ef3
-import json, os, threading
+import json, os, re, threading, warnings
+from contextlib import contextmanager, ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from socket import gethostname
@@ -16,8 +17,8 @@ from uuid import uuid4
 from fastcore.basics import patch
 
 from ..core import StoreLocked
-from .files import NO_LOCKS, age, file_id
-from .schema import store_error
+from .files import NO_LOCKS, age, file_id, writable
+from .schema import store_error, visible
 
 # %% ../../nbs/35_store/02_locks.ipynb #23dcfc31
 def now_text()->str:
@@ -200,3 +201,34 @@ def is_locked(
     except BlockingIOError: return True
     except (ImportError, OSError): return bool(owner) and not has_died(owner)
     return False
+
+# %% ../../nbs/35_store/02_locks.ipynb #c176b0c0
+def leftovers(
+    path:Path, # A store, or the place of one
+)->list[Path]:
+    "Hidden files in which a new store for this place is being written, or was."
+    name = re.compile(re.escape(f'.{path.name}.') + r'\d+(-journal|-wal|-shm)?')
+    try: return sorted(p for p in path.parent.iterdir() if name.fullmatch(p.name))
+    except OSError: return [] # a folder that can not be read
+
+def remove_leftovers(
+    path:Path, # A store, or the place of one; locked by this process
+):
+    "Remove what a killed process has left, with a warning that names it."
+    for file in leftovers(path):
+        size = file.stat().st_size
+        file.unlink()
+        what = f'removed {file.name} ({size/1e6:,.1f} MB), which a process that was killed had begun to write'
+        warnings.warn(visible(f'{path}: {what}'), stacklevel=2)
+
+@contextmanager
+def locked(
+    paths:list[Path], # Stores, or places of new ones
+):
+    "A block in which no other process can begin to write these stores."
+    with ExitStack() as stack:
+        for path in paths:
+            if not writable(path): continue
+            stack.callback(lock_store(path).release)
+            remove_leftovers(path)
+        yield

@@ -22,7 +22,7 @@ from ..inputs import whole_file
 from .files import (
     check_file, check_place, connect, DOTFILE, file_text, locks_refused, open_reader, store_path)
 from .find import ORDERS, OUTCOMES, NUMBERS, check_choice, count_sql, keys_sql, like, rows_sql
-from .locks import is_locked
+from .locks import is_locked, locked
 from .records import (
     PREFIX_OF, read_event, read_prompt, read_record, read_score, Record, record_sample, SCORES, StoredConfig,
     THOUGHTS_OF, TrialRow, TRIALS, write_prompt)
@@ -510,7 +510,8 @@ def backup(self:StoreReader,
     if path.exists(): raise store_error(path, 'there is a file already', 'Choose another name for the copy.')
     check_place(path, 'rw')
     locks = DOTFILE if locks_refused(path) else {}
-    with whole_file(path) as part, translating(path), closing(connect(part, 'rwc', **locks)) as copy:
+    with (locked([path]), whole_file(path) as part, translating(path),
+          closing(connect(part, 'rwc', **locks)) as copy):
         with closing(open_reader(self.path, alone=not is_locked(self.path))) as source: source.backup(copy)
         copy.execute('PRAGMA journal_mode = DELETE')
         copy.execute(WRITER)

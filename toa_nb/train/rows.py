@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..cells import counted
 from ..core import InputError
 from ..data.files import file_records
 from ..data.rows import RowStream
@@ -64,7 +65,7 @@ def training_rows(
     if kind == 'sft': rows = [_sft_row(r) for r in rows]
     if kind == 'kto': rows = [new for r in rows for new in _kto_rows(r)]
     if not rows:
-        why = ', '.join(f'{n} prompts: {reason}' for reason, n in dropped.items())
+        why = ', '.join(f'{counted(n, "prompt")}: {reason}' for reason, n in dropped.items())
         raise InputError(f'there is no row{f" ({why})" if why else ""}', f'train.{kind}',
                          f'{kind} reads {", ".join(COLUMNS[kind])}.' if _is_rows(source) else
                          'Sample more, or choose another reward or run.')
@@ -88,7 +89,7 @@ class RowReport:
     why:str # The rule, in words; empty where nothing is dropped or cut
 
     def __str__(self):
-        text = f'{self.rows} rows, {self.tokens:,} tokens per epoch, the longest has {self.longest}'
+        text = f'{counted(self.rows, "row")}, {counted(self.tokens, "token")} per epoch, the longest has {self.longest}'
         return f'{text}; {self.dropped} left out, {self.cut} cut: {self.why}' if self.why else text
 
 def _lengths(row:dict, count)->tuple[int,list[int]]:
