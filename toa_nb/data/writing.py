@@ -76,7 +76,8 @@ FORMATS = dict(
     kto=Format(to_kto.stream, COLUMNS, PAIR_OPTIONS, about='TRL KTOTrainer'),
     reward=Format(to_reward_pairs.stream, COLUMNS, (*PAIR_OPTIONS, 'margin'), about='TRL RewardTrainer'),
     ultrafeedback=Format(to_ultrafeedback.stream, COLUMNS, tuple(o for o in PAIR_OPTIONS if o != 'pairs'),
-                         about='every answer and a pair, as princeton-nlp/llama3-ultrafeedback-armorm; DPOTrainer reads dpo'),
+                         about='every answer and a pair, as princeton-nlp/llama3-ultrafeedback-armorm; '
+                               'DPOTrainer reads dpo'),
     llama_factory=Format(_trl, ('.parquet', '.jsonl', '.json'), (), (
         'alpaca', 'sharegpt', 'alpaca_dpo', 'sharegpt_dpo', 'alpaca_kto', 'sharegpt_kto'), _factory,
         'LLaMA-Factory, with its dataset_info.json'),

@@ -151,7 +151,8 @@ def spent_in(
     "What a score has cost, as far as its reward has counted it."
     try: found = json.loads(from_column(details)) if details else {}
     except ValueError: found = {}
-    cached, own = (found.get(name, math.nan) if isinstance(found, dict) else math.nan for name in ('cached_tokens', 'flops'))
+    if not isinstance(found, dict): found = {}
+    cached, own = (found.get(name, math.nan) for name in ('cached_tokens', 'flops'))
     return 0. if cached is None or cached != cached else float(cached), -1. if own is None else float(own)
 
 def with_spent(
