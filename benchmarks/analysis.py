@@ -1,13 +1,13 @@
 """What the tables and figures of a large store take: CPU seconds and peak memory of each, on a synthetic store.
 
-Run: python benchmarks/analysis.py [--prompts 6250] [--samples 160] [--text 400] [--store FILE]
+Run: python benchmarks/analysis.py [--prompts 6250] [--samples 160] [--text 400] [--store FILE] [--steps curve summary ...]
 
-The store is written by SQL, two runs of half the samples each: one with refinements, as of a tree search, and an ensemble. `table` reads the samples; the
-other steps take that table. The aim for a million samples: 10 s and 1 GB for the table, and a few seconds for each step.
+The store is written by SQL, two runs of half the samples each: one with refinements, as of a tree search, and an ensemble. Each step is one call on the path
+of the store, in a process of its own: it reads the columns that it needs. `table` is the whole table. The last column is the time on a table that is there.
+The aim for a million samples: 10 CPU seconds and 1 GB for each.
 
-Two steps of plain pandas, in the same process, are what the others are compared with: `plain read` has the columns of trials, answers and scores by
-`read_sql` and joins them by `merge`; `plain groups` is `groupby` of that table with best, mean, median and standard deviation by search. Ratios of one run
-can be compared where other programs take most of a machine; seconds cannot.
+`pandas` is what the others are compared with: the columns of trials, answers and scores by `read_sql`, joined by `merge`, and one `groupby` with best, mean,
+median and standard deviation by search. Ratios of one run can be compared where other programs take most of a machine; seconds cannot.
 """
 import argparse
 import json
@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 from contextlib import closing
+
+STEPS = ('curve', 'compare', 'reach', 'held_out', 'summary', 'winners', 'prompts', 'leave_out', 'paths', 'signs', 'sql')
 
 
 def make(path, prompts, samples, length):
@@ -58,15 +60,14 @@ def make(path, prompts, samples, length):
 
 
 def steps():
-    "What is measured, by name; each takes the table."
+    "What is measured, by name; each takes the table, or the path of the store."
     import toa_nb.analysis as a
     return dict(
-        summary=lambda df: a.summarize(df, held_out='gold'),
-        winners=lambda df: [a.winners(df, what) for what in ('model', 'action', 'kind', 'layer')],
-        compare=lambda df: a.compare_all(df), curve=lambda df: a.reward_curve(df, y='top'),
-        reach=lambda df: a.compute_to_reach(df, .9), leave_out=lambda df: a.leave_out(df),
-        paths=lambda df: a.mixing(a.winning_paths(df)), signs=lambda df: a.reward_signs(df),
-        prompts=lambda df: a.prompts_by_method(df),
+        curve=lambda df: a.reward_curve(df, y='top'), compare=lambda df: a.compare_all(df),
+        reach=lambda df: a.compute_to_reach(df, .9), held_out=lambda df: a.overoptimization(df, 'gold'),
+        summary=lambda df: a.summarize(df, held_out='gold'), winners=lambda df: a.winners(df),
+        prompts=lambda df: a.prompts_by_method(df), leave_out=lambda df: a.leave_out(df), paths=lambda df: a.mixing(a.winning_paths(df)),
+        signs=lambda df: a.reward_signs(df),
         sql=lambda df: a.sql(df, 'SELECT method, model, count(*), avg(reward) FROM samples GROUP BY ALL'))
 
 
@@ -84,43 +85,42 @@ def plain_read(path):
 def plain_groups(df): return df.groupby(['run', 'prompt_id'])['rm'].agg(['max', 'mean', 'median', 'std'])
 
 
-def work(path):
-    "All steps in this process; a line of JSON for each."
+def work(path, step):
+    "One step in this process; a line of JSON, with the time of the same on a table for `table`."
     import matplotlib.figure  # noqa: F401  not what is measured
 
     from toa_nb.store import to_frame
     tasks = steps()
-
-    def measured(name, act, *given):
+    begin = time.process_time()
+    found = to_frame(path) if step == 'table' else plain_groups(plain_read(path)) if step == 'pandas' else tasks[step](path)
+    row = dict(seconds=time.process_time() - begin, mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3, there={})
+    for name, act in tasks.items() if step == 'table' else ():
         begin = time.process_time()
-        found = act(*given)
-        row = dict(step=name, seconds=time.process_time() - begin, mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3)
-        print(json.dumps(row), flush=True)
-        return found
-    df = measured('table', to_frame, path)
-    for name, act in tasks.items(): measured(name, act, df)
-    del df
-    measured('plain groups', plain_groups, measured('plain read', plain_read, path))  # last, so that the peaks before are ours
+        act(found)
+        row['there'][name] = time.process_time() - begin
+    print(json.dumps(row))
 
 
 def main():
     parser = argparse.ArgumentParser()
     for name, default in (('prompts', 6250), ('samples', 160), ('text', 400)): parser.add_argument(f'--{name}', type=int, default=default)
     parser.add_argument('--store', default='')
-    parser.add_argument('--work', action='store_true')
+    parser.add_argument('--steps', nargs='+', default=list(STEPS), choices=STEPS)
+    parser.add_argument('--work', default='')
     args = parser.parse_args()
-    if args.work: return work(args.store)
+    if args.work: return work(args.store, args.work)
     with tempfile.TemporaryDirectory() as folder:
         path = args.store or f'{folder}/runs.db'
         if not os.path.exists(path): make(path, args.prompts, args.samples, args.text)
-        print(f'{os.path.getsize(path)/1e6:,.0f} MB\n\n| step | CPU s | times plain pandas | peak so far, MB |\n|---|---|---|---|')
-        out = subprocess.run([sys.executable, __file__, '--store', path, '--work'], capture_output=True, text=True)
-        rows = [json.loads(line) for line in out.stdout.splitlines()]
-        seconds = {row['step']: row['seconds'] for row in rows}
-        for row in rows:
-            against = seconds.get('plain read' if row['step'] in ('plain read', 'table') else 'plain groups', float('nan'))
-            print(f'| {row["step"]} | {row["seconds"]:.1f} | {row["seconds"]/against:.1f} | {row["mb"]:.0f} |')
-        if out.returncode: sys.exit(out.stderr)
+        print(f'{os.path.getsize(path)/1e6:,.0f} MB\n\n| step | CPU s | times pandas | peak, MB | CPU s on a table |\n|---|---|---|---|---|')
+        against, there = None, {}
+        for step in ('pandas', 'table', *args.steps):
+            out = subprocess.run([sys.executable, __file__, '--store', path, '--work', step], capture_output=True, text=True)
+            if out.returncode: sys.exit(out.stderr)
+            row = json.loads(out.stdout)
+            against, there = against or row['seconds'], there or row['there']
+            beside = f'{there[step]:.1f}' if step in there else ''
+            print(f'| {step} | {row["seconds"]:.1f} | {row["seconds"]/against:.2f} | {row["mb"]:.0f} | {beside} |', flush=True)
 
 
 if __name__ == '__main__': main()

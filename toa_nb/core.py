@@ -309,7 +309,8 @@ class Sample:
         reward:str, # Name of the reward
     )->float|None: # None if that reward gave no number
         "The score by the reward of that name."
-        return next((s.value for s in self.scores if s.reward == reward), None)
+        for score in self.scores:
+            if score.reward == reward: return score.value
 
     def _repr_html_(self):
         facts = {'run': self.run, 'prompt': self.prompt_id} | sample_row(self) | {'error': self.error}

@@ -256,7 +256,7 @@ def to_ultrafeedback(
     held_out:str='', # Name of a reward that has to agree which answer is better; empty: none
     **kwargs, # `quota`, `different` and `cut`, as for `to_dpo`
 )->Rows: # A list; its `dropped` counts what has no row
-    "Every usable answer with its reward, and a pair."
+    "Every usable answer with its reward, and a pair of conversations. TRL's `DPOTrainer` reads `to_dpo`."
     rules = PairRules(max_length_ratio, same_model, held_out)
     read_policy(rejected)
     source, prompts, origins = checked_source(source, prompts, run)

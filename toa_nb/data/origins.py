@@ -18,6 +18,7 @@ from fastcore.basics import patch
 
 from ..compute import call_flops, ModelSpec
 from ..core import InputError, Prompt, Sample
+from ..store.schema import to_json
 from ..store.sources import are_shards, are_stores, opened
 from ..store.samples import by_prompt, guide
 
@@ -155,7 +156,7 @@ def _scores(sample:Sample)->str:
     "Every score of a sample, as JSON."
     rows = [dict(reward=s.reward, version=s.version) | ({'error': s.error} if s.value is None else
                                                          {'value': float(s.value)}) for s in sample.scores]
-    return json.dumps(rows, ensure_ascii=False)
+    return to_json(rows)
 
 @patch
 def fields(self:Origins,
@@ -174,7 +175,7 @@ def fields(self:Origins,
         tokens=int(c.usage.completion_tokens) if c.usage else 0, score=float(sample.value(reward)),
         reward_version=str(version or ''), scores=_scores(sample))
     if self.flops: found['flops'] = self.spent([sample])
-    return {k + end: v for k, v in found.items()}
+    return {k + end: v for k, v in found.items()} if end else found
 
 @patch
 def spent(self:Origins,

@@ -43,7 +43,10 @@ def fits_type(
     kind:Any, # A type of a column
 )->bool:
     "Whether a value has exactly this type."
-    if isinstance(kind, list): return type(value) is list and all(fits_type(v, kind[0]) for v in value)
+    if isinstance(kind, list):
+        if type(value) is not list: return False
+        if isinstance(kind[0], type): return {*map(type, value)} <= {kind[0]} # by far the most values are in such lists
+        return all(fits_type(v, kind[0]) for v in value)
     if not isinstance(kind, dict): return type(value) is kind
     return type(value) is dict and value.keys() == kind.keys() and all(fits_type(value[k], kind[k]) for k in kind)
 

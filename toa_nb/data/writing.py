@@ -76,7 +76,8 @@ FORMATS = dict(
     kto=Format(to_kto.stream, COLUMNS, PAIR_OPTIONS, about='TRL KTOTrainer'),
     reward=Format(to_reward_pairs.stream, COLUMNS, (*PAIR_OPTIONS, 'margin'), about='TRL RewardTrainer'),
     ultrafeedback=Format(to_ultrafeedback.stream, COLUMNS, tuple(o for o in PAIR_OPTIONS if o != 'pairs'),
-                         about='every answer and a pair, as princeton-nlp/llama3-ultrafeedback-armorm'),
+                         about='every answer and a pair, as princeton-nlp/llama3-ultrafeedback-armorm; '
+                               'DPOTrainer reads dpo'),
     llama_factory=Format(_trl, ('.parquet', '.jsonl', '.json'), (), (
         'alpaca', 'sharegpt', 'alpaca_dpo', 'sharegpt_dpo', 'alpaca_kto', 'sharegpt_kto'), _factory,
         'LLaMA-Factory, with its dataset_info.json'),
@@ -301,10 +302,12 @@ def write(self:Job,
     found = FORMATS[self.format]
     none = RowStream(lambda tally: (), self.base.columns)
     columns = self.base.columns if found.turn is None else found.turn(none, self.form).columns
-    if not self.place.suffix: self.place.mkdir(parents=True, exist_ok=True)
+    new = not self.place.suffix and not self.place.exists()
+    if new: self.place.mkdir(parents=True)
     pairs = _turned(self.base, found, self.form, tally)
     try: seen = _write(pairs, self.files, columns, found.turn is not None, self.test)
     except NoRows as e:
+        if new: self.place.rmdir()
         raise NoRows(f'{e}{"".join(f"; left out: {n:,} {why}" for why, n in tally.dropped.items())}') from None
     tally.rows = sum(seen.rows.values())
     if self.format == 'llama_factory': _factory_entry(self.files, self.base, self.form)

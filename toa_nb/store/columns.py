@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'SCORE_KINDS', 'Codes', 'Coded', 'no_collection', 'number_array', 'column_array', 'read_columns',
-           'place_within', 'decoded', 'run_columns', 'rows_of', 'run_scores', 'Columns', 'coded', 'joined',
-           'columns_of_store', 'sample_values', 'score_values', 'columns_of_samples']
+           'place_within', 'decoded', 'run_columns', 'spent_in', 'with_spent', 'rows_of', 'run_scores', 'Columns',
+           'coded', 'joined', 'columns_of_store', 'sample_values', 'score_values', 'columns_of_samples']
 
 # %% ../../nbs/35_store/10_columns.ipynb #76938ab0
-import gc, math
-from collections.abc import Iterable
+import gc, json, math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -139,8 +140,31 @@ def run_columns(
     return found | dict(order=place_within(prompt))
 
 # %% ../../nbs/35_store/10_columns.ipynb #bb1814be
-SCORE_KINDS = dict(reward='code', value='float', tokens='int64', cached='float', own='float') # Columns of scores
+SCORE_KINDS = dict(
+    reward='code', value='float', tokens='int64', cached='float', own='float') # The columns of scores; `cached` are
+# tokens in the prefix cache, `own` FLOPs that the reward counted itself: NaN without, -1 if they are unknown
 
+@lru_cache(4096) # the same few texts as a rule
+def spent_in(
+    details:str|bytes|None, # What a reward has reported, as JSON
+)->tuple[float,float]: # `cached` and `own`
+    "What a score has cost, as far as its reward has counted it."
+    try: found = json.loads(from_column(details)) if details else {}
+    except ValueError: found = {}
+    if not isinstance(found, dict): found = {}
+    cached, own = (found.get(name, math.nan) for name in ('cached_tokens', 'flops'))
+    return 0. if cached is None or cached != cached else float(cached), -1. if own is None else float(own)
+
+def with_spent(
+    chunks:Iterable[list[tuple]], # Columns, the last one with details
+)->Iterator[list[tuple]]: # With `cached` and `own` in their place
+    "Scores with what they cost."
+    for *others, details in chunks:
+        if details.count(None) == len(details): pairs = (0.,)*len(details), (math.nan,)*len(details)
+        else: pairs = zip(*map(spent_in, details))
+        yield [*others, *pairs]
+
+# %% ../../nbs/35_store/10_columns.ipynb #1f428ee2
 def rows_of(
     seq:np.ndarray, # The key of each row's trial, each once
     wanted:np.ndarray, # Keys of trials
@@ -154,14 +178,17 @@ def rows_of(
 def run_scores(
     store:Any, # A reader of one store, or of several
     run:str, # Name of the run
-    names:Iterable[str], # Keys of `SCORE_KINDS`
+    names:Iterable[str], # Keys of `SCORE_KINDS`; with `own` there is `cached` too
     reward:str, # Only scores by this reward; empty: all
     seq:np.ndarray, # The key of each sample's trial
     codes:Codes, # Of rewards; they grow
 )->dict[str,np.ndarray]: # By column, with `row` and `reward`; older scores first
     "The scores of one run."
-    types = dict(seq='int64', reward='code') | {name: SCORE_KINDS[name] for name in names}
-    found = read_columns(store.score_columns(run, types, reward), types, dict(reward=codes))
+    types, priced = dict(seq='int64', reward='code'), 'own' in names
+    types |= {name: SCORE_KINDS[name] for name in names if name not in ('cached', 'own')}
+    chunks = store.score_columns(run, [*types, *['details']*priced], reward)
+    if priced: types |= {name: SCORE_KINDS[name] for name in ('cached', 'own')}
+    found = read_columns(with_spent(chunks) if priced else chunks, types, dict(reward=codes))
     found['row'] = rows_of(seq, found.pop('seq'))
     known = found['row'] >= 0
     return found if known.all() else {name: values[known] for name, values in found.items()}

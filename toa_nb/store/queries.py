@@ -413,15 +413,9 @@ def sample_columns(self:StoreReader,
         FROM {first} CROSS JOIN {then} ON t.seq = s.trial{''.join(more)} WHERE {OF_RUN}""", span)
 
 # %% ../../nbs/35_store/05_queries.ipynb #3ee3a034
-def _in_details(field, missing, null):
-    "SQL for a number among what a reward reports."
-    return f"""CASE WHEN details LIKE '%"{field}"%' AND json_valid(details) THEN CASE json_type(details, '$.{field}')
-               WHEN 'null' THEN {null} ELSE json_extract(details, '$.{field}') END ELSE {missing} END"""
-
 SCORE_COLUMNS = dict(
-    seq='s.trial', reward='s.reward', value='s.value', tokens='s.tokens',
-    cached=_in_details('cached_tokens', 0, 'NULL'), own=_in_details('flops', 'NULL', -1)
-) # In SQL; `own` are FLOPs that a reward reports: None without, -1 if they are unknown
+    seq='s.trial', reward='s.reward', value='s.value', tokens='s.tokens', details='s.details'
+) # In SQL; `details` are JSON, or None
 
 @patch
 def score_columns(self:StoreReader,
