@@ -8,7 +8,7 @@ import argparse
 import gzip
 import json
 from collections import defaultdict
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -75,16 +75,34 @@ class Shared:
                 self.known[(Message('user', prompts[s.prompt_id].instruction),), s.trial.seed] = s.completion
 
 
-def run_all(args):
-    "Run every method on the prompts, a few at a time; returns the samples by method and prompt."
-    STORE.parent.mkdir(exist_ok=True)
-    prompts = load_prompts(PROMPTS)[:args.prompts]
+@contextmanager
+def served(args, max_tokens):
+    "The model of the user's server, or the small local one."
     server = nullcontext() if args.model else llama_cpp(local_model(), 'smollm2-135m', parallel=8, ctx=640)
     with server as s:
         where = dict(endpoints=args.model, model=args.served, api_key_env=args.key_env) if args.model else dict(
             endpoints=s.url, model=s.name, api_key_env=s.api_key_env)
-        spec = spec_from_params('model', float(args.spec)) if args.spec else get_spec('SmolLM2-135M-Instruct')
-        model = Shared(ChatModel('model', max_tokens=56, temperature=.8, spec=spec, concurrency=8, **where))
+        yield ChatModel('model', max_tokens=max_tokens, temperature=.8, spec=spec_of(args), concurrency=8, **where)
+
+
+def spec_of(args): return spec_from_params('model', float(args.spec)) if args.spec else get_spec('SmolLM2-135M-Instruct')
+
+
+def add_server(parser):
+    "Options that name a server, its model, and how many prompts."
+    parser.add_argument('--prompts', type=int, default=48)
+    parser.add_argument('--model', help='address of a server')
+    parser.add_argument('--served', default='', help='id of the model there')
+    parser.add_argument('--key-env', help='environment variable with its key')
+    parser.add_argument('--spec', help='number of parameters')
+
+
+def run_all(args):
+    "Run every method on the prompts, a few at a time; returns the samples by method and prompt."
+    STORE.parent.mkdir(exist_ok=True)
+    prompts = load_prompts(PROMPTS)[:args.prompts]
+    with served(args, max_tokens=56) as asked:
+        model = Shared(asked)
         with RunStore(STORE) as store:
             for name in store.run_names(): model.remember(store.samples(name), {p.id: p for p in prompts})
         for i in range(0, len(prompts), BATCH):
@@ -174,27 +192,21 @@ def moves_table(found, ids):
     return '\n'.join(lines)
 
 
-def write_pool(found, path):
+def write_pool(samples, path):
     "All answers in a compressed file for `load_samples`."
     with gzip.open(path, 'wt', encoding='utf-8', compresslevel=9) as f:
-        for by_prompt in found.values():
-            for samples in by_prompt.values():
-                for s in samples: f.write(json.dumps(asdict(s), ensure_ascii=False) + '\n')
+        for s in samples: f.write(json.dumps(asdict(s), ensure_ascii=False) + '\n')
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--prompts', type=int, default=48)
-    parser.add_argument('--model', help='address of a server')
-    parser.add_argument('--served', default='', help='id of the model there')
-    parser.add_argument('--key-env', help='environment variable with its key')
-    parser.add_argument('--spec', help='number of parameters')
+    add_server(parser)
     parser.add_argument('--pool', help='file to write')
     parser.add_argument('--from', dest='source', help='file to read')
     args = parser.parse_args()
     found = gathered(load_samples(args.source)) if args.source else run_all(args)
-    if args.pool: write_pool(found, args.pool)
-    table(found, spec_from_params('model', float(args.spec)) if args.spec else get_spec('SmolLM2-135M-Instruct'))
+    if args.pool: write_pool([s for asked in found.values() for samples in asked.values() for s in samples], args.pool)
+    table(found, spec_of(args))
 
 
 if __name__ == '__main__': main()

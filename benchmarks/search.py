@@ -1,7 +1,7 @@
 """Searches in simulated worlds: reward, true quality, different answers, compute and time, in paired differences to published TOA.
 
-Run: python benchmarks/search.py. `--fit`, `--reach`, `--wall`, `--cpu`, `--others`, `--after` and `--votes` print other tables; `--prompts`, `--seeds`,
-`--worlds`, `--n` and `--jobs` set the size. With the defaults it takes about ten minutes on one core.
+Run: python benchmarks/search.py. `--fit`, `--reach`, `--settings`, `--wall`, `--cpu`, `--others`, `--after` and `--votes` print other tables; `--prompts`,
+`--seeds`, `--worlds`, `--n` and `--jobs` set the size. With the defaults it takes about ten minutes on one core.
 """
 import argparse
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +13,7 @@ from time import process_time
 
 import numpy as np
 
+from toa_nb.analysis.priors import fit_prior
 from toa_nb.analysis.selection import majority_of_bests, rerank, vote
 from toa_nb.core import Completion, Outcome, Prompt, Sample, Score, Trial
 from toa_nb.search.adaptive_branching import ABMCTSA
@@ -38,6 +39,10 @@ OTHERS = {
     'AB-MCTS-A': lambda n: ABMCTSA(n=n)}
 METHODS |= OTHERS
 SHORT = ['ParallelEnsemble', 'TOA published', 'TOA()', 'Rounds, two moves', 'Rounds']
+SETTINGS = {
+    'as it is': {}, 'fresh and refine': dict(moves=['refine']), 'no revise': dict(moves=['refine', 'continue']), 'least share of fresh .1': dict(fresh=.1),
+    'least share of fresh .5': dict(fresh=.5), '6 parents': dict(best=6), '1 parent': dict(best=1), 'depth 1': dict(depth=1), '5 rounds': dict(rounds=5),
+    '12 rounds': dict(rounds=12), 'top 5': dict(top=5)}
 PUBLISHED = {  # N -> (FLOPs per prompt in 1e16, mean of the ten best rewards), read off the published chart
     'rand': {64: (.051, .1635), 128: (.100, .1656), 256: (.201, .1670), 384: (.303, .1676), 768: (.605, .1688)},
     'PRS': {64: (.075, .1696), 128: (.145, .1722), 256: (.296, .1741), 384: (.443, .1753), 768: (.882, .1774)},
@@ -137,6 +142,7 @@ def main():
     parser.add_argument('--n', default='160', help='samples per prompt, separated by commas')
     parser.add_argument('--jobs', type=int, default=1)
     for name, text in (('fit', 'the published figure'), ('reach', 'compute to reach published TOA'),
+            ('settings', 'other settings of Rounds at a smaller n'),
             ('wall', 'time with 1, 16, 32 calls in flight'),
             ('cpu', 'time that asking and telling take'), ('others', 'searches by others'),
             ('after', 'what can be done after the search'), ('votes', 'votes on short answers')):
@@ -149,6 +155,7 @@ def main():
         if args.fit: return fit(pool, args.prompts)
         if args.wall: return wall(pool, worlds, args)
         if args.reach: return reach_table(pool, worlds, args)
+        if args.settings: return settings_table(pool, worlds, args)
         if args.after: return after(pool, args)
         gains(pool, worlds, args, ['TOA published', *OTHERS] if args.others else SHORT)
 
@@ -227,6 +234,26 @@ def reach_table(pool, worlds, args):
                                for cost in ('flops', 'shared')]]
     rows(['world', 'method', *[f'{k}, {cost}' for k in ('ten best', 'ten different') for cost in ('plain', 'shared')]],
          table())
+
+
+def learned(world, prompts=60):
+    "What other prompts of a world show about its models and moves."
+    return fit_prior([s for p in range(9000, 9000 + prompts) for s in play_samples(play(world, Rounds(n=160), p))], 'reward')
+
+
+def settings_table(pool, worlds, args):
+    "Rounds with other settings and fewer samples, beside published TOA at N = 160."
+    def job(w, method): return pool.submit(simulate_methods, WORLDS[w], {'it': method}, args.prompts, args.seeds, 1, 5000)
+    def table():
+        for w in worlds:
+            base, priors = job(w, TOA.published(n=160)), {'prior of 60 other prompts': dict(prior=learned(WORLDS[w]))}
+            jobs = {(n, name): job(w, Rounds(n=int(n), **given)) for n in args.n.split(',') for name, given in (SETTINGS | priors).items()}
+            theirs = base.result()['it']
+            for (n, name), asked in jobs.items():
+                ours = asked.result()['it']
+                gains = [show(paired(ours[k], theirs[k], SD*WORLDS[w].scale/1e-3)) for k in ('top10', 'different10', 'best')]
+                yield [w, n, name, *gains, *[f'{ours[k].mean()/theirs["flops"].mean():.2f}' for k in ('flops', 'shared')]]
+    rows(['world', 'N', 'setting', 'ten best', 'ten different', 'best', 'FLOPs', 'shared'], table())
 
 
 def wall(pool, worlds, args):

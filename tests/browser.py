@@ -34,11 +34,23 @@ done = """() => {
     return !!cells?.length && cells.every(c => c.model.executionCount !== null && c.model.executionState !== 'running')
 }"""
 
+raised = """() => {
+    const cells = window.jupyterapp.shell.currentWidget?.content?.widgets?.filter(c => c.model.type === 'code') || []
+    const outputs = cells.flatMap(c => c.model.sharedModel.getOutputs()).filter(o => o.output_type === 'error')
+    return outputs.map(o => `${o.ename}: ${o.evalue}`).join(', ')
+}"""
+
+replace = """sources => {
+    const notebook = window.jupyterapp.shell.currentWidget.content.model.sharedModel
+    notebook.deleteCellRange(0, notebook.cells.length)
+    notebook.insertCells(0, sources.map(source => ({cell_type: 'code', source, metadata: {}, outputs: [], execution_count: null})))
+}"""
+
 
 class Lab:
     "A JupyterLab server and a page that shows it."
     def __init__(self, folder):
-        self.folder, self.port, self.count = Path(folder), free_port(), 0
+        self.folder, self.port = Path(folder), free_port()
         self.url, self.errors, self.outside = f'http://127.0.0.1:{self.port}', [], []
         self.notebooks = self.folder/'notebooks'
         self.notebooks.mkdir()
@@ -69,17 +81,20 @@ class Lab:
         except (URLError, OSError): return False
 
     def notebook(self, *sources):
-        "Open a new notebook with these code cells, run it to its end, and give its path."
-        self.count += 1
-        path = self.notebooks/f'journey_{self.count}.ipynb'
+        "Run these code cells to their end, in the notebook that is open, or in a new one."
+        if self.page.url.startswith(f'{self.url}/lab/'): self.page.evaluate(replace, sources)
+        else: self.open_notebook(sources)
+        self.until(ready, 'the kernel does not get ready')
+        self.run_all()
+
+    def open_notebook(self, sources):
+        "A notebook with a kernel of its own."
+        path = self.notebooks/'journey.ipynb'
         rows = [dict(cell_type='code', id=f'c{i}', metadata={}, execution_count=None, outputs=[], source=s)
                 for i, s in enumerate(sources)]
         kernel = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))
         path.write_text(json.dumps(dict(cells=rows, metadata=kernel, nbformat=4, nbformat_minor=5)))
         self.page.goto(f'{self.url}/lab/tree/{path.name}?reset')
-        self.until(ready, 'the kernel does not get ready')
-        self.run_all()
-        return path
 
     def until(self, script, why):
         "Wait until a script in the page says yes."
@@ -88,7 +103,10 @@ class Lab:
     def run_all(self):
         "Run all cells of the open notebook, to the end."
         self.command('notebook:run-all-cells')
-        self.until(done, 'the cells do not come to an end')
+        def ended():
+            assert not (error := self.page.evaluate(raised)), error
+            return self.page.evaluate(done)
+        wait_for(ended, lambda: 'the cells do not come to an end', self.page)
 
     def restart(self):
         "Start the kernel anew, as somebody does who comes back tomorrow, and run all cells again."
@@ -126,12 +144,13 @@ class Lab:
         self.page.mouse.move(0, 0)
         self.page.locator(selector).first.screenshot(path=str(path), animations='disabled')
 
-    def settle(self):
-        "End the kernels of a journey, put the page back as it was, and forget what it saw."
+    def settle(self, again=True):
+        "Put the page back as it was, and forget what it saw. Notebook and kernel stay for the next journey, unless not `again`."
         if self.page.locator('body[data-jp-theme-light="false"]').count(): self.theme('JupyterLab Light')
-        for session in json.load(urlopen(f'{self.url}/api/sessions')):
-            urlopen(Request(f'{self.url}/api/sessions/{session["id"]}', method='DELETE'))
-        self.page.goto('about:blank')
+        if not again:
+            for session in json.load(urlopen(f'{self.url}/api/sessions')):
+                urlopen(Request(f'{self.url}/api/sessions/{session["id"]}', method='DELETE'))
+            self.page.goto('about:blank')
         self.page.set_viewport_size(dict(width=1280, height=1000))
         self.errors.clear()
         self.outside.clear()
@@ -207,10 +226,12 @@ def journey(test):
     @functools.wraps(test)
     def run(lab, **others):
         def body():
+            good = False
             try:
                 test(lab, **others)
                 assert not lab.errors, lab.errors
                 assert not lab.outside, lab.outside
-            finally: lab.settle()
+                good = True
+            finally: lab.settle(again=good)
         lab.thread.submit(body).result()
     return run

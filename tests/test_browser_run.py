@@ -27,9 +27,9 @@ def test_run_is_started_watched_paused_resumed_and_there_tomorrow(lab):
     lab.see(panel, 'At most 180 samples')
     lab.press(panel, 'Start')
     lab.see(panel, 'calls in flight')
-    before = page.locator(f'{panel} img').get_attribute('src')
-    page.wait_for_function('([s, old]) => document.querySelector(s).src !== old', arg=[f'{panel} img', before])
-    assert page.evaluate('s => document.querySelector(s).naturalWidth > 300', f'{panel} img')
+    line = '() => document.querySelector(".toa-RunPanel .toa-curve .line")?.getAttribute("d")'
+    page.wait_for_function(line)
+    page.wait_for_function(f'old => ({line})() !== old', arg=page.evaluate(line))
     lab.press(panel, 'Pause')
     lab.see(panel, 'paused')
     lab.see(panel, 'Resume continues from there')
@@ -83,7 +83,6 @@ url = f'http://127.0.0.1:{server.server_port}/v1'
     servers, page = '.toa-ServerPanel', lab.page
     lab.see(servers, 'No models yet')
     url = page.locator('.jp-OutputArea-output pre').last.inner_text().strip()
-    page.get_by_text('Add or edit', exact=True).click()
     page.get_by_label('name', exact=True).fill('mine')
     page.get_by_label('api_key_env').fill('sk-123456')
     page.keyboard.press('Tab')

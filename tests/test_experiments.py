@@ -1,4 +1,4 @@
-"The configurations of the published experiments load, and are what the paper says; what is said of our own experiment is in its answers."
+"The configurations of the published experiments load, have a forecast, and are what the paper says; what is said of our own experiment is in its answers."
 import re
 import subprocess
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from toa_nb import Prompt, run_from
+from toa_nb.run.forecast import Rate, project
 from toa_nb.servers.fleet import read_servers
 
 folder = Path(__file__).parent.parent/'data/experiments'
@@ -27,7 +28,8 @@ def test_an_experiment_loads(path, monkeypatch, tmp_path):
     assert run.name == path.stem and run.method.n == (128 if task == 'math' else 160)
     assert len(run.models) == (4 if task == 'math' else 5)
     assert all(m.spec and m.temperature == .7 and m.top_p == 1 and m.max_tokens == 2048 for m in run.models.values())
-    assert run.reward.spec is not None
+    spent = project(run, {m: Rate(400, 450, seen=1) for m in run.models}).spent
+    assert spent.samples == run.method.n and spent.flops > 0 and spent.reward_flops > 0
     if path.stem.endswith('_toa'):
         wanted = dict(alpaca_eval=(.01, .1, 53), wmt22=(.05, 1, 53), math=(.1, 1, 64))[task]
         assert (run.method.alpha, run.method.tau, run.method.width) == wanted

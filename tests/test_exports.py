@@ -15,7 +15,7 @@ from toa_nb.core import Completion, InputError, Prompt, Sample, Score, Trial, Us
 from toa_nb.data.exports import to_dpo, to_sft, to_ultrafeedback
 from toa_nb.data.prompts import prompts_from
 from toa_nb.data.published import to_alpaca_eval, to_arena_hard, to_published
-from toa_nb.data.rows import Rows, load_samples, save_samples, write_json, write_jsonl, write_parquet
+from toa_nb.data.rows import RowStream, load_samples, save_samples, write_json, write_jsonl, write_parquet
 from toa_nb.data.trainers import to_axolotl, to_llama_factory
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import FunctionReward
@@ -135,7 +135,7 @@ def test_the_number_of_queries_does_not_grow_with_the_prompts(wide, name, monkey
     with RunStore(wide.store_at, 'r') as store:
         inner = store.query
         monkeypatch.setattr(type(store), 'query', lambda self, *args: asked.append(args[0]) or inner(*args))
-        list(iter(act(store)))
+        act(store)
     assert 0 < len(asked) < 40
 
 
@@ -152,7 +152,7 @@ def test_methods_are_compared_from_a_store(tmp_path):
 @pytest.mark.parametrize('write', [write_jsonl, write_json])
 def test_rows_are_written_one_at_a_time(tmp_path, write):
     "30 MB of rows pass through less than 2 MB of memory."
-    rows = Rows(lambda tally: ({'text': chr(97 + i % 26) * 10_000} for i in range(3000)), {'text': str})
+    rows = RowStream(lambda tally: ({'text': chr(97 + i % 26) * 10_000} for i in range(3000)), {'text': str})
     tracemalloc.start()
     try: path, (_, peak) = write(rows, tmp_path/'rows'), tracemalloc.get_traced_memory()
     finally: tracemalloc.stop()
@@ -162,6 +162,6 @@ def test_rows_are_written_one_at_a_time(tmp_path, write):
 def test_groups_of_a_parquet_file_are_bounded(tmp_path, monkeypatch):
     import pyarrow.parquet as pq
     monkeypatch.setattr('toa_nb.data.rows.GROUP', 100_000)
-    rows = Rows(lambda tally: ({'text': 'x' * 1000} for _ in range(1000)), {'text': str})
+    rows = RowStream(lambda tally: ({'text': 'x' * 1000} for _ in range(1000)), {'text': str})
     file = pq.ParquetFile(write_parquet(rows, tmp_path/'rows.parquet'))
     assert file.metadata.num_rows == 1000 and file.metadata.num_row_groups == 11

@@ -9,7 +9,7 @@ import pytest
 
 root = Path(__file__).parent.parent
 everywhere = {'fastcore', 'toa_nb'} | set(sys.stdlib_module_names)
-allowed = {'store.tables': {'pandas', 'numpy'}, 'analysis': {'pandas', 'numpy'}, 'evaluate': {'pandas', 'numpy'},
+allowed = {'store.tables': {'pandas', 'numpy'}, 'store.columns': {'numpy'}, 'analysis': {'pandas', 'numpy'}, 'evaluate': {'pandas', 'numpy'},
            'analysis.plot': {'matplotlib'}, 'analysis.flow': {'matplotlib'},
            'analysis.differences': {'matplotlib'},
            'panels': {'ipywidgets', 'anywidget', 'traitlets'}}

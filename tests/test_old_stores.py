@@ -239,3 +239,25 @@ def test_a_row_that_changes_on_the_way_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(upkeep, 'attach', other)
     with pytest.raises(StoreError, match='old.db: [0-9]+ rows of answer were not copied'): upgrade_store(old)
     assert version(old) == 1
+
+
+@pytest.mark.parametrize('run', ['toa', 'odd', None])
+def test_a_part_of_a_table_is_equal_to_that_part_of_the_whole(tmp_path, run):
+    paths = [old_store(tmp_path/'old.db'), old_store(tmp_path/'new.db')]
+    upgrade_store(paths[1])
+    whole = to_frame(paths[1], run, reward='digits', texts=True)
+    pd.testing.assert_frame_equal(to_frame(paths[0], run, reward='digits', texts=True), whole)
+    for path in paths:
+        for name in whole:
+            pd.testing.assert_frame_equal(to_frame(path, run, reward='digits', columns=[name]), whole[[name]])
+
+
+def test_a_part_of_a_table_is_read_while_the_run_goes_on_and_from_several_stores(tmp_path):
+    models, reward = [FakeModel('a'), FakeModel('b')], FunctionReward(digits, name='digits')
+    for name in ('one', 'two'): Run([Prompt('p', 'Why?'), Prompt('q', 'How?')], TOA(n=6), models, reward, store=tmp_path/f'{name}.db', name=name).wait()
+    whole = to_frame(tmp_path/'*.db')
+    assert whole['run'].unique().tolist() == ['one', 'two']
+    for name in whole: pd.testing.assert_frame_equal(to_frame(tmp_path/'*.db', columns=[name]), whole[[name]])
+    with RunStore(tmp_path/'one.db') as store:
+        store.add_trial('one', 'p', Trial(6, 'a', ()))
+        pd.testing.assert_frame_equal(to_frame(store, columns=['number', 'flops']), to_frame(store)[['number', 'flops']])

@@ -146,6 +146,17 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert files <= set(listed)
 
 
-def test_an_old_name_is_refused_with_the_new_one():
-    code = 'try:\n    from toa_nb import reward\nexcept ImportError as e: print(e)'
-    assert python(code) == '`reward` is now `get_reward`'
+def test_names_and_places_of_an_earlier_version_work_with_a_warning():
+    code = """if True:
+        import importlib, warnings
+        warnings.simplefilter('always')
+        from toa_nb.rewards import register
+        from toa_nb import Card, stored_run
+        import toa_nb
+        print(register is toa_nb.register, Card is toa_nb.ModelSpec, stored_run == toa_nb.Run.from_store)
+        import inspect, pkgutil
+        for wing in ('', *(f'.{m.name}' for m in pkgutil.iter_modules(toa_nb.__path__) if m.ispkg)):
+            package = importlib.import_module(f'toa_nb{wing}')
+            for name in inspect.getclosurevars(package.__getattr__).nonlocals['renamed']: getattr(package, name)
+    """
+    assert python(code).startswith('True True True')

@@ -50,7 +50,7 @@ def test_rows_come_back(tmp_path_factory, name, form, system, later, task, texts
     for ending in f.endings:
         done = export(samples, place.with_suffix(ending), name, form, prompts=prompts, reward='armo')
         back = trl_rows([row for _, row in file_records(done.files[0])], name)
-        assert list(iter(back)) == list(iter(trl_rows(plain, name if f.turn is None else 'sft')))
+        assert back == trl_rows(plain, name if f.turn is None else 'sft')
 
 
 @given(later=LATER, task=TEXT, texts=st.lists(TEXT, min_size=4, max_size=4), scores=SCORES)
@@ -131,7 +131,7 @@ def test_alpaca_eval_reads_model_outputs(tmp_path):
     samples, prompts = source('', [], 'Why?', list('abcd'), [1., 2., 3.])
     done = export(samples, tmp_path/'o.json', 'alpaca_eval', prompts=prompts)
     read = subprocess.run([exe, '-c', ALPACA, done.files[0]], check=True, capture_output=True, text=True)
-    assert json.loads(read.stdout.splitlines()[-1]) == list(iter(to_alpaca_eval(samples, prompts)))
+    assert json.loads(read.stdout.splitlines()[-1]) == to_alpaca_eval(samples, prompts)
 
 
 AXOLOTL = '''

@@ -76,7 +76,8 @@ def gguf(): return local_model()
 def parent(code, state):
     "A process that runs `code` after starting a fake server; its first line of output tells the ids."
     script = f'''
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_serve import *
 server = start(fake(KEEP), say=None)

@@ -8,9 +8,10 @@ import time
 from urllib.request import Request, urlopen
 
 import pytest
+from clocks import HANG
 from test_serve import check_continuation
 
-from toa_nb import Prompt
+from toa_nb import ChatModel, FunctionReward, Prompt, Rounds, Run, RunStore, call_flops, get_spec
 from toa_nb.rewards.model_servers import VllmReward
 from toa_nb.servers.engines import EngineArgs, sglang_argv, vllm
 from toa_nb.servers.local import cache_folder, local_model
@@ -86,7 +87,7 @@ def state(tmp_path, monkeypatch): monkeypatch.setenv('TOA_STATE', str(tmp_path))
 def cpu(python):
     env = {'HF_HUB_OFFLINE': '1', 'VLLM_NO_USAGE_STATS': '1', 'DO_NOT_TRACK': '1', 'VLLM_CPU_KVCACHE_SPACE': '1',
            'OMP_NUM_THREADS': '1'}
-    return dict(python=python, gpu_memory_utilization=0, max_model_len=2048, env=env, timeout=300, grace=20)
+    return dict(python=python, gpu_memory_utilization=0, max_model_len=2048, env=env, timeout=1800, grace=20)
 
 
 def tree(server): return [server.process.pid, *descendants(server.process.pid)]
@@ -95,7 +96,30 @@ def tree(server): return [server.process.pid, *descendants(server.process.pid)]
 def all_gone(pids): return not [pid for pid in pids if is_running(pid, started_at(pid))]
 
 
-def test_vllm_generates_and_leaves_nothing(python, models):
+def search_with_moves(server, folder):
+    "A search that continues answers: what is kept, what is counted, and what the prefix cache holds."
+    spec, limit = get_spec('SmolLM2-135M-Instruct'), 40
+    model = ChatModel('m', server.url, model=server.name, api_key_env=server.api_key_env, spec=spec, max_tokens=limit)
+    task = Prompt('colours', 'Name three colours, and say what each is used for. ' + 'Write plain words and short sentences. '*20)
+    run = Run([task], Rounds(16, moves=('fresh', 'continue'), rounds=4), [model], FunctionReward(lambda p, text: len(set(text)), name='letters'),
+              store=folder/'moves.db').wait(show=False)
+    with RunStore(folder/'moves.db') as store: samples = {s.trial.number: s for s in store.samples(run.name)}
+    assert run.ok and len(samples) == 16
+    continued = [s for s in samples.values() if s.trial.kind == 'continue']
+    asked = min(s.completion.usage.prompt_tokens for s in samples.values())
+    assert continued and all(s.completion.usage.prompt_tokens > asked for s in continued)
+    for s in continued:
+        parent, u = samples[s.trial.parents[0]].completion, s.completion.usage
+        assert 0 < s.trial.prefix < len(parent.text) and s.completion.text.startswith(parent.text[:s.trial.prefix])
+        assert 0 < u.completion_tokens < limit, 'the limit holds for prefix and rest together'
+    uses = [s.completion.usage for s in samples.values()]
+    assert run.progress.spent.flops == sum(call_flops(spec, u.prompt_tokens, u.completion_tokens, u.cached_tokens).total for u in uses)
+    read, cached, possible = run.progress.prefixes['m']
+    assert read == sum(u.prompt_tokens for u in uses) and cached == sum(u.cached_tokens for u in uses)
+    assert .5*read < cached <= possible < read and 'prefix cache: ' in run.report()
+
+
+def test_vllm_generates_and_leaves_nothing(python, models, tmp_path):
     import openai
 
     async def ask(server, n):
@@ -105,13 +129,14 @@ def test_vllm_generates_and_leaves_nothing(python, models):
                 for i in range(n)))
 
     said = []
-    eager = ('--max-num-seqs', '32', '--enforce-eager')
+    eager = ('--max-num-seqs', '32', '--enforce-eager', '--block-size', '32')
     with vllm(models/'chat', name='smollm2-135m', dtype='bfloat16', extra=eager, say=said.append,
               **cpu(python)) as server:
         answers = asyncio.run(ask(server, 4))
         assert all(a.choices[0].message.content and a.usage.completion_tokens <= 16 for a in answers)
         assert fetch(server.url + '/models')[0] == 401
         check_continuation(server, 'final')
+        search_with_moves(server, tmp_path)
         shown = server.log.read_text() + subprocess.run(['ps', '-A', '-ww', '-o', 'args='], capture_output=True,
                                                         text=True).stdout
         assert os.environ[server.api_key_env] not in shown
@@ -128,7 +153,7 @@ def test_vllm_killed_keeper_and_engine(python, models):
     server.process.kill()
     server.process.wait()
     server.stop()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG
     while not all_gone(pids): assert time.monotonic() < deadline
 
 
@@ -148,14 +173,14 @@ def test_vllm_serves_the_raw_score_of_a_reward_model(python, models):
     assert ours.tokens > 0 and ours.version == 'vllm classify tiny-rm'
 
 
-def test_vllm_says_that_it_does_not_know_a_model(python, models, tmp_path):
+def test_vllm_says_that_it_does_not_support_a_model(python, models, tmp_path):
     config = json.loads((models/'chat'/'config.json').read_text()) | {'architectures': ['NoSuchModelForCausalLM'],
         'model_type': 'no_such_model'}
     (folder := tmp_path/'odd').mkdir()
     for file in (models/'chat').iterdir(): (folder/file.name).symlink_to(file)
     (folder/'config.json').unlink()
     (folder/'config.json').write_text(json.dumps(config))
-    with pytest.raises(ServeError, match='(?s)This version of the engine does not know the model'):
+    with pytest.raises(ServeError, match='(?s)This version of the engine does not support the model'):
         vllm(folder, say=None, **cpu(python))
 
 
@@ -184,7 +209,7 @@ def test_sglang_reads_our_command_line(sglang_path, tmp_path):
                     dp_size=2, mem_fraction_static=.8,
                     context_length=16384, chat_template='t.jinja', is_embedding=True, revision='abc',
                     trust_remote_code=True, api_key='a-key',
-                    log_level='warning')
+                    log_level='warning', enable_cache_report=False)
     ran = subprocess.run([sys.executable, '-c', show, *argv], input=' '.join(expected), capture_output=True, text=True,
                          env=os.environ | {'PYTHONPATH': sglang_path})
     assert ran.returncode == 0, ran.stderr[-1000:]

@@ -76,7 +76,7 @@ def test_the_command_prepares_and_trains_nothing(tiny, tmp_path, capsys):
     from toa_nb import write_jsonl
     from toa_nb.cli.commands import main
     rows = str(write_jsonl(pairs, tmp_path/'pairs.jsonl'))
-    command = ['train', 'dpo', rows, '--model', str(tiny), '-o', str(tmp_path/'out'), '--gpus', '0', '--prepare']
+    command = ['train', 'dpo', rows, '--model', str(tiny), '-o', str(tmp_path/'out'), '--gpus', '0', '--dry-run']
     assert main([*command, '--set', 'max_steps=2', 'max_length=11']) == 0
     out, shown = capsys.readouterr()
     assert 'prepared, not trained' in out and 'max_steps = 2' in shown and '8 cut' in shown

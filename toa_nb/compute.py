@@ -423,6 +423,12 @@ class Spent:
     reward_tokens:int=0 # Tokens that reward models read
     seconds:float=0. # Sum of the latencies of all calls, not elapsed time
     cost:float|None=0. # Cost in the currency of the prices of the specs; None: unknown
+    writing_flops:float|None=0. # The part of `flops` that wrote tokens; None: unknown
+
+    @property
+    def reading_flops(self)->float|None:
+        "The part of `flops` that read prompts and gave first tokens; None: unknown."
+        return None if None in (self.flops, self.writing_flops) else self.flops - self.writing_flops
 
     @property
     def tokens(self)->int:
@@ -442,16 +448,16 @@ _amounts = attrgetter(*(f.name for f in fields(Spent)))
 def priced(
     usage:Usage, # Tokens of a call
     spec:ModelSpec|None, # The spec of its model; None: all is unknown
-)->dict: # The fields flops, cached_flops, flops_published and cost of `Spent`
+)->dict: # The fields flops, writing_flops, cached_flops, flops_published and cost of `Spent`
     "FLOPs and cost of a call by the spec of its model."
-    unknown = dict(flops=None, cached_flops=None, flops_published=None)
+    unknown = dict(flops=None, writing_flops=None, cached_flops=None, flops_published=None)
     if spec is None: return unknown | dict(cost=None)
     p, q, s = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
     if not spec.sized: return unknown | dict(cost=_cost(spec, p, q))
-    computed = call_flops(spec, p, q, s).total
-    uncached = call_flops(spec, p, q).total
+    computed, uncached = call_flops(spec, p, q, s), call_flops(spec, p, q)
     return dict(
-        flops=float(computed), cached_flops=float(uncached - computed),
+        flops=float(computed.total), writing_flops=float(computed.decode),
+        cached_flops=float(uncached.total - computed.total),
         flops_published=float(published_flops(spec, p + q)), cost=_cost(spec, p, q))
 
 def _cost(

@@ -13,10 +13,12 @@ import ast
 import dataclasses
 import inspect
 import io
+import pkgutil
 import re
 import sys
 import textwrap
 import tokenize
+import warnings
 from contextlib import suppress
 from enum import Enum
 from functools import cache
@@ -319,7 +321,7 @@ def where_each(
 def offer(
     package:str, # `__name__` of the package
     *,
-    renamed:dict[str, str]|None=None, # New names by old ones
+    renamed:dict[str, str]|None=None, # New names by old ones; with the package before them where it is another
     **rooms:str, # Names by room, separated by blanks; a room is a module or a package below `package`
 )->tuple: # `__all__`, `__getattr__` and `__dir__` for its `__init__.py`
     "The public names of a package, imported on first use, with their help."
@@ -327,7 +329,10 @@ def offer(
 
     def first_use(name):
         "Import a public name from its room."
-        if name in renamed: raise ImportError(f'`{name}` is now `{renamed[name]}`')
+        if name in renamed:
+            warnings.warn(f'`{name}` of {package} is now `{renamed[name]}`', FutureWarning, stacklevel=2)
+            home, _, new = renamed[name].rpartition('.')
+            return pkgutil.resolve_name(f'{home}:{new}' if home in sys.modules else f'{package}:{renamed[name]}')
         if name not in where: raise AttributeError(f'module {package!r} has no attribute {name!r}')
         value = getattr(import_module(f'{package}.{where[name]}'), name)
         add_help(value)

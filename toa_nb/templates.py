@@ -147,7 +147,7 @@ _placeholders = dict( # Required and optional ones of each template
     aggregator=((), ()),
     translate=(('source',), _languages),
     translate_refine=(('source', 'answer'), _languages),
-    revise=(('problems',), ()))
+    revise=(('problems',), ('question',)))
 
 # %% ../nbs/03_templates.ipynb #a125eaf0
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ class Templates:
     aggregator:str=AGGREGATOR # System text before several answers; has no placeholder
     translate:str=TRANSLATE # Translates; has {source}, and can have {source_language} and {target_language}
     translate_refine:str=TRANSLATE_REFINE # Improves a translation; has {source} and {answer}, can have the languages
-    revise:str=REVISE # The turn after a draft; has {problems}, which is what the reward found wrong, in sentences
+    revise:str=REVISE # The turn after a draft; has {problems}, which is what the reward found wrong, in sentences, and
+                      # can have {question}, the task once more
 
     def __post_init__(self):
         for name, (required, optional) in _placeholders.items():
@@ -202,8 +203,9 @@ def revised(self:Templates,
     problems:str='', # What is wrong with it, in sentences
 )->tuple[Message,...]: # What to send
     "The messages that answer a draft with what is wrong with it."
-    last = fill(self.revise, problems=problems or 'This answer can be better.')
-    return (*self.fresh(prompt), Message('assistant', answer), Message('user', last))
+    before = self.fresh(prompt)
+    last = fill(self.revise, problems=problems or 'This answer can be better.', question=before[-1].content)
+    return (*before, Message('assistant', answer), Message('user', last))
 
 # %% ../nbs/03_templates.ipynb #b3bb7980
 def _blocks(title:str, texts:list[str])->str:

@@ -24,6 +24,7 @@ __all__, __getattr__, __dir__ = _offer(
     gains='move_gains plot_gains',
     kernels='kernel Kernel plot_kernel',
     prediction='predict_method world_of',
+    priors='fit_prior',
     what_if='coverage_table Replay replay_method',
     query='sql write_samples',
     known='search_notes',

@@ -14,7 +14,8 @@ import numpy as np, pandas as pd
 
 from ..core import InputError
 from ..store.tables import as_frame
-from .curves import bootstrap_band, check_axes, chosen_axis, cost_grid, read_off, statistic_of
+from .curves import (
+    bootstrap_band, check_axes, chosen_axis, cost_grid, curve_columns, read_off, statistic_of)
 
 # %% ../../nbs/50_analysis/02_comparisons.ipynb #d620f089
 def verdict_of(
@@ -149,7 +150,7 @@ def compare_methods(
 )->pd.DataFrame: # One row per cost: at, a, b, difference (a - b), low, high, won, tied, lost (shares of the prompts),
                  # n, sd (of the differences), verdict, needed (prompts that would decide it)
     "Method `a` against method `b` at equal compute, prompt by prompt."
-    df = as_frame(df)
+    df = as_frame(df, curve_columns(x, by, held_out))
     x = chosen_axis(df, x)
     check_axes(df, x, y, k, held_out)
     sides = [side_of(df, name, by, x, y, k, held_out) for name in (a, b)]

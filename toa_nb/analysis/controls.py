@@ -73,7 +73,7 @@ def control_notes(
     df:Any, # A table of `to_frame`, with `with_controls` or without
 )->list[str]: # One line per control; empty where nothing needs one
     "The controls of a table, and those that have to be run."
-    df = as_frame(df)
+    df = as_frame(df, ('method', 'model', 'kind'))
     several = multi_model(df)
     if not several: return []
     groups = df.groupby('method', sort=False, observed=True)

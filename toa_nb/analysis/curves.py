@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['axes', 'STATISTICS', 'published_source', 'order_within', 'searches_of', 'running', 'statistic_of', 'check_axes',
-           'chosen_axis', 'cost_grid', 'read_off', 'bootstrap_weights', 'bootstrap_means', 'bootstrap_band',
-           'one_curve', 'reward_curve', 'complete', 'published_curve']
+           'chosen_axis', 'curve_columns', 'cost_grid', 'read_off', 'bootstrap_weights', 'bootstrap_means',
+           'bootstrap_band', 'one_curve', 'reward_curve', 'complete', 'published_curve']
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #6b02ca66
 import math, warnings
@@ -135,6 +135,15 @@ def chosen_axis(
                   'give the models a spec for FLOPs', stacklevel=3)
     return 'tokens'
 
+def curve_columns(
+    x:str, # A key of `axes`; empty: FLOPs, or tokens where a model has no spec
+    by:str='method', # Column that tells the curves apart
+    held_out:str='', # Name of a held-out reward, or empty
+)->list[str]: # Columns of `to_frame`
+    "What a curve is made of; of a store, nothing else is read."
+    axis = [x] if x in axes else ['flops', 'tokens']
+    return ['run', 'prompt_id', 'order', 'reward', by, *axis, *[held_out]*bool(held_out)]
+
 # %% ../../nbs/50_analysis/01_curves.ipynb #26390db6
 def cost_grid(
     start:float, # Least cost
@@ -244,7 +253,7 @@ def reward_curve(
     seed:int=0, # Of the draws
 )->pd.DataFrame: # Columns `by`, x, mean, low, high, n (searches averaged)
     "Reward against compute, averaged over prompts."
-    df = as_frame(df)
+    df = as_frame(df, curve_columns(x, by, held_out))
     x = chosen_axis(df, x)
     check_axes(df, x, y, k, held_out, align)
     index = {p: i for i, p in enumerate(df['prompt_id'].unique())}

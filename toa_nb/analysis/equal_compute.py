@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 
 from ..core import InputError
 from ..store.tables import as_frame
-from .curves import bootstrap_means, check_axes, chosen_axis, one_curve
+from .curves import bootstrap_means, check_axes, chosen_axis, curve_columns, one_curve
 from .comparisons import difference_table, read_both, side_of
 
 # %% ../../nbs/50_analysis/03_equal_compute.ipynb #31dbbe72
@@ -67,7 +67,7 @@ def compare_all(
 )->pd.DataFrame: # One row per method, the best first: reward, difference from the reference, low, high, won, tied,
                  # lost, n, verdict, needed (prompts that would decide it)
     "Every method against a reference at equal compute."
-    df = as_frame(df)
+    df = as_frame(df, curve_columns(x, by, options.get('held_out', '')))
     x, names = chosen_axis(df, x), list(df[by].unique())
     read = dict(y='best', k=10, held_out='')
     read |= {name: options.pop(name) for name in read if name in options}
@@ -117,7 +117,7 @@ def compute_to_reach(
 )->pd.DataFrame: # One row per method: at, low, high (infinite where it is not reached), reached (share of the prompts
                  # that reach it), end (the last cost of the curve), n
     "The compute that each method takes to reach a reward."
-    df = as_frame(df)
+    df = as_frame(df, curve_columns(x, by, held_out))
     x = chosen_axis(df, x)
     check_axes(df, x, y, k, held_out)
     rows, index = [], {p: i for i, p in enumerate(df['prompt_id'].unique())}

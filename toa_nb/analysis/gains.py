@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np, pandas as pd
 
 from ..store.tables import as_frame
-from .curves import bootstrap_weights, chosen_axis
+from .curves import bootstrap_weights, chosen_axis, curve_columns
 from .layout import model_palette, move_form
 from .plot import Picture
 
@@ -69,7 +69,7 @@ def move_gains(
 )->pd.DataFrame: # Rows by move and model: answers; cost, gain and lift per answer; gain_for and lift_for the compute
                  # of a mean answer, each with _low and _high
     "What each move of each model brings for its compute."
-    df = as_frame(df)
+    df = as_frame(df, [*curve_columns(x, 'kind'), 'model', 'number', 'parents', 'samples'])
     x = chosen_axis(df, x)
     values = dict(gain=df['reward'].to_numpy(float) - parent_rewards(df), lift=lifts(df))
     prompt, names = pd.factorize(df['prompt_id'])

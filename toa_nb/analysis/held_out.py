@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np, pandas as pd
 
 from ..store.tables import as_frame
-from .curves import check_axes, chosen_axis, one_curve
+from .curves import check_axes, chosen_axis, curve_columns, one_curve
 from .comparisons import by_prompt_mean
 
 # %% ../../nbs/50_analysis/04_held_out.ipynb #4fe223d2
@@ -75,7 +75,7 @@ def overoptimization(
 )->pd.DataFrame: # One row per method: at, overoptimized, peak, low, high, end, guide, held_out (each with _low and
                  # _high), n (prompts)
     "From which compute on the held-out reward of the chosen answers falls while the guiding one still rises."
-    df = as_frame(df)
+    df = as_frame(df, curve_columns(x, by, held_out))
     x = chosen_axis(df, x)
     check_axes(df, x, y, k, held_out, align)
     rows, unknown = [], []

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from ..cells import counted
 from ..core import InputError, Sample
 from ..store.samples import only_reward
 from ..store.tables import as_frame
@@ -243,7 +244,7 @@ def _shades(samples, reward, palette):
 # %% ../../nbs/50_analysis/05_plot.ipynb #e185439a
 def _tree_title(samples, reward, best):
     n = len(samples)
-    head = f'{samples[0].prompt_id}: {n} sample{"s" * (n != 1)}'
+    head = f'{samples[0].prompt_id}: {counted(n, "sample")}'
     return (f'{head}, none scored' if best is None
             else f'{head}, best {reward} {best.value(reward):.4g} (no. {best.trial.number}, {best.trial.model})')
 
@@ -345,7 +346,7 @@ def model_shares(
 )->tuple[pd.DataFrame,pd.DataFrame]: # Shares (`by` x model) of the answers, and of the prompts whose best answer it
                                      # gave
     "Which models were used, and which won."
-    df = as_frame(df)
+    df = as_frame(df, (by, 'run', 'prompt_id', 'number', 'model', 'reward', 'failed'))
     answers = df[~df['failed']]
     scored = answers[answers['reward'].notna()].sort_values(['reward', 'number'], ascending=[False, True],
                                                             kind='stable')

@@ -14,7 +14,7 @@ from ..core import InputError, Sample
 from ..store.sources import opened, samples_of
 from ..store.samples import guide, only_reward
 from ..store.tables import as_frame
-from .summary import search_table
+from .summary import SEARCH, search_table
 from .paths import best_sample
 
 # %% ../../nbs/50_analysis/04_prompt_table.ipynb #84c311b3
@@ -26,7 +26,7 @@ def prompts_by_method(
     by:str='method', # Column that tells methods apart: method or run
 )->pd.DataFrame: # One row per prompt: category, instruction, one column per method, difference (a - b)
     "What each method reached on each prompt."
-    df = as_frame(df)
+    df = as_frame(df, SEARCH)
     searches = search_table(df)
     if value not in searches: raise InputError(f'there is no column {value!r}', 'value', 'Use one of `search_table`.')
     names = list(searches[by].unique())

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 from fastcore.basics import patch
 
+from ..cells import counted
 from ..core import InputError, Prompt, Reward, Sample
 from ..search.samplers import Method
 from ..search.methods import method_from, METHODS
@@ -55,12 +56,13 @@ class Replay:
 def caveat(self:Replay)->str:
     "What the record could answer, and what it can't show."
     sums = self.coverage[['recorded', 'asked', *_answers]].sum()
-    found = [f'{self.label} from {sums["recorded"]} recorded answers of {", ".join(self.pool.runs)}; '
+    found = [f'{self.label} from {counted(sums["recorded"], "recorded answer")} of {", ".join(self.pool.runs)}; '
              f'no model was called.']
-    found += [f'{sums["asked"]} requests: {sums["exact"]} answered exactly, {sums["similar"]} by another answer of the '
-              f'same model and move, {sums["missing"]} not at all.']
+    found += [f'{counted(sums["asked"], "request")}: {sums["exact"]} answered exactly, {sums["similar"]} by another '
+              f'answer of the same model and move, {sums["missing"]} not at all.']
     if self.stopped:
-        found.append(f'{self.stopped} of {self.searches} searches end early, at a request without an answer.')
+        searches = counted(self.searches, 'search', 'searches')
+        found.append(f'{self.stopped} of {searches} ended early, at a request without an answer.')
     if set(self.coverage.loc[self.coverage['asked'] > 0, 'kind']) - {'fresh'}:
         found.append('Answers that build on other answers exist only where they were recorded.')
     return ' '.join(found)

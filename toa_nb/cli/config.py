@@ -13,6 +13,7 @@ import json, sys, warnings
 from pathlib import Path
 from typing import Any
 
+from ..cells import counted
 from ..core import InputError, Prompt, StoreError
 from ..inputs import (
     check_fields, check_number, check_path, error_context, field_path, field_problems, fits, known_fields,
@@ -65,7 +66,8 @@ def read_prompts(
     path = prompt_source(table['file'], folder, field_path(where, 'file'))
     found = load_prompts(path, say=lambda line: print(line, file=sys.stderr), **given)
     if found.bad:
-        warnings.warn(f'{len(found.bad)} reports on lines that are left out:\n{BadPrompts(found.bad)}', stacklevel=2)
+        reports = counted(len(found.bad), 'report')
+        warnings.warn(f'{reports} on lines that are left out:\n{BadPrompts(found.bad)}', stacklevel=2)
     with error_context(where): wanted = filter_prompts(found, table.get('category'))
     if 'sample' in table: wanted = sample_prompts(wanted, table['sample'], table.get('seed', 0))
     return Prompts(wanted[:table.get('limit')], found.bad, found.unread, found.about)

@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['say_estimates', 'do_eval_judge', 'do_eval_alpaca', 'do_eval_arena', 'do_eval_translation', 'do_eval_reward',
-           'do_eval_math', 'do_eval_lm', 'do_eval_table']
+           'do_eval_math', 'do_eval_lm', 'do_eval_table', 'add_eval']
 
 # %% ../../nbs/70_cli/04_evaluating.ipynb #e84aae85
-import asyncio
+import argparse, asyncio, math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..core import InputError
+from ..inputs import check_number, check_path
 from ..models.file import models_from
 from .config import open_store, read_reward
+from .command import add_choice, add_command, add_group
 from .output import columns, say
 
 # %% ../../nbs/70_cli/04_evaluating.ipynb #6d683c99
@@ -23,6 +26,7 @@ def say_estimates(
 )->int: # The exit code
     "Print estimates, and keep them."
     from toa_nb.evaluate.scoreboard import save_result
+    _check_results(args)
     for benchmark, e in found.items():
         if args.results: save_result(args.results, args.name, benchmark, e)
     rows = [dict(model=args.name, benchmark=b, value=e.value, low=e.low, high=e.high, n=e.n, about=e.about) for b,
@@ -32,26 +36,35 @@ def say_estimates(
 
 def _check_results(args:Any):
     "Refuse a file for results that can not be written, before something is paid for."
-    if args.results and Path(args.results).is_dir():
-        raise InputError('this is a folder', '--results', 'Name a file, such as results.jsonl.')
+    if not args.results: return
+    path = check_path(args.results, where='--results')
+    if path.is_dir(): raise InputError('this is a folder', '--results', 'Name a file, such as results.jsonl.')
+    if not path.parent.is_dir():
+        raise InputError(f'there is no folder {path.parent}', '--results', 'Create it first, or correct the path.')
+
+def _answers(path:str, prompts:list)->dict[str,str]:
+    "The chosen answers of a file, or of a run store."
+    from toa_nb.evaluate.pairs import chosen_answers
+    if Path(path).suffix != '.db': return chosen_answers(path, prompts)
+    with open_store(path) as store: return chosen_answers(store, prompts)
 
 def _asked(args:Any)->tuple:
     "Prompts of the command, and the chosen answers to them."
     from toa_nb.data.prompts import load_prompts
-    from toa_nb.evaluate.pairs import chosen_answers
     _check_results(args)
     prompts = load_prompts(args.prompts)
-    return prompts, chosen_answers(args.answers, prompts)
+    return prompts, _answers(args.answers, prompts)
 
 # %% ../../nbs/70_cli/04_evaluating.ipynb #c250955b
 def do_eval_judge(args:Any)->int:
     "toa eval judge"
     from toa_nb.evaluate.length_control import length_controlled
-    from toa_nb.evaluate.pairs import chosen_answers, judge_pairs, win_rate
+    from toa_nb.evaluate.pairs import judge_pairs, win_rate
     prompts, answers = _asked(args)
+    baseline = _answers(args.baseline, prompts)
     judge = models_from(args.judge)[0]
     async def judged():
-        try: return await judge_pairs(judge, prompts, answers, chosen_answers(args.baseline, prompts), args.keep)
+        try: return await judge_pairs(judge, prompts, answers, baseline, args.keep)
         finally: await judge.close()
     table = asyncio.run(judged())
     return say_estimates(args, {'win rate': win_rate(table), 'length-controlled win rate': length_controlled(table)})
@@ -97,6 +110,7 @@ def do_eval_translation(args:Any)->int:
 def do_eval_reward(args:Any)->int:
     "toa eval reward"
     from toa_nb.evaluate.translation import reward_mean
+    check_number(args.scale, '--scale', -math.inf)
     reward = read_reward(args.reward, Path(), '--reward')
     prompts, answers = _asked(args)
     return say_estimates(args, {reward.name: asyncio.run(reward_mean(reward, prompts, answers, args.scale))})
@@ -131,3 +145,76 @@ def do_eval_table(args:Any)->int:
     found = score_table(results, args.before, args.after).reset_index().to_dict('records')
     say(args, found, columns(found))
     return 0
+
+# %% ../../nbs/70_cli/04_evaluating.ipynb #de3548f2
+def _add_eval(kinds:Any, name:str, act:Callable, about:str, asked:bool=False)->argparse.ArgumentParser:
+    "An evaluation, with what all of them take."
+    p = add_command(kinds, name, act, about)
+    if name != 'table': p.add_argument('--results', metavar='FILE',
+                                       help='add the estimates to this file, for `toa eval table`')
+    if name not in ('table', 'arena'): p.add_argument('--name', default='model',
+                                                      help='what is evaluated, for the table')
+    if asked:
+        p.add_argument('prompts', metavar='PROMPTS', help='a file of prompts')
+        p.add_argument('answers', metavar='ANSWERS',
+                       help='a file of answers, or a run store (.db), whose best ones are taken')
+    return p
+
+# %% ../../nbs/70_cli/04_evaluating.ipynb #b30e06e6
+def _add_judged(kinds:Any):
+    "judge, alpaca, arena"
+    judge = _add_eval(kinds, 'judge', do_eval_judge, 'Win rate against a baseline by a judge model, in both orders.',
+                      True)
+    judge.add_argument('baseline', metavar='BASELINE', help='a file of answers to compare with, or a run store')
+    judge.add_argument('--judge', required=True, metavar='FILE', help='a TOML or JSON file with a [[models]] table')
+    judge.add_argument('--keep', metavar='FILE', help='keep each judgement here; what is there is not paid for again')
+    alpaca = _add_eval(kinds, 'alpaca', do_eval_alpaca, 'Win rates from the annotations of alpaca_eval.')
+    alpaca.add_argument('annotations', metavar='FILE', help='annotations.json')
+    alpaca.add_argument('--weights', metavar='FILE', help='df_gamed.csv; without it the form for own prompts is used')
+    alpaca.add_argument('--benchmark', metavar='FILE', help='alpaca_eval.json, the instructions in their order')
+    arena = _add_eval(kinds, 'arena', do_eval_arena, 'Scores from the judgements of Arena-Hard.')
+    arena.add_argument('judgements', metavar='FILE', nargs='+', help='files of model_judgment/')
+    arena.add_argument('--version', default='v2', help='v2 (default) or v0.1')
+    arena.add_argument('--answers', metavar='FILE', nargs='+', help='files of model_answer/, for style control')
+    arena.add_argument('--baseline', default='', help="the baseline's name in these, for style control")
+
+# %% ../../nbs/70_cli/04_evaluating.ipynb #e24c31cc
+def _add_scored(kinds:Any):
+    "translation, reward, math"
+    translation = _add_eval(kinds, 'translation', do_eval_translation, 'BLEU and chrF by sacrebleu.', True)
+    translation.add_argument('--target', default='en', help='language of the translations (default: en)')
+    reward = _add_eval(kinds, 'reward', do_eval_reward, 'The mean score of a reward.', True)
+    reward.add_argument('--reward', required=True, metavar='KIND', help='such as constraints, exact or a reward model')
+    reward.add_argument('--scale', type=float, default=1., help='factor for the scores; 100 for percent')
+    math = _add_eval(kinds, 'math', do_eval_math, 'Accuracy and pass@k of a run, without bias.')
+    math.add_argument('store', metavar='STORE', help='a run store, scored by a verifier such as math_verify')
+    add_choice(math, 'the verifier; the guiding reward by default')
+    math.add_argument('-k', type=int, nargs='+', metavar='K', help='samples that one may draw (default: 1)')
+    math.add_argument('--vote', nargs='+', metavar='BY', help='`majority`, or a reward whose scores are the votes')
+
+# %% ../../nbs/70_cli/04_evaluating.ipynb #410aaaf7
+def _add_tasks(kinds:Any):
+    "lm-eval, table"
+    lm = _add_eval(kinds, 'lm-eval', do_eval_lm, 'Tasks of lm-evaluation-harness against a server.')
+    lm.add_argument('tasks', metavar='TASKS', help='names with commas between them')
+    lm.add_argument('--url', required=True, help='such as http://127.0.0.1:8011/v1')
+    lm.add_argument('--model', required=True, help='its name at the server')
+    lm.add_argument('-o', '--output', default='lm_eval', metavar='FOLDER', help='for its results (default: lm_eval)')
+    lm.add_argument('--limit', type=int, metavar='N', help='only the first few documents of each task')
+    lm.add_argument('--concurrent', type=int, default=16, metavar='N', help='requests at once (default: 16)')
+    lm.add_argument('--tokenizer', default='', help='a folder or hub id, for tasks that need log-probabilities')
+    lm.add_argument('--api-key-env', default='', metavar='VARIABLE', help='environment variable with the key')
+    lm.add_argument('--program', default='lm_eval', help='the program, where it is not on the path')
+    lm.add_argument('--show', action='store_true', help='print the command, and run nothing')
+    table = _add_eval(kinds, 'table', do_eval_table, 'Model by benchmark.')
+    table.add_argument('file', metavar='FILE', help='of --results')
+    table.add_argument('--before', default='', metavar='MODEL', help='a model before training')
+    table.add_argument('--after', default='', metavar='MODEL',
+                       help='the same after it: a last row shows the difference')
+
+# %% ../../nbs/70_cli/04_evaluating.ipynb #ea0731c7
+def add_eval(commands:Any):
+    "eval"
+    kinds = add_group(commands, 'eval', 'Evaluate answers, with intervals over the prompts', 'evaluations',
+                      'EVALUATION')
+    for add in (_add_judged, _add_scored, _add_tasks): add(kinds)

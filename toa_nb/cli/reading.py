@@ -4,18 +4,23 @@
 
 # %% auto #0
 __all__ = ['RULES', 'some_runs', 'guiding', 'chosen_by', 'frame_of', 'curve_of', 'do_curve', 'read_quota', 'given_rules',
-           'check_place', 'do_export', 'sample_row', 'sample_text', 'do_samples', 'do_prompts']
+           'check_place', 'do_export', 'sample_row', 'sample_text', 'do_samples', 'do_prompts', 'add_curve',
+           'add_rules', 'add_export', 'add_samples', 'add_prompts']
 
 # %% ../../nbs/70_cli/03_reading.ipynb #6497d7ad
+import argparse
 from pathlib import Path
 from typing import Any
 
+from ..cells import counted
 from ..core import InputError, Sample
 from ..inputs import check_path, error_context
+from ..store.find import ORDERS, OUTCOMES
 from ..store.journal import RunStore
 from ..run.stored import pick_run
 from ..data.writing import export, FORMATS
 from .config import open_store, read_reward
+from .command import add_choice, add_command, add_group
 from .output import check_output, columns, note, say
 
 # %% ../../nbs/70_cli/03_reading.ipynb #ed963b36
@@ -51,20 +56,21 @@ def chosen_by(
 
 def frame_of(
     args:Any, # The parsed command line
+    columns:list[str]|None=None, # Of the table; None: all
 )->Any: # A table of `to_frame`
     "The samples of the runs that are meant."
     from toa_nb.store.tables import to_frame
     with open_store(args.store) as store:
         runs = some_runs(store, args.run)
-        return to_frame(store, run=runs, reward=chosen_by(store, runs, args.reward))
+        return to_frame(store, run=runs, reward=chosen_by(store, runs, args.reward), columns=columns)
 
 # %% ../../nbs/70_cli/03_reading.ipynb #03e75da0
 def curve_of(
     args:Any, # The parsed command line
 )->Any: # A table of `reward_curve`
     "The curve of a store."
-    from toa_nb.analysis.curves import reward_curve
-    df = frame_of(args)
+    from toa_nb.analysis.curves import curve_columns, reward_curve
+    df = frame_of(args, curve_columns(args.x, held_out=args.held_out))
     found = reward_curve(df, x=args.x, y=args.y, k=args.k, held_out=args.held_out, align=args.align)
     if not len(found) and found.attrs['unknown']:
         raise InputError(f'the {args.x} of {", ".join(df.attrs["unknown"])} are unknown', '--x',
@@ -179,11 +185,114 @@ def do_prompts(args:Any)->int:
         for p in prompts if hasattr(reward, 'validate') else (): reward.validate(p)
     found = [p.meta['category'] for p in prompts if p.meta.get('category') is not None]
     categories = {c: found.count(c) for c in sorted(set(found))}
-    text = f'{args.file}: {len(prompts)} prompts' + (f' ({", ".join(f"{n} {c}" for c, n in categories.items())})'
-                                                     if categories else '')
+    text = f'{args.file}: {counted(len(prompts), "prompt")}'
+    if categories: text += f' ({", ".join(f"{n} {c}" for c, n in categories.items())})'
     text += f'\n{reading_report(prompts)}'
-    if prompts.bad: text += f'\n{len(prompts.bad)} reports on lines that are left out:\n{BadPrompts(prompts.bad)}'
+    reports = counted(len(prompts.bad), 'report')
+    if prompts.bad: text += f'\n{reports} on lines that are left out:\n{BadPrompts(prompts.bad)}'
     data = dict(file=args.file, prompts=len(prompts), categories=categories, unread=dict(prompts.unread),
                 left_out=list(map(str, prompts.bad)))
     say(args, data, text)
     return 0
+
+# %% ../../nbs/70_cli/03_reading.ipynb #5487fd35
+def add_curve(commands:Any):
+    "curve"
+    curve = add_command(commands, 'curve', do_curve, 'Draw reward against compute. Prints where each method ends.',
+                        'examples:\n  toa curve runs.db -o curve.png\n  toa curve runs.db --x tokens --y top --k 3 -o '
+                        'curve.csv')
+    curve.add_argument('-o', '--output', metavar='FILE',
+                       help='.png, .svg or .pdf for the figure, .csv or .json for its numbers')
+    curve.add_argument('--x', default='',
+                       help='flops, tokens, samples, seconds, cost, flops_with_reward, flops_published, ...; default: '
+                            'flops, or tokens where a model has no spec')
+    curve.add_argument('--y', default='best', help='best (default), top (mean of the k best) or mean')
+    curve.add_argument('--k', type=int, default=10, help='answers of `top` (default: 10)')
+    curve.add_argument('--held-out', default='', metavar='REWARD',
+                       help='value the chosen answers by this reward, which did not guide')
+    curve.add_argument('--align', default='cost',
+                       help='average prompts at equal `cost` (default) or equal number of `samples`')
+    curve.add_argument('--log', action='store_true', help='logarithmic axis of compute')
+    curve.add_argument('store', metavar='STORE', nargs='+',
+                       help='a run store; several are read as one, such as the shards of a run')
+    add_choice(curve)
+
+# %% ../../nbs/70_cli/03_reading.ipynb #9f2f69ad
+def add_rules(
+    p:Any, # A group of options
+):
+    "The options of export that choose answers."
+    p.add_argument('--rejected', action='append', metavar='POLICY',
+                   help="for pairs: rank:k, min, mu-2sigma, margin>=m, or several with ' or ' between; given several "
+                        "times, rows for each")
+    p.add_argument('--min-score', type=float, metavar='X', help='for sft: leave answers out that are worse')
+    p.add_argument('--top', type=int, metavar='K', help='for sft: the K best answers of each prompt')
+    p.add_argument('--pairs', type=int, metavar='K', help='for pairs: K rejected answers per policy, each in a row')
+    p.add_argument('--max-length-ratio', type=float, metavar='R', help='for pairs: longer answer over shorter')
+    p.add_argument('--same-model', action='store_true', help='for pairs: both answers of one model')
+    p.add_argument('--held-out-agrees', metavar='REWARD', help='for pairs: a reward that has to agree')
+    p.add_argument('--quota', action='append', metavar='N',
+                   help='most prompts per category, or CATEGORY=N, which can be given several times')
+    p.add_argument('--different', action='store_true', help='leave near-copies of better answers out')
+    p.add_argument('--cut', action='store_true', help='allow answers that may have been cut off')
+    p.add_argument('--margin', action='store_true', help='for reward: a column with the difference of the scores')
+    p.add_argument('--generator', metavar='NAME', help='for alpaca_eval and arena_hard; default: run and method')
+    p.add_argument('--tree-info', action='store_true', help='for published: the tree of the search')
+
+# %% ../../nbs/70_cli/03_reading.ipynb #2a5cf495
+def add_export(commands:Any):
+    "export"
+    export = add_command(commands, 'export', do_export, 'Write files to train on or to evaluate.',
+                         'examples:\n  toa export runs.db --format sft -o sft.jsonl\n  toa export runs.db --format dpo '
+                         '--rejected min -o dpo.parquet\n  toa export runs.db --format dpo --split 0.01 -o pairs    '
+                         '(a folder, with a card)')
+    export.add_argument('--format', required=True, choices=FORMATS, help='what to write')
+    export.add_argument('--form', metavar='FORM', help='variant of the format: ' + '; '.join(
+        f'{name}: {", ".join(f.forms)}' for name, f in FORMATS.items() if f.forms))
+    export.add_argument('-o', '--output', required=True, metavar='PLACE',
+                        help='a file of a kind that the readers of the format take; or a folder (a name without an '
+                             'ending), which gets a card too')
+    export.add_argument('--split', type=float, metavar='SHARE',
+                        help='share of the prompts for a test file, such as 0.01')
+    export.add_argument('--join', action='append', metavar='STORE',
+                        help='a further store, joined by prompt id; can be given several times')
+    export.add_argument('--licence', metavar='ID', help='of the data set, for its card')
+    export.add_argument('--push-to-hub', metavar='NAME',
+                        help='upload the folder to this data set of the Hugging Face hub')
+    export.add_argument('--quiet', action='store_true', help='show no progress')
+    add_rules(export.add_argument_group('rules'))
+    export.add_argument('store', metavar='STORE', nargs='+',
+                        help='a run store; several are read as one, such as the shards of a run')
+    add_choice(export)
+
+# %% ../../nbs/70_cli/03_reading.ipynb #213822c6
+def add_samples(commands:Any):
+    "samples"
+    samples = add_command(commands, 'samples', do_samples,
+                          'Show answers of a run. A failed call has its error in the place of the answer.',
+                          'examples:\n  toa samples runs.db --limit 3 --thoughts\n  toa samples runs.db --prompt sky '
+                          '--outcome failed')
+    samples.add_argument('store', metavar='STORE', help="a run store; or a pattern in quotes, such as 'runs.*-of-4.db'")
+    samples.add_argument('run', metavar='RUN', nargs='?',
+                         help='its name; not needed where one run is stored, or one is unfinished')
+    samples.add_argument('--prompt', default='', metavar='ID', help='only answers to this prompt')
+    samples.add_argument('--model', default='', help='only answers of this model')
+    samples.add_argument('--text', default='', help='only answers, or errors, that contain this')
+    samples.add_argument('--outcome', default='', choices=('', *OUTCOMES), help=', '.join(OUTCOMES))
+    samples.add_argument('--sort', default='best', choices=ORDERS, help='the order (default: best)')
+    samples.add_argument('--limit', type=int, default=10, metavar='N', help='at most N answers (default: 10)')
+    samples.add_argument('--thoughts', action='store_true', help='show what a model thought before it answered')
+    samples.add_argument('--reward', default='', help='the reward that orders; the guiding one by default')
+
+# %% ../../nbs/70_cli/03_reading.ipynb #3d91df01
+def add_prompts(commands:Any):
+    "prompts check"
+    check = add_command(add_group(commands, 'prompts', 'Look at a file of prompts'), 'check', do_prompts,
+                        'Check a file of prompts. Shows how a record is read and which fields nothing reads; every '
+                        'bad line is reported with its field and the remedy.')
+    check.add_argument('file', metavar='FILE', help='JSON Lines, a JSON list, CSV, TSV or Parquet')
+    check.add_argument('--reward', metavar='KIND',
+                       help='also check that this reward can score every prompt, for example constraints')
+    check.add_argument('--id-prefix', default='', help='number prompts without an id, with this in front')
+    check.add_argument('--skip-bad', action='store_true',
+                       help='leave bad lines out and report them, as a run with skip_bad = true does')

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['exit_code', 'result', 'going_on', 'hangup_stops_gently', 'read_scorer', 'on_cluster', 'go', 'do_run', 'do_resume',
            'standing', 'status', 'status_code', 'do_status', 'check_stored', 'check_endpoint', 'check_reward',
-           'check_run', 'do_check']
+           'check_run', 'do_check', 'add_continuing', 'add_cluster', 'add_run', 'add_resume', 'add_check', 'add_status']
 
 # %% ../../nbs/70_cli/02_running.ipynb #0e9582fb
-import asyncio, os, signal, sys, time
+import argparse, asyncio, os, signal, sys, time
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..cells import counted
 from ..core import InputError, Prompt, ToaError
 from ..inputs import check_number, error_context
 from ..models.client import ChatModel
@@ -27,6 +28,7 @@ from ..run.stored import pick_run
 from ..run.scorers import ScorerPool
 from ..run.run import Run
 from .config import all_models, check_keys, open_store, read_store, run_from
+from .command import add_command
 from .output import columns, note, say
 
 # %% ../../nbs/70_cli/02_running.ipynb #9a1d8d98
@@ -222,9 +224,79 @@ def do_check(args:Any)->int:
     check_number(args.timeout, '--timeout', .001, 1e6)
     run = run_from(args.config)
     check_stored(run)
-    about = f'{len(run.prompts)} prompts, {run.method}, models {", ".join(run.models)}, reward {run.reward.name}'
+    about = (f'{counted(len(run.prompts), "prompt")}, {run.method}, models {", ".join(run.models)}, '
+             f'reward {run.reward.name}')
     if run.unread: about += f'; fields that nothing reads: {", ".join(run.unread)}'
     rows = [dict(what=args.config, ok=True, says=about, left_out=run.left_out, unread=run.unread)]
     rows += asyncio.run(check_run(run, args.timeout))
     say(args, rows, '\n'.join(f'{"ok    " if r["ok"] else "FAILED"}  {r["what"]}: {r["says"]}' for r in rows))
     return 0 if all(r['ok'] for r in rows) else 1
+
+# %% ../../nbs/70_cli/02_running.ipynb #52233fc6
+def add_continuing(
+    p:argparse.ArgumentParser, # Of run or resume
+):
+    "Options of a run that may be stored already."
+    p.add_argument('--without', action='append', metavar='MODEL',
+                   help='continue without this model of the stored run; can be given several times')
+    p.add_argument('--more', type=int, metavar='N',
+                   help='N further samples per prompt; each time that this is given')
+    p.add_argument('--quiet', action='store_true', help='show no progress')
+
+# %% ../../nbs/70_cli/02_running.ipynb #56ac8fdd
+def add_cluster(
+    p:argparse.ArgumentParser, # Of a command that drives a run
+):
+    "Where it is driven."
+    p.add_argument('--ray', metavar='ADDRESS',
+                   help='drive it on a Ray cluster: its address, `auto` for that of this computer, or `local`')
+    p.add_argument('--workers', type=int, default=2, metavar='N', help='engines on the cluster (default: 2)')
+    p.add_argument('--scorer', action='append', metavar='NAME=N[:GPUS]',
+                   help='N processes on the cluster for a reward, each with so many GPUs or a fraction of one, '
+                        'such as armorm=4:0.25; can be given several times')
+
+# %% ../../nbs/70_cli/02_running.ipynb #86aaf32f
+def add_run(commands:Any):
+    "run"
+    run = add_command(commands, 'run', do_run,
+                      'Run a configuration, or continue it where it stopped. A run that is complete costs nothing.',
+                      'examples:\n  toa run run.toml\n  toa run run.toml --more 16 --quiet --json > result.json')
+    run.add_argument('config', metavar='CONFIG', help='a TOML or JSON file; data/example.toml explains every field')
+    run.add_argument('--store', metavar='FILE', help='another store than the one that the configuration names')
+    run.add_argument('--compress', action='store_true', help='compress the texts in the store: half the room or less')
+    run.add_argument('--shard', metavar='I/N', nargs='?', const='slurm',
+                     help='run only this share of the prompts, such as 0/4 to 3/4, into a store of '
+                     'its own (runs.0-of-4.db); without a value, or with `slurm`: the task of a Slurm array')
+    run.add_argument('--with', dest='added', action='append', metavar='MODEL',
+                     help='a model of the file that the stored run does not have; can be given several times')
+    add_continuing(run)
+    add_cluster(run)
+
+# %% ../../nbs/70_cli/02_running.ipynb #fbb70946
+def add_resume(commands:Any):
+    "resume"
+    resume = add_command(commands, 'resume', do_resume,
+                         'Continue a stored run. Prompts and configuration are in the store; keys come from the '
+                         'environment.',
+                         'examples:\n  toa resume runs.db\n  toa resume runs.db first --more 40')
+    resume.add_argument('store', metavar='STORE', help='a run store')
+    resume.add_argument('run', metavar='RUN', nargs='?',
+                        help='its name; not needed where one run is stored, or one is unfinished')
+    add_continuing(resume)
+    add_cluster(resume)
+
+# %% ../../nbs/70_cli/02_running.ipynb #498c1a39
+def add_check(commands:Any):
+    "check"
+    check = add_command(commands, 'check', do_check,
+                        'Check a configuration, its files, every endpoint and every reward, before anything is spent.')
+    check.add_argument('config', metavar='CONFIG', help='a TOML or JSON file')
+    check.add_argument('--timeout', type=float, default=20., metavar='SECONDS',
+                       help='for each endpoint and reward (default: 20)')
+
+def add_status(commands:Any):
+    "status"
+    status = add_command(commands, 'status', do_status,
+                         'How far the runs of a store are. A run whose process was killed is `cut off`. The exit code '
+                         'shows whether all is well.')
+    status.add_argument('store', metavar='STORE', nargs='+', help='a run store; several are read as one')

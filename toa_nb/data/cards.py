@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..cells import counted
 from .origins import Origins
 from .rows import Tally
 
@@ -96,7 +97,7 @@ def dataset_card(
     named = lambda table: [f'- {name}: {_code(value)}' for name, value in table.items()]
     files = ', '.join(f'{split} in {_code(file)}' for split, file in facts.files.items())
     lines = [*_header(facts), '', f'# {facts.name}', '',
-             f'{facts.tally.rows:,} rows of the format {_code(facts.format)}, made by toa_nb: {files}.']
+             f'{counted(facts.tally.rows, "row")} of the format {_code(facts.format)}, made by toa_nb: {files}.']
     lines += _list('Counts', count_lines(facts.tally)) + _list('Rules', named(facts.rules))
     lines += _list('Runs and models', _models(facts.origins)) + _list('Rewards', named(facts.rewards))
     lines += _list('Compute', named(facts.compute))

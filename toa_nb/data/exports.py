@@ -16,7 +16,7 @@ from fastcore.meta import delegates
 from ..core import InputError, Message, Prompt, Sample
 from ..templates import Templates
 from .origins import check_scored, checked_source, Origins
-from .rows import Rows, Tally, TURNS
+from .rows import listed, Rows, RowStream, Tally, TURNS
 from .rules import each_prompt, over_quota, PairRules, pairs_of, read_policy, usable, without_copies
 
 # %% ../../nbs/45_data/04_exports.ipynb #6fc93f06
@@ -62,6 +62,7 @@ def _best(answers:list[Sample], name:str, top:int, min_score:float)->list[Sample
     return [s for s in answers[:top] if s.value(name) >= min_score]
 
 # %% ../../nbs/45_data/04_exports.ipynb #6942853a
+@listed
 def to_sft(
     source:Any, # Samples, a `Run`, a `RunStore` or the path of one; or several stores in a list, joined by prompt
     prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store
@@ -75,7 +76,7 @@ def to_sft(
     quota:int|dict[str,int]|None=None, # Most prompts per category, or for each category named; None: no limit
     different:bool=False, # Leave near-copies of better answers out
     cut:bool=False, # Allow answers that may have been cut off
-)->Rows: # Made when they are read
+)->Rows: # A list; its `dropped` counts what has no row
     "Rows to fine-tune on the best answers."
     if form not in SFT_FORMS: raise InputError(f'unknown form {form!r}', 'form', f'Use {" or ".join(SFT_FORMS)}.')
     source, prompts, origins = checked_source(source, prompts, run)
@@ -87,7 +88,7 @@ def to_sft(
             elif over_quota(p, quota, tally): tally.dropped['over the quota of their category'] += 1
             else: yield from _sft_rows(p, name, samples, chosen, form, show, origins)
     own = dict(prompt_id=str, reward=str, weight=float)
-    return Rows(make, SFT_FORMS[form] | own | origins.columns() | origins.search_columns())
+    return RowStream(make, SFT_FORMS[form] | own | origins.columns() | origins.search_columns())
 
 # %% ../../nbs/45_data/04_exports.ipynb #a1ce7c11
 def _pairs(tally:Tally, source, prompts, reward, run, rejected:str|list[str], rules:PairRules, pairs=1, quota=None,
@@ -126,6 +127,7 @@ def dpo_row(
 # %% ../../nbs/45_data/04_exports.ipynb #5c6f4529
 PAIR_RULES = 'rank:30 or mu-2sigma' # As published where there are 30 answers, else what works for any number
 
+@listed
 def to_dpo(
     source:Any, # Samples, a `Run`, a `RunStore` or the path of one; or several stores in a list, joined by prompt
     prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store
@@ -143,7 +145,7 @@ def to_dpo(
     quota:int|dict[str,int]|None=None, # Most prompts per category, or for each category named; None: no limit
     different:bool=False, # Leave near-copies of better answers out
     cut:bool=False, # Allow answers that may have been cut off
-)->Rows: # Made when they are read
+)->Rows: # A list; its `dropped` counts what has no row
     "Preference pairs in TRL's explicit form."
     rules = PairRules(max_length_ratio, same_model, held_out)
     for text in [rejected] if isinstance(rejected, str) else rejected: read_policy(text)
@@ -154,7 +156,7 @@ def to_dpo(
         for p, name, samples, answers, worse in _pairs(tally, source, prompts, reward, run, **which):
             for s, policy in worse:
                 yield dpo_row(p, answers[0], s, name, policy, show, origins, samples, 1/len(worse))
-    return Rows(make, _dpo_columns(origins))
+    return RowStream(make, _dpo_columns(origins))
 
 # %% ../../nbs/45_data/04_exports.ipynb #5c6f452a
 def _dpo_columns(origins:Origins)->dict[str,Any]:
@@ -164,6 +166,7 @@ def _dpo_columns(origins:Origins)->dict[str,Any]:
     return own | origins.columns('_chosen') | origins.columns('_rejected') | origins.search_columns()
 
 # %% ../../nbs/45_data/04_exports.ipynb #7a20bb02
+@listed
 @delegates(to_dpo)
 def to_kto(
     source:Any, # Samples, a `Run`, a `RunStore` or the path of one; or several stores in a list, joined by prompt
@@ -171,16 +174,16 @@ def to_kto(
     reward:str='', # Name of the reward that chooses; empty: the one that guided, or the only one there is
     rejected:str|list[str]=PAIR_RULES, # Which answers are bad, as for `to_dpo`
     **kwargs, # The rules of `to_dpo`
-)->Rows: # Made when they are read; `counts` has `good answers` and `bad answers`
+)->Rows: # `counts` has `good answers` and `bad answers`
     "Good and bad answers in turn."
-    pairs = to_dpo(source, prompts, reward, rejected, **kwargs)
+    pairs = to_dpo.stream(source, prompts, reward, rejected, **kwargs)
     def make(tally):
         last = None
         for row in pairs.make(tally):
             if row['prompt_id'] != last: yield _marked(row, '_chosen', tally)
             last = row['prompt_id']
             yield _marked(row, '_rejected', tally)
-    return Rows(make, _kto_columns(pairs.columns))
+    return RowStream(make, _kto_columns(pairs.columns))
 
 # %% ../../nbs/45_data/04_exports.ipynb #7a20bb03
 def _marked(row:dict, end:str, tally:Tally)->dict:
@@ -206,6 +209,7 @@ def kto_weights(
     return dict(desirable_weight=max(1., bad/good), undesirable_weight=max(1., good/bad))
 
 # %% ../../nbs/45_data/04_exports.ipynb #7a20bb06
+@listed
 @delegates(to_dpo)
 def to_reward_pairs(
     source:Any, # Samples, a `Run`, a `RunStore` or the path of one; or several stores in a list, joined by prompt
@@ -214,9 +218,9 @@ def to_reward_pairs(
     rejected:str|list[str]=PAIR_RULES, # As for `to_dpo`
     margin:bool=False, # Whether the loss is to use the margin
     **kwargs, # The rules of `to_dpo`
-)->Rows: # Made when they are read
+)->Rows: # A list; its `dropped` counts what has no row
     "Pairs of conversations."
-    pairs = to_dpo(source, prompts, reward, rejected, **kwargs)
+    pairs = to_dpo.stream(source, prompts, reward, rejected, **kwargs)
     gone = {'prompt'} if margin else {'prompt', 'margin'}
     def make(row):
         talks = {k: row['prompt'] + row[k] for k in ('chosen', 'rejected')}
@@ -237,6 +241,7 @@ def _every_answer(answers:list[Sample], name:str, origins:Origins)->dict:
     return texts | {k: [f[of] for f in fields] for k, of in _of_field.items()}
 
 # %% ../../nbs/45_data/04_exports.ipynb #e3631943
+@listed
 @delegates(to_dpo)
 def to_ultrafeedback(
     source:Any, # Samples, a `Run`, a `RunStore` or the path of one; or several stores in a list, joined by prompt
@@ -250,7 +255,7 @@ def to_ultrafeedback(
     same_model:bool=False, # Whether both answers have to be of the same model
     held_out:str='', # Name of a reward that has to agree which answer is better; empty: none
     **kwargs, # `quota`, `different` and `cut`, as for `to_dpo`
-)->Rows: # Made when they are read
+)->Rows: # A list; its `dropped` counts what has no row
     "Every usable answer with its reward, and a pair."
     rules = PairRules(max_length_ratio, same_model, held_out)
     read_policy(rejected)
@@ -265,7 +270,7 @@ def to_ultrafeedback(
             every = _every_answer(sorted(answers, key=lambda s: (s.run, s.trial.number)), name, origins)
             yield (dict(prompt_id=p.id, prompt=p.instruction) | every | talks | ends
                    | dict(reward=name, policy=worse[0][1], origins=origins.described()) | origins.search(samples))
-    return Rows(make, _every_columns(origins))
+    return RowStream(make, _every_columns(origins))
 
 # %% ../../nbs/45_data/04_exports.ipynb #e3631944
 def _every_columns(origins:Origins)->dict[str,Any]:

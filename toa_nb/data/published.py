@@ -22,7 +22,7 @@ from .files import file_records
 from .prompts import Prompts, prompts_from
 from ..store.samples import ranked
 from .origins import checked_source, Origins
-from .rows import prompt_record, Rows
+from .rows import listed, prompt_record, Rows, RowStream
 from .rules import each_prompt
 from .exports import turns_of
 
@@ -96,13 +96,14 @@ def _tree_of(tree_info:bool|Callable, p:Prompt, samples:list[Sample], parts)->di
     return {'tree_info': stored_tree(parts[0].found, samples[0].run, p)}
 
 # %% ../../nbs/45_data/06_published.ipynb #20254cd0
+@listed
 def to_published(
     source:Any, # Samples, a `Run`, a `RunStore` or the path of one
     prompts:Iterable[Prompt]|None=None, # Which prompts; None: those of the store
     reward:str='', # Name of the reward that guided; empty: as the store says, or the only one there is
     run:str|None=None, # The run; None: the only one there is
     tree_info:bool|Callable=False, # Whether to write the tree; or a function from the samples of a prompt to its text
-)->Rows: # One per prompt with a scored answer, made when they are read
+)->Rows: # One per prompt with a scored answer
     "Records as the published code writes them."
     source, prompts, origins = checked_source(source, prompts, run)
     if len(origins.runs) > 1:
@@ -116,7 +117,7 @@ def to_published(
             if lost := len(samples) - len(scored): tally.dropped['failed or unscored samples'] += lost
             if scored: yield _record(p, scored, name) | _tree_of(tree_info, p, samples, parts)
             else: tally.dropped['prompts without a scored answer'] += 1
-    return Rows(make)
+    return RowStream(make)
 
 # %% ../../nbs/45_data/06_published.ipynb #3d90aa05
 _outputs = ('responses', 'actions', 'rewards', 'n_prompt_tokens', 'n_completion_tokens', 'total_tokens', 'best_reward',
@@ -172,13 +173,14 @@ def entry_name(
     return '+'.join(names) or 'toa_nb'
 
 # %% ../../nbs/45_data/06_published.ipynb #06393896
+@listed
 def to_alpaca_eval(
     source:Any, # Samples, a `Run`, a `RunStore` or the path of one
     prompts:Iterable[Prompt]|None=None, # The benchmark's prompts; None: those of the store or run
     reward:str='', # Name of the reward that chooses; empty: the one that guided, or the only one there is
     generator:str='', # The name under which the answers compete; empty: the run and its method
     run:str|list[str]|None=None, # Choose among the samples of these runs; None: all
-)->Rows: # One per prompt with a scored answer, made when they are read
+)->Rows: # One per prompt with a scored answer
     "The best answers as model outputs of AlpacaEval."
     source, prompts, origins = checked_source(source, prompts, run)
     generator = generator or entry_name(origins)
@@ -190,7 +192,7 @@ def to_alpaca_eval(
             else:
                 yield dict(dataset=str(p.meta.get('dataset', 'alpaca_eval')), instruction=p.instruction,
                            output=answers[0].completion.text, generator=generator)
-    return Rows(make, dict(dataset=str, instruction=str, output=str, generator=str))
+    return RowStream(make, dict(dataset=str, instruction=str, output=str, generator=str))
 
 # %% ../../nbs/45_data/06_published.ipynb #3d90aa0c
 def read_alpaca_eval(
@@ -249,6 +251,7 @@ def _arena_row(prompt:Prompt, sample:Sample, model:str, count:Callable[[str],int
                 metadata=metadata)
 
 # %% ../../nbs/45_data/06_published.ipynb #964a08b0
+@listed
 def to_arena_hard(
     source:Any, # Samples, a `Run`, a `RunStore` or the path of one
     prompts:Iterable[Prompt]|None=None, # The benchmark's questions; their `uid` is the prompt's id
@@ -258,7 +261,7 @@ def to_arena_hard(
     count_tokens:Callable[[str],int]|None=None, # Tokens of a text; None: those of GPT-4o, or without a network those
                                                 # of the model that wrote it
     tstamp:float|None=None, # Time of the answers, in seconds since 1970; None: now
-)->Rows: # One per prompt with a scored answer, made when they are read
+)->Rows: # One per prompt with a scored answer
     "The best answers as model answers of Arena-Hard."
     source, prompts, origins = checked_source(source, prompts, run)
     count, name_of_all = count_tokens or _gpt4o_tokens(), model or entry_name(origins)
@@ -268,7 +271,7 @@ def to_arena_hard(
             answers = ranked(samples, name, cut=True)
             if answers: yield _arena_row(p, answers[0], name_of_all, count, at)
             else: tally.dropped['no scored answer'] += 1
-    return Rows(make)
+    return RowStream(make)
 
 # %% ../../nbs/45_data/06_published.ipynb #3d90aa10
 def read_arena_hard(

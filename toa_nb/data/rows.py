@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TURNS', 'ROW_FILES', 'GROUP', 'fits_type', 'check_columns', 'in_order', 'arrow_type', 'arrow_schema', 'Tally', 'Rows',
-           'row_file', 'write_jsonl', 'write_json', 'write_parquet', 'prompt_record', 'save_prompts', 'save_samples',
-           'sample_from', 'load_samples']
+           'RowStream', 'stream_of', 'listed', 'row_file', 'write_jsonl', 'write_json', 'write_parquet',
+           'prompt_record', 'save_prompts', 'save_samples', 'sample_from', 'load_samples']
 
 # %% ../../nbs/45_data/03_rows.ipynb #a3d8c0f7
 import gzip, json, os
@@ -13,11 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from functools import wraps
 from pathlib import Path
 from typing import Any
-
-from fastcore.basics import patch
 
 from ..core import Completion, InputError, Message, Prompt, Sample, Score, Trial, Usage
 from ..inputs import whole_file
@@ -96,69 +94,70 @@ class Tally:
     flops:float|None = None # FLOPs of the answers that were read; None: unknown
     progress:Callable[[int],None]|None = None # Called with the number of prompts that were read; None: nothing is
 
-class Rows:
-    "Rows, made one at a time each time they are read, and counts of what is missing from them."
+class Rows(list):
+    "Rows, and counts of what is missing from them."
     def __init__(self,
-        make:Callable[[Tally],Iterable[dict]]|Iterable[dict]=(), # Makes the rows and counts in the tally; or the rows
+        rows:Iterable[dict]=(), # The rows
+        columns:dict[str,Any]|None=None, # Type of each column, for readers that need it; None: any
+        tally:Tally|None=None, # What was counted when they were made; None: nothing is missing
+    ):
+        super().__init__(rows)
+        self.columns, self.tally = columns, tally or Tally()
+
+    @property
+    def dropped(self)->Counter:
+        "Number of prompts or answers without a row, by reason."
+        return self.tally.dropped
+
+    @property
+    def counts(self)->Counter:
+        "Number of prompts, answers and others that were read."
+        return self.tally.counts
+
+# %% ../../nbs/45_data/03_rows.ipynb #2ba452a1
+class RowStream:
+    "Rows, made one at a time each time they are read."
+    def __init__(self,
+        make:Callable[[Tally],Iterable[dict]], # Makes the rows, and counts in the tally
         columns:dict[str,Any]|None=None, # Type of each column, for readers that need it; None: any
     ):
-        ready = None if callable(make) else list(make)
-        self.make = make if ready is None else lambda tally: ready
-        self.columns, self.progress, self._tally = columns, None, None
+        self.make, self.columns = make, columns
 
-    def __iter__(self)->Iterator[dict]:
-        tally = Tally(progress=self.progress)
-        for row in self.make(tally):
-            tally.rows += 1
-            yield row
-        self._tally = tally
+    def __iter__(self)->Iterator[dict]: return iter(self.make(Tally()))
 
-# %% ../../nbs/45_data/03_rows.ipynb #6a1d3b28
-@patch(as_prop=True)
-def tally(self:Rows)->Tally:
-    "The counts of a whole reading."
-    if self._tally is None:
-        for _ in self: pass
-    return self._tally
+    def all(self)->Rows:
+        "All rows, and what a reading counts."
+        tally = Tally()
+        return Rows(self.make(tally), self.columns, tally)
 
-@patch(as_prop=True)
-def dropped(self:Rows)->Counter:
-    "Number of prompts or answers without a row, by reason."
-    return self.tally.dropped
+    def each(self,
+        make:Callable[[dict],dict], # From a row to another one
+        columns:dict[str,Any]|None=None, # Type of each column of the new rows; None: any
+    )->'RowStream':
+        "Rows that are made of these, with the same counts."
+        return RowStream(lambda tally: map(make, self.make(tally)), columns)
 
-@patch(as_prop=True)
-def counts(self:Rows)->Counter:
-    "Number of prompts, answers and others that were read."
-    return self.tally.counts
+# %% ../../nbs/45_data/03_rows.ipynb #2ff7feaa
+def stream_of(
+    rows:Iterable[dict], # `Rows`, a list, or a stream, which stays as it is
+)->RowStream: # With the columns and counts of the rows, where they have them
+    "Rows as a stream."
+    if isinstance(rows, RowStream): return rows
+    def make(tally):
+        known = getattr(rows, 'tally', Tally())
+        for own, other in ((tally.counts, known.counts), (tally.dropped, known.dropped)): own.update(other)
+        tally.flops = known.flops
+        return iter(rows)
+    return RowStream(make, getattr(rows, 'columns', None))
 
-@patch
-def __len__(self:Rows): return self.tally.rows
-
-@patch
-def __bool__(self:Rows): return next(iter(self), None) is not None
-
-# %% ../../nbs/45_data/03_rows.ipynb #6a1d3b29
-@patch
-def __getitem__(self:Rows, at):
-    if isinstance(at, int) and at >= 0:
-        for row in islice(self, at, None): return row
-        raise IndexError(f'there is no row {at}')
-    return list(iter(self))[at]
-
-@patch
-def __eq__(self:Rows, other):
-    return list(iter(self)) == list(iter(other)) if isinstance(other, Rows | list) else NotImplemented
-
-@patch
-def __repr__(self:Rows): return f'{type(self).__name__}({", ".join(self.columns or ())})'
-
-@patch
-def each(self:Rows,
-    make:Callable[[dict],dict], # From a row to another one
-    columns:dict[str,Any]|None=None, # Type of each column of the new rows; None: any
-)->Rows:
-    "Rows that are made of these, with the same counts."
-    return Rows(lambda tally: map(make, self.make(tally)), columns)
+def listed(
+    stream:Callable[...,RowStream], # Makes a stream of rows
+)->Callable[...,Rows]: # Makes all rows at once; `stream` is its attribute of that name
+    "A function that gives a list of rows."
+    @wraps(stream)
+    def rows(*args, **kwargs): return stream(*args, **kwargs).all()
+    rows.stream = stream
+    return rows
 
 # %% ../../nbs/45_data/03_rows.ipynb #6a1d3b2a
 ROW_FILES = ('.jsonl', '.json', '.parquet') # Endings of the files that rows are written to

@@ -16,14 +16,15 @@ from typing import Any
 
 from fastcore.basics import patch
 
+from ..cells import counted
 from ..core import InputError, Prompt, ToaError
 from ..inputs import check_path
 from .origins import checked_source, joined, Origins
-from .rows import prompt_record, row_file, Rows, Tally
+from .rows import prompt_record, row_file, RowStream, Tally
 from .rules import each_prompt
 from .exports import SFT_FORMS, to_dpo, to_kto, to_reward_pairs, to_sft, to_ultrafeedback
 from .trainers import (
-    is_test, to_axolotl, to_distilabel, to_llama_factory, to_nemo_rl, to_openai, to_rewardbench)
+    factory_stream, is_test, to_axolotl, to_distilabel, to_llama_factory, to_nemo_rl, to_openai, to_rewardbench)
 from .published import to_alpaca_eval, to_arena_hard, to_published
 from .cards import CardFacts, dataset_card, score_picture
 
@@ -46,48 +47,51 @@ def _base(form:str)->str:
     "The rows of TRL that a variant is made of, by the end of its name."
     return form.rpartition('_')[2] if form.rpartition('_')[2] in ('dpo', 'kto') else 'sft'
 
-def _trl(form:str)->Callable: return dict(sft=to_sft, dpo=to_dpo, kto=to_kto)[_base(form)]
+def _trl(form:str)->Callable: return dict(sft=to_sft, dpo=to_dpo, kto=to_kto)[_base(form)].stream
 
 # %% ../../nbs/45_data/07_writing.ipynb #83847273
-def _factory(rows:Rows, form:str)->Rows: return to_llama_factory(rows, form=form.partition('_')[0])[0]
+def _factory(rows:RowStream, form:str)->RowStream: return factory_stream(rows, form.partition('_')[0])[0]
 
-def _axolotl(rows:Rows, form:str)->Rows:
-    return to_axolotl(rows, 'chat_template' if form == 'chat_template' else form.removesuffix('_dpo'))
+def _axolotl(rows:RowStream, form:str)->RowStream:
+    return to_axolotl.stream(rows, 'chat_template' if form == 'chat_template' else form.removesuffix('_dpo'))
 
 NONE = '-' # In place of the name of a reward where none chooses
 
-def _samples(source, prompts, reward, run=None)->Rows:
+def _samples(source, prompts, reward, run=None)->RowStream:
     "Every sample of a source, as `load_samples` reads it."
     def make(tally):
         for _, _, samples, _ in each_prompt(tally, source, prompts, reward or NONE, run):
             yield from map(asdict, samples)
-    return Rows(make)
+    return RowStream(make)
 
-def _prompts(source, prompts, reward, run=None)->Rows:
+def _prompts(source, prompts, reward, run=None)->RowStream:
     "Every prompt of a source, as `load_prompts` reads it."
-    return Rows(lambda tally: (prompt_record(p) for p, *_ in each_prompt(tally, source, prompts, reward or NONE, run)))
+    return RowStream(lambda tally: (prompt_record(p)
+                                    for p, *_ in each_prompt(tally, source, prompts, reward or NONE, run)))
 
 # %% ../../nbs/45_data/07_writing.ipynb #c296454b
 FORMATS = dict(
-    sft=Format(to_sft, COLUMNS, SFT_RULES, tuple(SFT_FORMS), about='TRL SFTTrainer'),
-    dpo=Format(to_dpo, COLUMNS, PAIR_OPTIONS, about='TRL DPOTrainer, CPOTrainer'),
-    kto=Format(to_kto, COLUMNS, PAIR_OPTIONS, about='TRL KTOTrainer'),
-    reward=Format(to_reward_pairs, COLUMNS, (*PAIR_OPTIONS, 'margin'), about='TRL RewardTrainer'),
-    ultrafeedback=Format(to_ultrafeedback, COLUMNS, tuple(o for o in PAIR_OPTIONS if o != 'pairs'),
+    sft=Format(to_sft.stream, COLUMNS, SFT_RULES, tuple(SFT_FORMS), about='TRL SFTTrainer'),
+    dpo=Format(to_dpo.stream, COLUMNS, PAIR_OPTIONS, about='TRL DPOTrainer, CPOTrainer'),
+    kto=Format(to_kto.stream, COLUMNS, PAIR_OPTIONS, about='TRL KTOTrainer'),
+    reward=Format(to_reward_pairs.stream, COLUMNS, (*PAIR_OPTIONS, 'margin'), about='TRL RewardTrainer'),
+    ultrafeedback=Format(to_ultrafeedback.stream, COLUMNS, tuple(o for o in PAIR_OPTIONS if o != 'pairs'),
                          about='every answer and a pair, as princeton-nlp/llama3-ultrafeedback-armorm'),
     llama_factory=Format(_trl, ('.parquet', '.jsonl', '.json'), (), (
         'alpaca', 'sharegpt', 'alpaca_dpo', 'sharegpt_dpo', 'alpaca_kto', 'sharegpt_kto'), _factory,
         'LLaMA-Factory, with its dataset_info.json'),
     axolotl=Format(_trl, ('.jsonl', '.parquet'), (), ('chat_template', 'default_dpo', 'argilla_chat_dpo'), _axolotl,
                    'Axolotl'),
-    openai=Format(_trl, LINES, (), ('chat', 'preference_dpo'), lambda rows, form: to_openai(rows),
+    openai=Format(_trl, LINES, (), ('chat', 'preference_dpo'), lambda rows, form: to_openai.stream(rows),
                   'the fine-tuning API of OpenAI'),
-    distilabel=Format(to_dpo, COLUMNS, PAIR_OPTIONS, (), lambda rows, form: to_distilabel(rows), 'distilabel, Argilla'),
-    rewardbench=Format(to_dpo, LINES, PAIR_OPTIONS, (), lambda rows, form: to_rewardbench(rows), 'RewardBench'),
-    nemo_rl=Format(to_dpo, LINES, PAIR_OPTIONS, (), lambda rows, form: to_nemo_rl(rows), 'NeMo RL'),
-    published=Format(to_published, LINES, ('tree_info',), about='tools around the published code'),
-    alpaca_eval=Format(to_alpaca_eval, ('.json',), ('generator',), about='alpaca_eval'),
-    arena_hard=Format(to_arena_hard, LINES, ('model',), about='Arena-Hard'),
+    distilabel=Format(to_dpo.stream, COLUMNS, PAIR_OPTIONS, (), lambda rows, form: to_distilabel.stream(rows),
+                      'distilabel, Argilla'),
+    rewardbench=Format(to_dpo.stream, LINES, PAIR_OPTIONS, (), lambda rows, form: to_rewardbench.stream(rows),
+                       'RewardBench'),
+    nemo_rl=Format(to_dpo.stream, LINES, PAIR_OPTIONS, (), lambda rows, form: to_nemo_rl.stream(rows), 'NeMo RL'),
+    published=Format(to_published.stream, LINES, ('tree_info',), about='tools around the published code'),
+    alpaca_eval=Format(to_alpaca_eval.stream, ('.json',), ('generator',), about='alpaca_eval'),
+    arena_hard=Format(to_arena_hard.stream, LINES, ('model',), about='Arena-Hard'),
     samples=Format(_samples, LINES, about='load_samples: everything about every sample'),
     prompts=Format(_prompts, LINES, about='load_prompts'))
 
@@ -132,11 +136,11 @@ class NoRows(ToaError):
 
 TEXTS = ('prompt', 'completion', 'messages', 'chosen', 'rejected', 'label')
 
-def _turned(base:Rows, found:Format, form:str, tally:Tally)->Iterator[tuple[dict,dict]]:
+def _turned(base:RowStream, found:Format, form:str, tally:Tally)->Iterator[tuple[dict,dict]]:
     "Each row of TRL, and the row that is written."
     for row in base.make(tally):
         if found.turn is None: yield row, row
-        elif made := list(found.turn(Rows([row], base.columns), form)): yield row, made[0]
+        elif made := list(found.turn(RowStream(lambda _: [row], base.columns), form)): yield row, made[0]
         else: tally.dropped['rows for which the format has no place'] += 1
 
 def _names(place:Path, ending:str, test:float)->dict[str,Path]:
@@ -181,12 +185,13 @@ def _origins_file(path:Path)->Path:
     return path.with_name(f'{path.stem}.origins.jsonl')
 
 # %% ../../nbs/45_data/07_writing.ipynb #30f795db
-def _factory_entry(files:dict[str,Path], base:Rows, form:str):
+def _factory_entry(files:dict[str,Path], base:RowStream, form:str):
     "Merge the entries of some files into their dataset_info.json."
     place = files['train'].parent/'dataset_info.json'
     known = json.loads(place.read_text('utf-8')) if place.exists() else {}
     for path in files.values():
-        known |= to_llama_factory(Rows((), base.columns), path.stem, form.partition('_')[0], path.name)[1]
+        empty = RowStream(lambda _: (), base.columns)
+        known |= to_llama_factory(empty, path.stem, form.partition('_')[0], path.name)[1]
     place.write_text(json.dumps(known, indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
 
 def _compute(tally:Tally)->dict[str,str]:
@@ -220,7 +225,8 @@ class Exported:
 
     def __repr__(self):
         left = ', '.join(f'{n:,} {why}' for why, n in self.dropped.items())
-        return f'{", ".join(map(str, self.files))}: {self.rows:,} rows' + (f'; left out: {left}' if left else '')
+        made = f'{", ".join(map(str, self.files))}: {counted(self.rows, "row")}'
+        return made + (f'; left out: {left}' if left else '')
 
 def _reporter(say:Callable[[str],None]|None, total:int)->Callable[[int],None]|None:
     "Tells how far an export is, every few seconds."
@@ -268,7 +274,7 @@ class Job:
     place:Path # A file or a folder
     files:dict[str,Path] # The file of each split
     test:float # Share of the test file
-    base:Rows # Rows of TRL, or the rows themselves
+    base:RowStream # Rows of TRL, or the rows themselves
     origins:Origins # What the runs say
     rules:dict[str,Any] # All options
 
@@ -293,7 +299,8 @@ def write(self:Job,
 )->Seen: # What was written
     "Write the files of rows."
     found = FORMATS[self.format]
-    columns = self.base.columns if found.turn is None else found.turn(Rows((), self.base.columns), self.form).columns
+    none = RowStream(lambda tally: (), self.base.columns)
+    columns = self.base.columns if found.turn is None else found.turn(none, self.form).columns
     if not self.place.suffix: self.place.mkdir(parents=True, exist_ok=True)
     pairs = _turned(self.base, found, self.form, tally)
     try: seen = _write(pairs, self.files, columns, found.turn is not None, self.test)

@@ -74,7 +74,11 @@ def read_length_weights(
     instructions:Iterable[str], # The benchmark's instructions, in its order
 )->LengthWeights:
     "The weights file of AlpacaEval 2, by instruction."
-    texts, df = list(instructions), pd.read_csv(file)
+    texts = list(instructions)
+    try: df = pd.read_csv(file)
+    except (OSError, ValueError) as e:
+        raise InputError(f'this file can not be read ({e})', str(file),
+                         'Give the df_gamed.csv of AlpacaEval.') from None
     if missing := {'index', 'preference', 'std_delta_len', 'instruction_difficulty'} - {*df}:
         raise InputError(f'there is no column {sorted(missing)[0]!r}', str(file),
                          'Give the df_gamed.csv of AlpacaEval.')

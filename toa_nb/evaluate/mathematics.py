@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np, pandas as pd
 
+from ..cells import counted
 from ..core import InputError, Prompt
 from ..store.samples import by_prompt, guide, only_reward
 from ..analysis.selection import boxed, vote
@@ -85,4 +86,5 @@ def vote_rate(
         except InputError: won, silent = 0., silent + 1
         rows.append(100 * won)
     about = f'vote weighed by {weigh}' if weigh else 'majority vote'
-    return mean_estimate(rows, about=about + (f', {silent} prompts without an answer' if silent else ''), **options)
+    if silent: about += f', {counted(silent, "prompt")} without an answer'
+    return mean_estimate(rows, about=about, **options)

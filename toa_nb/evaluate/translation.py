@@ -61,7 +61,8 @@ async def reward_mean(
     found = [scores[0] for scores in await evaluate(reward, [(p, [answers[p.id]]) for p in both])]
     values = [getattr(s, 'value', None) for s in found]
     failed = [s for s, v in zip(found, values) if v is None]
-    if len(failed) == len(both): raise InputError(f'no answer could be scored: {failed[0]}', reward.name,
-                                                  'Check the reward.')
+    if len(failed) == len(both):
+        why = str(failed[0]).rstrip('.')
+        raise InputError(f'no answer could be scored: {why}', reward.name, 'Check the reward.')
     about = f'{reward.name} {reward.version}'.strip() + (f', {len(failed)} not scored' if failed else '')
     return mean_estimate([np.nan if v is None else scale * v for v in values], about=about, **options)

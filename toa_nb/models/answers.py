@@ -11,6 +11,7 @@ import json, math, re
 from dataclasses import dataclass
 from typing import Any
 
+from ..cells import counted
 from ..core import (
     Completion, EmptyAnswer, GenerationError, MalformedAnswer, MissingUsage, NoChoices, ServerFailed, Usage)
 from .failures import error_text, status_error
@@ -182,8 +183,9 @@ def empty_answer(
     hidden = usage and usage.completion_tokens > 1 and choice.reason.lower() in ('length', 'max_tokens')
     what = f'the content is {"missing" if choice.text is None else "blank"} (finish reason {choice.reason!r})'
     if not hidden: return what
-    return (f'{what}. {usage.completion_tokens} tokens were written, perhaps as thoughts that the server does not '
-            'show: set a larger max_tokens')
+    written = counted(usage.completion_tokens, 'token')
+    return (f'{what}. {written} written, perhaps as thoughts that the server does not show: '
+            'set a larger max_tokens')
 
 # %% ../../nbs/15_models/02_answers.ipynb #ab557b68
 def read_answer(

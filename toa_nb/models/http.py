@@ -11,7 +11,7 @@ import asyncio, os, re, ssl, weakref
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address, ip_network
-from socket import gethostname
+from socket import gaierror, gethostname
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -135,6 +135,11 @@ def connection_error(
     if _ALERT.search(text): return ConnectionFailed(f'{host} uses TLS. Write https:// instead of http://.')
     if proxy: return ConnectionFailed(f'no connection to {host} through the proxy {proxy_name(proxy)} ({what}). '
                                       f'Add {host} to NO_PROXY if it can be reached without it.')
+    if any(isinstance(e, ConnectionRefusedError) for e in chain):
+        at = urlsplit(url).netloc.rpartition('@')[2]
+        return ConnectionFailed(f'{at} refuses connections. Start the server there, or correct the address.')
+    if any(isinstance(e, gaierror) for e in chain):
+        return ConnectionFailed(f'the name {host} is not known. Correct the address, or check the network.')
     return ConnectionFailed(what)
 
 # %% ../../nbs/15_models/03_http.ipynb #31938559

@@ -22,8 +22,9 @@ from ..run.progress import short
 from ..analysis.curves import bootstrap_band
 from ..analysis.comparisons import verdict_of
 from ..analysis.prompt_table import best_pair, prompts_by_method
-from .base import AnyWidget, Panel, Part, plain, reading, store_code
+from .base import AnyWidget, no_run_yet, Panel, Part, plain, reading, store_code
 from .forms import choose_values, field, fields_grid, follow_fields
+from .runs import offer_start
 from .sample_list import TableView
 from .tables import table
 from .viewer import Viewer
@@ -96,12 +97,12 @@ def prompt_list(
     sort:str='', # A value of `ORDERS`
 )->dict: # Values of `TableView`, by name
     "Prompts as a list."
-    columns = [*(['category'] if 'category' in rows else []), a, b, 'difference']
+    columns = ['difference', a, b, *(['category'] if 'category' in rows else [])]
     def text(value):
         return plain(value) if isinstance(value, str) else '' if value != value or value is None else short(value)
     lines = [[plain(i), *map(text, row)] for i, row in zip(rows.index, rows[columns].itertuples(index=False))]
-    heads = [['prompt', 'asked'], *([plain(c)] for c in columns[:-1]), ['difference', 'worst', 'best']]
-    return dict(label='prompts', heads=heads, numeric=[len(columns) - i for i in (2, 1, 0)], sort=sort, first=0,
+    heads = [['prompt', 'asked'], ['difference', 'worst', 'best'], *([plain(c)] for c in columns[1:])]
+    return dict(label='prompts', heads=heads, numeric=[1, 2, 3], sort=sort, first=0,
                 window=max(len(lines), 1), total=len(lines), rows=lines)
 
 # %% ../../nbs/60_panels/19_compare.ipynb #6180fa7b
@@ -152,8 +153,7 @@ def offer(self:ComparePanel,
     self.by = 'method' if len(set(methods)) == len(methods) else 'run'
     names = methods if self.by == 'method' else list(configs)
     self.of = dict(zip(names, configs))
-    self.parts.layout.display = '' if len(names) > 1 else 'none'
-    if len(names) < 2: return self.say(f'{self.store.paths[0].name} holds {len(names)} runs: two are compared.')
+    if len(names) < 2: return offer_start(self, self.missing(names))
     for name in (a, b):
         if name and name not in names:
             raise InputError(f'there is no {self.by} {name!r}', 'ComparePanel', f'There are: {", ".join(names)}.')
@@ -162,6 +162,14 @@ def offer(self:ComparePanel,
     f['a'].value = a or next(n for n in reversed(names) if n != b)
     f['b'].value = b or next(n for n in names if n != f['a'].value)
     f['category'].options = {'all': ''} | {plain(c): c for c in sorted(set(map(str, self.df['category'].dropna())))}
+
+@patch
+def missing(self:ComparePanel,
+    names:list[str], # Of the runs that are there, fewer than two
+)->str:
+    "What is missing for a comparison."
+    if not names: return no_run_yet(self.store)
+    return f'{self.store.paths[0].name} holds one run, {names[0]}. Two are compared: start another.'
 
 @patch
 def set(self:ComparePanel,

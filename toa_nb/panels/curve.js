@@ -24,23 +24,33 @@ const marks = {
   '^': (x, y, r) => `M${x},${y - 1.3 * r}l${1.2 * r},${2.2 * r}h${-2.4 * r}z`, v: (x, y, r) => `M${x},${y + 1.3 * r}l${1.2 * r},${-2.2 * r}h${-2.4 * r}z`,
   D: (x, y, r) => `M${x},${y - 1.4 * r}l${1.2 * r},${1.4 * r}l${-1.2 * r},${1.4 * r}l${-1.2 * r},${-1.4 * r}z`,
 }
+const lines_of = (text, most) => text.split(' ').reduce((lines, word) => {
+  const last = lines[lines.length - 1]
+  return last && last.length + word.length < most ? [...lines.slice(0, -1), `${last} ${word}`] : [...lines, word]
+}, [])
+const ten = n => ` × 10${[...String(n)].map(d => '⁰¹²³⁴⁵⁶⁷⁸⁹'[d]).join('')}`
 function render({model, el}) {
-  const W = 720, H = 400, M = {left: 70, right: 150, top: 26, bottom: 48}
-  let forward = ''
+  const M = {left: 70, right: 150, top: 26, bottom: 48}
+  let forward = '', W = 720, H = 400
+  const wide = () => Math.min(720, Math.max(360, el.clientWidth || 720)) // letters keep their size in a narrow panel
   const draw = () => {
     const all = model.get('series'), behind = model.get('behind'), log = model.get('log') && all.every(s => s.x[0] > 0)
     el.replaceChildren()
+    W = wide(); H = Math.round(220 + W / 4)
+    M.right = Math.min(150, 34 + 7.3 * Math.max(6, ...all.map(s => s.label.length)))
+    const title = lines_of(model.get('yname'), (W - 8) / 6.6)
+    M.top = 11 + 15 * title.length
     const svg = make(el, 'svg', {viewBox: `0 0 ${W} ${H}`, class: 'toa-curve', role: 'group', 'aria-label': model.get('says')})
     if (!all.length) { make(svg, 'text', {x: W / 2, y: H / 2, 'text-anchor': 'middle'}, 'no common range of compute yet'); return }
-    const xs = [...all, ...behind].flatMap(s => s.x), given = (s, k) => (s[k] || []).filter(v => v !== null)
-    const values = [...all.flatMap(s => s.name === forward || (model.get('bands') && !forward && all.length <= 3) ? [...s.mean, ...given(s, 'low'), ...given(s, 'high')] : [...s.mean, ...given(s, 'low').slice(-1), ...given(s, 'high').slice(-1)]), ...behind.flatMap(s => s.mean)]
+    const here = model.get('now') || [], xs = [...all, ...behind].flatMap(s => s.x).concat(here.slice(0, 1)), given = (s, k) => (s[k] || []).filter(v => v !== null)
+    const values = [...all.flatMap(s => s.name === forward || (model.get('bands') && !forward && all.length <= 3) ? [...s.mean, ...given(s, 'low'), ...given(s, 'high')] : [...s.mean, ...given(s, 'low').slice(-1), ...given(s, 'high').slice(-1)]), ...behind.flatMap(s => s.mean), ...here.slice(1)]
     const x0 = log ? Math.min(...xs) : 0, x1 = Math.max(...xs), pad = (Math.max(...values) - Math.min(...values) || 1) * .05
     const y0 = Math.min(...values) - pad, y1 = Math.max(...values) + pad
     const px = v => M.left + (W - M.left - M.right) * (log ? Math.log(v / x0) / Math.log(x1 / x0 || 2) : (v - x0) / (x1 - x0 || 1))
     const py = v => H - M.bottom - (H - M.top - M.bottom) * (v - y0) / (y1 - y0)
     const axes = make(svg, 'g', {class: 'axes'})
     const big = x1 >= 1e5 ? Math.floor(Math.log10(x1)) : 0, scale = 10 ** (model.get('unit') === 'FLOPs' ? big : big - big % 3)
-    for (const v of log ? powers(x0, x1) : ticks(x0, x1, 6)) {
+    for (const v of log ? powers(x0, x1) : ticks(x0, x1, W < 560 ? 4 : 6)) {
       make(axes, 'line', {x1: px(v), x2: px(v), y1: H - M.bottom, y2: H - M.bottom + 4})
       make(axes, 'text', {x: px(v), y: H - M.bottom + 17, 'text-anchor': 'middle'}, shown(v / scale))
     }
@@ -49,9 +59,9 @@ function render({model, el}) {
       make(axes, 'text', {x: M.left - 7, y: py(v) + 4, 'text-anchor': 'end'}, shown(v))
     }
     make(axes, 'line', {x1: M.left, x2: W - M.right, y1: H - M.bottom, y2: H - M.bottom})
-    const unit = [scale > 1 ? `10^${Math.round(Math.log10(scale))}` : '', model.get('unit')].filter(Boolean).join(' ')
+    const unit = [scale > 1 ? ten(Math.round(Math.log10(scale))).slice(3) : '', model.get('unit')].filter(Boolean).join(' ')
     make(axes, 'text', {x: (M.left + W - M.right) / 2, y: H - 10, 'text-anchor': 'middle', class: 'name'}, model.get('xname') + (unit ? ` (${unit})` : ''))
-    make(axes, 'text', {x: M.left, y: 14, class: 'name'}, model.get('yname'))
+    title.forEach((text, i) => make(axes, 'text', {x: 4, y: 14 + 15 * i, class: 'name'}, text))
     const line = s => s.x.map((v, i) => `${i ? (model.get('steps') ? `H${px(v).toFixed(1)}V` : `L${px(v).toFixed(1)},`) : `M${px(v).toFixed(1)},`}${py(s.mean[i]).toFixed(1)}`).join('')
     for (const s of behind) make(svg, 'path', {d: line(s), class: 'behind'})
     const order = [...all].sort((a, b) => (a.name === forward) - (b.name === forward)), ends = []
@@ -77,7 +87,13 @@ function render({model, el}) {
       label.onclick = () => { forward = forward === e.s.name ? '' : e.s.name; model.set('forward', forward); model.save_changes(); draw() }
       label.onkeydown = k => { if (k.key === 'Enter' || k.key === ' ') { k.preventDefault(); label.onclick(); el.querySelector(`.end[aria-pressed="true"]`)?.focus() } }
     }
+    if (here.length) star(svg, px(here[0]), py(here[1]), `now ${shown(here[1])}`)
     hover(svg, order, px, py, log, x0, x1, scale)
+  }
+  const star = (svg, x, y, text) => {
+    const points = Array.from({length: 10}, (_, i) => `${(x + (i % 2 ? 3 : 7) * Math.sin(Math.PI * i / 5)).toFixed(1)},${(y - (i % 2 ? 3 : 7) * Math.cos(Math.PI * i / 5)).toFixed(1)}`)
+    make(svg, 'polygon', {points: points.join(' '), fill: 'currentColor', class: 'now'})
+    make(svg, 'text', {x: x - 4, y: y + 20, 'text-anchor': 'end'}, text)
   }
   const hover = (svg, all, px, py, log, x0, x1, scale) => {
     const cross = make(svg, 'line', {y1: M.top, y2: H - M.bottom, class: 'cross', visibility: 'hidden'}), tip = document.createElement('div')
@@ -91,7 +107,7 @@ function render({model, el}) {
         return [s, s.mean[i], s.low[i], s.high[i]]
       }).sort((a, b) => b[1] - a[1])
       tip.replaceChildren()
-      const head = tip.appendChild(document.createElement('div')); head.textContent = `${shown(v / scale)}${scale > 1 ? ` x 10^${Math.round(Math.log10(scale))}` : ''} ${model.get('unit')}`
+      const head = tip.appendChild(document.createElement('div')); head.textContent = `${shown(v / scale)}${scale > 1 ? ten(Math.round(Math.log10(scale))) : ''} ${model.get('unit')}`
       for (const [s, mean, low, high] of rows) {
         const line = tip.appendChild(document.createElement('div')), dot = line.appendChild(document.createElement('i'))
         dot.style.background = s.colour
@@ -106,7 +122,8 @@ function render({model, el}) {
   }
   el.classList.add('toa-curve-box')
   draw()
-  for (const name of ['series', 'behind', 'log', 'bands', 'steps', 'xname', 'yname', 'zero']) model.on(`change:${name}`, draw)
+  new ResizeObserver(() => { if (el.clientWidth && wide() !== W) draw() }).observe(el)
+  for (const name of ['series', 'behind', 'log', 'bands', 'steps', 'xname', 'yname', 'zero', 'now']) model.on(`change:${name}`, draw)
   model.on('change:forward', () => { if (forward !== model.get('forward')) { forward = model.get('forward'); draw() } })
 }
 export default {render}

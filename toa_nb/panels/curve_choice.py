@@ -17,7 +17,7 @@ from ..compute import SPECS
 from ..store.journal import RunStore
 from ..store.tables import to_frame
 from ..analysis.comparisons import compare_methods
-from ..analysis.curves import complete, published_curve, reward_curve
+from ..analysis.curves import complete, curve_columns, published_curve, reward_curve
 from ..analysis.plot import plot_curve
 from .base import no_run_yet, store_code
 
@@ -43,13 +43,26 @@ class CurveChoice:
     size:tuple[float,float]=(5.6, 3.3) # Width and height of a figure, in inches
     frames:dict=field(default_factory=dict, repr=False, compare=False) # Tables that were read, by runs and reward
 
+# %% ../../nbs/60_panels/11_curve_choice.ipynb #55af4e41
+@patch(as_prop=True)
+def columns(self:CurveChoice)->set[str]:
+    "The columns of the samples that are needed."
+    more = [*['category']*self.facets, *['samples']*self.finished]
+    return {*curve_columns(self.x, self.by, self.held_out), *more}
+
+@patch
+def unread(self:CurveChoice)->bool:
+    "Whether samples have to be read to draw this."
+    return not self.columns <= {*self.frames.get((tuple(self.runs), self.reward), ())}
+
 @patch
 def table(self:CurveChoice): # A `DataFrame`, as from `to_frame`
-    "The samples of the chosen runs."
+    "The samples of the chosen runs, with the columns that were needed so far."
     key = tuple(self.runs), self.reward
-    if key not in self.frames:
+    if self.unread():
+        wanted = sorted(self.columns | {*self.frames.pop(key, ())})
         self.frames.clear()
-        self.frames[key] = to_frame(self.store, list(self.runs), reward=self.reward)
+        self.frames[key] = to_frame(self.store, list(self.runs), reward=self.reward, columns=wanted)
     df = self.frames[key]
     return complete(df) if self.finished else df
 

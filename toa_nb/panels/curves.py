@@ -18,9 +18,10 @@ from ..core import InputError
 from ..store.journal import RunStore
 from ..store.queries import StoreReader
 from ..analysis.curves import axes
-from .base import AnyWidget, error_message, Panel, Part, plain, reading
+from .base import AnyWidget, error_message, no_run_yet, Panel, Part, plain, reading
 from .forms import button_row, choose_values, field, fields_grid, follow_fields
 from .tables import picture_html
+from .runs import offer_start
 from .curve_choice import CurveChoice
 from .curve_view import curve_view, CurveViews
 
@@ -73,7 +74,7 @@ def work_text(
     choice:CurveChoice, # What is drawn
 )->str:
     "What takes time now."
-    if (tuple(choice.runs), choice.reward) in choice.frames: return 'Drawing'
+    if not choice.unread(): return 'Drawing'
     return f'Reading {sum(choice.store.count(run) for run in choice.runs):,} samples'
 
 def make_pictures(
@@ -121,6 +122,7 @@ class CurvePanel(Panel):
         if 'x' not in settings and self.choice.without_spec(): settings = dict(x='tokens') | settings
         self.set(**settings)
         follow_fields(self, self.redraw)
+        if not self.store.runs(): offer_start(self, no_run_yet(self.store))
 
 @patch(as_prop=True)
 def choice(self:CurvePanel)->CurveChoice:
@@ -128,17 +130,23 @@ def choice(self:CurvePanel)->CurveChoice:
     chosen = {name: widget.value for name, widget in self.fields.items()}
     return CurveChoice(self.store, size=self.size, frames=self.frames, **chosen)
 
+# %% ../../nbs/60_panels/13_curves.ipynb #b229f6fb
 @patch
 def lay_out(self:CurvePanel):
-    "The fields above the pictures, and what saves them below."
+    "The fields above the pictures, those that are seldom changed folded away, and what saves them below."
     f, tip = self.fields, 'By the ending: .png, .svg, .pdf, or .csv for the numbers'
     again = self.button('Read again', lambda: self.reread(), 'Take in what was stored since')
     self.save_button = self.button('Save', lambda: self.export(self.file.value), tip)
-    grid = fields_grid(*(f[name] for name in ('runs', 'x', 'y', 'k', 'align', 'by', 'reward', 'held_out', 'against')))
-    checks = button_row(*(f[name] for name in ('log', 'bands', 'facets', 'backdrop', 'finished')), again)
-    self.arrange(grid, checks, self.views.box, button_row(self.file, self.save_button))
+    grid = fields_grid(*(f[name] for name in ('runs', 'x', 'y', 'k', 'held_out', 'against')))
+    seldom = fields_grid(*(f[name] for name in ('by', 'align', 'reward')))
+    more = W.VBox([seldom, button_row(*(f[name] for name in ('facets', 'backdrop', 'finished')))])
+    fold = W.Accordion([more], titles=('More choices',))
+    def show_k(): f['k'].layout.display = '' if f['y'].value == 'top' else 'none'
+    f['y'].observe(lambda _: show_k(), 'value')
+    show_k()
+    self.arrange(grid, button_row(f['log'], f['bands'], again), fold, self.views.box,
+                 button_row(self.file, self.save_button))
 
-# %% ../../nbs/60_panels/13_curves.ipynb #b229f6fb
 @patch
 def set(self:CurvePanel,
     **settings, # Values of fields, by name

@@ -16,13 +16,14 @@ from ..core import Sample
 from ..compute import ModelSpec
 from ..store.journal import RunStore
 from ..store.tables import to_frame
-from ..run.progress import Progress, wanted_samples
+from ..run.progress import Progress, short, wanted_samples
 from ..analysis.curves import reward_curve
 from ..analysis.layout import model_palette, move_form
 from ..analysis.plot import plot_curve
 from ..analysis.gains import move_gains
 from .base import safe_label
 from .forms import evenly
+from .curve_view import curve_view
 from .tables import Html, interval_bar, table
 
 # %% ../../nbs/60_panels/09_live_run.ipynb #c91ebce2
@@ -161,36 +162,67 @@ def table(self:LiveRun): # As from `to_frame`; None before anything is scored
                     labels={self.run: config['method']})
 
 @patch
+def curves(self:LiveRun,
+    df, # From `table`
+)->list: # `DataFrame`s as from `reward_curve`
+    "The curve, and that of the first held-out reward."
+    x = 'tokens' if df['flops'].isna().any() else 'flops'
+    held_out = [name for name in self.config.get('held_out', ()) if name in df][:1]
+    return [reward_curve(df, x=x, held_out=name, n_boot=200) for name in ['', *held_out]]
+
+@patch
+def heading(self:LiveRun,
+    df, # From `table`
+)->str:
+    "How many of the prompts are drawn, where that is not all."
+    drawn = df['prompt_id'].nunique()
+    return '' if drawn == len(self.texts) else f'{drawn} of {len(self.texts)} prompts'
+
+# %% ../../nbs/60_panels/09_live_run.ipynb #b5a620fe
+@patch
+def now(self:LiveRun,
+    p:Progress, # Of the run
+    x:str, # `flops` or `tokens`, the axis
+)->list[float]: # Empty before anything is spent or scored
+    "The mean cost and the mean best reward over all prompts that have begun."
+    spent, begun = getattr(p.spent, x), sum(asked > 0 for asked, _ in self.counts.values())
+    return [] if p.mean_best is None or not spent or not begun else [spent/begun, p.mean_best]
+
+@patch
+def views(self:LiveRun,
+    p:Progress, # Of the run, to mark where it is now
+    df, # From `table`
+)->list[dict]: # Values of `CurveView`, by name
+    "The curves of what has been read."
+    curves = self.curves(df)
+    out = [curve_view(c, title=self.heading(df)) for c in curves]
+    out[0]['now'] = self.now(p, curves[0].attrs['x'])
+    return out
+
+# %% ../../nbs/60_panels/09_live_run.ipynb #5a01d0f3
+@patch
 def figure(self:LiveRun,
     p:Progress|None=None, # Of the run, to mark where it is now
     df=None, # From `table`; None: made here
 ): # A `Figure`; None before there is anything to draw
-    "The curve of what has been read."
+    "The same as a picture."
     df = self.table() if df is None else df
     if df is None: return None
-    x = 'tokens' if df['flops'].isna().any() else 'flops'
-    held_out = [name for name in self.config.get('held_out', ()) if name in df][:1]
-    curves = [reward_curve(df, x=x, held_out=name, n_boot=200) for name in ['', *held_out]]
-    drawn = df['prompt_id'].nunique()
-    some = '' if drawn == len(self.texts) else f', {drawn} of {len(self.texts)} prompts'
-    figure = plot_curve(*curves, title=f'{safe_label(self.run)}{some}'.replace('$', r'\$'))
-    if p: mark_now(figure.axes[0], p, x, sum(asked > 0 for asked, _ in self.counts.values()))
+    curves = self.curves(df)
+    title = ', '.join(filter(None, [safe_label(self.run), self.heading(df)]))
+    figure = plot_curve(*curves, title=title.replace('$', r'\$'))
+    if p and (now := self.now(p, curves[0].attrs['x'])): mark_now(figure.axes[0], *now)
     return figure
 
-# %% ../../nbs/60_panels/09_live_run.ipynb #b5a620fe
 def mark_now(
     ax, # Of a curve
-    p:Progress, # Of the run
-    x:str, # `flops` or `tokens`, its axis
-    begun:int, # Prompts that have begun
+    at:float, # Mean cost
+    best:float, # Mean best reward
 ):
-    "Mark the mean cost and the mean best reward over all prompts."
-    spent = p.spent.flops if x == 'flops' else p.spent.tokens
-    if p.mean_best is None or not spent or not begun: return
-    at = spent/begun
-    ax.plot([at], [p.mean_best], ls='', marker='*', ms=11, color='#1a1a1a', zorder=6, clip_on=False)
-    label, below = f'now {p.mean_best:.4g}', dict(xytext=(-4, -14), textcoords='offset points')
-    ax.annotate(label, (at, p.mean_best), ha='right', fontsize=8, **below)
+    "Mark where a run is now."
+    ax.plot([at], [best], ls='', marker='*', ms=11, color='#1a1a1a', zorder=6, clip_on=False)
+    below = dict(xytext=(-4, -14), textcoords='offset points')
+    ax.annotate(f'now {best:.4g}', (at, best), ha='right', fontsize=8, **below)
     ax.set_xlim(right=max(ax.get_xlim()[1], at*1.02))
 
 # %% ../../nbs/60_panels/09_live_run.ipynb #50b9b3ed
@@ -201,19 +233,19 @@ def gains_page(
     if df is None: return Html()
     found = move_gains(df, 'tokens' if df['flops'].isna().any() else 'flops', n_boot=200)
     if not len(found): return Html()
-    names, colours = ('gain_for', 'lift_for'), model_palette(sorted(df['model'].unique()))
-    bounds = found[[f'{name}{end}' for name in names for end in ('', '_low', '_high')]].stack().dropna()
-    ends = min(bounds, default=0.), max(bounds, default=0.)
+    colours, scales, rows = model_palette(sorted(df['model'].unique())), {}, []
+    for name in ('gain_for', 'lift_for'):
+        bounds = found[[f'{name}{end}' for end in ('', '_low', '_high')]].stack().dropna()
+        scales[name] = min(bounds, default=0.), max(bounds, default=0.)
     def bar(row, name, colour):
         if row[name] != row[name]: return None
-        return interval_bar(row[name], row[f'{name}_low'], row[f'{name}_high'], ends, colour)
-    rows = []
+        drawn = interval_bar(row[name], row[f'{name}_low'], row[f'{name}_high'], scales[name], colour)
+        return Html(f'<span class="toa-number">{short(row[name])}</span> {drawn}')
     for (move, model), row in found.iterrows():
-        drawn = [bar(row, name, colours[model]) for name in names]
         sign = f'<span style="color:{colours[model]}">{move_form(move).sign}</span>'
         label = Html(f'<span class="toa-light">{sign} {safe(move)}</span>')
-        rows.append([label, model, int(row['answers']), row['gain_for'] if row['gain_for'] == row['gain_for'] else None,
-                     drawn[0], row['lift_for'] if row['lift_for'] == row['lift_for'] else None, drawn[1]])
-    what = f'{found.attrs["reward"]} for the compute of a mean answer, {100*found.attrs["level"]:.0f} % intervals'
-    heads = ['move', 'model', 'answers', 'over its parent', '', 'over the best so far', '']
+        rows.append([label, model, int(row['answers']), *(bar(row, name, colours[model]) for name in scales)])
+    what = (f'Gain in {found.attrs["reward"]} for the compute of an average answer, with '
+            f'{100*found.attrs["level"]:.0f} % intervals.')
+    heads = ['move', 'model', 'answers', 'over its parent', 'over the best so far']
     return Html(f'<h4>What moves bring</h4>{table(heads, rows)}<div class="toa-dim">{safe(what)}</div>')

@@ -20,6 +20,7 @@ from ..data.rows import save_samples, write_jsonl
 from ..data.exports import to_dpo
 from .base import AnyWidget, no_run_yet, Panel, Part, plain, reading, store_code
 from .forms import button_row, choose_values, field, fields_grid, follow_fields
+from .runs import offer_start
 from .pairs import pair_row, PairFile
 from .sample_list import (
     nothing_found, offer_choices, SampleList, search_arguments, search_fields, USUAL)
@@ -48,7 +49,7 @@ class SampleBrowser(Panel):
         self.lay_out()
         self.offer(run)
         if self.fields['run'].value: self.set(**search)
-        else: self.say(no_run_yet(self.store))
+        else: offer_start(self, no_run_yet(self.store))
         self.watch()
 
 # %% ../../nbs/60_panels/18_samples.ipynb #77fb9c6b
@@ -226,7 +227,7 @@ def dpo(self:SampleBrowser,
     if not rest: return mine
     done = {row['prompt_id'] for row in mine}
     others = [p for i, p in self.prompts.items() if i not in done]
-    return mine + list(iter(to_dpo(self.store, others, self.fields['reward'].value, run=run)))
+    return mine + to_dpo(self.store, others, self.fields['reward'].value, run=run)
 
 # %% ../../nbs/60_panels/18_samples.ipynb #baaafa8b
 @patch

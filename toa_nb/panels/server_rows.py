@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROBE_SECONDS', 'HEADS', 'Metered', 'is_here', 'http_text', 'meaning', 'read_metrics', 'Row', 'by_gpu', 'rows_of',
-           'join_running', 'row_cells', 'tail']
+           'join_running', 'row_cells', 'row_table', 'tail']
 
 # %% ../../nbs/60_panels/06_server_rows.ipynb #d4134af1
 import os, re, time
@@ -18,6 +18,7 @@ from urllib.request import build_opener, HTTPRedirectHandler, ProxyHandler, Requ
 
 from fastcore.basics import patch
 
+from ..cells import safe
 from ..core import Completion
 from ..models.client import ChatModel
 from ..servers.spec import ServerSpec
@@ -25,7 +26,7 @@ from ..servers.logs import diagnose
 from ..servers.process import Server
 from ..servers.fleet import HostedEndpoint
 from ..run.progress import short
-from .tables import Html, sparkline, status_dot
+from .tables import Html, sparkline, status_dot, table
 from .server_tables import check_table
 
 # %% ../../nbs/60_panels/06_server_rows.ipynb #ce0d6ad6
@@ -136,7 +137,7 @@ class Row:
     table:dict # The table it comes from; empty for a server that was started elsewhere
     plan:ServerSpec|HostedEndpoint # What is to run
     server:Server|None=None # What runs, or has run
-    state:str='waiting' # A word of `status_dot`
+    state:str='not started' # A word of `status_dot`
     true_at:float|None=None # Clock time at which the state was last found to be true, in seconds since 1970
     error:str='' # The last one
     call_failed:bool=False # Whether the last chat call that we know of has failed
@@ -148,7 +149,7 @@ class Row:
     speeds:deque=field_(default_factory=lambda: deque(maxlen=60)) # The last ones, as `note_calls` found them
 
     def __post_init__(self):
-        if self.hosted and self.state == 'waiting': self.state = 'not asked'
+        if self.hosted and self.state == 'not started': self.state = 'not asked'
     @property
     def hosted(self)->bool: return isinstance(self.plan, HostedEndpoint)
     @property
@@ -308,8 +309,18 @@ def row_cells(
     if speed is not None and course: speed = Html(f'{short(speed)} {course}')
     running = row.counts.get('running', endpoint.busy if endpoint else None) if row.alive else None
     served = row.table.get('model') or row.plan.model.rpartition('/')[2] or row.plan.name
+    address = Html(f'<span class="toa-any">{safe(row.url)}</span>') if row.url else ''
     return [status_dot(row.state, when=row.true_at), row.label, 'hosted' if row.hosted else row.plan.engine, served,
-            row.url, on_gpus, speed, None if running is None else int(running)]
+            address, on_gpus, speed, None if running is None else int(running)]
+
+def row_table(
+    rows:list[list], # From `row_cells`
+    chosen:int|None=None, # Row to mark
+)->Html:
+    "The rows as a table, without columns in which nothing stands."
+    used = [i for i in range(len(HEADS)) if i < 4 or any(row[i] not in (None, '') for row in rows)]
+    return table([HEADS[i] for i in used], [[row[i] for i in used] for row in rows],
+                 'No models yet. Add one below, or load a servers file.', chosen)
 
 def tail(
     row:Row, # With a server

@@ -41,7 +41,7 @@ def engine_help(
     sources = dict(hosted=(HostedEndpoint,), llama_cpp=(ServerSpec, llama_cpp_spec))
     texts = {}
     for source in (ChatModel, *sources.get(engine, (ServerSpec, EngineArgs))):
-        texts |= {name: text for name, text in docments(source).items() if text}
+        texts |= {name: text.replace('`', '') for name, text in docments(source).items() if text}
     return texts | dict(
         model=texts.get('gguf') or texts['model'], gpus='GPU ids, with commas',
         replicas='Copies of the server, each with its share of the GPUs',

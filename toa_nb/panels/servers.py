@@ -20,12 +20,12 @@ from ..servers.gpu import Gpu, gpus
 from ..servers.process import Server, servers, start
 from ..servers.fleet import HostedEndpoint, server_specs
 from ..data.configs import read_server_configs, write_server_config
-from .base import Panel, safe_label
+from .base import Panel, Part, safe_label
 from .forms import button_row, field, file_field, form
-from .tables import Html, sparkline, table
+from .tables import Html, sparkline
 from .server_tables import (
     check_table, client_fields, from_toml, run_toml, server_fields, TableForm, to_toml)
-from .server_rows import by_gpu, HEADS, Metered, Row, row_cells, rows_of, tail
+from .server_rows import by_gpu, Metered, Row, row_cells, row_table, rows_of, tail
 
 # %% ../../nbs/60_panels/07_servers.ipynb #577dd886
 class ServerPanel(Panel):
@@ -43,6 +43,7 @@ class ServerPanel(Panel):
         self.tables = [{'engine': 'hosted'} | t for t in ([] if path else plan)]
         self.rebuild()
         if path and Path(path).exists(): self.attempt(self.load)
+        if not self.rows: self.folds.selected_index = 0
         if self.rows: self.watch()
 
     def rebuild(self):
@@ -91,12 +92,6 @@ def lay_out(self:ServerPanel):
     chosen = [b[k] for k in ('Start', 'Stop', 'Restart', 'Edit', 'Remove', 'Start all', 'Stop all')]
     self.arrange(self.listing, button_row(self.pick, *chosen), self.folds)
 
-@patch
-def summary(self:ServerPanel)->str:
-    "The endpoints, a line each."
-    lines = [', '.join(filter(None, [f'{r.label}: {r.state}', r.url, r.error])) for r in self.rows]
-    return '\n'.join(lines) or 'No models yet.'
-
 # %% ../../nbs/60_panels/07_servers.ipynb #804c93bd
 @patch
 def make_buttons(self:ServerPanel):
@@ -117,7 +112,7 @@ def paint(self:ServerPanel):
     "Show the rows, and the log of the one that is chosen."
     chosen = next((i for i, r in enumerate(self.rows) if r.label == self.pick.value), None)
     cells = [row_cells(r, self.made.get(r.plan.name)) for r in self.rows]
-    listing = table(HEADS, cells, 'No models yet. Add one below, or load a servers file.', chosen)
+    listing = row_table(cells, chosen)
     errors = ''.join(f'<div class="toa-say bad"><b>{safe(r.label)}</b>: {safe(r.error, 1000)}</div>'
                      for r in self.rows if r.error)
     self.listing.value = f'{listing}{errors}<div class="toa-dim">{self.gpu_line}</div>'
@@ -129,7 +124,8 @@ def paint(self:ServerPanel):
     ours = row is not None and not row.hosted
     up = ours and row.state in ('starting', 'ready')
     on = dict(Start=ours and not up, Stop=up, Restart=up) | dict.fromkeys(('Edit', 'Remove', 'Ask'), row is not None)
-    on['Save edit'] = self.editing is not None
+    on |= {'Save edit': self.editing is not None, 'Start all': any(not r.hosted for r in self.rows),
+           'Stop all': any(r.server for r in self.rows)}
     for label, can in on.items(): self.buttons[label].disabled = not can
 
 # %% ../../nbs/60_panels/07_servers.ipynb #d0f05562
@@ -142,6 +138,23 @@ def row(self:ServerPanel,
     there = ', '.join(r.label for r in self.rows) or 'none yet; add one'
     if not found: raise InputError(f'there is no endpoint {label!r}', 'ServerPanel', f'There are: {there}.')
     return found
+
+# %% ../../nbs/60_panels/07_servers.ipynb #5a01d0f2
+@patch
+def summary(self:ServerPanel)->str:
+    "The endpoints, a line each."
+    lines = [', '.join(filter(None, [f'{r.label}: {r.state}', r.url, r.error])) for r in self.rows]
+    return '\n'.join(lines) or 'No models yet.'
+
+@patch
+def static(self:ServerPanel)->str:
+    "The endpoints as a table."
+    return self.listing.value
+
+@patch
+def page_parts(self:ServerPanel)->list[Part]:
+    "The endpoints as a table."
+    return [Part('page', dict(value=self.listing.value))]
 
 # %% ../../nbs/60_panels/07_servers.ipynb #46f83f8c
 @patch

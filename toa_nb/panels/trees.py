@@ -27,6 +27,7 @@ from ..analysis.plot import plot_tree
 from ..analysis.known import search_notes
 from .base import AnyWidget, error_message, no_run_yet, Panel, Part, plain, reading, short_path, store_code
 from .forms import button_row, field, fields_grid, number, side_by_side
+from .runs import offer_start
 from .curve_choice import CurveChoice
 from .curve_view import curve_view
 from .tables import fact_table, Html, image_place, picture_html
@@ -146,6 +147,7 @@ class TreePanel(Panel):
         self.offer(run, prompt_id)
         self.watch()
         self.load(selected, step)
+        if not self.run.value: offer_start(self, no_run_yet(self.store))
 
     def lay_out(self):
         "Choices above; the tree on the left, the sample on the right."
@@ -204,7 +206,6 @@ def load(self:TreePanel,
 ):
     "Read the samples of the chosen prompt and draw them."
     run, prompt = self.run.value, self.prompt.value
-    self.parts.layout.display = '' if prompt else 'none'
     if not prompt: return self.say(no_run_yet(self.store))
     with self.working('Reading'):
         samples, total = list(islice(self.store.samples(run, prompt), MOST)), self.store.counts(run)[prompt][0]

@@ -8,6 +8,7 @@ __all__ = ['ServerLimits', 'Refused', 'read_body', 'check_key', 'RewardApp', 'ra
 
 # %% ../../nbs/30_reward_models/10_server.ipynb #2e48d4cb
 import hmac, socket, threading
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
@@ -26,11 +27,12 @@ class ServerLimits:
     "What clients of a reward server may cost."
     body:int=16 * 2**20 # Bytes of one request: some thousand long answers
     responses:int=4096 # Responses in one request
+    bodies:int=256 * 2**20 # Bytes of all requests that are read or worked on, those of clients that left included
     connections:int=128 # Open connections: four runs with the default of `RemoteReward`
     seconds:float=30. # Time for a client to send its request, and to take the answer
 
     def __post_init__(self):
-        for name in ('body', 'responses', 'connections'):
+        for name in ('body', 'responses', 'bodies', 'connections'):
             check_number(getattr(self, name), f'ServerLimits.{name}', 1, whole=True)
         check_number(self.seconds, 'ServerLimits.seconds', .001)
 
@@ -57,17 +59,21 @@ async def read_body(
     headers:dict[bytes,bytes], # Headers of the request
     receive, # Gives the next piece of the body
     limits:ServerLimits, # Bytes and seconds
+    hold=len, # Called with each piece
 )->bytes:
     "The body of a request, or `Refused`."
     from anyio import fail_after
     too_large = Refused(413, f'the body is larger than {limits.body} bytes: send fewer responses at a time')
     if int(headers.get(b'content-length', b'0')) > limits.body: raise too_large
+    if headers.get(b'content-encoding', b'identity') != b'identity':
+        raise Refused(415, 'the body is compressed: send it as it is')
     found, size = [], 0
     try:
         with fail_after(limits.seconds):
             async for piece in _pieces(receive):
                 size += len(piece)
                 if size > limits.body: raise too_large
+                hold(piece)
                 found.append(piece)
     except TimeoutError: raise Refused(408, f'the body was not sent within {limits.seconds:g} s') from None
     return b''.join(found)
@@ -91,6 +97,24 @@ class RewardApp:
         limits:ServerLimits=ServerLimits(), # What a client may cost
     ):
         self.reward, self.key, self.limits = reward, key, limits
+        self.held = 0 # Bytes of requests that are read or worked on
+
+@patch
+@asynccontextmanager
+async def body(self:RewardApp,
+    headers:dict[bytes,bytes], # Headers of the request
+    receive, # Gives the next piece of the body
+):
+    "The body of a request, which counts as held until the block ends."
+    mine = 0
+    def hold(piece):
+        nonlocal mine
+        if self.held + len(piece) > self.limits.bodies:
+            raise Refused(503, f'requests of {self.held} bytes are worked on already: try again later')
+        mine += len(piece)
+        self.held += len(piece)
+    try: yield await read_body(headers, receive, self.limits, hold)
+    finally: self.held -= mine
 
 # %% ../../nbs/30_reward_models/10_server.ipynb #03f93fc7
 @patch
@@ -101,15 +125,15 @@ async def respond(self:RewardApp,
     "The answer to one request, or `Refused`."
     method, path, headers = scope['method'], scope['path'].rstrip('/'), dict(scope['headers'])
     check_key(headers, self.key)
-    if (method, path) == ('GET', '/health'):
+    if method in ('GET', 'HEAD') and path == '/health':
         return dict(status='ok', reward=self.reward.name, version=self.reward.version)
     if (method, path) not in (('POST', '/score'), ('POST', '/predict')):
         raise Refused(404, 'not found: POST to /score or /predict/')
-    raw = await read_body(headers, receive, self.limits)
-    try: groups = parse_request(path, raw, self.limits.responses)
-    except InputError as e: raise Refused(400, str(e)) from None
-    try: return await answer_request(self.reward, groups)
-    except Exception as e: raise Refused(500, f'{type(e).__name__}: {e}') from None
+    async with self.body(headers, receive) as raw:
+        try: groups = parse_request(path, raw, self.limits.responses)
+        except InputError as e: raise Refused(400, str(e)) from None
+        try: return await answer_request(self.reward, groups)
+        except Exception as e: raise Refused(500, f'{type(e).__name__}: {e}') from None
 
 # %% ../../nbs/30_reward_models/10_server.ipynb #77f9ca47
 async def _send_answer(send, status:int, content:dict, more:bool=False):
@@ -139,7 +163,7 @@ async def __call__(self:RewardApp, scope:dict, receive, send):
     except ConnectionError: return
     try:
         with move_on_after(self.limits.seconds):
-            if refusal and refusal.status in (401, 404, 408, 413): await _send_refusal(send, receive, refusal)
+            if refusal and refusal.status in (401, 404, 408, 413, 415, 503): await _send_refusal(send, receive, refusal)
             elif refusal: await _send_answer(send, refusal.status, dict(detail=refusal.detail))
             else: await _send_answer(send, 200, content)
     except ConnectionError: return

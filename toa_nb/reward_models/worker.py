@@ -13,7 +13,7 @@ from itertools import islice
 from fastcore.basics import patch
 
 from ..core import Prompt, RewardError, Score, WrongScoreCount
-from ..rewards.base import as_reward_error, GroupReward
+from ..rewards.base import as_reward_error, GroupReward, wrong_count
 
 # %% ../../nbs/30_reward_models/02_worker.ipynb #002bdc32
 class BatchingWorker(GroupReward):
@@ -69,7 +69,7 @@ def _work(self:BatchingWorker):
         pairs = [pair for job_pairs, _ in live for pair in job_pairs]
         try:
             scores = list(self.score_pairs(pairs))
-            if len(scores) != len(pairs): raise WrongScoreCount(f'{len(scores)} scores for {len(pairs)} responses')
+            if len(scores) != len(pairs): raise wrong_count(len(scores), len(pairs))
             rest = iter(scores)
             for job_pairs, future in live: future.set_result([*islice(rest, len(job_pairs))])
         except Exception as e:

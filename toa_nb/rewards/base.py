@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Groups', 'PROBE', 'PROBE_ANSWER', 'GroupReward', 'FunctionReward', 'as_reward_error', 'try_score', 'score_each',
-           'as_reward', 'Rule', 'explain_score', 'as_score', 'RewardUnreachable', 'evaluate', 'scored_messages',
-           'close_all']
+           'as_reward', 'Rule', 'explain_score', 'plain_details', 'as_score', 'wrong_count', 'RewardUnreachable',
+           'evaluate', 'scored_messages', 'close_all']
 
 # %% ../../nbs/25_rewards/01_base.ipynb #591c7258
 import asyncio, inspect, math
@@ -15,6 +15,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
+from ..cells import counted
 from ..core import (
     InputError, Message, messages_of, Prompt, Reward, RewardError, RewardRaised, RewardTimeout, Score,
     ScoreNotFinite, WrongScoreCount)
@@ -68,7 +69,7 @@ class FunctionReward(GroupReward):
 
 # %% ../../nbs/25_rewards/01_base.ipynb #2d2133a3
 def as_reward_error(
-    e:Exception, # What was raised while scoring
+    e:BaseException, # What was raised while scoring
 )->RewardError: # With a type that a report can count
     "An exception as a failure of the reward."
     return e if isinstance(e, RewardError) else RewardRaised(f'{type(e).__name__}: {e}')
@@ -78,9 +79,9 @@ def try_score(
     fn:Callable, # What to call
     *args, # Its arguments
 )->Any: # What it returns, or a `RewardError` in place of what it raises
-    "Call `fn`; an exception becomes a failure of the reward."
+    "Call `fn`, in a thread of rewards; an exception becomes a failure of the reward."
     try: return fn(*args)
-    except Exception as e: return as_reward_error(e)
+    except BaseException as e: return as_reward_error(e)
 
 async def score_each(
     fn:Callable[[Prompt,str],Any], # The score of one response
@@ -94,7 +95,7 @@ async def score_each(
 async def _settled(awaitable):
     "What an awaitable gives, or a failure in place of what it raises."
     try: return await awaitable
-    except Exception as e: return as_reward_error(e)
+    except (Exception, SystemExit) as e: return as_reward_error(e)
 
 def _is_async(fn)->bool:
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, '__call__', None))
@@ -164,13 +165,25 @@ def explain_score(
     return reward.explain(score) if hasattr(reward, 'explain') else ''
 
 # %% ../../nbs/25_rewards/01_base.ipynb #8fe028e1
+def plain_details(
+    value:Any, # Details of a score, or a part of them
+)->Any: # The same with values that JSON has
+    "Details in a form that can be stored and sent."
+    if isinstance(value, dict): return {str(k): plain_details(v) for k, v in value.items()}
+    if isinstance(value, list|tuple): return [plain_details(v) for v in value]
+    if isinstance(value, float): return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str|int): return value
+    return plain_details(value.tolist()) if hasattr(value, 'tolist') else str(value)
+
 def as_score(
     reward:Reward, # The reward that scored
     value:Any, # What it returned for one response
 )->'Score|RewardError': # Complete with name and version
     "What a reward returned, as a score or a failure."
     if isinstance(value, RewardError): return value
-    if isinstance(value, Score): return replace(value, reward=reward.name, version=value.version or reward.version)
+    if isinstance(value, Score):
+        return replace(value, reward=reward.name, version=value.version or reward.version,
+                       details=plain_details(value.details))
     try:
         number = float(value) if hasattr(value, '__float__') else math.nan
         return Score(reward.name, number, version=reward.version)
@@ -179,22 +192,33 @@ def as_score(
 
 # %% ../../nbs/25_rewards/01_base.ipynb #a0cf8bb1
 async def _within(awaitable, timeout):
-    "What `awaitable` gives within `timeout` seconds, or a `RewardTimeout`."
-    task = asyncio.ensure_future(awaitable)
+    "What `awaitable` gives within `timeout` seconds, or a failure."
+    async def contained():
+        try: return await awaitable
+        except SystemExit as e: raise as_reward_error(e) from None
+    task = asyncio.ensure_future(contained())
     try:
         done, _ = await asyncio.wait({task}, timeout=timeout)
         if not done: raise RewardTimeout(f'no score within {timeout:g} s')
+        if task.cancelled(): raise RewardRaised('CancelledError: the reward cancelled its own call')
         return task.result()
     finally: task.cancel()
 
 # %% ../../nbs/25_rewards/01_base.ipynb #925f934f
+def wrong_count(
+    found:int, # Scores that came
+    wanted:int, # Responses that were given
+)->WrongScoreCount:
+    "The failure of a reward that returns another number of scores than it should."
+    return WrongScoreCount(f'{counted(found, "score")} for {counted(wanted, "response")}')
+
 async def _ask(reward, groups, timeout):
     "The scores as the reward returned them, with their number checked."
     async def each(): return await asyncio.gather(*(reward.score(prompt, responses) for prompt, responses in groups))
     call = reward.score_groups(groups) if hasattr(reward, 'score_groups') else each()
     found = [list(scores) for scores in await _within(call, timeout)]
     counts, wanted = [len(scores) for scores in found], [len(responses) for _, responses in groups]
-    if counts != wanted: raise WrongScoreCount(f'{sum(counts)} scores for {sum(wanted)} responses')
+    if counts != wanted: raise wrong_count(sum(counts), sum(wanted))
     return found
 
 # %% ../../nbs/25_rewards/01_base.ipynb #8e85846c

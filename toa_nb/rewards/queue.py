@@ -12,6 +12,7 @@ from itertools import chain, count, filterfalse, islice
 
 from fastcore.basics import patch, store_attr
 
+from ..cells import counted
 from ..core import Prompt, Reward, RewardError, RewardTimeout, Score, take_old_names
 from .base import as_reward, close_all, evaluate, explain_score, PROBE, RewardUnreachable
 from .combinations import without_cost
@@ -180,8 +181,8 @@ def out(self:RewardQueue)->RewardOut|None:
     waited = self.down_since is not None and 0 < self.outage_timeout <= self.clock() - self.down_since
     if not self.lost or self.lost < self.max_lost and not waited: return None
     cause = f'{type(self.last).__name__}: {self.last}'
-    many = 'response' if self.lost == 1 else 'responses in a row'
-    return RewardOut(f'{self.name} is out: {self.lost} {many} got no answer, the last one because of {cause}')
+    lost = counted(self.lost, 'response', 'responses in a row')
+    return RewardOut(f'{self.name} is out: {lost} got no answer, the last one because of {cause}')
 
 # %% ../../nbs/25_rewards/06_queue.ipynb #70ff4a2d
 @patch

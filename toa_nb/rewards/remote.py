@@ -21,7 +21,8 @@ from ..core import (
     RewardTimeout, Score, WrongScoreCount)
 from ..inputs import check_env_name, check_url, read_key
 from ..models.http import HttpClient
-from .base import as_score, evaluate, GroupReward, Groups, PROBE, PROBE_ANSWER, RewardUnreachable
+from .base import (
+    as_score, evaluate, GroupReward, Groups, PROBE, PROBE_ANSWER, RewardUnreachable, wrong_count)
 
 # %% ../../nbs/25_rewards/07_remote.ipynb #ec177252
 class RewardRefused(RewardError):
@@ -162,7 +163,7 @@ def split_by_group(
 )->list[list]: # The entries in that shape
     "Share a flat list out among the groups."
     wanted = sum(len(responses) for _, responses in groups)
-    if wanted != len(flat): raise WrongScoreCount(f'{len(flat)} scores for {wanted} responses')
+    if wanted != len(flat): raise wrong_count(len(flat), wanted)
     rest = iter(flat)
     return [[*islice(rest, len(responses))] for _, responses in groups]
 

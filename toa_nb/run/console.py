@@ -14,6 +14,7 @@ import threading
 from contextlib import contextmanager
 from shutil import get_terminal_size
 
+from ..cells import counted
 from .forecast import projected
 from .progress import clock, spent_text
 
@@ -31,7 +32,9 @@ def silent_text(
     seconds:float, # For how long these have said nothing
 )->str: # Empty where there are none
     "What is silent, and for how long."
-    return f'{name} has said nothing for {clock(seconds)}: {calls} calls wait there' if calls else ''
+    if not calls: return ''
+    waiting = counted(calls, 'call waits', 'calls wait')
+    return f'{name} has said nothing for {clock(seconds)}: {waiting} there'
 
 def troubles_of(
     session, # A session

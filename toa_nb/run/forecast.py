@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from statistics import mean
 
+from ..cells import counted
 from ..core import Completion, messages_of, Prompt, Sample, Score, Trial, Usage
 from ..compute import Budget, sample_spent, Spent
 from ..search.samplers import BestOfN
@@ -92,7 +93,7 @@ class Projection:
 
     def __str__(self):
         c = self.spent
-        parts = [f'{c.samples:,} samples',
+        parts = [counted(c.samples, 'sample'),
                  f'{short(c.prompt_tokens)} tokens read, {short(c.completion_tokens)} written',
                  'FLOPs unknown (a model has no spec)' if c.flops is None else f'{short(c.flops)} FLOPs',
                  f'{short(c.reward_flops)} FLOPs of rewards' if c.reward_flops else '',

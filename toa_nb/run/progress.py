@@ -18,7 +18,7 @@ from operator import attrgetter
 
 from fastcore.basics import patch
 
-from ..cells import facts_html
+from ..cells import counted, facts_html
 from ..core import Completion, Sample
 from ..compute import ModelSpec, sample_spent, Spent
 from ..store.records import Record, record_sample
@@ -135,7 +135,7 @@ def read_note(
     "A stored summary."
     failures, remarks = ({(who, kind): Failures(count, first) for who, kind, count, first in note.get(book, ())}
                          for book in ('failures', 'remarks'))
-    spent, limit = Spent(**note['cost']), note.get('limit')
+    spent, limit = Spent(**{'writing_flops': None} | note['cost']), note.get('limit')
     samples = note.get('samples', spent.samples)
     failed = sum(f.count for (who, _), f in failures.items() if who in models)
     given_up = note.get('given_up', not limit and samples < n)
@@ -258,7 +258,7 @@ def spent_text(
     "What was spent, in words; the cost where there is one."
     flops, reward_flops = ('unknown' if n is None else f'{n:.3g}' for n in (spent.flops, spent.reward_flops))
     cost = f', cost {spent.cost:.4g}' if spent.cost else ''
-    return f'{spent.tokens:,} tokens, {flops} FLOPs, {reward_flops} FLOPs of rewards{cost}'
+    return f'{counted(spent.tokens, "token")}, {flops} FLOPs, {reward_flops} FLOPs of rewards{cost}'
 
 def prefix_text(
     prefixes:dict[str,tuple[int,int,int]], # As in `Progress`
@@ -276,10 +276,10 @@ def __str__(self:Progress):
     speed = self.session.completion_tokens/self.seconds if self.seconds else 0.
     parts = [f'{self.done}/{self.prompts} prompts', f'{self.samples}/{self.target} samples', f'{speed:.0f} tokens/s',
              f'best {self.mean_best:.3f}' if self.best else '',
-             f'{self.given_up} prompts given up' if self.given_up else '',
+             f'{counted(self.given_up, "prompt")} given up' if self.given_up else '',
              f'{self.waiting} waiting for a score' if self.waiting else '',
              f'{unscored} without a score' if unscored else '',
-             f'{failed} failures' + (f', the last {self.last}' if self.last else '') if failed else '']
+             f'{counted(failed, "failure")}' + (f', the last {self.last}' if self.last else '') if failed else '']
     if self.state == 'running' and left is not None: parts.append(f'{left//60:.0f}:{left%60:02.0f} left')
     if self.ended is not None:
         parts.append(f'{self.state} in {self.seconds:.1f} s' + (f' ({self.stopped_by})' if self.stopped_by else ''))

@@ -16,7 +16,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
-from ..cells import facts_html
+from ..cells import counted, facts_html
 from ..core import InputError, Prompt, Sample, Samples, StoreError, take_old_names
 from ..compute import Budget, ModelSpec
 from ..templates import Templates
@@ -194,8 +194,8 @@ def _interrupt(self:Run, show:bool):
     "Cancel, and print what that means."
     self.cancel()
     if not show or self.session.giving_up: return
-    what = f'{self.progress.in_flight} calls in flight have up to {self.grace:g} s'
-    print(f'stopping: {what}; Ctrl-C again stops now', file=sys.stderr, flush=True)
+    calls = counted(self.progress.in_flight, 'call in flight has', 'calls in flight have')
+    print(f'stopping: {calls} up to {self.grace:g} s; Ctrl-C again stops now', file=sys.stderr, flush=True)
 
 # %% ../../nbs/40_run/10_run.ipynb #55fa9090
 @patch
@@ -264,10 +264,11 @@ def to_frame(self:Run,
     prompts:Iterable[Prompt]|None=None, # For the column `category`; None: those of the store
     texts:bool=False, # Add the columns `text` and `thoughts`
     instructions:bool=False, # Add the column `instruction`
+    columns:Iterable[str]|None=None, # Only these, and only what they need is read; None: all
 )->'pd.DataFrame': # One row per sample, prompt by prompt, in the order in which the search got them
     "What the run has stored, as a table."
     from toa_nb.store.tables import to_frame
-    return to_frame(self, None, specs, reward, reward_specs, labels, prompts, texts, instructions)
+    return to_frame(self, None, specs, reward, reward_specs, labels, prompts, texts, instructions, columns)
 
 # %% ../../nbs/40_run/10_run.ipynb #9885d715
 @patch
@@ -296,7 +297,7 @@ def report(self:Run)->str:
         lines += [f'{who}: {f.count} x {f.first}' for (who, _), f in sorted(book.items(), key=lambda kv: -kv[1].count)]
     remarks = self.stored_remarks()
     lines += [f'store: {remark}' for remark in remarks[:3]]
-    if len(remarks) > 3: lines.append(f'store: {len(remarks) - 3} more remarks')
+    if len(remarks) > 3: lines.append(f'store: {counted(len(remarks) - 3, "more remark")}')
     return '\n'.join(lines)
 
 @patch

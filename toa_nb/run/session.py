@@ -42,6 +42,7 @@ class Session(Schedule):
         self.checking = True # Are the servers still being checked?
         self.deadline:asyncio.TimerHandle|None = None # Ends the time that calls in flight are given
         self.giving_up = False # Was it ended without waiting for them?
+        self.closing = False # Are the tasks being cancelled?
         self.error:BaseException|None = None # What broke through
         self.task:asyncio.Task|None = None # The session itself, once it runs
         self.watching:list[asyncio.Task] = [] # What looks after models that are out
@@ -84,7 +85,8 @@ async def generate(self:Session,
     "Call the model, and store what came back; the future is done when the disk has it."
     name, completion, error, attempts = state.prompt.id, None, None, 1
     try: completion = await self.answer(state, trial)
-    except Exception as e:
+    except (Exception, SystemExit, asyncio.CancelledError) as e:
+        if self.closing: raise
         completion, error, attempts = (getattr(e, 'completion', None), f'{type(e).__name__}: {e}',
                                        getattr(e, 'attempts', 1))
     finally:
@@ -301,6 +303,7 @@ def store_end(self:Session):
 @patch
 async def shut_down(self:Session):
     "Cancel what goes on, and store the state."
+    self.closing = True
     if self.deadline: self.deadline.cancel()
     tasks = [*self.tasks.values(), *self.watching]
     for task in tasks: task.cancel()

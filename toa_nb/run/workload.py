@@ -14,6 +14,7 @@ from typing import Any
 
 from fastcore.basics import patch
 
+from ..cells import counted
 from ..core import Outcome, Prompt, Sample
 from ..compute import Budget, Spent
 from ..rewards.queue import RewardQueue
@@ -98,7 +99,7 @@ def begin_anew(self:Workload):
     self.store.remove_run(self.name)
     self.store.create_run(self.name, self.run.config(), self.run.prompts)
     if not calls: return
-    remark = f'{calls} calls with other settings, all without an answer, are dropped and not counted'
+    remark = f'{counted(calls, "call")} with other settings, all without an answer: dropped and not counted'
     self.store.event(self.name, None, 'remark', remark)
 
 # %% ../../nbs/40_run/07_workload.ipynb #2a90496c

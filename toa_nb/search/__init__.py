@@ -16,6 +16,7 @@ __all__, __getattr__, __dir__ = _offer(
     adaptive_branching='ABMCTSA ABMCTSM',
     probing='Probe',
     simulate='FITTED paired play play_samples SimModel simulate_methods World WORLDS',
-    rounds='fit_prior Rounds',
+    rounds='Rounds',
     methods='default_method method_from METHODS',
+    renamed=dict(fit_prior='toa_nb.fit_prior'),
 )

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DRAWS', 'PRIOR', 'COPIES', 'standardize', 'Option', 'Columns', 'prior_vectors', 'Regression', 'log_gain',
-           'gain_table', 'Rounds', 'RoundsSampler', 'regress', 'RoundPlan', 'histories', 'fit_prior', 'prior_of']
+           'gain_table', 'Rounds', 'RoundsSampler', 'regress', 'RoundPlan']
 
 # %% ../../nbs/10_search/03_rounds.ipynb #b40eb284
 import heapq, math
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fastcore.basics import patch
 
-from ..core import InputError, Outcome, Sample, Trial, derive_seed
+from ..core import InputError, Outcome, Trial, derive_seed
 from .moves import MOVES, check_moves
 from .samplers import make_move, Method, Proposal, Sampler
 from .diversity import overlap, trigrams
@@ -466,60 +466,3 @@ def learned(self:RoundsSampler)->list[dict]: # One row per move and model
             level=float(r.fit[at]), level_sd=float(sd[at]), slope=float(r.fit[slope]) if j else None,
             noise=float(r.noise[j]), copies=float(copying[j, m]))
     return [row(j, m) for j in range(len(moves)) for m in range(len(models))]
-
-# %% ../../nbs/10_search/03_rounds.ipynb #13dc04d2
-def histories(
-    samples:Iterable[Sample], # Samples of a run, in any order
-    reward:str, # Name of the reward
-    moves:tuple[str, ...], # Moves to use; samples of other kinds are left out
-): # -> names of the models, and per prompt: how each answer was made, and its standardised reward
-    "The samples of a run as the regression needs them."
-    prompts = {}
-    for s in samples:
-        if s.trial.kind in moves and s.value(reward) is not None:
-            prompts.setdefault(s.prompt_id, {})[s.trial.number] = s
-    models = sorted({s.trial.model for found in prompts.values() for s in found.values()})
-    def history(found):
-        made = {}
-        for i, s in sorted(found.items()):
-            parent, move = s.trial.parents[0] if s.trial.parents else None, moves.index(s.trial.kind)
-            if move and parent not in made: continue
-            above = made[parent] if move else None
-            depth = above.depth + (moves[above.move] not in ('fresh', 'continue')) if above else 0
-            made[i] = Option(models.index(s.trial.model), move, parent, depth)
-        rewards = {i: found[i].value(reward) for i in made}
-        return made, standardize(rewards, [i for i in made if not made[i].move])
-    return models, [history(found) for found in prompts.values()]
-
-# %% ../../nbs/10_search/03_rounds.ipynb #18480904
-def fit_prior(
-    samples:Iterable[Sample], # Samples of a run, of at least two prompts
-    reward:str, # Name of the reward that guided it
-    moves:tuple[str, ...]=('fresh', 'refine'), # Moves to learn about, `fresh` first
-    passes:int=8, # Passes over all prompts, at least 1
-)->dict: # For `Rounds(prior=...)`: plain dicts, lists and numbers
-    "What a run shows about its models and moves: mean and standard deviation over prompts of every coefficient."
-    import numpy as np
-    models, prompts = histories(samples, reward, moves)
-    if len(prompts) < 2:
-        raise InputError(f'scored samples of {len(prompts)} prompts', 'fit_prior', 'Give a run with at least 2.')
-    start, prior = prior_vectors(models, moves), None
-    for _ in range(passes):
-        fits = [regress(made, z, models, moves, prior) for made, z in prompts]
-        k = fits[0][0].common
-        w = np.array([r.fit[:k] for _, r in fits])
-        own = np.array([np.diag(np.linalg.inv(r.A))[:k] for _, r in fits])
-        scale = np.array([[r.s2] for _, r in fits])
-        mean = (w.sum(0) + 2*start[0])/(len(w) + 2)
-        variance = (((w - mean)**2/scale + own).sum(0) + 2*start[1]**2)/(len(w) + 2)
-        prior = prior_of(models, moves, mean, variance**.5)
-    return prior
-
-# %% ../../nbs/10_search/03_rounds.ipynb #22ef746a
-def prior_of(models:list[str], moves:tuple[str, ...], mean, sd)->dict:
-    "Means and standard deviations in the order of `Columns`, as the dict that `Rounds` takes."
-    pair = [[float(m), float(s)] for m, s in zip(mean, sd)]
-    prior = {move: {'level': dict(zip(models, pair[j*len(models):]))} for j, move in enumerate(moves)}
-    rest = pair[len(models)*len(moves):]
-    for j, move in enumerate(moves[1:]): prior[move] |= dict(slope=rest[2*j], depth=rest[2*j + 1])
-    return prior

@@ -135,11 +135,13 @@ def vllm_argv(
 )->tuple[str,...]: # A command
     "The command that serves `w` with vLLM."
     pooling = dict(runner='pooling', pooler_config='{"use_activation": false}') if w.reward else {}
+    told = dict(enable_prompt_tokens_details=not w.reward) # Tokens found in the prefix cache
     flags = _flags(
         served_model_name=w.name, host=host, port='{port}', dtype=w.dtype, tensor_parallel_size=w.tensor_parallel,
         data_parallel_size=w.data_parallel if w.data_parallel > 1 else None,
         gpu_memory_utilization=w.gpu_memory_utilization or None, max_model_len=w.max_model_len,
-        chat_template=w.chat_template, revision=w.revision, trust_remote_code=w.trust_remote_code, **pooling)
+        chat_template=w.chat_template, revision=w.revision, trust_remote_code=w.trust_remote_code, **told,
+        **pooling)
     return w.python, '-m', 'vllm.entrypoints.cli.main', 'serve', w.model, *flags, *w.extra
 
 # %% ../../nbs/20_servers/07_engines.ipynb #60098a7a
@@ -153,7 +155,7 @@ def sglang_argv(
         tp_size=w.tensor_parallel, dp_size=w.data_parallel if w.data_parallel > 1 else None,
         mem_fraction_static=w.gpu_memory_utilization or None, context_length=w.max_model_len,
         chat_template=w.chat_template, revision=w.revision, trust_remote_code=w.trust_remote_code,
-                   is_embedding=w.reward)
+        is_embedding=w.reward, enable_cache_report=not w.reward)
     return w.python, '-m', 'sglang.launch_server', *flags, *w.extra
 
 # %% ../../nbs/20_servers/07_engines.ipynb #c9fc8bca

@@ -12,16 +12,21 @@ import errno, os, sqlite3, tempfile, time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from toa_nb.store.schema import (
+from ..core import InputError, StoreError
+from ..inputs import check_path
+from .schema import (
     add_functions, add_views, APPLICATION_ID, COMPRESSED, decoded_row, PAGE_SIZE, REMEDIES, store_error, translating,
-    version_of)
+    version_of, visible)
 
 # %% ../../nbs/35_store/01_files.ipynb #fe76a772
 def store_path(
     path:str|Path, # As the user wrote it, `~` and links included
 )->Path: # Absolute, without links
     "The place of a store's file."
-    return Path(os.path.realpath(Path(path).expanduser()))
+    if str(path) == ':memory:':
+        raise StoreError(':memory: is no file, and a run store is one. Give the path of a file, such as runs.db.')
+    try: return Path(os.path.realpath(check_path(path)))
+    except InputError as e: raise StoreError(visible(e)) from None
 
 # %% ../../nbs/35_store/01_files.ipynb #0249c478
 def writable(

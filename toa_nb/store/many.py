@@ -9,7 +9,7 @@ __all__ = ['BESIDE', 'SAME', 'SAMPLING', 'ORDER', 'store_paths', 'experiment', '
 # %% ../../nbs/35_store/09_many.ipynb #be3bfc34
 import heapq
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from glob import glob, has_magic
 from itertools import islice
@@ -243,22 +243,27 @@ def records(self:StoreSet,
     return heapq.merge(*(moved(part, run, None) for part in self.parts(run)), key=lambda r: r.prompt)
 
 # %% ../../nbs/35_store/09_many.ipynb #0f03240b
+def _moved_columns(part, names, chunks):
+    "Columns of a part with keys as among all parts."
+    places = [dict(seq=part.seq, told=part.seq, prompt=part.prompt).get(name) for name in names]
+    for chunk in chunks: yield [values if at is None else tuple(map(at, values)) for at, values in zip(places, chunk)]
+
 @patch
 def sample_columns(self:StoreSet,
     run:str, # Name of the run
-)->Iterator[list[tuple]]: # Chunks, a tuple per column as in `SAMPLE_COLUMNS`
-    "The samples of a run as columns, without their texts."
-    for part in self.parts(run):
-        for seq, told, prompt, *others in part.store.sample_columns(run):
-            yield [tuple(map(part.seq, seq)), tuple(map(part.seq, told)), tuple(map(part.prompt, prompt)), *others]
+    names:Iterable[str], # Keys of `SAMPLE_COLUMNS`
+)->Iterator[list[tuple]]: # Chunks, a tuple per column
+    "The samples of a run as columns."
+    for part in self.parts(run): yield from _moved_columns(part, names, part.store.sample_columns(run, names))
 
 @patch
 def score_columns(self:StoreSet,
     run:str, # Name of the run
-)->Iterator[list[tuple]]: # Chunks, a tuple per column as in `SCORE_COLUMNS`, older scores of a part first
+    names:Iterable[str], # Keys of `SCORE_COLUMNS`
+    reward:str='', # Only scores by this reward; empty: all
+)->Iterator[list[tuple]]: # Chunks, a tuple per column, older scores of a part first
     "The scores of a run as columns."
-    for part in self.parts(run):
-        for seq, *others in part.store.score_columns(run): yield [tuple(map(part.seq, seq)), *others]
+    for part in self.parts(run): yield from _moved_columns(part, names, part.store.score_columns(run, names, reward))
 
 @patch
 def journal(self:StoreSet,

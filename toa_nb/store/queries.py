@@ -9,7 +9,7 @@ __all__ = ['COPY_WARNING', 'CONFIG', 'PAGE', 'CHUNK', 'OF_RUN', 'SAMPLE_COLUMNS'
 # %% ../../nbs/35_store/05_queries.ipynb #6cc4e064
 import json, os, sqlite3, threading, warnings, weakref
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from operator import itemgetter
@@ -388,50 +388,56 @@ def span(self:StoreReader,
     return dict(zip(('first', 'last', 'low', 'high', 'trials'), self.query(sql, (self.run_key(run),))[0]))
 
 # %% ../../nbs/35_store/05_queries.ipynb #2e0863a1
-SAMPLE_COLUMNS = (
-    'seq', 'told', 'prompt', 'number', 'model', 'kind', 'layer', 'action', 'parents', 'tree_parent', 'error',
-    'finish_reason', 'length', 'prompt_tokens', 'completion_tokens', 'cached_tokens', 'seconds', 'calls'
-) # Columns of `sample_columns`; `prompt` is a value of `prompt_keys`, `parents` are numbers with commas between,
-  # `length` is None where there is no text
+SAMPLE_COLUMNS = dict(
+    seq='t.seq', told='tell.seq', prompt='t.prompt', number='t.number', model='model', kind='kind', layer='layer',
+    action='action', parents='parents', tree_parent='tree_parent', error='error', finish_reason='finish_reason',
+    length='length', prompt_tokens='prompt_tokens', completion_tokens='completion_tokens',
+    cached_tokens='cached_tokens', seconds='ifnull(latency, 0.)', calls='ifnull(attempts, 1)', text='a.text',
+    thoughts='h.text') # In SQL. `prompt` is a value of `prompt_keys`, `parents` are numbers with commas between,
+                       # `length` is None where there is no text
+_beside = dict(told='tell ON tell.trial = t.seq', text='answer a ON a.trial = t.seq',
+               thoughts='thoughts h ON h.trial = t.seq') # Tables that have a row for some samples
 
 @patch
 def sample_columns(self:StoreReader,
     run:str, # Name of the run
-)->Iterator[list[tuple]]: # Chunks, a tuple per column as in `SAMPLE_COLUMNS`
-    "The samples of a run as columns, without their texts."
-    span = self.span(run)
+    names:Iterable[str], # Keys of `SAMPLE_COLUMNS`
+)->Iterator[list[tuple]]: # Chunks, a tuple per column
+    "The samples of a run as columns."
+    span, sql = self.span(run), SAMPLE_COLUMNS | ({} if self._has_thoughts() else dict(thoughts='NULL'))
     close = span['trials'] and span['high'] - span['low'] < 12*span['trials']
     first, then = ('sample s', 'trial t') if close else ('trial t', 'sample s')
-    tables = f'{first} CROSS JOIN {then} ON t.seq = s.trial'
+    more = [f' LEFT JOIN {_beside[name]}' for name in names if name in _beside and sql[name] != 'NULL']
     yield from self.column_chunks(f"""
-        SELECT t.seq, tell.seq, t.prompt, t.number, model, kind, layer, action, parents, tree_parent, error,
-               finish_reason, length, prompt_tokens, completion_tokens,
-               cached_tokens, ifnull(latency, 0.), ifnull(attempts, 1)
-        FROM {tables} LEFT JOIN tell ON tell.trial = t.seq WHERE {OF_RUN}""", span)
+        SELECT {', '.join(sql[name] for name in names)}
+        FROM {first} CROSS JOIN {then} ON t.seq = s.trial{''.join(more)} WHERE {OF_RUN}""", span)
 
 # %% ../../nbs/35_store/05_queries.ipynb #3ee3a034
-SCORE_COLUMNS = (
-    'seq', 'reward', 'value', 'tokens', 'cached', 'own'
-) # Columns of `score_columns`; `own` are FLOPs that a reward reports: None without, -1 if they are unknown
+def _in_details(field, missing, null):
+    "SQL for a number among what a reward reports."
+    return f"""CASE WHEN details LIKE '%"{field}"%' AND json_valid(details) THEN CASE json_type(details, '$.{field}')
+               WHEN 'null' THEN {null} ELSE json_extract(details, '$.{field}') END ELSE {missing} END"""
+
+SCORE_COLUMNS = dict(
+    seq='s.trial', reward='s.reward', value='s.value', tokens='s.tokens',
+    cached=_in_details('cached_tokens', 0, 'NULL'), own=_in_details('flops', 'NULL', -1)
+) # In SQL; `own` are FLOPs that a reward reports: None without, -1 if they are unknown
 
 @patch
 def score_columns(self:StoreReader,
     run:str, # Name of the run
-)->Iterator[list[tuple]]: # Chunks, a tuple per column as in `SCORE_COLUMNS`, older scores first
+    names:Iterable[str], # Keys of `SCORE_COLUMNS`
+    reward:str='', # Only scores by this reward; empty: all
+)->Iterator[list[tuple]]: # Chunks, a tuple per column, older scores first
     "The scores of a run as columns. Where no other run has trials in between, the trials are not looked at."
     span = self.span(run)
     sql = 'SELECT count(*) FROM trial WHERE seq BETWEEN ? AND ?'
     alone = self.query(sql, (span['low'], span['high']))[0][0] == span['trials']
     source = 'score s' if alone else 'score s JOIN trial t ON t.seq = s.trial'
     which = 's.trial BETWEEN :low AND :high' if alone else OF_RUN
-    yield from self.column_chunks(f"""
-        SELECT s.trial, s.reward, s.value, s.tokens,
-               CASE WHEN details LIKE '%"cached_tokens"%' AND json_valid(details)
-                    THEN json_extract(details, '$.cached_tokens') ELSE 0 END,
-               CASE WHEN details LIKE '%"flops"%' AND json_valid(details)
-                    THEN CASE json_type(details, '$.flops')
-                         WHEN 'null' THEN -1 ELSE json_extract(details, '$.flops') END END
-        FROM {source} WHERE {which} ORDER BY s.trial, s.seq""", span)
+    if reward: which += ' AND s.reward = :reward'
+    yield from self.column_chunks(f"""SELECT {', '.join(SCORE_COLUMNS[name] for name in names)} FROM {source}
+        WHERE {which} ORDER BY s.trial, s.seq""", span | dict(reward=to_column(reward)))
 
 # %% ../../nbs/35_store/05_queries.ipynb #666bcd47
 @patch

@@ -13,6 +13,7 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
+from ..cells import counted
 from ..core import StoreError, StoreLocked
 from ..inputs import whole_file
 from .files import check_file, check_place, connect, DOTFILE, locks_refused, store_path
@@ -57,8 +58,8 @@ def check_store(
             lost = {table: store.query(sql)[0][0] for table, sql in BELONG.items()}
             newest, clock = store.query(NEWEST)[0]
     except StoreError as e: return [str(e).removeprefix(f'{place}: ')]
-    found = [f'{n} texts of the table {table} can not be read' for table, n in broken.items() if n]
-    found += [f'{n} rows of the table {table} belong to nothing' for table, n in lost.items() if n]
+    found = [f'{counted(n, "text")} of the table {table} can not be read' for table, n in broken.items() if n]
+    found += [f'{counted(n, "row")} of the table {table} without an owner' for table, n in lost.items() if n]
     return found + [f'its clock is at {clock}, and there are entries up to {newest}']*(clock < newest)
 
 # %% ../../nbs/35_store/13_upkeep.ipynb #3a748373
@@ -144,7 +145,7 @@ def convert(
             db.execute(f'INSERT INTO main.{table} SELECT {what} FROM {source}')
         db.execute('COMMIT')
         for table, source in sources.items():
-            if n := differing(db, table, source): raise store_error(path, f'{n} rows of {table} were not copied')
+            if n := differing(db, table, source): raise store_error(path, f'of {table}, {counted(n, "row")} not copied')
 
 def upgrade_store(
     path:str|Path, # A store that no process writes

@@ -37,10 +37,13 @@ def open_gguf(
     try: reader = gguf.GGUFReader(str(path))
     except (ValueError, IndexError, KeyError) as e:
         raise InputError(f'this GGUF file can not be read: {e}', str(path), 'Fetch it again.') from None
-    if (found := _value(reader, 'general.architecture')) in ARCHITECTURES.values(): return reader, found
-    handled = ', '.join(sorted({*ARCHITECTURES.values()}))
-    raise InputError(f'the architecture {found!r} is not handled', str(path),
-                     f'Handled are {handled}. Train a folder instead, and convert it with llama.cpp.')
+    found, handled = _value(reader, 'general.architecture'), sorted({*ARCHITECTURES.values()})
+    experts = _value(reader, f'{found}.expert_count')
+    if found in handled and not experts: return reader, found
+    what = 'a mixture of experts' if experts else f'the architecture {found!r}'
+    raise InputError(f'{what} is not handled', str(path),
+                     f'Handled are dense models of {", ".join(handled)}. Train the folder of its weights instead; '
+                     'python convert_hf_to_gguf.py OUT/model, a script of llama.cpp, writes the result as GGUF.')
 
 # %% ../../nbs/55_train/02_gguf.ipynb #96cc0ddd
 def _llama3_rope(factors:Any, theta:float)->dict|None:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..cells import counted
 from ..core import InputError
 from ..data.files import file_records
-from ..data.rows import Rows
+from ..data.rows import RowStream
 from ..data.exports import to_dpo, to_kto, to_sft
 from .options import COLUMNS
 
@@ -21,11 +22,11 @@ from .options import COLUMNS
 def _is_rows(source)->bool:
     "Whether a source holds rows rather than samples."
     if isinstance(source, str | Path): return Path(source).suffix in ('.jsonl', '.json', '.parquet')
-    return isinstance(source, list | Rows) and all(isinstance(row, dict) for row in source)
+    return isinstance(source, list | RowStream) and all(isinstance(row, dict) for row in source)
 
 def _given(source)->list[dict]:
     "Rows from a file or a list."
-    if isinstance(source, list | Rows): return list(iter(source))
+    if isinstance(source, list | RowStream): return list(source)
     rows = []
     for line, row in file_records(source):
         if not isinstance(row, dict): raise InputError('this is not a row', f'{source}:{line}',
@@ -58,14 +59,13 @@ def training_rows(
         rows, dropped = _given(source), {}
     else:
         margin = export.pop('margin', False)
-        made = dict(sft=to_sft, kto=to_kto).get(kind, to_dpo)(source, **export)
-        rows = list(iter(made))
-        dropped = made.dropped
+        rows = dict(sft=to_sft, kto=to_kto).get(kind, to_dpo)(source, **export)
+        dropped = rows.dropped
         if kind == 'reward' and not margin: rows = [{k: v for k, v in r.items() if k != 'margin'} for r in rows]
     if kind == 'sft': rows = [_sft_row(r) for r in rows]
     if kind == 'kto': rows = [new for r in rows for new in _kto_rows(r)]
     if not rows:
-        why = ', '.join(f'{n} prompts: {reason}' for reason, n in dropped.items())
+        why = ', '.join(f'{counted(n, "prompt")}: {reason}' for reason, n in dropped.items())
         raise InputError(f'there is no row{f" ({why})" if why else ""}', f'train.{kind}',
                          f'{kind} reads {", ".join(COLUMNS[kind])}.' if _is_rows(source) else
                          'Sample more, or choose another reward or run.')
@@ -89,7 +89,7 @@ class RowReport:
     why:str # The rule, in words; empty where nothing is dropped or cut
 
     def __str__(self):
-        text = f'{self.rows} rows, {self.tokens:,} tokens per epoch, the longest has {self.longest}'
+        text = f'{counted(self.rows, "row")}, {counted(self.tokens, "token")} per epoch, the longest has {self.longest}'
         return f'{text}; {self.dropped} left out, {self.cut} cut: {self.why}' if self.why else text
 
 def _lengths(row:dict, count)->tuple[int,list[int]]:
