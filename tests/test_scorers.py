@@ -13,7 +13,7 @@ from toa_nb.compute import ModelSpec
 from toa_nb.core import InputError, RewardRaised
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import FunctionReward, GroupReward
-from toa_nb.rewards.queue import RewardOut
+from toa_nb.rewards.queue import RewardOut, RewardQueue
 from toa_nb.run.cluster import NearCluster
 from toa_nb.run.run import Run
 from toa_nb.run.scorers import PooledReward, Scorer
@@ -163,9 +163,10 @@ class Broken(Scorer):
 
 
 class Failing(Scorer):
-    def make(self):
+    def begin(self):
         def fails(prompt, response): raise RewardRaised('no')
-        return FunctionReward(fails, 'digits')
+        self.queue = self.queue or RewardQueue(FunctionReward(fails, 'digits'), retries=0)
+        return self.queue
 
 
 def test_what_scorers_report_ends_the_run(tmp_path):
