@@ -152,7 +152,8 @@ def test_too_few_gpus_are_said_before_anything_is_paid(tmp_path):
     cluster = NearCluster(1, engine=Fakes, scorer=Counted, gpus=(0, 1))
     run = make(tmp_path/'runs.db', cluster, {'digits': dict(actors=2, gpus=2)})
     with pytest.raises(InputError, match='Run.scorers.digits: 2 of 2 scorers, of 2 GPUs each, find none: the cluster has 1 GPUs. Lower'): drive(run)
-    with RunStore(run.store_at, 'r') as store: assert store.count('toa') == 0
+    with pytest.raises(InputError, match='find none'): drive(make(tmp_path/'runs.db', cluster, {'digits': dict(actors=2, gpus=2)}).extend(4))
+    with RunStore(run.store_at, 'r') as store: assert (store.count('toa'), store.extended('toa')) == (0, 0)
     run = make(tmp_path/'runs.db', cluster, {'digits': dict(actors=3, gpus=.4)})
     with pytest.warns(UserWarning, match='1 of 3 scorers, of 0.4 GPUs each, find none'): drive(run)
     assert run.progress.samples == 72

@@ -313,6 +313,11 @@ async def start_scorers(self:ClusterSession):
     await asyncio.gather(*(self.start_pool(q, pools[q.name]) for q in self.queues if q.name in pools))
     self.queues = [RewardQueue(q.reward) if isinstance(q.reward, PooledReward) else q for q in self.queues]
 
+@patch
+async def get_ready(self:ClusterSession):
+    "Have scorers, before anything is stored or paid for."
+    await self.start_scorers()
+
 # %% ../../nbs/40_run/10_cluster.ipynb #72687309
 @patch
 def check_over(self:ClusterSession):
@@ -551,7 +556,6 @@ async def watch_host(self:ClusterSession):
 @patch
 async def run_jobs(self:ClusterSession):
     "Give out parts until there is nothing left to do."
-    await self.start_scorers()
     self.made_from = self.recipe()
     await self.keep_limits()
     self.check_over()
