@@ -304,6 +304,7 @@ async def start_pool(self:ClusterSession,
     own.attach(links, found['facts'])
     self.scorers[queue.name] = links, found['facts']
 
+# %% ../../nbs/40_run/10_cluster.ipynb #84167ef4
 @patch
 async def start_scorers(self:ClusterSession):
     "Begin the scorers of all rewards that have some."
