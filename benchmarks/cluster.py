@@ -1,6 +1,6 @@
-"""CPU per sample of a run on Ray: of the engines, of the process with the store, and of the one that drives, beside a run in one process.
+"""CPU per sample of a run on Ray: of the engines, of the process with the store, of the scorers, and of the one that drives, beside a run in one process.
 
-Run: python benchmarks/cluster.py [--workers 1,2,4] [--prompts 200] [--samples 40] [--slots 256] [--address local]
+Run: python benchmarks/cluster.py [--workers 1,2,4] [--scorers 0] [--prompts 200] [--samples 40] [--slots 256] [--address local]
 
 Answers of 360 words (2.3 kB) from the test server, 250 ms, TOA with eight trials of a prompt out at a time. Processor time (user and system, threads
 included) is read from the system when a tenth of the samples is there, and when six tenths are: starting processes does not count, all engines are still
@@ -24,7 +24,7 @@ TESTS = Path(__file__).parents[1]/'tests'
 sys.path.insert(0, str(TESTS))
 from fault_server import running  # noqa: E402
 
-KINDS = {'engines': 'ray::Engine', 'host': 'ray::RunHost'}
+KINDS = {'engines': 'ray::Engine', 'host': 'ray::RunHost', 'scorers': 'ray::Scorer'}
 
 
 def cpu(process):
@@ -35,7 +35,7 @@ def cpu(process):
 
 def reading(run):
     "Samples so far, processor seconds by kind of process, and the processes."
-    found = dict(samples=run.progress.samples, driver=cpu(psutil.Process()), engines=0., host=0., processes=set())
+    found = dict(samples=run.progress.samples, driver=cpu(psutil.Process()), engines=0., host=0., scorers=0., processes=set())
     for p in psutil.process_iter(['cmdline']):
         for kind, name in KINDS.items():
             if not (p.info['cmdline'] or [''])[0].startswith(name): continue
@@ -55,7 +55,7 @@ async def measured(run):
     assert run.progress.samples == run.progress.target and not run.progress.failures, run.report()
     first, last = marks
     assert first['processes'] == last['processes'], 'an engine ended before the second reading: give more prompts'
-    return {kind: (last[kind] - first[kind])*1000/(last['samples'] - first['samples']) for kind in ('engines', 'host', 'driver')}
+    return {kind: (last[kind] - first[kind])*1000/(last['samples'] - first['samples']) for kind in ('engines', 'host', 'scorers', 'driver')}
 
 
 def make(url, args, store, **more):
@@ -67,6 +67,7 @@ def make(url, args, store, **more):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--workers', default='1,2,4')
+    parser.add_argument('--scorers', type=int, default=0, help='processes of the reward; 0: it is scored in the engines')
     parser.add_argument('--prompts', type=int, default=200)
     parser.add_argument('--samples', type=int, default=40)
     parser.add_argument('--slots', type=int, default=256)
@@ -76,16 +77,17 @@ def main():
     os.chdir(TESTS)  # where the reward is found
     os.environ['PYTHONPATH'] = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get('PYTHONPATH', '')])
     single = []
-    print('| engines | engines, ms | host, ms | driver, ms | all / one process |\n|---|---|---|---|---|')
+    print('| engines | engines, ms | host, ms | scorers, ms | driver, ms | all / one process |\n|---|---|---|---|---|---|')
     with running('--latency', '.25', '--words', '360', '--models', 'a') as url, tempfile.TemporaryDirectory() as folder:
         def one(name, **more): return asyncio.run(measured(make(url, args, f'{folder}/{name}.db', **more)))
         single.append(one('before')['driver'])
-        rows = [(n, one(n, ray=args.address, workers=n)) for n in map(int, args.workers.split(','))]
+        pool = dict(scorers={'letters': dict(actors=args.scorers)}) if args.scorers else {}
+        rows = [(n, one(n, ray=args.address, workers=n, **pool)) for n in map(int, args.workers.split(','))]
         single.append(one('after')['driver'])
     alone = mean(single)
-    print(f'| one process | {alone:.3f} ({single[0]:.3f}, {single[1]:.3f}) | | | 1 |')
+    print(f'| one process | {alone:.3f} ({single[0]:.3f}, {single[1]:.3f}) | | | | 1 |')
     for n, row in rows:
-        print(f'| {n} | {row["engines"]:.3f} | {row["host"]:.3f} | {row["driver"]:.3f} | {sum(row.values())/alone:.2f} |')
+        print(f'| {n} | {row["engines"]:.3f} | {row["host"]:.3f} | {row["scorers"]:.3f} | {row["driver"]:.3f} | {sum(row.values())/alone:.2f} |')
 
 
 if __name__ == '__main__': main()

@@ -1,4 +1,4 @@
-"""The same run on Ray, on three nodes of this machine: an engine, a node, the host, the driver are killed, an engine stands still and comes back.
+"""The same run on Ray, on three nodes of this machine: an engine, a node, the host, the driver, a scorer are killed, an engine stands still and comes back.
 
 `tests/test_cluster.py` has the same in one process. Here the processes are real, and so are the kills. Each test takes a minute or so.
 """
@@ -17,7 +17,7 @@ from clocks import HANG
 from fault_server import running
 
 from toa_nb.compute import Budget
-from toa_nb.core import Prompt, StoreError
+from toa_nb.core import InputError, Prompt, StoreError
 from toa_nb.models.client import ChatModel
 from toa_nb.run.on_ray import RayCluster
 from toa_nb.run.run import Run
@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 PROMPTS = [Prompt(f'p{i}', f'Write about the number {i}.') for i in range(12)]
 N = 30
 KEY = 'sk-very-secret-value'
+NODE = dict(num_cpus=2, num_gpus=1, include_dashboard=False, object_store_memory=80*2**20)  # Ray does not look whether the GPU is there
 
 
 @pytest.fixture(scope='module')
@@ -36,9 +37,8 @@ def cluster():
     "Three nodes; the first is that of the driver. The token and the key are in the environment that they inherit."
     os.environ.update(RAY_USAGE_STATS_ENABLED='0', TOA_RAY_KEY=KEY, PYTHONPATH=f'{HERE}:{HERE.parent}')
     ray, utils = pytest.importorskip('ray'), pytest.importorskip('ray.cluster_utils')
-    node = dict(num_cpus=2, include_dashboard=False, object_store_memory=80*2**20)
-    made = utils.Cluster(initialize_head=True, head_node_args=node)
-    for _ in range(2): made.add_node(**node)
+    made = utils.Cluster(initialize_head=True, head_node_args=NODE)
+    for _ in range(2): made.add_node(**NODE)
     ray.init(address=made.address, log_to_driver=False, logging_level='error')
     yield made
     ray.shutdown()
@@ -99,7 +99,7 @@ def kill_host(run, cluster): actors('RunHost')[0].kill()
 def kill_node(run, cluster):
     "A node that is not the driver's, and that has an engine."
     cluster.remove_node(random.choice(list(cluster.worker_nodes)), allow_graceful=False)
-    cluster.add_node(num_cpus=2, include_dashboard=False, object_store_memory=80*2**20)
+    cluster.add_node(**NODE)
 
 
 @pytest.mark.parametrize('kills', [[kill_engine, kill_engine], [kill_node], [kill_host], [kill_engine, kill_host]],
@@ -114,6 +114,32 @@ def test_what_dies_is_replaced(cluster, server, single, tmp_path, kills):
         return await run
     asyncio.run(killed())
     assert run.progress.state == 'finished' and samples(run.store_at) == single
+
+
+def kill_scorer(run, cluster): random.choice(actors('Scorer')).kill()
+
+
+@pytest.mark.parametrize('kills', [[kill_scorer]*3, [kill_scorer, kill_engine, kill_node]], ids=['scorers', 'others too'])
+def test_a_scorer_that_dies_is_started_again_and_asked_again(cluster, server, single, tmp_path, kills):
+    "At random times. Nothing is paid twice but calls that were in flight in an engine that died."
+    run, rng = make(server, tmp_path/'runs.db', ray='auto', workers=2, scorers={'letters': dict(actors=3, gpus=.5, cpus=.5)}), random.Random()
+    async def killed():
+        run.start()
+        for i, kill in enumerate(kills, 1):
+            wanted = 60*i + rng.randrange(60)
+            await until(lambda wanted=wanted: began(run, wanted) and actors('Scorer'), run)
+            kill(run, cluster)
+        return await run
+    asyncio.run(killed())
+    assert run.progress.state == 'finished' and samples(run.store_at) == single and not run.progress.failures
+    if kills == [kill_scorer]*3: assert run.progress.session.calls == len(single)
+    assert not actors('Scorer')
+
+
+def test_too_few_gpus_are_said_at_the_start(cluster, server, single, tmp_path):
+    run = make(server, tmp_path/'runs.db', ray='auto', scorers={'letters': dict(actors=2, gpus=2)})
+    with pytest.raises(InputError, match='Run.scorers.letters: 2 of 2 scorers, of 2 GPUs each, find none: the cluster has 3 GPUs'): run.wait(show=False)
+    assert samples(run.store_at) == []
 
 
 def test_an_engine_that_stood_still_adds_nothing(cluster, server, single, tmp_path):
@@ -191,6 +217,6 @@ def test_no_key_in_any_argument(cluster, server, single, tmp_path, monkeypatch):
     def spied_engine(self, recipe): return sent.append(cloudpickle.dumps(recipe)) or engine(self, recipe)
     monkeypatch.setattr(RayLink, 'begin', spied_begin)
     monkeypatch.setattr(RayCluster, 'engine', spied_engine)
-    make(server, tmp_path/'runs.db', n=2, ray='auto').wait(show=False)
+    make(server, tmp_path/'runs.db', n=2, ray='auto', scorers={'letters': {}}).wait(show=False)
     assert any(b'TOA_RAY_KEY' in data for data in sent) and not any(KEY.encode() in data for data in sent)
     assert KEY.encode() not in (tmp_path/'runs.db').read_bytes()

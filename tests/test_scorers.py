@@ -13,7 +13,7 @@ from toa_nb.compute import ModelSpec
 from toa_nb.core import InputError, RewardRaised
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import FunctionReward, GroupReward
-from toa_nb.rewards.queue import RewardOut
+from toa_nb.rewards.queue import RewardOut, RewardQueue
 from toa_nb.run.cluster import NearCluster
 from toa_nb.run.run import Run
 from toa_nb.run.scorers import PooledReward, Scorer
@@ -152,7 +152,8 @@ def test_too_few_gpus_are_said_before_anything_is_paid(tmp_path):
     cluster = NearCluster(1, engine=Fakes, scorer=Counted, gpus=(0, 1))
     run = make(tmp_path/'runs.db', cluster, {'digits': dict(actors=2, gpus=2)})
     with pytest.raises(InputError, match='Run.scorers.digits: 2 of 2 scorers, of 2 GPUs each, find none: the cluster has 1 GPUs. Lower'): drive(run)
-    with RunStore(run.store_at, 'r') as store: assert store.count('toa') == 0
+    with pytest.raises(InputError, match='find none'): drive(make(tmp_path/'runs.db', cluster, {'digits': dict(actors=2, gpus=2)}).extend(4))
+    with RunStore(run.store_at, 'r') as store: assert (store.count('toa'), store.extended('toa')) == (0, 0)
     run = make(tmp_path/'runs.db', cluster, {'digits': dict(actors=3, gpus=.4)})
     with pytest.warns(UserWarning, match='1 of 3 scorers, of 0.4 GPUs each, find none'): drive(run)
     assert run.progress.samples == 72
@@ -163,9 +164,10 @@ class Broken(Scorer):
 
 
 class Failing(Scorer):
-    def make(self):
+    def begin(self):
         def fails(prompt, response): raise RewardRaised('no')
-        return FunctionReward(fails, 'digits')
+        self.queue = self.queue or RewardQueue(FunctionReward(fails, 'digits'), retries=0)
+        return self.queue
 
 
 def test_what_scorers_report_ends_the_run(tmp_path):
@@ -182,7 +184,6 @@ def test_where_scorers_are_named(tmp_path, capsys):
     run = run_from(file, ray=NearCluster(2))
     assert (run.pools['armorm'].actors, run.pools['armorm'].gpus, type(run.reward).__name__) == (4, .25, 'PooledReward')
     with pytest.raises(InputError, match='scorers.armorm.*gpu'): run_from(file | dict(scorers=dict(armorm=dict(gpu=1))), ray=NearCluster(2))
-    with pytest.raises(InputError, match='scorers'): run_from(file | dict(scorers=4), ray=NearCluster(2))
     with pytest.raises(InputError, match='scorers.armrom: the run has no such reward'):
         Run(PROMPTS, TOA(n=2), [FakeModel('a')], FunctionReward(digits), ray='local', scorers={'armrom': {}}, store=tmp_path/'runs.db')
     file = tmp_path/'run.toml'

@@ -128,7 +128,7 @@ def test_what_is_not_merged(tmp_path):
     drive(make(tmp_path/'seed.db', n=1, seed=1, shard=(1, 2)))
     drive(make(tmp_path/'over.db', n=1, shard=(0, 3)))
     first, out = tmp_path/'runs.0-of-2.db', tmp_path/'out.db'
-    for other, says in (('more', 'its settings is '), ('seed', 'its seed is 1 and in '),
+    for other, says in (('more', "its setting 'n' is "), ('seed', 'its seed is 1 and in '),
                         ('runs.0-of-2', 'given twice|is writing this store')):
         path = tmp_path/f'{other}.1-of-2.db' if other != 'runs.0-of-2' else first
         with pytest.raises((InputError, StoreLocked), match=says): merge_stores(out, [first, path])

@@ -231,10 +231,11 @@ def pools_of(
     data:dict, # The content of a file
     given:dict, # Arguments of `Run`
 )->dict: # By reward; empty without a cluster
-    "The scorers of a run, as far as they can be read; what is wrong with them is told elsewhere."
-    if given.get('ray') is None: return {}
-    try: return as_pools(given.get('scorers', data.get('scorers')))
-    except InputError: return {}
+    "The scorers of a run; what is wrong with them is told elsewhere."
+    found = given.get('scorers', data.get('scorers'))
+    if given.get('ray') is None or not isinstance(found, dict): return {}
+    try: return as_pools(found)
+    except InputError: return dict.fromkeys(found, ScorerPool())
 
 # %% ../../nbs/70_cli/00_config.ipynb #8c7569e2
 TYPES = dict(

@@ -304,6 +304,7 @@ async def start_pool(self:ClusterSession,
     own.attach(links, found['facts'])
     self.scorers[queue.name] = links, found['facts']
 
+# %% ../../nbs/40_run/10_cluster.ipynb #84167ef4
 @patch
 async def start_scorers(self:ClusterSession):
     "Begin the scorers of all rewards that have some."
@@ -312,6 +313,11 @@ async def start_scorers(self:ClusterSession):
     self.cluster.check_scorers(pools)
     await asyncio.gather(*(self.start_pool(q, pools[q.name]) for q in self.queues if q.name in pools))
     self.queues = [RewardQueue(q.reward) if isinstance(q.reward, PooledReward) else q for q in self.queues]
+
+@patch
+async def get_ready(self:ClusterSession):
+    "Have scorers, before anything is stored or paid for."
+    await self.start_scorers()
 
 # %% ../../nbs/40_run/10_cluster.ipynb #72687309
 @patch
@@ -551,7 +557,6 @@ async def watch_host(self:ClusterSession):
 @patch
 async def run_jobs(self:ClusterSession):
     "Give out parts until there is nothing left to do."
-    await self.start_scorers()
     self.made_from = self.recipe()
     await self.keep_limits()
     self.check_over()

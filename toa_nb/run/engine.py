@@ -230,3 +230,8 @@ async def stop(self:Engine,
     "Ask for nothing more, and let calls in flight finish."
     self.stopped = self.stopped or why
     for session in self.sessions.values(): session.stop(why)
+
+@patch
+def abandon(self:Engine):
+    "What is cancelled from now on ends with the process, and has not failed."
+    for session in self.sessions.values(): session.closing = True

@@ -267,6 +267,10 @@ def limit_files(self:Session):
     what = f'OpenFiles: {self.files} calls at once, not {wanted}: this process may not open more files (ulimit -n)'
     note_failure(self.progress.remarks, 'this process', what)
 
+@patch
+async def get_ready(self:Session):
+    "A session in this process has all that it needs."
+
 # %% ../../nbs/40_run/08_session.ipynb #86ba4d5b
 @patch
 def stop_soon(self:Session,
@@ -342,6 +346,7 @@ async def drive(self:Session):
     try:
         self.get_ready()
         work = self.has_work()
+        if work: await self.get_ready()
         if work and self.run.check:
             self.models = await check_all(self.run, self.models, self.queues[0], self.progress.samples)
         if work: self.unable = await unable_to_continue(self.run, self.models)

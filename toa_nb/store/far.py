@@ -162,6 +162,7 @@ async def ask(self:NearLink,
 def kill(self:NearLink):
     "End what goes on there, and take no more calls; a store is let go, as when a process ends."
     async def end():
+        if hasattr(self.there, 'abandon'): self.there.abandon()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks: task.cancel()
         if tasks: await asyncio.wait(tasks, timeout=5)

@@ -50,6 +50,9 @@ def experiment(
     "What makes a run the experiment that it is, its prompts apart."
     found = {name: config.get(name) for name in (*SAME, 'held_out', 'templates')}
     guide, models = config.get('reward'), {m['name']: m for m in config.get('models', ())}
+    settings = found.pop('settings')
+    if not isinstance(settings, dict): settings = {'': settings}
+    found |= {f'setting {name!r}': value for name, value in settings.items()}
     found |= {'models': list(models), 'without': list(config.get('without', ()))}
     found[f'version of the reward {guide!r}'] = config.get('versions', {}).get(guide)
     return found | {f'{field} of the model {name!r}': m.get(field) for name, m in models.items() for field in SAMPLING}
