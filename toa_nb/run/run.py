@@ -295,7 +295,8 @@ def report(self:Run)->str:
     lines = [f'{self.name}: {p}', spent_text(p.spent), *filter(None, [prefix_text(p.prefixes)])]
     if p.state != 'finished' and p.samples: lines.append(f'projected total: {spent_text(projected(p))}')
     for book in (p.failures, p.remarks):
-        lines += [f'{who}: {f.count} x {f.first[:1000]}' for (who, _), f in sorted(book.items(), key=lambda kv: -kv[1].count)]
+        most_first = sorted(book.items(), key=lambda kv: -kv[1].count)
+        lines += [f'{who}: {f.count} x {f.first[:1000]}' for (who, _), f in most_first]
     remarks = self.stored_remarks()
     lines += [f'store: {remark}' for remark in remarks[:3]]
     if len(remarks) > 3: lines.append(f'store: {counted(len(remarks) - 3, "more remark")}')
