@@ -1,7 +1,7 @@
 """Pictures of every panel: small, middle, wide, dark, empty and failing. Run: python tools/pictures.py [--panel NAME] [--out DIR]
 
 The panels show recorded answers, which are replayed into a store first; JupyterLab and Chromium are needed as for the tests.
-`--readme` makes the pictures of README and tutorials in nbs/images: they show the runs of `make demo SMALL=1`, so that has to come first.
+`_pictures` is the default folder. The pictures of README and tutorials are those of `python tools/screenshots.py`, which need `make demo SMALL=1`.
 """
 import argparse
 import sys
@@ -122,7 +122,7 @@ def panel_pictures(lab, name, out):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--panel', choices=sorted({panel for panel, _ in STATES}), help='only this one')
-    parser.add_argument('--out', type=Path, default=root/'_pictures')
+    parser.add_argument('--out', type=Path, default=root/'_pictures', help='folder of the pictures')
     args = parser.parse_args()
     if why := missing(): sys.exit(why)
     args.out.mkdir(exist_ok=True, parents=True)
