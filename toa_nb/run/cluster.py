@@ -315,7 +315,7 @@ async def start_scorers(self:ClusterSession):
     self.queues = [RewardQueue(q.reward) if isinstance(q.reward, PooledReward) else q for q in self.queues]
 
 @patch
-async def get_ready(self:ClusterSession):
+async def equip(self:ClusterSession):
     "Have scorers, before anything is stored or paid for."
     await self.start_scorers()
 

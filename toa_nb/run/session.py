@@ -268,7 +268,7 @@ def limit_files(self:Session):
     note_failure(self.progress.remarks, 'this process', what)
 
 @patch
-async def get_ready(self:Session):
+async def equip(self:Session):
     "A session in this process has all that it needs."
 
 # %% ../../nbs/40_run/08_session.ipynb #86ba4d5b
@@ -346,7 +346,7 @@ async def drive(self:Session):
     try:
         self.get_ready()
         work = self.has_work()
-        if work: await self.get_ready()
+        if work: await self.equip()
         if work and self.run.check:
             self.models = await check_all(self.run, self.models, self.queues[0], self.progress.samples)
         if work: self.unable = await unable_to_continue(self.run, self.models)
