@@ -180,14 +180,14 @@ class Wire:
         spent = self.session.progress.session if self.session else Report().spent
         return Report(spent, self.allowance.wanted if self.allowance else 0)
 
-    def hear(self,
+    def received(self,
         ack:Ack, # From the host
     ):
-        "Hand an answer to the session."
-        if ack != Ack(): self.loop.call_soon_threadsafe(self.take, ack)
+        "Pass the answer of the host to the session, in its thread."
+        if ack != Ack(): self.loop.call_soon_threadsafe(self.apply, ack)
 
-    def take(self, ack):
-        if self.allowance: self.allowance.hear(ack)
+    def apply(self, ack):
+        if self.allowance: self.allowance.add(ack)
         if not self.session or self.session.progress.ended is not None: return
         if ack.stop: self.session.stop(ack.stop)
         self.session.wake.set()
@@ -202,12 +202,12 @@ async def search(self:Engine,
 )->Progress: # At its end
     "Drive a part until it is finished, or stopped; raises what a session raises."
     wire = Wire()
-    store = FarPart(link, part, block, keys, wire.report, wire.hear)
+    store = FarPart(link, part, block, keys, wire.report, wire.received)
     try:
         allowance = wire.allowance = self.allowance(store)
         session = wire.session = self.sessions[part] = Session(self.settings(store, allowance), store)
         session.task = asyncio.current_task()
-        if allowance: wire.take(await asyncio.to_thread(link.call, 'apply', part, block, allowance.wanted))
+        if allowance: wire.apply(await asyncio.to_thread(link.call, 'apply', part, block, allowance.wanted))
         if self.stopped: session.stop(self.stopped)
         with relaxed_gc(): await session.drive()
         await store.flush()

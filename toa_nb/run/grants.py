@@ -161,7 +161,7 @@ class Allowance:
         "Further answers that the part could ask for."
         return 0 if self.samples is None else max(0, AHEAD - self.samples + self.seen)
 
-    def hear(self,
+    def add(self,
         ack:Ack, # From the host
     ):
         "Take what was granted."

@@ -44,7 +44,7 @@ def replay(
     journal, # Entries of `RunStore.journal`
     reward:str, # Name of the guiding reward
     where:str, # Run and prompt, for messages
-    hear:Callable[[Sample], Outcome]|None=None, # What the sampler is told of a sample; None: its text and its reward
+    outcome_for:Callable[[Sample], Outcome]|None=None, # What the sampler is told of a sample; None: its text and its reward
 )->list[Sample]: # The samples that were told
     "Bring `sampler` to the state that the journal describes."
     told = []
@@ -56,7 +56,7 @@ def replay(
                 raise ReplayError(f'{where}: {what}')
         elif kind == 'tell':
             number, sample = entry
-            sampler.tell(sampler.outstanding[number], hear(sample) if hear else outcome(sample, reward))
+            sampler.tell(sampler.outstanding[number], outcome_for(sample) if outcome_for else outcome(sample, reward))
             told.append(sample)
         else: follow(sampler, *entry)
     return told

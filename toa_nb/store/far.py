@@ -91,7 +91,7 @@ async def write(self:StoreHost,
     block:int, # What the sender was given for it
     rows:list, # Pairs of table and row
     report=None, # What the sender adds; a host that counts reads it
-): # What the sender is to hear; nothing here
+): # What goes back to the sender; nothing here
     "Commit rows of a part."
     self.check_block(part, block)
     await self.store._later(rows)
@@ -183,10 +183,10 @@ class FarWrites(WriteThread):
         part, # What is written
         block:int, # From `attempt`
         report:Callable[[], Any]|None=None, # What is sent with each group
-        hear:Callable[[Any], None]|None=None, # Called with what the host returns; from this thread
+        received:Callable[[Any], None]|None=None, # Called with what the host returns; from this thread
     ):
         super().__init__(f'part {part}')
-        self.link, self.part, self.block, self.report, self.hear = link, part, block, report, hear
+        self.link, self.part, self.block, self.report, self.received = link, part, block, report, received
         self.clock = block
 
     def end(self): "Everything was sent."
@@ -199,12 +199,12 @@ def write(self:FarWrites,
     "Send `ops`, and wait for the commit."
     if self.error: return [self.error]*len(ops)
     rows, report = [row for op in ops for row in op.rows], self.report() if self.report else None
-    try: heard = self.link.call('write', self.part, self.block, rows, report)
+    try: answer = self.link.call('write', self.part, self.block, rows, report)
     except ToaError as e: self.error = str(e)
     except Exception as e:
         self.error = f'the process that writes the store does not answer ({type(e).__name__}: {str(e)[:200]})'
     else:
-        if self.hear: self.hear(heard)
+        if self.received: self.received(answer)
     return [self.error]*len(ops)
 
 # %% ../../nbs/35_store/14_far.ipynb #6ec8150e
@@ -216,10 +216,10 @@ class FarStore(StoreWriter):
         part:Any='', # What is written
         block:int|None=None, # From `attempt`; None: attempt it here
         report:Callable[[], Any]|None=None, # What is sent with each group of rows
-        hear:Callable[[Any], None]|None=None, # Called with what the host returns, from another thread
+        received:Callable[[Any], None]|None=None, # Called with what the host returns, from another thread
     ):
         self.path, self.link = link.call('where'), link
-        writes = FarWrites(link, part, link.call('attempt', part) if block is None else block, report, hear)
+        writes = FarWrites(link, part, link.call('attempt', part) if block is None else block, report, received)
         self._write_with(writes)
         self._open(writes, link) # there is no connection: `query` asks the host
         writes.begin()
@@ -248,10 +248,10 @@ class FarPart(FarStore):
         block:int, # From `attempt`
         keys:tuple[int,int], # Keys of its first and its last prompt
         report:Callable[[], Any]|None=None, # As for `FarStore`
-        hear:Callable[[Any], None]|None=None, # As for `FarStore`
+        received:Callable[[Any], None]|None=None, # As for `FarStore`
     ):
         self.keys = keys
-        super().__init__(link, part, block, report, hear)
+        super().__init__(link, part, block, report, received)
 
     def prompt_keys(self, run):
         "The keys of the prompts of the part."
