@@ -15,6 +15,7 @@ from ..core import InputError
 from ..inputs import check_path
 from ..store.sources import opened
 from ..store.tables import as_frame, to_frame
+from ..data.files import parquet_package
 
 # %% ../../nbs/50_analysis/08_query.ipynb #21c2c0c7
 def _engine():
@@ -73,6 +74,7 @@ def write_samples(
     **options, # Arguments of `to_frame`, such as `texts=True`
 )->list[Path]: # The files, in the order of the runs
     "Write the table of each run as a Parquet file."
+    parquet_package(folder)
     folder, out = check_path(folder, where='folder'), []
     folder.mkdir(parents=True, exist_ok=True)
     with opened(source, run) as (found, runs):

@@ -20,6 +20,7 @@ from typing import Any
 from ..core import Completion, InputError, Message, Prompt, Sample, Score, Trial, Usage
 from ..inputs import whole_file
 from ..store.sources import samples_of
+from .files import parquet_package
 from .prompts import NOT_META
 
 # %% ../../nbs/45_data/03_rows.ipynb #4447ded5
@@ -183,7 +184,7 @@ def _text_file(path:Path, start:bytes, between:bytes, end:bytes):
 @contextmanager
 def _parquet_file(path:Path, columns:dict[str,Any]):
     "Writes rows as Parquet, a group at a time."
-    import pyarrow as pa, pyarrow.parquet as pq
+    pa, pq = parquet_package(path)
     group, size, count, schema = [], 0, 0, arrow_schema(columns)
     with pq.ParquetWriter(path, schema) as file:
         def flush():
@@ -254,7 +255,7 @@ def write_parquet(
 )->Path: # The file
     "Write rows for the datasets library; a field that a row without declared columns lacks is null there."
     if getattr(rows, 'columns', None): return _write(rows, Path(path), '.parquet')
-    import pyarrow as pa, pyarrow.parquet as pq
+    pa, pq = parquet_package(path)
     rows = [json.loads(_dump(row, n)) for n, row in enumerate(rows)]
     names = dict.fromkeys(k for row in rows for k in row)
     if not names: raise InputError('there are no rows', str(path), 'No reader takes a Parquet file without rows.')
