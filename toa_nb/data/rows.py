@@ -216,6 +216,7 @@ def row_file(
              '.json': lambda temp: _text_file(temp, b'[\n', b',\n', b'\n]\n'),
              '.parquet': lambda temp: _parquet_file(temp, columns)}
     count = 0
+    if kind == '.parquet': parquet_package(path)
     with whole_file(path) as temp, kinds[kind](temp) as put:
         def checked(row):
             nonlocal count
