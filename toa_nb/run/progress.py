@@ -275,7 +275,7 @@ def __str__(self:Progress):
     failed = sum(f.count for f in self.failures.values())
     speed = self.session.completion_tokens/self.seconds if self.seconds else 0.
     parts = [f'{self.done}/{self.prompts} prompts', f'{self.samples}/{self.target} samples', f'{speed:.0f} tokens/s',
-             f'best {self.mean_best:.3f}' if self.best else '',
+             f'mean best {self.mean_best:.3f}' if self.best else '',
              f'{counted(self.given_up, "prompt")} given up' if self.given_up else '',
              f'{self.waiting} waiting for a score' if self.waiting else '',
              f'{unscored} without a score' if unscored else '',
