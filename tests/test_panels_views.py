@@ -182,7 +182,7 @@ def test_pairs_outlive_the_panel_and_can_be_taken_back(db):
     assert rows[0].keys() == rows[1].keys()
 
 
-@pytest.mark.parametrize('rows, why', [([0], '1 samples are chosen'), ([0, 5], 'no answer with a score'),
+@pytest.mark.parametrize('rows, why', [([0], '1 sample chosen'), ([0, 5], 'no answer with a score'),
                                        ([0, 6], 'different prompts')])
 def test_what_is_no_pair_is_refused(db, rows, why):
     browser = SampleBrowser(db)

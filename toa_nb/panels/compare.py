@@ -13,7 +13,7 @@ from typing import Any
 import ipywidgets as W
 from fastcore.basics import patch
 
-from ..cells import safe
+from ..cells import counted, safe
 from ..core import InputError, Sample
 from ..store.journal import RunStore
 from ..store.queries import StoreReader
@@ -67,7 +67,7 @@ def difference_line(
     if not len(d): return f'{a} and {b} have no prompt with a value in both'
     low, high = bootstrap_band(d[:, None], np.arange(len(d)), len(d), 10_000, .95, 0)[:, 0]
     interval = '' if np.isnan(low) else f' [{low:+.3g}, {high:+.3g}]'
-    counts = f'{(d > 0).sum()} prompts better, {(d < 0).sum()} worse, {(d == 0).sum()} the same'
+    counts = f'{counted((d > 0).sum(), "prompt")} better, {(d < 0).sum()} worse, {(d == 0).sum()} the same'
     return f'{a} against {b}: {d.mean():+.3g}{interval}, {verdict_of(low, high, len(d), .95)}; {counts}'
 
 # %% ../../nbs/60_panels/19_compare.ipynb #561e6fa9

@@ -14,6 +14,7 @@ from pathlib import Path
 import ipywidgets as W
 from fastcore.basics import patch
 
+from ..cells import counted
 from ..core import InputError
 from ..store.journal import RunStore
 from ..store.queries import StoreReader
@@ -58,7 +59,8 @@ def offer_runs(
         if name in names: continue
         there = ', '.join(names) or 'none yet'
         raise InputError(f'there is no run {name!r}', 'CurvePanel.runs', f'There are: {there}.')
-    fields['runs'].options = {plain(f'{r["name"]}  ({r["prompts"]} prompts, {r["status"]})'): r['name'] for r in found}
+    fields['runs'].options = {plain(f'{r["name"]}  ({counted(r["prompts"], "prompt")}, {r["status"]})'): r['name']
+                              for r in found}
     fields['runs'].value = names if runs is None else list(runs)
     configs = [store.config(name) for name in names]
     rewards = {r for c in configs for r in (c.get('reward'), *c.get('held_out', ())) if r}
@@ -75,7 +77,7 @@ def work_text(
 )->str:
     "What takes time now."
     if not choice.unread(): return 'Drawing'
-    return f'Reading {sum(choice.store.count(run) for run in choice.runs):,} samples'
+    return f'Reading {counted(sum(choice.store.count(run) for run in choice.runs), "sample")}'
 
 def make_pictures(
     choice:CurveChoice, # What to draw

@@ -15,6 +15,7 @@ from pathlib import Path
 import ipywidgets as W
 from fastcore.basics import patch
 
+from ..cells import counted
 from ..public import docstring
 from ..core import Prompt, ToaError
 from ..inputs import check_fields
@@ -88,7 +89,7 @@ def make_fields(
 def lay_out(self:RunForm):
     "The fields behind a tab for each part, with their help."
     f, limits = self.fields, help_of(Budget)
-    given = f'{len(self.given_prompts)} prompts were handed over; a file or typed ones take their place.'
+    given = f'{counted(len(self.given_prompts), "prompt")} handed over; a file or typed ones take their place.'
     budget = []
     for scope, title in (('prompt', 'For each prompt'), ('run', 'For the whole run')):
         budget += [(W.HTML(f'<b>{title}</b>'), '')] + [(self.limits[scope, k], limits[k]) for k in LIMITS]

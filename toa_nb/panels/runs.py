@@ -16,7 +16,7 @@ from pathlib import Path
 import ipywidgets as W
 from fastcore.basics import patch
 
-from ..cells import safe
+from ..cells import counted, safe
 from ..core import InputError, Prompt, StoreError, ToaError
 from ..compute import Spent
 from ..search.methods import METHODS
@@ -43,7 +43,7 @@ def pace(
         tokens = p.session.completion_tokens/p.seconds
         speed = f'{(n1 - n0)/(t1 - t0):.1f} samples/s, {tokens:.0f} tokens/s'
     left = p.seconds_left if p.state == 'running' else None
-    return [f'{p.in_flight} calls in flight', speed, '' if left is None else f'{clock(left)} left']
+    return [f'{counted(p.in_flight, "call")} in flight', speed, '' if left is None else f'{clock(left)} left']
 
 def progress_lines(
     p:Progress, # Of a run
@@ -94,13 +94,13 @@ def cost_table(
 )->Html: # Empty where nothing was spent
     "What was spent, by part."
     if not spent.calls: return Html()
-    def row(part, tokens, flops, remark=''): return [part, tokens, 'unknown' if flops is None else float(flops), remark]
-    rows = [row('reading', spent.prompt_tokens, spent.reading_flops, f'{spent.calls:,} calls'),
+    def row(part, tokens, flops): return [part, tokens, 'unknown' if flops is None else float(flops)]
+    rows = [row('reading', spent.prompt_tokens, spent.reading_flops),
             row('writing', spent.completion_tokens, spent.writing_flops),
             row('rewards', spent.reward_tokens, spent.reward_flops)]
     if spent.writing_flops is None and spent.flops: rows.append(row('reading and writing', spent.tokens, spent.flops))
     if spent.cached_tokens: rows.append(row('saved by prefix caches', spent.cached_tokens, spent.cached_flops))
-    return Html('<h4>Spent</h4>' + table(['on', 'tokens', 'FLOPs', ''], rows))
+    return Html(f'<h4>Spent in {counted(spent.calls, "call")}</h4>' + table(['on', 'tokens', 'FLOPs'], rows))
 
 def queue_text(
     session, # A `Session` that is going on
@@ -187,7 +187,8 @@ def enable(self:RunPanel):
 def list_runs(self:RunPanel):
     "Offer the runs of the store, and mark the one that is shown."
     known = {self.shown: self.shown} if self.shown else {}
-    known |= {r['name']: f'{r["name"]} ({r["prompts"]:,} prompts, {r["status"]})' for r in stored_runs(self.path)}
+    known |= {r['name']: f'{r["name"]} ({counted(r["prompts"], "prompt")}, {r["status"]})'
+              for r in stored_runs(self.path)}
     self.choosing = True
     self.choice.options = [('new run', '')] + [(safe_label(label), name) for name, label in known.items()]
     self.choice.value, self.choosing = self.shown, False
@@ -393,7 +394,7 @@ def estimate(self:RunPanel)->Projection:
     p = project(run, self.known_rates(run))
     why = 'From what stored samples of these models took.'
     if p.guessed: why = f'The longest answer is assumed for {", ".join(p.guessed)}, of which no sample is stored.'
-    what = f'{len(run.prompts):,} prompts. {"At most" if p.guessed else "About"} {p}.'
+    what = f'{counted(len(run.prompts), "prompt")}. {"At most" if p.guessed else "About"} {p}.'
     self.forecast.value = f'<div class="toa-say">{safe(what)} <span class="toa-dim">{safe(why)}</span></div>'
     return p
 

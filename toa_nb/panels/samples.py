@@ -11,7 +11,7 @@ from pathlib import Path
 import ipywidgets as W
 from fastcore.basics import patch
 
-from ..cells import safe
+from ..cells import counted, safe
 from ..core import InputError, Sample
 from ..store.queries import StoreReader
 from ..store.tables import to_frame
@@ -202,7 +202,7 @@ def prefer(self:SampleBrowser)->dict:
     "Keep the two chosen samples as a pair, the first preferred."
     if len(self.chosen) != 2:
         remedy = 'Tick two answers to one prompt; the first is the better one.'
-        raise InputError(f'{len(self.chosen)} samples are chosen', 'pair', remedy)
+        raise InputError(f'{counted(len(self.chosen), "sample")} chosen', 'pair', remedy)
     prompt, run = self.prompts[self.chosen[0].prompt_id], self.chosen[0].run
     with joined(self.store, run) as parts:
         samples = [s for _, found in by_joined_prompt(parts, [prompt]) for s in found]
@@ -252,7 +252,7 @@ def export(self:SampleBrowser,
         raise InputError(f'{path.name!r} has another ending', 'save as', 'Use .jsonl or .csv.')
     if path.suffix == '.jsonl': save_samples(samples, path)
     else: to_frame(samples, reward=self.found.reward, texts=True).to_csv(path, index=False)
-    self.say(f'{len(samples):,} samples written: {path}', 'good')
+    self.say(f'{counted(len(samples), "sample")} written: {path}', 'good')
     return path
 
 # %% ../../nbs/60_panels/18_samples.ipynb #9b7e12d9
@@ -263,7 +263,7 @@ def export_pairs(self:SampleBrowser,
     "Write the preference pairs for DPO."
     rows = self.dpo(self.rest.value)
     write_jsonl(rows, path)
-    self.say(f'{len(rows):,} pairs written: {path}', 'good')
+    self.say(f'{counted(len(rows), "pair")} written: {path}', 'good')
     return Path(path)
 
 @patch

@@ -14,7 +14,7 @@ from pathlib import Path
 import ipywidgets as W
 from fastcore.basics import patch
 
-from ..cells import safe
+from ..cells import counted, safe
 from ..core import Completion, GenerationError, InputError, messages_of, Prompt, ToaError
 from ..servers.gpu import Gpu, gpus
 from ..servers.process import Server, servers, start
@@ -444,7 +444,7 @@ def read_folder(self:ServerPanel,
     skipped = []
     found = [hosted_table(h) for h in read_server_configs(root, say=skipped.append)]
     self.take([t for t in self.tables if t not in found] + found)
-    self.say('\n'.join([f'{len(found)} endpoints read', *skipped]), 'good' if found else 'bad')
+    self.say('\n'.join([f'{counted(len(found), "endpoint")} read', *skipped]), 'good' if found else 'bad')
     self.show_code(f'read_server_configs({str(root)!r})')
 
 def hosted_table(

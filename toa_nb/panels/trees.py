@@ -15,7 +15,7 @@ from pathlib import Path
 import ipywidgets as W
 from fastcore.basics import patch
 
-from ..cells import safe
+from ..cells import counted, safe
 from ..core import InputError, Prompt, Sample, ToaError
 from ..store.journal import RunStore
 from ..store.queries import StoreReader
@@ -282,7 +282,7 @@ def summary(self:TreePanel)->str:
     "The search that is shown, in a line."
     if not self.prompt.value: return ''
     best = best_sample(self.samples.values(), self.reward) if self.samples else None
-    head = f'{self.run.value}, prompt {self.prompt.value}: {len(self.samples)} samples'
+    head = f'{self.run.value}, prompt {self.prompt.value}: {counted(len(self.samples), "sample")}'
     return f'{head}, best {self.reward} {short(best.value(self.reward))} (no. {best.trial.number})' if best else head
 
 # %% ../../nbs/60_panels/15_trees.ipynb #1c773e24
