@@ -23,6 +23,7 @@ from toa_nb.run.on_ray import RayCluster
 from toa_nb.run.run import Run
 from toa_nb.search.tree import TOA
 from toa_nb.store.journal import RunStore
+from toa_nb.store.locks import is_locked
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
@@ -179,7 +180,7 @@ def test_the_driver_dies_and_the_run_goes_on(cluster, server, single, tmp_path):
             while stored(store) < answers and driver.poll() is None and time.monotonic() < deadline: time.sleep(.05)
             assert driver.poll() is None
             driver.send_signal(signal.SIGKILL)
-        while actors('RunHost') or actors('Engine'): time.sleep(.02)
+        while actors('RunHost') or actors('Engine') or is_locked(store): time.sleep(.02)
         now = samples(store)
         assert set(map(repr, kept)) <= set(map(repr, now)) and len(now) >= answers
         kept = now
