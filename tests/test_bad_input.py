@@ -408,7 +408,7 @@ OPTIONS = {
     'no more': (('run', 'run.json', '--more', '0'), 'Run.extend: more = 0. Give a number of at least 1.'),
     'store in no folder': (('run', 'run.json', '--store', 'none/x.db'),
                            '--store: there is no folder none. Create it first'),
-    'prompts that are not valid': (('prompts', 'check', 'notes.txt'), 'notes.txt:1: line: not valid JSON'),
+    'prompts that are not valid': (('prompts', 'check', 'notes.txt'), 'notes.txt: this holds no records in JSON; JSON Lines, a JSON list'),
     'reward for prompts that is not valid': (('prompts', 'check', 'prompts.jsonl', '--reward', 'goodness'),
                                         "--reward: unknown reward 'goodness'. Use one of"),
 }
