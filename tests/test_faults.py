@@ -258,7 +258,7 @@ def rewarded(reward, tmp, method=None, **settings):
 
 @pytest.mark.parametrize('how, kind, first', [
     ('raise', 'RewardRaised', 'ValueError: can only read French'), ('nan', 'ScoreNotFinite', 'returned nan'), ('infinity', 'ScoreNotFinite', 'returned inf'),
-    ('type', 'ScoreNotFinite', "returned 'good'"), ('count', 'WrongScoreCount', '2 scores for 1 responses'),
+    ('type', 'ScoreNotFinite', "returned 'good'"), ('count', 'WrongScoreCount', '2 scores for 1 response'),
     ('hang', 'RewardTimeout', 'no score within 0.05 s')])
 @pytest.mark.parametrize('method', [ParallelEnsemble(n=6), TOA(n=6)])
 def test_a_reward_that_fails_costs_scores_and_no_samples(how, kind, first, method, tmp_path):

@@ -429,7 +429,7 @@ def test_no_server_and_a_silent_server():
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         got, = ask(HttpReward(f'http://127.0.0.1:{s.getsockname()[1]}'), 'Air.')
-        assert type(got) is RewardUnreachable and 'Connect' in str(got)
+        assert type(got) is RewardUnreachable and 'refuses connections' in str(got)
         s.listen()
         got, = ask(HttpReward(f'http://127.0.0.1:{s.getsockname()[1]}', timeout=.05), 'Air.')
         assert type(got) is RewardTimeout

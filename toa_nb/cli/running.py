@@ -297,6 +297,6 @@ def add_check(commands:Any):
 def add_status(commands:Any):
     "status"
     status = add_command(commands, 'status', do_status,
-                         'How far the runs of a store are. A run whose process was killed is `cut off`. The exit code '
-                         'shows whether all is well.')
+                         'How far the runs of a store are. A run whose process was killed is `cut off`, or `new` if it '
+                         'had asked for nothing yet. The exit code shows whether all is well.')
     status.add_argument('store', metavar='STORE', nargs='+', help='a run store; several are read as one')

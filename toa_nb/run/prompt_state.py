@@ -44,7 +44,7 @@ def replay(
     journal, # Entries of `RunStore.journal`
     reward:str, # Name of the guiding reward
     where:str, # Run and prompt, for messages
-    outcome_for:Callable[[Sample], Outcome]|None=None, # What the sampler is told of a sample; None: its text and its reward
+    outcome_for:Callable[[Sample], Outcome]|None=None, # What the sampler is told of a sample; None: its text and reward
 )->list[Sample]: # The samples that were told
     "Bring `sampler` to the state that the journal describes."
     told = []

@@ -8,6 +8,7 @@ __all__ = ['Workload']
 # %% ../../nbs/40_run/07_workload.ipynb #6c044bae
 import json
 import time
+import warnings
 from collections import deque
 from dataclasses import fields, replace
 from typing import Any
@@ -69,6 +70,7 @@ def prepare(self:Workload):
     self.first_models, self.present_models = first_models(config), present_models(config)
     if known: self.prefixes_before = self.progress.prefixes = stored_prefixes(self.store, self.name)
     self.add_absent_models()
+    self.mention_added()
     self.set_target()
 
 @patch
@@ -90,6 +92,17 @@ def set_target(self:Workload):
     budget, p = self.run.budget, self.progress
     p.target = min(self.wanted, budget.samples or self.wanted)*p.prompts
     p.limits = target_limits({f.name: getattr(budget, f.name) for f in fields(Budget)}, p.prompts)
+
+# %% ../../nbs/40_run/07_workload.ipynb #6b68f0e6
+@patch
+def mention_added(self:Workload):
+    "Warn of prompts that began without a model that was added."
+    going_on = [prompt_id for prompt_id, (asked, told) in self.begun.items() if asked and told < self.wanted]
+    for name in self.present_models:
+        without = sum(name not in self.started_with.get(i, self.first_models) for i in going_on)
+        if not without: continue
+        warnings.warn(f'the model {name!r} is asked for prompts that begin now; {counted(without, "prompt")} began '
+                      f'without it and will not ask it. A run with another name asks it for all', stacklevel=2)
 
 # %% ../../nbs/40_run/07_workload.ipynb #960f2a61
 @patch
