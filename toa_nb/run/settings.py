@@ -65,6 +65,8 @@ def as_models(
     given:Any, # A model, a list of models, or a file of them as for `models_from`
 )->list:
     "Models, as a run needs them."
+    if isinstance(given, str) and Path(given).suffix.lower() not in ('.toml', '.json'):
+        raise InputError(f'{given!r:.80} is a text, not a model', 'Run.models', NO_MODELS)
     if isinstance(given, str | Path): return models_from(given)
     listed = [given] if hasattr(given, 'generate') else listed_from(given, 'models', NO_MODELS)
     for i, m in enumerate(listed):
@@ -282,8 +284,8 @@ def check_same(
 ):
     "Refuse to go on with a run that was another experiment."
     where = f'run {run.name!r} in {store.path}'
-    fix = ('Give the new run another name or store, or go on with the old settings; for more samples use `extend`, or '
-           '--more.')
+    fix = ('Give the new run another name (name=) or store (store=), or go on with the old settings; for more samples '
+           'use `extend`, or --more.')
     if set(store.prompt_keys(run.name)) != {p.id for p in run.prompts}:
         raise InputError('its prompts were others', where,
                          'Give the new run another name (name=), or another store (store=, --store).')
