@@ -8,11 +8,15 @@ import socket
 import sqlite3
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from toa_nb.cli.commands import main
 from toa_nb.cli.config import run_from
 from toa_nb.core import InputError, Prompt
+from toa_nb.models.fakes import FakeModel
+from toa_nb.run.run import Run
+from toa_nb.search.samplers import BestOfN
 from toa_nb.store.journal import RunStore
 
 TASK = {'id': 'p', 'instruction': 'Name a prime.', 'category': 'sums', 'constraints': [{'kind': 'no_commas'}]}
@@ -324,6 +328,18 @@ def test_a_bad_line_of_prompts_is_refused_and_can_be_skipped(place, capsys):
                                         | {'prompts': {'file': 'prompts.jsonl', 'skip_bad': True}}).prompts] == ['p'])
 
 
+@pytest.mark.parametrize('prompts, models, words', [
+    (pd.DataFrame({'prompt': ['a', 'b'], 'id': ['x', 'y']}), None, 'Run.prompts: this is of the type DataFrame'),
+    ([1, 2], None, 'Run.prompts[0]: this is of the type int'),
+    ([{'prompt': 'a'}], None, 'Run.prompts[0]: this is of the type dict'),
+    ('prompts.jsonl', None, "Run.prompts: 'prompts.jsonl' is the path of a file"),
+    ('Why?', ['qwen'], "Run.models[0]: 'qwen' is a text, not a model")])
+def test_a_run_of_what_is_no_prompt_or_no_model_is_one_line(place, prompts, models, words):
+    with pytest.raises(InputError) as e: Run(prompts, BestOfN(n=1), models or [FakeModel('a')], lambda p, r: 1.)
+    assert LINE.fullmatch(str(e.value)) and str(e.value).startswith(words)
+    assert not Path('runs.db').exists()
+
+
 # stores
 def write_store(path='runs.db'):
     settings = {'method': 'prs', 'reward': 'r', 'models': [], 'templates': {}}
@@ -408,7 +424,7 @@ OPTIONS = {
     'no more': (('run', 'run.json', '--more', '0'), 'Run.extend: more = 0. Give a number of at least 1.'),
     'store in no folder': (('run', 'run.json', '--store', 'none/x.db'),
                            '--store: there is no folder none. Create it first'),
-    'prompts that are not valid': (('prompts', 'check', 'notes.txt'), 'notes.txt:1: line: not valid JSON'),
+    'prompts that are not valid': (('prompts', 'check', 'notes.txt'), 'notes.txt: this holds no records in JSON; JSON Lines, a JSON list'),
     'reward for prompts that is not valid': (('prompts', 'check', 'prompts.jsonl', '--reward', 'goodness'),
                                         "--reward: unknown reward 'goodness'. Use one of"),
 }

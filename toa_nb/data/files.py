@@ -182,14 +182,20 @@ _not_text = {b'\x1f\x8b': 'compressed (gzip)', b'PK': 'a zip archive', b'\xff\xf
              b'\xfe\xff': 'UTF-16 text',
              b'SQLite': 'an SQLite database'}
 
+_READ = 'JSON Lines, a JSON list, CSV, TSV and Parquet are read'
+
 def _kind_of_file(path:Path)->str:
     "`parquet`, `csv`, `json` (one value) or `jsonl`."
     with open(path, 'rb') as f: start = f.read(4096)
     if start.startswith(b'PAR1'): return 'parquet'
     if kind := next((kind for magic, kind in _not_text.items() if start.startswith(magic)), None):
         raise InputError(f'this is {kind}', str(path), 'Save the prompts as UTF-8 text, one JSON object per line.')
-    if path.suffix.lower() in ('.csv', '.tsv'): return 'csv'
+    ending = path.suffix.lower()
+    if ending in ('.csv', '.tsv'): return 'csv'
     start = start.removeprefix(b'\xef\xbb\xbf').lstrip()
+    if ending not in ('.json', '.jsonl', '.ndjson') and start and not start.startswith((b'[', b'{')):
+        fix = f'For one prompt per line: prompts_from(Path({str(path)!r}).read_text().splitlines()).'
+        raise InputError(f'this holds no records in JSON; {_READ}', str(path), fix)
     return 'json' if start.startswith(b'[') or re.match(rb'\{\s*\n', start) else 'jsonl'
 
 # %% ../../nbs/45_data/00_files.ipynb #21eb87be

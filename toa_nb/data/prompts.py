@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..core import InputError, Message, Prompt
+from ..inputs import refuse_path
 from ..templates import Templates
 from .files import file_records, plain_value
 from .sets import About, hub_records, set_records, SETS
@@ -405,17 +406,18 @@ def _gathered(reports:list[InputError], lacking:list[int], where:str)->list[Inpu
 def _gather(records:Iterable[tuple[int,Any]], where:str, skip_bad:bool, id_prefix:str)->Prompts:
     "Prompts of numbered records."
     good, bad, seen, lacking, unread = [], [], {}, [], Counter()
-    for n, record in records:
+    for place, (n, record) in enumerate(records, 1):
         prompt = _simple_prompt(record)
         if prompt and prompt.id not in seen:
             seen[prompt.id] = n
             good.append(prompt)
             continue
-        problems, record = _read(record, f'{id_prefix}{n}' if id_prefix else '')
+        problems, record = _read(record, f'{id_prefix}{place}' if id_prefix else '')
         if isinstance(record, dict) and record.get('id') is None: lacking.append(n)
         id = _plain_text(record.get('id')) if isinstance(record, dict) and not problems else None
         if id in seen:
-            problems = [InputError(f'{id!r} is also on line {seen[id]}', 'id', 'Give every prompt an id of its own.')]
+            there = f'on line {seen[id]}' if seen[id] != n else 'in an earlier record of this line'
+            problems = [InputError(f'{id!r} is also {there}', 'id', 'Give every prompt an id of its own.')]
         bad += [InputError(p.what, f'{where}:{n}: {p.where}', p.fix) for p in problems]
         if problems: continue
         seen[id] = n
@@ -451,7 +453,8 @@ def load_prompts(
     path:str|os.PathLike, # JSON Lines, a JSON list, CSV, TSV or Parquet; a set by its name in `SETS`, such as `gsm8k`;
                           # or `hf://owner/name`
     skip_bad:bool=False, # Leave bad lines out, with their reports in `.bad`, instead of refusing the file
-    id_prefix:str='', # Number records without an id by their line, with this in front; empty: an id is required
+    id_prefix:str='', # Number records without an id in their order, from 1, with this in front; empty: an id is
+                      # required
     max_line:int=2**22, # Longest line, in bytes; 4 MiB is far beyond any model's context
     *,
     split:str='', # Part of a set, such as `test`; empty: its first
@@ -502,6 +505,7 @@ def prompts_from(
     id_prefix:str='p', # Number records without an id, with this in front
 )->Prompts: # Checked
     "Prompts from records in memory."
+    refuse_path(records, 'prompts')
     ready, rest = {}, []
     for n, record in enumerate(_listed(records), 1):
         if isinstance(record, Prompt): ready[n] = record

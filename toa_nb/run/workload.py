@@ -21,8 +21,8 @@ from ..compute import Budget, Spent
 from ..rewards.queue import RewardQueue
 from ..store.journal import RunStore
 from .progress import (
-    count_sample, kind_of, Progress, stored_prefixes, stored_summaries, stored_summary, Summary, target_limits,
-    troubles, unreceived)
+    count_sample, kind_of, last_failure, Progress, stored_prefixes, stored_summaries, stored_summary, Summary,
+    target_limits, unreceived)
 from .settings import begins_anew, first_models, present_models, renewed
 from .prompt_state import outcome_of, PromptState, replay
 from .check import AbsentModel, PERMANENT
@@ -277,7 +277,7 @@ def add_sample(self:Workload,
     count_sample(p, sample, reward, asked)
     p.waiting -= not sample.error
     p.resumed += resumed and not sample.error
-    if failed := troubles(sample): p.last = f'{failed[-1][0]}: {kind_of(failed[-1][1])}'
+    p.last = last_failure(sample) or p.last
     if state.summary.best is not None: p.best[state.prompt.id] = state.summary.best
 
 # %% ../../nbs/40_run/07_workload.ipynb #61d8b9cd

@@ -16,6 +16,7 @@ from typing import Callable
 from fastcore.basics import patch
 
 from ..core import derive_seed, InputError, Message, Outcome, Prompt, Trial
+from ..inputs import known_fields, typed
 from ..templates import Templates
 from .moves import check_moves, MOVES, Parent
 
@@ -98,6 +99,8 @@ class Method:
     moves = ('fresh',) # Names of the moves that it makes
 
     def __post_init__(self):
+        for name, kind in known_fields(type(self)).items():
+            object.__setattr__(self, name, typed(getattr(self, name), kind, f'{type(self).__name__}.{name}'))
         if self.n < 1:
             raise InputError(f'n = {self.n} samples per prompt', f'{type(self).__name__}.n', 'Ask for at least 1.')
 
