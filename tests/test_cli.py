@@ -15,6 +15,7 @@ import pytest
 from clocks import HANG
 from fault_server import running
 
+from toa_nb.analysis.plot import plot_curve
 from toa_nb.cli.commands import main
 from toa_nb.cli.config import run_from
 from toa_nb.core import InputError, Prompt
@@ -163,8 +164,9 @@ def test_a_store_of_two_runs(here, url, capsys):
     for name in ('run.toml', 'two.toml'): assert toa(capsys, 'run', name, '--quiet')[0] == 0
     assert [r['run'] for r in toa(capsys, 'status', 'runs.db', '--json')[1]] == ['one', 'two']
     assert (toa(capsys, 'resume', 'runs.db')[::2] == (2,
-                                                      f'{here}/runs.db: 0 of 2 runs are unfinished. Name one of one, '
-                                                      f'two.\n'))
+                                                      f'{here}/runs.db: no run is named, and 0 of 2 runs are unfinished. '
+                                                      f'Name one of one, two.\n'))
+    assert toa(capsys, 'samples', 'runs.db', '--prompt', 'p999')[2].endswith('Name one of one, two.\n')
     assert toa(capsys, 'export', 'runs.db', '--format', 'published', '-o', 'x.jsonl')[0] == 2
     assert toa(capsys, 'export', 'runs.db', '--format', 'published', '--run', 'two', '-o', 'x.jsonl')[0] == 0
     assert len(json.loads(Path('x.jsonl').read_text().splitlines()[0])['responses']) == 4
@@ -186,7 +188,7 @@ def test_check_names_every_endpoint_and_remedy(here, url, capsys):
     assert code == 1 and [r['ok'] for r in rows] == [True, True, False, False, True]
     assert rows[0]['says'].startswith('4 prompts, TOA(n=6')
     assert 'This server lists a, b, c, d. Set `model` to an id that this server serves' in rows[2]['says']
-    assert 'Is the server running' in rows[3]['says']
+    assert rows[3]['says'].endswith('127.0.0.1:9 refuses connections. Start the server there, or correct the address.')
     configure(url)
     code, text, _ = toa(capsys, 'check', 'run.toml')
     assert code == 0 and [line[:2] for line in text.splitlines()] == ['ok'] * 4
@@ -208,7 +210,7 @@ def test_a_run_begins_with_one_replica_of_two(here, url, capsys):
         'dead.db').replace('retries = 9', 'retries = 0'))
     code, _, err = toa(capsys, 'run', 'run.toml', '--quiet')
     assert (code == 1 and err.startswith('ConnectionFailed: a: http://127.0.0.1:9/v1: ')
-            and 'Is the server running' in err)
+            and 'Start the server there, or correct the address.' in err)
 
 
 @pytest.mark.parametrize('fault, words', [('auth', 'AuthFailed: a: '), ('unknown_model', 'UnknownModel: a: ')])
@@ -319,6 +321,9 @@ def test_compute_is_counted_in_tokens_where_a_model_has_no_spec(here, url, capsy
     code, _, err = toa(capsys, 'curve', 'runs.db', '-o', 'curve.png')
     assert (code == 0 and err == 'warning: the FLOPs of a, b are unknown, so compute is counted in tokens: give the '
                                  'models a spec for FLOPs\n')
+    assert toa(capsys, 'compare', 'runs.db')[2].count('the FLOPs of a, b are unknown') == 1
+    with pytest.warns(UserWarning, match='FLOPs of a, b') as seen: plot_curve('runs.db')
+    assert [w.filename for w in seen] == [__file__]
     assert toa(capsys, 'curve', 'runs.db', '--x', 'flops')[0] == 2
 
 
@@ -550,11 +555,46 @@ def test_every_command_explains_itself(command, capsys):
     assert e.value.code == 0 and 'exit codes:' in out and '--json' in out and len(out.splitlines()) > 12
 
 
-@pytest.mark.parametrize('argv', [[], ['fly'], ['run'], ['export', 'runs.db', '-o', 'x.jsonl'],
+@pytest.mark.parametrize('argv', [[], ['run'], ['export', 'runs.db', '-o', 'x.jsonl'],
                                   ['run', 'x.toml', '--more', 'many']], ids=' '.join)
 def test_wrong_usage_is_2(argv, capsys):
     with pytest.raises(SystemExit) as e: main(argv)
     assert e.value.code == 2 and 'usage: toa' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('argv, line', [
+    (['exprot'], "toa: COMMAND: there is no 'exprot'. Did you mean export?"),
+    (['rn', 'run.toml'], "toa: COMMAND: there is no 'rn'. Did you mean run?"),
+    (['store', 'chek'], "toa store: COMMAND: there is no 'chek'. Did you mean check?"),
+    (['export', 'r.db', '--format', 'dpoo'], "toa export: --format: there is no 'dpoo'. Did you mean dpo?")])
+def test_an_unknown_name_is_one_line_with_the_nearest(argv, line, capsys):
+    with pytest.raises(SystemExit) as e: main(argv)
+    assert (e.value.code, capsys.readouterr().err) == (2, line + '\n')
+
+
+def test_the_file_of_init_passes_its_check(here, url, capsys):
+    Path('prompts.jsonl').unlink()
+    code, text, _ = toa(capsys, 'init', url)
+    assert code == 0 and 'prompts.jsonl: 3 example prompts; put your own in their place' in text
+    code, text, _ = toa(capsys, 'check', 'run.toml')
+    assert code == 0 and text.startswith('ok      run.toml: 3 prompts, ')
+    assert toa(capsys, 'init', 'http://127.0.0.1:9/v1', '-o', 'other.toml')[::2] == (
+        1, 'ConnectionFailed: http://127.0.0.1:9/v1: 127.0.0.1:9 refuses connections. Start the server there, or correct '
+           'the address.\n')
+
+
+def test_several_stores_are_shown_as_one(here, url, capsys):
+    configure(url)
+    for part in ('0/2', '1/2'): assert toa(capsys, 'run', 'run.toml', '--shard', part, '--quiet')[0] == 0
+    shards = 'runs.0-of-2.db', 'runs.1-of-2.db'
+    assert toa(capsys, 'panel', *shards, '-o', 'page.html')[0] == 0 and 'Search tree' in Path('page.html').read_text()
+    for run in ((), ('toa',), ('--run', 'toa')):
+        assert toa(capsys, 'samples', *shards, *run)[1].splitlines()[-1] == '10 of 24 samples'
+    for command in (('panel', '-o', 'page.html'), ('samples',)):
+        code, _, err = toa(capsys, command[0], *shards, 'lama', *command[1:])
+        assert code == 2 and err == f"{here}/runs.0-of-2.db and 1 more: there is no run 'lama'. Name one of toa.\n"
+    code, _, err = toa(capsys, 'samples', *shards, '--model', 'lama')
+    assert (code, err) == (2, "--model: there is no 'lama' in this run. There are: a, b.\n")
 
 
 def test_help_imports_nothing_heavy():

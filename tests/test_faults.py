@@ -197,7 +197,7 @@ def test_everything_is_out_and_comes_back(tmp_path):
     ({}, dict(model='nobody'), core.UnknownModel, 'This server lists a, b, c, d'),
     (dict(faults=['error500']), {}, core.ServerFailed, 'HTTP 500: internal error'),
     (dict(faults=['no_usage']), {}, core.MissingUsage, 'use a server that reports usage'),
-    (None, {}, core.ConnectionFailed, 'Is the server running, and is the address right?')])
+    (None, {}, core.ConnectionFailed, 'refuses connections. Start the server there, or correct the address.')])
 def test_what_can_not_work_is_refused_before_a_prompt_is_spent(server, settings, exc, words, tmp_path, monkeypatch):
     monkeypatch.setenv('TOA_TEST_KEY', 'wrong')
     async def check():

@@ -389,7 +389,7 @@ def test_check_of_a_host_that_is_not_there():
         model, waits = model_for(url), []
         async def sleep(seconds): waits.append(seconds)
         model.sleep = sleep
-        with pytest.raises(core.ConnectionFailed, match='Is the server running'): await model.check()
+        with pytest.raises(core.ConnectionFailed, match='Start the server there'): await model.check()
         await model.close()
         return waits
     assert sum(asyncio.run(run())) < 5, 'a user who starts a run is not kept waiting'

@@ -1,6 +1,7 @@
 """What the panels on stored runs do when nobody clicks: through their traits, and without anywidget."""
 import asyncio
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -266,3 +267,19 @@ def test_the_published_curve_stands_behind_flops_only(db):
 def test_an_error_of_a_wrong_choice_is_one_line(db):
     with pytest.raises(InputError) as caught: CurvePanel(db, x='watts')
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize('opened', [False, True], ids=['a path', 'an open store'])
+def test_panels_take_a_run(db, opened):
+    asyncio.run(fill(db, 'later'))
+    run = SimpleNamespace(store_at=RunStore(db, 'r') if opened else db, name='toa')
+    curves, tree, found, pair = (panel(run) for panel in (CurvePanel, TreePanel, SampleBrowser, ComparePanel))
+    assert (curves.fields['runs'].value, tree.run.value, found.fields['run'].value) == (('toa',), 'toa', 'toa')
+    assert (pair.fields['a'].value, pair.fields['b'].value) == ('toa', 'later')
+    assert TreePanel(run, 'later').run.value == 'later'
+
+
+@pytest.mark.parametrize('panel', [CurvePanel, TreePanel, SampleBrowser, ComparePanel])
+def test_a_panel_refuses_what_is_not_a_store(panel):
+    with pytest.raises(InputError, match='store: a value of type int is not a store. Give a Run, a RunStore, or'):
+        panel(7)

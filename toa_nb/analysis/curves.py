@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['axes', 'STATISTICS', 'published_source', 'order_within', 'searches_of', 'running', 'statistic_of', 'check_axes',
-           'chosen_axis', 'curve_columns', 'cost_grid', 'read_off', 'bootstrap_weights', 'bootstrap_means',
-           'bootstrap_band', 'one_curve', 'reward_curve', 'complete', 'published_curve']
+           'user_level', 'chosen_axis', 'curve_columns', 'cost_grid', 'read_off', 'bootstrap_weights',
+           'bootstrap_means', 'bootstrap_band', 'one_curve', 'reward_curve', 'complete', 'published_curve']
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #6b02ca66
-import math, warnings
+import inspect, math, warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,6 +123,14 @@ def check_axes(
     if held_out and held_out not in df:
         raise InputError(f'no answer is scored by {held_out!r}', 'held_out', f'There are scores of: {others}.')
 
+# %% ../../nbs/50_analysis/01_curves.ipynb #b6a1000b
+def user_level()->int: # As `stacklevel` of `warnings.warn`, called from the same function
+    "How far up the code is that called toa_nb."
+    frame, level = inspect.currentframe().f_back, 1
+    while frame.f_back and frame.f_globals.get('__name__', '').startswith('toa_nb.'):
+        frame, level = frame.f_back, level + 1
+    return level
+
 # %% ../../nbs/50_analysis/01_curves.ipynb #8500ae4f
 def chosen_axis(
     df:pd.DataFrame, # From `to_frame`
@@ -132,7 +140,7 @@ def chosen_axis(
     if x or not df['flops'].isna().any(): return x or 'flops'
     names = ', '.join(map(str, df.attrs.get('unknown') or df.loc[df['flops'].isna(), 'model'].unique()))
     warnings.warn(f'the FLOPs of {names} are unknown, so compute is counted in tokens: '
-                  'give the models a spec for FLOPs', stacklevel=3)
+                  'give the models a spec for FLOPs', stacklevel=user_level())
     return 'tokens'
 
 def curve_columns(

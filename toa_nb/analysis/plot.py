@@ -22,7 +22,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from ..cells import counted
 from ..core import InputError, Sample
-from ..store.samples import only_reward
+from ..store.samples import guide, only_reward
+from ..store.sources import samples_of
 from ..store.tables import as_frame
 from .curves import reward_curve
 from .paths import best_sample, path, tree_parent_of
@@ -316,17 +317,20 @@ def _tree_key(fig, ax, samples, reward, palette):
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #d2a94f4d
 def plot_tree(
-    samples:Iterable[Sample], # Samples of one prompt of one run
+    source:Any, # Samples of one prompt of one run; or a `Run` or a store with one prompt
     reward:str='', # Name of the reward; empty: the only one there is
     layout:str='auto', # `down`, `radial`, or `auto`: radial from 60 leaves on
     title:str|None=None, # Above the figure; None: prompt, number of samples, best reward
     size:tuple[float,float]|None=None, # Width and height in inches; None: by the layout
 )->Figure:
     "The search tree of one prompt; readable to about 1,000 samples."
-    samples = list(samples)
+    samples = list(samples_of(source))
+    if not all(isinstance(s, Sample) for s in samples):
+        raise InputError('these are not samples', 'source', 'Give samples, such as `run.samples(prompt)`.')
     if len({(s.run, s.prompt_id) for s in samples}) != 1:
-        raise InputError('samples of no search, or of several', 'samples', 'Give those of one prompt of one run.')
-    reward = reward or only_reward(samples)
+        fix = 'Give those of one prompt of one run, such as `run.samples(prompt)`.'
+        raise InputError('samples of no search, or of several', 'source', fix)
+    reward = reward or guide(source) or only_reward(samples)
     radial = layout == 'radial' or layout == 'auto' and is_radial(samples)
     fig, (ax,) = _figure(*(size or ((7.6, 6.2) if radial else (7.2, 3.8))))
     ax.set_axis_off()

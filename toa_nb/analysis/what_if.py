@@ -136,6 +136,19 @@ def frame(self:Replay,
     both.attrs = new.attrs | dict(held_out=sorted({*old.attrs['held_out'], *new.attrs['held_out']}))
     return both
 
+# %% ../../nbs/50_analysis/07_what_if.ipynb #b6a10008
+@patch
+def reached(self:Replay,
+    **options, # Arguments of `reward_curve`, such as `y='top'`; the axis is samples
+)->pd.DataFrame: # One row per method: samples, mean, low, high, searches
+    "What the method and the recorded ones reach with its number of samples."
+    n, df = self.method.n, self.frame()
+    curve = reward_curve(df, x='samples', points=len(df), **options)
+    out = curve[curve['x'] <= n].groupby('method', sort=False).last().astype(dict(x=int))
+    out = out.rename(columns=dict(x='samples', n='searches'))
+    out.attrs = dict(curve.attrs)
+    return out
+
 # %% ../../nbs/50_analysis/07_what_if.ipynb #f57f4aeb
 @patch
 def plot(self:Replay,

@@ -10,6 +10,7 @@ import argparse
 from typing import Any
 
 from ..core import InputError, ToaError
+from .command import Parser
 from .output import EXITS, note, plain_warnings, safe_streams, say
 from .running import add_check, add_resume, add_run, add_status
 from .keeping import add_keeping
@@ -52,8 +53,8 @@ ADDS = (add_run, add_resume, add_check, add_status, add_curve, add_export, add_s
 def parser()->argparse.ArgumentParser: # Of all commands
     "The whole command line."
     from toa_nb import __version__
-    p = argparse.ArgumentParser(prog='toa', description=ABOUT, epilog=EXITS,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog='toa', description=ABOUT, epilog=EXITS,
+               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--version', action='version', version=f'toa_nb {__version__}')
     commands = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for add in ADDS: add(commands)

@@ -13,31 +13,38 @@ from typing import Any
 
 from ..core import InputError
 from ..store.journal import RunStore
+from ..store.many import store_paths, StoreSet
+from ..run.stored import pick_run
 from .config import open_store
-from .command import add_command
+from .command import add_command, add_stores, stores_and_run
 from .output import note, say
 
 # %% ../../nbs/70_cli/03_looking.ipynb #d29b40df
 _panels = 'RunPanel', 'CurvePanel', 'ComparePanel', 'TreePanel', 'SampleBrowser'
 
 def panel_notebook(
-    store:str|Path, # Path of the store
+    stores:list[str], # Paths or patterns; several are read as one
+    run:str='', # The run that tree and answers show; empty: the latest
 )->dict: # A notebook, as JSON has it
-    "A notebook with the panels on a store."
-    path = str(Path(store).expanduser().resolve())
-    sources = [f'from toa_nb.panels import {", ".join(_panels)}\nstore = {path!r}',
-               *(f'{name}(store)' for name in _panels)]
+    "A notebook with the panels on some stores."
+    paths = [str(path.resolve()) for path in map(Path.expanduser, store_paths(stores))]
+    which = {name: f', {run!r}' for name in ('TreePanel', 'SampleBrowser') if run}
+    whole = paths if paths[1:] else paths[0]
+    shown = _panels[bool(paths[1:]):] # a `RunPanel` writes, so it takes one store
+    sources = [f'from toa_nb.panels import {", ".join(_panels)}\nstore = {whole!r}',
+               *(f'{name}(store{which.get(name, "")})' for name in shown)]
     folded = dict(jupyter=dict(source_hidden=True))
     cells = [dict(cell_type='code', id=f'panel{i}', metadata=folded, execution_count=None, outputs=[], source=source)
              for i, source in enumerate(sources)]
-    head = f'# {Path(store).name}\n\nChoose *Run > Run All Cells* in the menu: the panels appear below.'
+    title = ', '.join(Path(path).name for path in paths)
+    head = f'# {title}\n\nChoose *Run > Run All Cells* in the menu: the panels appear below.'
     cells.insert(0, dict(cell_type='markdown', id='head', metadata={}, source=head))
     kernel = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))
     return dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)
 
 # %% ../../nbs/70_cli/03_looking.ipynb #ad239a54
 def store_page(
-    store:RunStore, # Open for reading
+    store:RunStore|StoreSet, # Open for reading
     run:str='', # Name of the run; empty: the latest
 )->str: # HTML
     "A page with curve, tree and answers of a run."
@@ -69,17 +76,21 @@ def lab_command(
 
 def do_panel(args:Any)->int:
     "toa panel"
+    stores, run = stores_and_run(args)
     if args.output:
         path = Path(args.output).expanduser()
         if path.suffix not in ('.html', '.htm'):
             raise InputError(f'{path.name!r} has another ending', '--output', 'Use .html.')
-        with open_store(args.store) as store: path.write_text(store_page(store, args.run or ''), 'utf-8')
+        if missing := [name for name in ('ipywidgets', 'anywidget') if not find_spec(name)]:
+            raise InputError(f'the package {missing[0]} is missing', 'toa panel', 'Install toa_nb[lab].')
+        with open_store(stores) as store:
+            path.write_text(store_page(store, pick_run(store, run) if run else ''), 'utf-8')
         say(args, dict(path=str(path)), f'{path}: open it in a browser; it needs nothing else')
         return 0
-    open_store(args.store).close()
+    with open_store(stores) as store: run = pick_run(store, run) if run else ''
     with tempfile.TemporaryDirectory() as folder:
         notebook = Path(folder)/'panels.ipynb'
-        notebook.write_text(json.dumps(panel_notebook(args.store)), 'utf-8')
+        notebook.write_text(json.dumps(panel_notebook(stores, run)), 'utf-8')
         note('JupyterLab opens with the panels: choose Run > Run All Cells. Ctrl-C here ends it.')
         return subprocess.call(lab_command(notebook, args.port))
 
@@ -88,8 +99,8 @@ def add_panel(commands:Any):
     "panel"
     panel = add_command(commands, 'panel', do_panel,
                         'Open the panels on a store in a browser, or write them as a page.',
-                        'examples:\n  toa panel runs.db\n  toa panel runs.db toa -o page.html')
-    panel.add_argument('store', metavar='STORE', help="a run store; or a pattern in quotes, such as 'runs.*-of-4.db'")
-    panel.add_argument('run', metavar='RUN', nargs='?', help='name of the run (default: the latest)')
+                        'examples:\n  toa panel runs.db\n  toa panel runs.db --run toa -o page.html\n'
+                        '  toa panel runs.*-of-4.db -o page.html')
+    add_stores(panel, 'the latest')
     panel.add_argument('-o', '--output', help='write a page (.html) that needs no kernel')
     panel.add_argument('--port', type=int, default=0, help='port of JupyterLab (default: 8888 or the next free one)')

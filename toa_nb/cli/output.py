@@ -88,9 +88,13 @@ def note(
 
 @contextmanager
 def plain_warnings():
-    "A block whose warnings are one line each."
+    "A block whose warnings are one line each, the same one once."
+    said = set()
+    def show(message, *_, **__):
+        if str(message) not in said: note(f'warning: {message}')
+        said.add(str(message))
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: note(f'warning: {message}')
+        warnings.showwarning = show
         yield
 
 # %% ../../nbs/70_cli/01_output.ipynb #74283bc2

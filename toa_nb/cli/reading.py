@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RULES', 'some_runs', 'guiding', 'chosen_by', 'frame_of', 'curve_of', 'do_curve', 'read_quota', 'given_rules',
-           'check_place', 'do_export', 'sample_row', 'sample_text', 'do_samples', 'do_prompts', 'add_curve',
-           'add_rules', 'add_export', 'add_samples', 'add_prompts']
+           'check_place', 'do_export', 'check_known', 'sample_row', 'sample_text', 'do_samples', 'do_prompts',
+           'add_curve', 'add_rules', 'add_export', 'add_samples', 'add_prompts']
 
 # %% ../../nbs/70_cli/03_reading.ipynb #6497d7ad
 import argparse
@@ -20,7 +20,7 @@ from ..store.journal import RunStore
 from ..run.stored import pick_run
 from ..data.writing import export, FORMATS
 from .config import open_store, read_reward
-from .command import add_choice, add_command, add_group
+from .command import add_choice, add_command, add_group, add_stores, stores_and_run
 from .output import check_output, columns, note, say
 
 # %% ../../nbs/70_cli/03_reading.ipynb #ed963b36
@@ -141,6 +141,17 @@ def do_export(args:Any)->int:
                    counts=done.counts, url=done.url), f'{done}{url}')
     return 0
 
+# %% ../../nbs/70_cli/03_reading.ipynb #b6a10010
+def check_known(
+    value:str, # What was asked for; empty: nothing
+    names:list[str], # What the run has
+    where:str, # The option
+):
+    "Refuse a name that a run does not have."
+    if not value or value in names: return
+    some = ', '.join(names[:20]) + ', ...'*(len(names) > 20)
+    raise InputError(f'there is no {value!r} in this run', where, f'There are: {some}.')
+
 # %% ../../nbs/70_cli/03_reading.ipynb #a135c2da
 def sample_row(
     sample:Sample, # A stored sample
@@ -164,11 +175,14 @@ def sample_text(
 
 def do_samples(args:Any)->int:
     "toa samples"
-    with open_store(args.store) as store:
-        run = pick_run(store, args.run)
+    stores, run = stores_and_run(args)
+    with open_store(stores) as store:
+        run = pick_run(store, run)
+        check_known(args.prompt, list(store.prompt_keys(run)), '--prompt')
         reward = chosen_by(store, [run], args.reward)
         keys, total = store.find_keys(run, args.text, args.prompt, args.model, outcome=args.outcome, reward=reward,
                                       sort=args.sort, limit=args.limit)
+        if not total: check_known(args.model, [m['name'] for m in store.config(run).get('models', ())], '--model')
         found = store.found_rows(keys, reward)
         samples = {name: {s.trial.number: s for s in store.samples(run, name)} for name in {f[0] for f in found}}
     rows = [sample_row(samples[f[0]][f[1]], reward, args.thoughts) for f in found]
@@ -272,9 +286,7 @@ def add_samples(commands:Any):
                           'Show answers of a run. A failed call has its error in the place of the answer.',
                           'examples:\n  toa samples runs.db --limit 3 --thoughts\n  toa samples runs.db --prompt sky '
                           '--outcome failed')
-    samples.add_argument('store', metavar='STORE', help="a run store; or a pattern in quotes, such as 'runs.*-of-4.db'")
-    samples.add_argument('run', metavar='RUN', nargs='?',
-                         help='its name; not needed where one run is stored, or one is unfinished')
+    add_stores(samples, 'the only one, or the only one that is unfinished')
     samples.add_argument('--prompt', default='', metavar='ID', help='only answers to this prompt')
     samples.add_argument('--model', default='', help='only answers of this model')
     samples.add_argument('--text', default='', help='only answers, or errors, that contain this')

@@ -11,6 +11,7 @@ import argparse, json, math
 from pathlib import Path
 from typing import Any
 
+from ..cells import counted
 from ..core import InputError
 from ..inputs import check_fields
 from ..search.methods import METHODS, method_from
@@ -26,12 +27,13 @@ def records(
     "The rows of a table as plain values."
     import pandas as pd
     named = table.reset_index() if any(table.index.names) else table
-    def plain(value):
+    def plain(value, name):
         if isinstance(value, tuple): return list(value)
         if hasattr(value, 'item'): value = value.item()
         if isinstance(value, float) and not math.isfinite(value): return None
+        if name == 'needed': return int(value) # prompts
         return None if value is pd.NA else value
-    return [{str(k): plain(v) for k, v in row.items()} for row in named.to_dict('records')]
+    return [{str(k): plain(v, k) for k, v in row.items()} for row in named.to_dict('records')]
 
 def save_table(
     table:Any, # A table of `toa_nb.analysis`
@@ -147,6 +149,7 @@ def settings_of(
 
 def do_replay(args:Any)->int:
     "toa replay"
+    from toa_nb.analysis.plot import axis_names
     from toa_nb.analysis.what_if import replay_method
     if args.output: check_output(args.output, 'a figure or a table', ('.png', '.svg', '.pdf', '.csv', '.json'))
     method = method_from(args.method, settings_of(args.method, args.settings or []), '--method')
@@ -156,9 +159,12 @@ def do_replay(args:Any)->int:
     found = replay_method(args.store, method, args.n, runs, models=args.model, reward=reward, repeats=args.repeats)
     if Path(args.output).suffix in ('.csv', '.json'): save_table(found.frame(recorded=False), args.output)
     elif args.output: found.plot(x=args.x, y=args.y, k=args.k).savefig(args.output, dpi=200)
-    data = dict(method=found.label, caveat=found.caveat, coverage=records(found.coverage), samples=len(found.samples),
-                searches=found.searches, stopped=found.stopped)
-    say(args, data, f'{columns(records(found.coverage))}\n\n{found.caveat}')
+    answer = found.reached(y=args.y, k=args.k)
+    head = f'{axis_names(answer.attrs)[2]}, at {counted(found.method.n, "sample")} per prompt'
+    data = dict(method=found.label, reached=records(answer), caveat=found.caveat,
+                coverage=records(found.coverage), samples=len(found.samples), searches=found.searches, stopped=found.stopped)
+    text = sections({head: answer, 'Answered from the record': found.coverage, 'Limits': [found.caveat]})
+    say(args, data, text)
     return 0 if found.samples else 1
 
 # %% ../../nbs/70_cli/03_reports.ipynb #2dd2a88f

@@ -108,7 +108,9 @@ def go(
     args:Any, # The parsed command line
 )->int: # The exit code
     "Start a run, wait for its end, and report it."
-    if args.more is not None: run.extend(args.more)
+    if args.more is not None:
+        check_number(args.more, '--more', 1, whole=True)
+        run.extend(args.more)
     with hangup_stops_gently(): run.wait(show=not args.quiet)
     code = exit_code(run)
     say(args, result(run), run.report())

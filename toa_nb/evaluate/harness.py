@@ -14,7 +14,7 @@ from pathlib import Path
 from ..core import GenerationError, InputError
 from ..inputs import check_number, check_url, read_key
 from ..models.client import ChatModel
-from ..models.failures import remedy
+from ..models.failures import advised
 from ..run.stored import find_key
 from .estimates import Estimate
 
@@ -86,7 +86,7 @@ async def check_lm_server(
     try: await model.check() if chat else await model.ready().endpoints[0].connection.served()
     except GenerationError as e:
         if chat: raise
-        raise type(e)(f'lm_eval: {url}: {e}. {remedy(e, api_key_env)}') from None
+        raise type(e)(f'lm_eval: {url}: {advised(e, api_key_env)}') from None
     finally: await model.close()
 
 # %% ../../nbs/52_evaluate/06_harness.ipynb #11d38b1e

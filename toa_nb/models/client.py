@@ -27,7 +27,7 @@ from .continuing import (
     BEGUN, check_way, FEW_TOKENS, go_on, is_continued, LENGTHS, rest_limits, WAYS, whole_text)
 from .endpoints import (
     AdaptiveLimit, Balancer, check_extras, Endpoint, EndpointState, SILENT, Slot)
-from .failures import backoff, no_system_role, remedy
+from .failures import advised, backoff, no_system_role
 from .http import preload
 
 # %% ../../nbs/15_models/06_client.ipynb #ecac2de3
@@ -527,10 +527,8 @@ async def check_endpoint(self:ChatModel,
         return completion
     except TimeoutError: error = CallTimeout(f'no answer within {timeout:g} s')
     except GenerationError as e: error = e
-    others = f'. This server lists {_some(ids)}' if ids and isinstance(error, UnknownModel) else ''
-    hint = remedy(error, endpoint.settings.api_key_env or self.api_key_env)
-    what = str(error).rstrip('.')
-    message = f'{self.name}: {url}: {what}{others}{hint and ". "}{hint}'
+    others = f'This server lists {_some(ids)}' if ids and isinstance(error, UnknownModel) else ''
+    message = f'{self.name}: {url}: {advised(error, endpoint.settings.api_key_env or self.api_key_env, others)}'
     raise type(error)(message, model=self.name, endpoint=url, completion=error.completion)
 
 def _some(ids:list[str])->str:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPTIONAL', 'error_text', 'refused_field', 'field_remedy', 'length_remedy', 'too_long', 'no_system_role',
            'about_content', 'means_no_model', 'means_no_money', 'asked_wait', 'status_error', 'retry_after', 'backoff',
-           'remedy']
+           'remedy', 'advised']
 
 # %% ../../nbs/15_models/00_failures.ipynb #866554ce
 import json, math, random, re
@@ -215,10 +215,21 @@ def remedy(
         return f'Check the key in {env}.' if env else 'Name the environment variable that holds the key in api_key_env.'
     if isinstance(error, UnknownModel):
         return 'Set `model` to an id that this server serves, and check the end of the address (mostly /v1).'
-    if isinstance(error, ConnectionFailed | CallTimeout): return 'Is the server running, and is the address right?'
+    if isinstance(error, ConnectionFailed | CallTimeout):
+        return '' if str(error).endswith('.') else 'Is the server running, and is the address right?'
     if isinstance(error, MissingUsage):
         return 'toa_nb counts compute from token counts: use a server that reports usage.'
     if isinstance(error, ServerFailed) and re.search(r'(?i)\bloading', str(error)):
         return 'It is still loading the model: try again when it is ready.'
     if isinstance(error, ContextOverflow): return 'Serve the model with a longer context, or set a smaller max_tokens.'
     return '' if 'omit = ' in str(error) or 'max_tokens' in str(error) else 'Look into the log of the server.'
+
+def advised(
+    error:GenerationError, # What went wrong
+    env:str|None=None, # Environment variable with the key
+    more:str='', # A further sentence, without its full stop
+)->str:
+    "The message of an error, and what to do about it."
+    hint = remedy(error, env)
+    if not more and not hint: return str(error)
+    return '. '.join(filter(None, [str(error).rstrip('.'), more, hint]))

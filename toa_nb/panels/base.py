@@ -15,6 +15,7 @@ from html import unescape
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as W
 from fastcore.basics import patch
@@ -23,7 +24,7 @@ from ..cells import safe
 from ..core import InputError, ToaError
 from ..store.many import StoreSet
 from ..store.queries import StoreReader
-from ..store.sources import stored
+from ..store.sources import are_stores, placed, stored
 
 try: from anywidget import AnyWidget
 except ImportError: AnyWidget = None
@@ -312,10 +313,15 @@ def variable_of(
 
 # %% ../../nbs/60_panels/00_base.ipynb #c5868e08
 def reading(
-    store:str|Path|list|StoreReader, # A store, or its path; several, or a pattern: they are read as one
-)->StoreReader:
-    "The store, open for reading at least."
-    return store if isinstance(store, StoreReader) else stored(store)
+    given:Any, # A `Run`, a store, or its path; several, or a pattern: they are read as one
+    run:str='', # Name of the run that the caller names; empty: nothing
+)->tuple[StoreReader,str]: # The store, open for reading at least; the name of the run, that of a `Run` itself
+    "What a panel is to show."
+    store, name = placed(given, run)
+    if isinstance(store, StoreReader): return store, name
+    if are_stores(store): return stored(store), name
+    what = f'a value of type {type(given).__name__} is not a store'
+    raise InputError(what, 'store', 'Give a Run, a RunStore, or the path of a store.')
 
 def short_path(
     store:StoreReader, # An open store

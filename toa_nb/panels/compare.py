@@ -7,7 +7,6 @@ __all__ = ['values_shown', 'ORDERS', 'MOST_COMPARED', 'flat', 'setting_rows', 'd
            'prompt_list', 'ComparePanel']
 
 # %% ../../nbs/60_panels/19_compare.ipynb #d0ea4658
-from pathlib import Path
 from typing import Any
 
 import ipywidgets as W
@@ -16,7 +15,6 @@ from fastcore.basics import patch
 from ..cells import counted, safe
 from ..core import InputError, Sample
 from ..store.journal import RunStore
-from ..store.queries import StoreReader
 from ..store.tables import to_frame
 from ..run.progress import short
 from ..analysis.curves import bootstrap_band
@@ -109,15 +107,16 @@ def prompt_list(
 class ComparePanel(Panel):
     "Two methods of a store, prompt by prompt."
     def __init__(self,
-        store:str|Path|list|StoreReader, # The store, or its path; several, or a pattern: they are read as one
-        a:str='', # A method, or a run where methods occur twice; empty: the last
+        store:Any, # A `Run`, a store, or its path; several, or a pattern: they are read as one
+        a:str='', # A method, or a run where methods occur twice; empty: the `Run`, or the last
         b:str='', # The other one; empty: the first
         **settings, # Values of its fields by name: value, category, sort
     ):
         if not AnyWidget:
             raise InputError('the package anywidget is missing', 'ComparePanel', 'Install toa_nb[lab].')
         super().__init__('Methods compared')
-        self.store, self.list, self.df, self.rows, self.by = reading(store), TableView(), None, None, 'method'
+        self.store, name = reading(store)
+        self.list, self.df, self.rows, self.by = TableView(), None, None, 'method'
         self.of, self.read = {}, []
         self.viewer = Viewer(self.store, lambda s, number: self.say(f'no. {number} is in the tree of {s.prompt_id}.'))
         self.fields = dict(
@@ -126,7 +125,7 @@ class ComparePanel(Panel):
             category=field(W.Dropdown, 'category', '', options={'all': ''}),
             sort=field(W.Dropdown, 'order', 'worst', options=ORDERS))
         self.lay_out()
-        self.offer(a, b)
+        self.offer(a, b, name)
         if len(self.of) > 1: self.set(**settings)
         follow_fields(self, self.redraw)
         self.list.observe(lambda change: self.attempt(lambda: self.choose(*change['new'])), 'chosen')
@@ -147,6 +146,7 @@ def lay_out(self:ComparePanel):
 def offer(self:ComparePanel,
     a:str, # The first method or run; empty: the last
     b:str, # The other one; empty: the first
+    run:str='', # The run whose method is the first where `a` is empty; empty: none
 ):
     "Read which methods there are."
     f, configs = self.fields, {r['name']: self.store.config(r['name']) for r in self.store.runs()}
@@ -154,6 +154,7 @@ def offer(self:ComparePanel,
     self.by = 'method' if len(set(methods)) == len(methods) else 'run'
     names = methods if self.by == 'method' else list(configs)
     self.of = dict(zip(names, configs))
+    a = a or next((n for n, made in self.of.items() if made == run), '')
     if len(names) < 2: return offer_start(self, self.missing(names))
     for name in (a, b):
         if name and name not in names:

@@ -10,6 +10,7 @@ __all__ = ['x_names', 'y_names', 'aligns', 'MOST_DRAWN', 'curve_fields', 'offer_
 import asyncio
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as W
 from fastcore.basics import patch
@@ -17,7 +18,6 @@ from fastcore.basics import patch
 from ..cells import counted
 from ..core import InputError
 from ..store.journal import RunStore
-from ..store.queries import StoreReader
 from ..analysis.curves import axes
 from .base import AnyWidget, error_message, no_run_yet, Panel, Part, plain, reading
 from .forms import button_row, choose_values, field, fields_grid, follow_fields
@@ -109,14 +109,16 @@ def make_shown(
 class CurvePanel(Panel):
     "Reward against compute of stored runs."
     def __init__(self,
-        store:str|Path|list|StoreReader, # The store, or its path; several, or a pattern: they are read as one
-        runs:Iterable[str]|None=None, # Names of the runs to overlay; None: all
+        store:Any, # A `Run`, a store, or its path; several, or a pattern: they are read as one
+        runs:Iterable[str]|None=None, # Names of the runs to overlay; None: all, or the `Run` alone
         *,
         size:tuple[float,float]=(5.6, 3.3), # Width and height of a figure in inches
         **settings, # Values of its fields by name, as of `CurveChoice`
     ):
         super().__init__('Reward against compute')
-        self.store, self.size, self.frames, self.stale = reading(store), size, {}, False
+        self.store, name = reading(store)
+        if name and runs is None: runs = [name]
+        self.size, self.frames, self.stale = size, {}, False
         self.views, self.fields = CurveViews(), curve_fields()
         self.file = field(W.Text, 'save as', 'curve.png')
         self.lay_out()

@@ -7,13 +7,13 @@ __all__ = ['MOST_SAVED', 'SampleBrowser']
 
 # %% ../../nbs/60_panels/18_samples.ipynb #1348d166
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as W
 from fastcore.basics import patch
 
 from ..cells import counted, safe
 from ..core import InputError, Sample
-from ..store.queries import StoreReader
 from ..store.tables import to_frame
 from ..data.origins import by_joined_prompt, joined, origins_of
 from ..data.rows import save_samples, write_jsonl
@@ -31,7 +31,7 @@ from .viewer import sample_page, Viewer
 class SampleBrowser(Panel):
     "Search, compare and export samples."
     def __init__(self,
-        store:str|Path|list|StoreReader, # The store, or its path; several, or a pattern: they are read as one
+        store:Any, # A `Run`, a store, or its path; several, or a pattern: they are read as one
         run:str='', # Name of the run; empty: the latest
         *,
         pairs:str|Path|None=None, # File of the pairs made by hand; None: beside the (first) store, as NAME.pairs.jsonl
@@ -42,7 +42,8 @@ class SampleBrowser(Panel):
             remedy = 'Install toa_nb[lab], or use `search_samples`.'
             raise InputError('the package anywidget is missing', 'SampleBrowser', remedy)
         super().__init__('Samples')
-        self.store, self.chosen, self.known, self.prompts, self.count_text = reading(store), [], {}, {}, ''
+        self.store, run = reading(store, run)
+        self.chosen, self.known, self.prompts, self.count_text = [], {}, {}, ''
         self.pairs = PairFile(pairs or self.store.paths[0].with_suffix('.pairs.jsonl'))
         self.fields, self.found = search_fields(), SampleList(self.store, columns)
         self.viewer = Viewer(self.store, lambda s, number: self.attempt(lambda: self.follow(s, number)))

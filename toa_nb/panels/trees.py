@@ -10,7 +10,7 @@ __all__ = ['VIEWS', 'MOST', 'known_facts', 'known_page', 'details', 'legend', 'p
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
-from pathlib import Path
+from typing import Any
 
 import ipywidgets as W
 from fastcore.basics import patch
@@ -18,7 +18,6 @@ from fastcore.basics import patch
 from ..cells import counted, safe
 from ..core import InputError, Prompt, Sample, ToaError
 from ..store.journal import RunStore
-from ..store.queries import StoreReader
 from ..store.samples import only_reward
 from ..run.progress import short
 from ..analysis.paths import best_sample, tree_parent_of
@@ -130,14 +129,15 @@ MOST = 1000 # Samples that a browser draws and walks without a delay
 class TreePanel(Panel):
     "The search tree of a prompt."
     def __init__(self,
-        store:str|Path|list|StoreReader, # The store, or its path; several, or a pattern: they are read as one
+        store:Any, # A `Run`, a store, or its path; several, or a pattern: they are read as one
         run:str='', # Name of the run; empty: the latest
         prompt_id:str='', # Id of the prompt; empty: the first
         selected:int|None=None, # Number of the sample to show; None: the best
         step:int|None=None, # Show so many samples, in the order of asking; None: all
     ):
         super().__init__('Search tree')
-        self.store, self.samples, self.prompts, self.reward = reading(store), {}, {}, ''
+        self.store, run = reading(store, run)
+        self.samples, self.prompts, self.reward = {}, {}, ''
         self.run, self.prompt = field(W.Dropdown, 'run'), field(W.Dropdown, 'prompt')
         self.number = field(W.Dropdown, 'sample', options={'prompt': ROOT})
         self.view, self.filters = W.ToggleButtons(options=VIEWS, style=dict(button_width='auto')), filter_fields()

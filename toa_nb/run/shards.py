@@ -66,5 +66,7 @@ def read_shard(
     "The shard that a command line names."
     if text == 'slurm': return slurm_shard(env)
     found = re.fullmatch(r'(\d+)/(\d+)', text.strip())
-    if not found: raise InputError(f'{text!r} is not a shard', '--shard', 'Write 0/4 for the first of four, or slurm.')
-    return check_shard(tuple(map(int, found.groups())), '--shard')
+    i, n = map(int, found.groups()) if found else (0, 0)
+    if i < n: return i, n
+    fix = 'Write 0/4 to 3/4 for the parts of four, or slurm.'
+    raise InputError(f'{text!r} is not a shard', '--shard', fix)

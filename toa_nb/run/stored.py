@@ -25,7 +25,8 @@ def pick_run(
     if name in there: return name
     left = list(there) if len(there) == 1 else [n for n, status in there.items() if status != 'finished']
     if name is None and len(left) == 1: return left[0]
-    what = f'there is no run {name!r}' if name is not None else f'{len(left)} of {len(there)} runs are unfinished'
+    open_ends = f'no run is named, and {len(left)} of {len(there)} runs are unfinished'
+    what = open_ends if name is None else f'there is no run {name!r}'
     raise InputError(what, str(store.path), f'Name one of {", ".join(there) or "none"}.')
 
 # %% ../../nbs/40_run/04_stored.ipynb #896d6fad
