@@ -162,7 +162,8 @@ def do_replay(args:Any)->int:
     answer = found.reached(y=args.y, k=args.k)
     head = f'{axis_names(answer.attrs)[2]}, at {counted(found.method.n, "sample")} per prompt'
     data = dict(method=found.label, reached=records(answer), caveat=found.caveat,
-                coverage=records(found.coverage), samples=len(found.samples), searches=found.searches, stopped=found.stopped)
+                coverage=records(found.coverage), samples=len(found.samples), searches=found.searches,
+                stopped=found.stopped)
     text = sections({head: answer, 'Answered from the record': found.coverage, 'Limits': [found.caveat]})
     say(args, data, text)
     return 0 if found.samples else 1
