@@ -193,7 +193,7 @@ def _kind_of_file(path:Path)->str:
     ending = path.suffix.lower()
     if ending in ('.csv', '.tsv'): return 'csv'
     start = start.removeprefix(b'\xef\xbb\xbf').lstrip()
-    if ending not in ('.json', '.jsonl', '.ndjson') and start and not start.startswith((b'[', b'{')):
+    if ending == '.txt' and start and not start.startswith((b'[', b'{')):
         fix = f'For one prompt per line: prompts_from(Path({str(path)!r}).read_text().splitlines()).'
         raise InputError(f'this holds no records in JSON; {_READ}', str(path), fix)
     return 'json' if start.startswith(b'[') or re.match(rb'\{\s*\n', start) else 'jsonl'
