@@ -281,6 +281,32 @@ def test_a_run_refused_leaves_the_store_open_for_others(tmp_path):
     asyncio.run(check())
 
 
+class Impatient(Run):
+    "Is interrupted again in the very moment in which it is asked to stop."
+    asked = 0
+    def cancel(self):
+        super().cancel()
+        self.asked += 1
+        if self.asked == 1: signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_interrupt_is_never_too_early(tmp_path):
+    class Never(FakeModel):
+        async def generate(self, messages, *, seed):
+            begun.set()
+            await asyncio.Event().wait()
+    async def check():
+        run = Impatient([Prompt('x', 'Say something.')], BestOfN(n=2), [Never('a')], Length(), store=tmp_path/'runs.db',
+                        name='r', check=False, grace=HANG)
+        cell = asyncio.ensure_future(run)
+        await begun.wait()
+        cell.cancel()
+        await cell
+        assert (run.asked, run.progress.state, run.progress.stopped_by) == (2, 'stopped', 'cancelled')
+    begun = asyncio.Event()
+    asyncio.run(asyncio.wait_for(check(), HANG))
+
+
 # In a kernel
 
 @pytest.fixture

@@ -177,12 +177,14 @@ async def _finish(self:Run)->Run:
     "Start if need be, and wait for the end; an interrupt stops the run the gentle way."
     self.start()
     shown = asyncio.create_task(show_progress(self.session)) if in_notebook() else None
+    stop = False
     try:
         while not self.task.done(): await asyncio.wait([self.task], timeout=.2)
     except asyncio.CancelledError:
         if self.task.done(): raise
-        self.cancel()
+        stop = True
     with signals(self.cancel):
+        if stop: self.cancel() # only now, so that no second interrupt can come before anything listens to it
         try: return await self.task
         finally:
             for job in (shown, self.watcher):
