@@ -203,7 +203,9 @@ async def await_scorer(self:PooledReward):
     "Wait until one scorer is ready; raises what kept all of them from it."
     if self.up: return
     self.starting = [t for t in self.starting if not t.done()]
-    self.starting = self.starting or [asyncio.ensure_future(self.rise(n)) for n in self.busy]
+    if not self.starting:
+        self.starting = [asyncio.ensure_future(self.rise(n)) for n in self.busy]
+        for t in self.starting: t.add_done_callback(lambda t: t.cancelled() or t.exception()) # one that is up is enough
     while not self.up:
         going = [t for t in self.starting if not t.done()]
         if not going: break
