@@ -9,6 +9,7 @@ __all__ = ['NOT_LIVE', 'plain', 'safe_label', 'asset', 'Panel', 'kept_page', 'Pa
 
 # %% ../../nbs/60_panels/00_base.ipynb #d4770806
 import ast, asyncio, json, re, sys
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from html import unescape
@@ -222,7 +223,7 @@ def attempt(self:Panel,
     try: result = act()
     except Exception as e: return self.say(error_message(e), 'bad')
     if asyncio.iscoroutine(result): self.background(result)
-    if gone := vanished(getattr(self, 'store', None)): self.say(gone, 'bad')
+    if gone := vanished(getattr(getattr(self, 'store', None), 'paths', ())): self.say(gone, 'bad')
 
 @patch
 def background(self:Panel,
@@ -253,10 +254,10 @@ def settled(self:Panel,
 
 # %% ../../nbs/60_panels/00_base.ipynb #5a01d0f1
 def vanished(
-    store:StoreReader|None, # An open store; None: there is none
-)->str: # Empty where its files are there
+    paths:Iterable[Path], # Files of an open store
+)->str: # Empty where all are there
     "That a store was deleted or moved."
-    missing = [path.name for path in getattr(store, 'paths', ()) if not path.exists()]
+    missing = [path.name for path in paths if not path.exists()]
     return f'{missing[0]} was deleted or moved. Shown is what it held when it was opened.' if missing else ''
 
 # %% ../../nbs/60_panels/00_base.ipynb #bf6122e0

@@ -24,7 +24,7 @@ from ..store.journal import RunStore
 from ..run.progress import clock, Progress, progress_of, short
 from ..run.run import Run
 from ..run.forecast import project, Projection, Rate, rates
-from .base import AnyWidget, error_message, Panel, Part, safe_label, variable_of
+from .base import AnyWidget, error_message, Panel, Part, safe_label, vanished, variable_of
 from .forms import button_row, field, side_by_side
 from .tables import fact_table, Html, picture_html, progress_bar, status_dot, table
 from .curve_view import CurveViews
@@ -84,8 +84,8 @@ def failure_table(
     p:Progress, # Of a run
 )->Html:
     "What failed, how often, and the first message of each kind."
-    counted = sorted(p.failures.items(), key=lambda item: -item[1].count)
-    rows = [[name, f.count, f.first] for (name, _), f in counted]
+    most_first = sorted(p.failures.items(), key=lambda item: -item[1].count)
+    rows = [[name, f.count, f.first] for (name, _), f in most_first]
     return Html('<h4>Failures</h4>' + table(['of', 'count', 'first message'], rows)) if rows else Html()
 
 # %% ../../nbs/60_panels/10_runs.ipynb #f69acc08
@@ -222,7 +222,6 @@ def refuse_busy(self:RunPanel,
     remedy = 'Pause it first, or open another panel on another store.'
     raise InputError(f'{self.run.name!r} is going on', 'RunPanel', remedy)
 
-
 @patch
 async def waiting(self:RunPanel):
     "Look at the files of the store again and again, and take in what others wrote."
@@ -316,8 +315,8 @@ def choose(self:RunPanel,
 @patch
 def refresh(self:RunPanel):
     "Take in what was stored since: the newest run, or news of the one that is shown."
-    if self.shown and not self.path.exists():
-        self.say(f'{self.path.name} was deleted or moved. Shown is what it held when it was opened.', 'bad')
+    if self.shown and (gone := vanished([self.path])):
+        self.say(gone, 'bad')
         return self.list_runs()
     newest = newest_run(self.path)
     if newest and newest != self.shown and not self.pinned: self.show(newest)
@@ -511,6 +510,7 @@ def tables(self:RunPanel,
     lists = prompt_table(look, p.best), failure_table(p), cost_table(p.spent), gains_page(df)
     return Html(f'<div>{progress_lines(p, self.busy)}</div>' + ''.join(lists))
 
+# %% ../../nbs/60_panels/10_runs.ipynb #9cea88ff
 @patch
 def static(self:RunPanel)->str:
     "The curve as a picture, and the tables."
@@ -526,7 +526,6 @@ def page_parts(self:RunPanel)->list[Part]:
     if look is None: return []
     views = [] if df is None else look.views(p, df)
     return [*(Part('curve', view) for view in views), Part('page', dict(value=self.tables(look, p, df)))]
-
 
 # %% ../../nbs/60_panels/10_runs.ipynb #5a01d0e5
 def offer_start(
