@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ..core import InputError
-from ..inputs import check_number, check_path
+from ..inputs import check_number
 from ..models.file import models_from
 from .config import open_store, read_reward
 from .command import add_choice, add_command, add_group
-from .output import columns, say
+from .output import check_output, columns, say
 
 # %% ../../nbs/70_cli/04_evaluating.ipynb #6d683c99
 def say_estimates(
@@ -36,11 +36,7 @@ def say_estimates(
 
 def _check_results(args:Any):
     "Refuse a file for results that can not be written, before something is paid for."
-    if not args.results: return
-    path = check_path(args.results, where='--results')
-    if path.is_dir(): raise InputError('this is a folder', '--results', 'Name a file, such as results.jsonl.')
-    if not path.parent.is_dir():
-        raise InputError(f'there is no folder {path.parent}', '--results', 'Create it first, or correct the path.')
+    if args.results: check_output(args.results, where='--results')
 
 def _answers(path:str, prompts:list)->dict[str,str]:
     "The chosen answers of a file, or of a run store."

@@ -116,13 +116,14 @@ def columns(
 # %% ../../nbs/70_cli/01_output.ipynb #706f0bf6
 def check_output(
     path:str, # Where the command is to write
-    what:str, # What it writes, in words
-    endings:Iterable[str], # Endings of the kinds of files that this can be
+    what:str='', # What it writes, in words
+    endings:Iterable[str]=(), # Endings of the kinds of files that this can be; none: any file
+    where:str='--output', # The option
 ):
     "Refuse a place where this can't be written."
-    if Path(path).suffix not in endings:
-        raise InputError(f'{path!r} is not a kind of file for {what}', '--output', f'Use {", ".join(endings)}.')
-    place = check_path(path, where='--output')
-    if place.is_dir(): raise InputError(f'{path!r} is a folder', '--output', 'Name a file in it.')
+    if endings and Path(path).suffix not in endings:
+        raise InputError(f'{path!r} is not a kind of file for {what}', where, f'Use {", ".join(endings)}.')
+    place = check_path(path, where=where)
+    if place.is_dir(): raise InputError(f'{path!r} is a folder', where, 'Name a file in it.')
     if not place.parent.is_dir():
-        raise InputError(f'there is no folder {place.parent}', '--output', 'Create it first, or correct the path.')
+        raise InputError(f'there is no folder {place.parent}', where, 'Create it first, or correct the path.')
