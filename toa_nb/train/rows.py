@@ -22,7 +22,7 @@ from .options import COLUMNS
 def _is_rows(source)->bool:
     "Whether a source holds rows rather than samples."
     if isinstance(source, str | Path): return Path(source).suffix in ('.jsonl', '.json', '.parquet')
-    return isinstance(source, list | RowStream) and all(isinstance(row, dict) for row in source)
+    return isinstance(source, RowStream) or isinstance(source, list) and all(isinstance(row, dict) for row in source)
 
 def _given(source)->list[dict]:
     "Rows from a file or a list."
