@@ -86,6 +86,7 @@ def _chosen(df, held_out, n)->np.ndarray:
     rows = Ranking(df, df['reward'].where(df[held_out].notna())).winners()
     return np.where(rows >= 0, df[held_out].to_numpy(float)[rows], np.nan) if len(df) else np.full(n, np.nan)
 
+# %% ../../nbs/50_analysis/02_summary.ipynb #a4cfa493
 def search_table(
     df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one
     held_out:str='', # Also the score of this reward for the answer that the guiding one chose

@@ -24,8 +24,8 @@ def is_own(
 # %% ../../nbs/30_reward_models/11_own.ipynb #7bb68747
 def _is_from(module:ModuleType, folder:Path)->bool:
     "Whether a module was imported from a folder, where that has one of its name."
-    root = module.__name__.split('.')[0]
-    beside = (folder/f'{root}.py', folder/root/'__init__.py')
+    top = module.__name__.split('.')[0]
+    beside = (folder/f'{top}.py', folder/top/'__init__.py')
     file = getattr(module, '__file__', None)
     return not any(p.exists() for p in beside) or bool(file) and folder in Path(file).resolve().parents
 
