@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['axes', 'STATISTICS', 'published_source', 'order_within', 'Searches', 'running', 'statistic_of', 'steps_of',
            'check_axes', 'user_level', 'unpriced', 'axis_without', 'chosen_axis', 'possible_axes', 'curve_columns',
-           'cost_grid', 'read_off', 'bootstrap_weights', 'bootstrap_means', 'bootstrap_band', 'curve_of', 'stacked',
-           'StepsByName', 'reward_curve', 'complete', 'published_curve']
+           'cost_grid', 'read_off', 'bootstrap_weights', 'sums_of_prompts', 'bootstrap_means', 'bootstrap_band',
+           'curve_of', 'stacked', 'StepsByName', 'reward_curve', 'complete', 'published_curve']
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #6b02ca66
 import inspect, math, warnings
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np, pandas as pd
+from fastcore.basics import patch
 
 from ..core import InputError
 from ..store.tables import as_frame, tables_by_run
@@ -234,6 +235,20 @@ def bootstrap_weights(
         draws = min(block, n_boot - at)
         yield np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(draws)]).astype(float)
 
+# %% ../../nbs/50_analysis/01_curves.ipynb #e60e8ea2
+def sums_of_prompts(
+    values:np.ndarray, # (search x column); NaN where a search has none
+    prompt:Any, # Index of the prompt of each search
+    n:int, # Number of prompts
+)->tuple[np.ndarray,np.ndarray]: # Sums (prompt x column); numbers of values, in one column where all have the same
+    "What the searches of each prompt add up to."
+    known = ~np.isnan(values)
+    numbers = known[:, :1] if known.all() else known
+    total, count = np.zeros((n, values.shape[1])), np.zeros((n, numbers.shape[1]))
+    np.add.at(total, prompt, np.where(known, values, 0))
+    np.add.at(count, prompt, numbers)
+    return total, count
+
 # %% ../../nbs/50_analysis/01_curves.ipynb #27be1add
 def bootstrap_means(
     values:np.ndarray, # (search x column); NaN where a search has none
@@ -243,9 +258,7 @@ def bootstrap_means(
     seed:int, # Of the draws
 )->np.ndarray: # (draw x column); NaN where no search of a draw has a value
     "The means over searches in each bootstrap draw of the prompts."
-    known, (total, count) = ~np.isnan(values), np.zeros((2, n, values.shape[1]))
-    np.add.at(total, prompt, np.where(known, values, 0))
-    np.add.at(count, prompt, known)
+    total, count = sums_of_prompts(values, prompt, n)
     with np.errstate(invalid='ignore'):
         return np.concatenate([drawn @ total/(drawn @ count) for drawn in bootstrap_weights(n, n_boot, seed)])
 
@@ -259,7 +272,8 @@ def bootstrap_band(
 )->np.ndarray: # Lower and upper end (2 x column); NaN with fewer than two prompts or no draws
     "The confidence band of the mean over searches."
     prompt, out = np.asarray(prompt, int), np.full((2, values.shape[1]), np.nan)
-    several = np.array([len(np.unique(prompt[known])) > 1 for known in ~np.isnan(values.T)], bool)
+    counted = (sums_of_prompts(values, prompt, n)[1] > 0).sum(0)
+    several = np.broadcast_to(counted > 1, values.shape[1:])
     if n_boot < 1 or not several.any(): return out
     means = bootstrap_means(values[:, several], prompt, n, n_boot, seed)
     out[:, several] = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -309,25 +323,33 @@ class StepsByName:
         held_out:str='', # Name of a held-out reward, or empty
         align:str='cost', # As for `reward_curve`
     ):
-        self.axes, self.parts, self.prompts, self.unpriced, self.reward = possible_axes(x), {}, {}, {}, ''
+        self.axes, self.by, self.statistic = possible_axes(x), by, (y, k, held_out)
+        self.parts, self.prompts, self.unpriced, self.reward = {}, {}, {}, ''
         for df in tables:
             check_axes(df, self.axes[0], y, k, held_out, align)
-            self.prompts |= dict.fromkeys(df['prompt_id'].unique())
-            self.reward = df.attrs.get('reward', '')
-            if not x: self.unpriced |= dict.fromkeys(unpriced(df))
-            for name, part in df.groupby(by, sort=False, observed=True):
-                searches = Searches(part)
-                steps = searches.prompt(), *map(searches.cost, self.axes), statistic_of(searches, y, k, held_out)
-                self.parts.setdefault(name, []).append(steps)
+            self._add(df)
+            del df # before the next one is read
 
-    def of(self,
-        name:str, # Of a method
-        x:str, # One of the axes
-    )->tuple[np.ndarray,np.ndarray,np.ndarray]: # As of `steps_of`
-        "The steps of one method."
-        prompt, *costs, stat = zip(*self.parts[name])
-        cost = costs[self.axes.index(x)]
-        return np.concatenate(prompt), stacked(cost, np.inf), stacked(stat, np.nan)
+    def _add(self, df):
+        "The steps of one more table."
+        self.prompts |= dict.fromkeys(df['prompt_id'].unique())
+        self.reward = df.attrs.get('reward', '')
+        if 'flops' in self.axes: self.unpriced |= dict.fromkeys(unpriced(df))
+        for name, part in df.groupby(self.by, sort=False, observed=True):
+            searches = Searches(part)
+            steps = searches.prompt(), *map(searches.cost, self.axes), statistic_of(searches, *self.statistic)
+            self.parts.setdefault(name, []).append(steps)
+
+# %% ../../nbs/50_analysis/01_curves.ipynb #126c611c
+@patch
+def of(self:StepsByName,
+    name:str, # Of a method
+    x:str, # One of the axes
+)->tuple[np.ndarray,np.ndarray,np.ndarray]: # As of `steps_of`
+    "The steps of one method."
+    prompt, *costs, stat = zip(*self.parts[name])
+    cost = costs[self.axes.index(x)]
+    return np.concatenate(prompt), stacked(cost, np.inf), stacked(stat, np.nan)
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #c29b661c
 def reward_curve(
