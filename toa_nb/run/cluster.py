@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST_PROMPTS', 'PARTS_AT_ONCE', 'MOST_LOST', 'Part', 'part_size', 'cut', 'engine_config', 'check_recipe',
-           'RestartingLink', 'NearCluster', 'ClusterSession', 'quietly', 'together', 'check_version']
+           'NearCluster', 'ClusterSession', 'Silent', 'within', 'quietly', 'together', 'check_version']
 
 # %% ../../nbs/40_run/10_cluster.ipynb #0bc78ec3
 import asyncio, time, warnings
@@ -27,7 +27,7 @@ from .settings import describe_run
 from .stored import stored_models, stored_reward
 from .check import PERMANENT
 from .grants import RunHost
-from .scorers import check_placed, PooledReward, Scorer, ScorerPool, ScorerRecipe
+from .scorers import check_placed, PooledReward, RestartingLink, Scorer, ScorerPool, ScorerRecipe
 from .session import Session
 from .engine import Engine, Recipe
 
@@ -83,33 +83,6 @@ def check_recipe(
         if type(made) is not type(r) or made.version != r.version:
             raise InputError(f'the reward {r.name!r} is an object in this process', 'Run.reward', fix)
 
-# %% ../../nbs/40_run/10_cluster.ipynb #1b208dd8
-class RestartingLink(NearLink):
-    "Calls to an object that is made anew when it dies, and is then asked again."
-    def __init__(self,
-        make:Callable, # Makes the object, in its loop
-        *args, # What it is made from
-    ):
-        self.make, self.args, self.lives = make, args, 1
-        super().__init__(make, *args)
-
-    def die(self):
-        "End what goes on there, as when the process ends, and begin anew."
-        async def again():
-            self.lives += 1
-            for task in asyncio.all_tasks() - {asyncio.current_task()}: task.cancel()
-            self.there = self.make(*self.copied(self.args))
-        asyncio.run_coroutine_threadsafe(again(), self.loop).result()
-
-    async def ask(self, name, *args):
-        "A call; one that the object did not live to answer is made again."
-        while True:
-            lives = self.lives
-            try: return await asyncio.wrap_future(self.begin(name, *args))
-            except asyncio.CancelledError:
-                if self.gone: raise ConnectionError('it is gone') from None
-                if self.lives == lives: raise
-
 # %% ../../nbs/40_run/10_cluster.ipynb #0abf0357
 class NearCluster:
     "A cluster in this process."
@@ -123,7 +96,7 @@ class NearCluster:
         self.engines, self.stall, self.made, self.kind = engines, stall, [], engine
         self.scorer_kind, self.gpus = scorer, gpus
 
-    def open(self): "Nothing has to be started."
+    async def open(self): "Nothing has to be started."
     def close(self): "Nothing has to be ended."
 
     def check(self, run):
@@ -188,11 +161,14 @@ async def drive(self:ClusterSession):
     "Run until done, stopped or failed."
     try:
         self.cluster.check(self.run)
-        self.cluster.open()
         try:
+            await self.cluster.open()
             await self.open()
             await Session.drive(self)
         finally: await self.close_cluster()
+    except asyncio.CancelledError:
+        self.progress.state, self.progress.ended = 'stopped', time.monotonic()
+        if not self.giving_up: raise
     finally:
         if self.progress.ended is None: self.progress.state, self.progress.ended = 'failed', time.monotonic()
 
@@ -202,8 +178,8 @@ async def close_cluster(self:ClusterSession):
     for link in [*self.engines, *(link for links, _ in self.scorers.values() for link in links)]: link.kill()
     try:
         if self.store: self.store.close()
-        if self.host: await asyncio.wait_for(self.host.ask('close'), self.cluster.stall)
-    except (ConnectionError, asyncio.TimeoutError): pass
+        if self.host: await quietly(self.host.ask('close'), self.cluster.stall)
+    except ConnectionError: pass
     finally:
         if self.host: self.host.kill()
         self.cluster.close()
@@ -350,13 +326,27 @@ def stop(self:ClusterSession,
     for engine in self.engines: asyncio.ensure_future(quietly(engine.ask('stop', why)))
     self.check_over()
 
+class Silent(ConnectionError):
+    "A process does not answer."
+
+async def within(
+    seconds:float, # How long it may take
+    call, # An awaitable
+)->Any: # What it gives; `Silent` where it takes longer
+    "The answer to a call to a process that may be gone."
+    task = asyncio.ensure_future(call)
+    try: await asyncio.wait([task], timeout=seconds)
+    finally:
+        if not (done := task.done()): task.cancel()
+    if done: return task.result()
+    raise Silent(f'no answer in {seconds:g} s')
+
 async def quietly(
     call, # An awaitable
     seconds:float=5., # How long it may take
 ):
     "Wait for a call to a process that may be gone."
-    try: await asyncio.wait_for(call, seconds)
-    except (ConnectionError, asyncio.TimeoutError): pass
+    with suppress(ConnectionError): await within(seconds, call)
 
 # %% ../../nbs/40_run/10_cluster.ipynb #64363e00
 @patch
@@ -437,8 +427,7 @@ async def watch(self:ClusterSession,
 ):
     "Follow an engine; a `ConnectionError` if it does not answer."
     while not self.over.is_set():
-        try: found = await asyncio.wait_for(engine.ask('look'), self.cluster.stall)
-        except asyncio.TimeoutError: raise ConnectionError(f'no answer in {self.cluster.stall:g} s') from None
+        found = await within(self.cluster.stall, engine.ask('look'))
         self.parts |= {n: p for n, p in found.items() if self.going.get(n) is engine}
         await self.pause()
 
@@ -453,18 +442,26 @@ def check_version(
     raise InputError(what, 'Run.ray', 'Install the same version everywhere.')
 
 @patch
+async def unless_over(self:ClusterSession,
+    call, # An awaitable
+)->Any: # None: everything is over
+    "What a call gives, however long it takes."
+    task, over = (asyncio.ensure_future(job) for job in (call, self.over.wait()))
+    try:
+        await asyncio.wait([task, over], return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        over.cancel()
+
+@patch
 async def start_engine(self:ClusterSession,
     engine:Any, # The link to an engine
 )->bool: # False: everything is over
     "Wait until an engine is ready, however long the cluster needs for it."
-    ready, over = (asyncio.ensure_future(job) for job in (engine.ask('ready'), self.over.wait()))
-    try: await asyncio.wait([ready, over], return_when=asyncio.FIRST_COMPLETED)
-    finally: over.cancel()
-    if not ready.done():
-        ready.cancel()
-        return False
-    check_version(ready.result())
-    return True
+    found = await self.unless_over(engine.ask('ready'))
+    if found: check_version(found)
+    return bool(found)
 
 @patch
 async def keep_engine(self:ClusterSession):
@@ -492,12 +489,30 @@ def note_loss(self:ClusterSession,
     if self.losses > MOST_LOST + 2*self.cluster.engines:
         raise ToaError(f'{self.losses} engines were lost one after the other, the last one with: {error}') from error
 
+# %% ../../nbs/40_run/10_cluster.ipynb #611f0ea6
+@patch
+async def watch_scorer(self:ClusterSession,
+    name:str, # Of its reward
+    link:Any, # To it
+):
+    "Follow a scorer, and end it when it stands still; one that can not be made is left to the others."
+    while not self.over.is_set():
+        try:
+            await self.unless_over(link.ask('ready'))
+            while not self.over.is_set():
+                await within(self.cluster.stall, link.sign())
+                await self.pause()
+        except Silent as e:
+            note_failure(self.own.remarks, f'a scorer of {name}', f'ScorerLost: {e}')
+            link.restart()
+        except ConnectionError: await self.pause() # it died, and is made anew
+        except ToaError as e: return note_failure(self.own.remarks, f'a scorer of {name}', f'ScorerLost: {e}')
+
 # %% ../../nbs/40_run/10_cluster.ipynb #82f74eda
 @patch
 async def look_at_host(self:ClusterSession):
     "Hear from the host whether a limit is reached."
-    try: stop, self.left = await asyncio.wait_for(self.host.ask('look'), self.cluster.stall)
-    except asyncio.TimeoutError: raise ConnectionError('no answer') from None
+    stop, self.left = await within(self.cluster.stall, self.host.ask('look'))
     per_run, p = self.run.budget.per_run, self.progress
     late = per_run and per_run.seconds and self.seconds_before + p.seconds >= per_run.seconds
     if stop or late: self.stop(stop or 'seconds')
@@ -507,8 +522,8 @@ async def is_alive(self:ClusterSession,
     host:Any, # The link to a host
 )->bool:
     "Does a host answer?"
-    try: await asyncio.wait_for(host.ask('where'), self.cluster.stall)
-    except (ConnectionError, asyncio.TimeoutError): return False
+    try: await within(self.cluster.stall, host.ask('where'))
+    except ConnectionError: return False
     return True
 
 @patch
@@ -560,7 +575,9 @@ async def run_jobs(self:ClusterSession):
     self.made_from = self.recipe()
     await self.keep_limits()
     self.check_over()
-    await together(self.watch_host(), *(self.keep_engine() for _ in range(self.cluster.engines)))
+    scorers = [(name, link) for name, (links, _) in self.scorers.items() for link in links]
+    await together(self.watch_host(), *(self.watch_scorer(*s) for s in scorers),
+                   *(self.keep_engine() for _ in range(self.cluster.engines)))
     self.refresh()
     if not self.error: return
     self.progress.stopped_by = ''
