@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST_PROMPTS', 'PARTS_AT_ONCE', 'MOST_LOST', 'Part', 'part_size', 'cut', 'engine_config', 'check_recipe',
-           'NearCluster', 'ClusterSession', 'Silent', 'within', 'quietly', 'together', 'check_version']
+           'NearCluster', 'Silent', 'within', 'quietly', 'ClusterSession', 'together', 'check_version']
 
 # %% ../../nbs/40_run/10_cluster.ipynb #0bc78ec3
 import asyncio, time, warnings
@@ -122,6 +122,29 @@ class NearCluster:
     def keep(self, link):
         self.made.append(link)
         return link
+
+# %% ../../nbs/40_run/10_cluster.ipynb #edcef38a
+class Silent(ConnectionError):
+    "A process does not answer."
+
+async def within(
+    seconds:float, # How long it may take
+    call, # An awaitable
+)->Any: # What it gives; `Silent` where it takes longer
+    "The answer to a call to a process that may be gone."
+    task = asyncio.ensure_future(call)
+    try: await asyncio.wait([task], timeout=seconds)
+    finally:
+        if not (done := task.done()): task.cancel()
+    if done: return task.result()
+    raise Silent(f'no answer in {seconds:g} s')
+
+async def quietly(
+    call, # An awaitable
+    seconds:float=5., # How long it may take
+):
+    "Wait for a call to a process that may be gone."
+    with suppress(ConnectionError): await within(seconds, call)
 
 # %% ../../nbs/40_run/10_cluster.ipynb #79209604
 class ClusterSession(Session):
@@ -326,28 +349,6 @@ def stop(self:ClusterSession,
     for engine in self.engines: asyncio.ensure_future(quietly(engine.ask('stop', why)))
     self.check_over()
 
-class Silent(ConnectionError):
-    "A process does not answer."
-
-async def within(
-    seconds:float, # How long it may take
-    call, # An awaitable
-)->Any: # What it gives; `Silent` where it takes longer
-    "The answer to a call to a process that may be gone."
-    task = asyncio.ensure_future(call)
-    try: await asyncio.wait([task], timeout=seconds)
-    finally:
-        if not (done := task.done()): task.cancel()
-    if done: return task.result()
-    raise Silent(f'no answer in {seconds:g} s')
-
-async def quietly(
-    call, # An awaitable
-    seconds:float=5., # How long it may take
-):
-    "Wait for a call to a process that may be gone."
-    with suppress(ConnectionError): await within(seconds, call)
-
 # %% ../../nbs/40_run/10_cluster.ipynb #64363e00
 @patch
 async def search(self:ClusterSession,
@@ -431,16 +432,7 @@ async def watch(self:ClusterSession,
         self.parts |= {n: p for n, p in found.items() if self.going.get(n) is engine}
         await self.pause()
 
-# %% ../../nbs/40_run/10_cluster.ipynb #87bdc434
-def check_version(
-    found:dict, # From an engine or a scorer that is ready
-):
-    "Refuse a node with another version of toa_nb."
-    from toa_nb import __version__
-    if found['version'] == __version__: return
-    what = f'{found["host"]} has toa_nb {found["version"]}, and this computer has {__version__}'
-    raise InputError(what, 'Run.ray', 'Install the same version everywhere.')
-
+# %% ../../nbs/40_run/10_cluster.ipynb #869c911c
 @patch
 async def unless_over(self:ClusterSession,
     call, # An awaitable
@@ -453,6 +445,16 @@ async def unless_over(self:ClusterSession,
     finally:
         task.cancel()
         over.cancel()
+
+# %% ../../nbs/40_run/10_cluster.ipynb #87bdc434
+def check_version(
+    found:dict, # From an engine or a scorer that is ready
+):
+    "Refuse a node with another version of toa_nb."
+    from toa_nb import __version__
+    if found['version'] == __version__: return
+    what = f'{found["host"]} has toa_nb {found["version"]}, and this computer has {__version__}'
+    raise InputError(what, 'Run.ray', 'Install the same version everywhere.')
 
 @patch
 async def start_engine(self:ClusterSession,

@@ -113,7 +113,10 @@ class NearLink:
 
     def __reduce__(self): return _link, (self.number,)
 
-    def start(self, make, *args):
+    def start(self,
+        make:Callable, # As above
+        *args, # As above
+    ):
         "Make the object, in a loop and a thread of its own."
         self.loop = loop = asyncio.new_event_loop()
         def live():
