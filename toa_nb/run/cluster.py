@@ -73,7 +73,7 @@ def check_recipe(
     run:Any, # A `Run`
 ):
     "Refuse a run whose models or rewards an engine can not make."
-    fix = 'Engines make models and rewards themselves: give models with an address, and rewards by name or as a table.'
+    fix = 'Engines make models themselves: give models with an address (ChatModel).'
     try: stored_models(describe_run(run))
     except InputError as e: raise InputError(e.what, 'Run.models', fix) from None
     for table, r in zip(run.tables, [run.reward, *run.held_out]):
@@ -81,6 +81,9 @@ def check_recipe(
         try: made = stored_reward(r.name, r.name)
         except InputError: made = None
         if type(made) is not type(r) or made.version != r.version:
+            name = r.name if r.name.isidentifier() else 'score'
+            fix = (f"Engines make rewards themselves: give it by name or as a table. A function of your own goes into a "
+                   f"file where the run is started, such as my_rewards.py: 'my_rewards:{name}'.")
             raise InputError(f'the reward {r.name!r} is an object in this process', 'Run.reward', fix)
 
 # %% ../../nbs/40_run/10_cluster.ipynb #0abf0357
@@ -167,6 +170,7 @@ class ClusterSession(Session):
         self.resumed = 0 # Samples that were there at the start
         self.made_from:Recipe|None = None # What engines are built from
         self.left:int|None = None # Answers that can still be granted; None: there is no limit
+        self.said:dict[Any,dict[str,str]] = {} # What is out or silent, by engine that is ready
         self.changed, self.over = asyncio.Event(), asyncio.Event()
 
 # %% ../../nbs/40_run/10_cluster.ipynb #f6458f74
@@ -428,7 +432,7 @@ async def watch(self:ClusterSession,
 ):
     "Follow an engine; a `ConnectionError` if it does not answer."
     while not self.over.is_set():
-        found = await within(self.cluster.stall, engine.ask('look'))
+        found, self.said[engine] = await within(self.cluster.stall, engine.ask('look'))
         self.parts |= {n: p for n, p in found.items() if self.going.get(n) is engine}
         await self.pause()
 
@@ -461,8 +465,9 @@ async def start_engine(self:ClusterSession,
     engine:Any, # The link to an engine
 )->bool: # False: everything is over
     "Wait until an engine is ready, however long the cluster needs for it."
-    found = await self.unless_over(engine.ask('ready'))
-    if found: check_version(found)
+    if found := await self.unless_over(engine.ask('ready')):
+        check_version(found)
+        self.said[engine] = {}
     return bool(found)
 
 @patch
@@ -478,6 +483,7 @@ async def keep_engine(self:ClusterSession):
         except ConnectionError as e: self.note_loss(e)
         finally:
             self.engines.remove(engine)
+            self.said.pop(engine, None)
             engine.kill()
 
 # %% ../../nbs/40_run/10_cluster.ipynb #a3d2f4a7
@@ -490,6 +496,13 @@ def note_loss(self:ClusterSession,
     self.losses += 1
     if self.losses > MOST_LOST + 2*self.cluster.engines:
         raise ToaError(f'{self.losses} engines were lost one after the other, the last one with: {error}') from error
+
+@patch
+def troubles(self:ClusterSession)->dict[str,str]: # By what it concerns
+    "What is out or silent for the engines, and whether some are waited for."
+    found = {name: text for said in self.said.values() for name, text in said.items()}
+    if not self.made_from or self.over.is_set() or len(self.said) >= self.cluster.engines: return found
+    return found | dict(engines=f'{len(self.said)} of {self.cluster.engines} engines are ready')
 
 # %% ../../nbs/40_run/10_cluster.ipynb #611f0ea6
 @patch

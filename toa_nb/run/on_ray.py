@@ -54,7 +54,7 @@ def check_address(
 # %% ../../nbs/40_run/10_on_ray.ipynb #83a5dc2a
 CAUSES = {
     'auth': 'Its token is missing or differs: set RAY_AUTH_MODE=token, with the same ~/.ray/auth_token on every node.',
-    'version': 'Install the same versions of Python and Ray on every node.',
+    'version mismatch': 'Install the same versions of Python and Ray on every node.',
     'find any running': 'Start a cluster first, with: ray start --head.',
     '': 'Is the cluster running, and is this computer one of its nodes (ray start --address=...)?'
 } # What to do, by a word of the error
@@ -64,8 +64,10 @@ def start_error(
     address:str, # Where
 )->InputError:
     "A failed start, in one line."
-    text = ' '.join(str(error).split())
-    fix = next(fix for word, fix in CAUSES.items() if word in f'{type(error).__name__} {text}'.lower())
+    text, chain = ' '.join(str(error).split()), [error]
+    while earlier := chain[-1].__cause__ or chain[-1].__context__: chain.append(earlier)
+    said = ' '.join(f'{type(e).__name__} {e}' for e in chain).lower()
+    fix = next(fix for word, fix in CAUSES.items() if word in said)
     what = f'there is no way to the cluster at {address} ({type(error).__name__}: {text[:160]})'
     return InputError(what, 'Run.ray', fix)
 
