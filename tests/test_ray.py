@@ -46,8 +46,8 @@ def cluster():
     "Three nodes; the first is that of the driver. The token and the key are in the environment that they inherit."
     os.environ.update(RAY_USAGE_STATS_ENABLED='0', TOA_RAY_KEY=KEY, PYTHONPATH=f'{HERE}:{HERE.parent}')
     ray, utils = pytest.importorskip('ray'), pytest.importorskip('ray.cluster_utils')
-    made = utils.Cluster(initialize_head=True, head_node_args=NODE)
-    for _ in range(2): add_node(made)
+    made = utils.Cluster()
+    for _ in range(3): add_node(made)
     ray.init(address=made.address, log_to_driver=False, logging_level='error')
     yield made
     ray.shutdown()

@@ -55,8 +55,8 @@ def check_recipe(
         except InputError: made = None
         if type(made) is not type(r) or made.version != r.version:
             name = r.name if r.name.isidentifier() else 'score'
-            fix = (f"Engines make rewards themselves: give it by name or as a table. A function of your own goes into a "
-                   f"file where the run is started, such as my_rewards.py: 'my_rewards:{name}'.")
+            fix = ("Engines make rewards themselves: give it by name or as a table. A function of your own goes into "
+                   f"a file where the run is started, such as my_rewards.py: 'my_rewards:{name}'.")
             raise InputError(f'the reward {r.name!r} is an object in this process', 'Run.reward', fix)
 
 # %% ../../nbs/40_run/10_cluster.ipynb #0abf0357
