@@ -55,6 +55,7 @@ def check_address(
 CAUSES = {
     'auth': 'Its token is missing or differs: set RAY_AUTH_MODE=token, with the same ~/.ray/auth_token on every node.',
     'version mismatch': 'Install the same versions of Python and Ray on every node.',
+    'timed out during startup': 'This computer is too busy: Ray gives a node 30 s to begin. Try again.',
     'find any running': 'Start a cluster first, with: ray start --head.',
     '': 'Is the cluster running, and is this computer one of its nodes (ray start --address=...)?'
 } # What to do, by a word of the error
@@ -209,8 +210,7 @@ def join(self:RayCluster):
     try:
         with nullcontext() if local else one_try():
             ray.init(address=self.address, log_to_driver=False, logging_level='error', **local)
-    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as e:
-        raise start_error(e, self.address) from None
+    except Exception as e: raise start_error(e, self.address) from None # Ray raises plain ones too
     self.own = True
     if not self.wanted: self.close()
 
@@ -220,7 +220,6 @@ async def open(self:RayCluster):
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     self.wanted = True
     await run_in_thread(self.join)
-
 
 # %% ../../nbs/40_run/10_on_ray.ipynb #65657fc0
 @patch
