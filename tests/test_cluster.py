@@ -199,6 +199,23 @@ def test_cancel_and_go_on(single, tmp_path):
     assert drive(make(tmp_path/'runs.db')).progress.samples == 72 and samples(tmp_path/'runs.db') == single
 
 
+def test_pause_and_start_the_same_run(single, tmp_path):
+    "As a notebook does; what is called with the progress hears of both sessions."
+    seen = []
+    run = make(tmp_path/'runs.db', Slow, on_progress=lambda p: seen.append((p.state, p.samples)))
+    async def paused():
+        run.start()
+        await until(lambda: answers(run.session) >= 10, run)
+        run.pause()
+        await run
+        there, states = run.progress.samples, run.progress.state
+        await run.start()
+        return there, states
+    there, state = asyncio.run(paused())
+    assert state == 'stopped' and 10 <= there < 72 and run.progress.resumed == there and samples(tmp_path/'runs.db') == single
+    assert seen[-1] == ('finished', 72) and ('stopped', there) in seen
+
+
 class Unguided(Fakes):
     def make(self):
         def fails(prompt, response): raise RewardError('no')

@@ -73,6 +73,12 @@ def test_configurations_are_read(tmp_path):
     assert whole >= 2
 
 
+def test_what_is_imported_is_there():
+    found = [line for text in PAGES.values() for line in re.findall('`(from toa_nb[^`]*)`', text)]
+    assert found
+    for line in found: exec(line, {})
+
+
 def ray_options(name):
     from ray.scripts.scripts import cli
     return {option for p in cli.commands[name].params for option in p.opts}
