@@ -200,6 +200,7 @@ def one_try():
     finally:
         if not given: os.environ.pop(ONE_TRY, None)
 
+# %% ../../nbs/40_run/10_on_ray.ipynb #ebcb2e72
 LATE = 'timed out during startup' # What Ray says where a node has not begun in time
 
 @patch
