@@ -228,6 +228,18 @@ def test_a_guide_that_is_out_ends_the_run_as_in_one_process(tmp_path):
     with RunStore(tmp_path/'runs.db', 'r') as store: assert store.runs()[0]['status'] == 'failed'
 
 
+def test_a_store_that_can_not_be_opened_is_named_as_in_one_process(tmp_path):
+    "By the host, and no end of it hides the cause."
+    (tmp_path/'text.db').write_text('hello')
+    with RunStore(tmp_path/'taken.db'):
+        for name in ('taken.db', 'none/runs.db', 'text.db'):
+            errors = []
+            for kind in (Fakes, None):
+                with pytest.raises(ToaError) as e: drive(make(tmp_path/name, kind))
+                errors.append((type(e.value), str(e.value)))
+            assert errors[0] == errors[1] and name in errors[0][1]
+
+
 class Broken(Fakes):
     async def ready(self): raise ConnectionError('dies at once')
 

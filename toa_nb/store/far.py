@@ -62,7 +62,7 @@ class StoreHost:
 
     async def close(self):
         "Commit what is queued, and let others write the file."
-        self.store.close()
+        if self.store: self.store.close()
 
 # %% ../../nbs/35_store/14_far.ipynb #1272a86a
 @patch
