@@ -276,7 +276,7 @@ def test_a_file_of_the_hub_with_other_contents_is_named_with_what_to_do(hub, tmp
 def test_a_file_of_another_shape_is_named(hub, tmp_path, monkeypatch):
     monkeypatch.setitem(hub.files['HuggingFaceH4/MATH-500'], 'test.jsonl', lines([dict(question='Why?')]))
     error, = loaded(hub, tmp_path, ('math500', {}))
-    assert "math500:1: line: this is not a raw record of the set (KeyError: 'unique_id')" in error
+    assert "test.jsonl: the first record: there is no field 'unique_id', only question. Delete" in error
 
 
 def test_a_set_of_the_hub_without_a_name_here(hub, tmp_path):

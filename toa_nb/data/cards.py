@@ -64,6 +64,7 @@ class CardFacts:
     licence:str = '' # Of the data set, as an identifier of the hub; empty: not stated
     licences:dict[str,str] = field(default_factory=dict) # Of prompts and models, by name
     picture:str = '' # Name of the file with the distribution of scores; empty: none
+    weights:dict[str,float] = field(default_factory=dict) # Arguments of TRL's `KTOConfig`; empty: none
 
 def _code(value:Any)->str:
     "A value in code marks on one line."
@@ -98,7 +99,8 @@ def dataset_card(
     files = ', '.join(f'{split} in {_code(file)}' for split, file in facts.files.items())
     lines = [*_header(facts), '', f'# {facts.name}', '',
              f'{counted(facts.tally.rows, "row")} of the format {_code(facts.format)}, made by toa_nb: {files}.']
-    lines += _list('Counts', count_lines(facts.tally)) + _list('Rules', named(facts.rules))
+    lines += _list('Counts', count_lines(facts.tally)) + _list('Weights for KTOConfig', named(facts.weights))
+    lines += _list('Rules', named(facts.rules))
     lines += _list('Runs and models', _models(facts.origins)) + _list('Rewards', named(facts.rewards))
     lines += _list('Compute', named(facts.compute))
     stated = named(facts.licences) or ['- Prompts and models have licences of their own, which were not stated here.']
