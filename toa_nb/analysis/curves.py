@@ -277,6 +277,7 @@ def reward_curve(
         parts.append(pd.DataFrame({by: name, 'x': grid, 'mean': values.mean(0), 'low': low, 'high': high,
                                    'n': len(values)}))
     out = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[by, 'x', 'mean', 'low', 'high', 'n'])
+    if x == 'samples' and align == 'cost': out['x'] = out['x'].astype(int)
     out.attrs = dict(x=x, y=y, k=k, held_out=held_out, align=align, by=by, level=level,
                      reward=df.attrs.get('reward', ''),
                      unknown=unknown, left_out=left_out)

@@ -131,5 +131,6 @@ def compute_to_reach(
         low, high = np.quantile(drawn, [(1 - level)/2, (1 + level)/2], method='nearest')
         rows.append((name, at, low, high, (values[:, -1] >= reward).mean(), grid[-1], len(values)))
     out = pd.DataFrame(rows, columns=[by, 'at', 'low', 'high', 'reached', 'end', 'n']).set_index(by)
-    out.attrs = dict(x=x, y=y, k=k, held_out=held_out, reward=reward, level=level)
+    whole = ('at', 'low', 'high', 'end') if x == 'samples' else ()
+    out.attrs = dict(x=x, y=y, k=k, held_out=held_out, reward=reward, level=level, whole=whole)
     return out

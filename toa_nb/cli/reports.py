@@ -18,7 +18,7 @@ from ..search.methods import METHODS, method_from
 from .config import open_store
 from .command import add_choice, add_command
 from .output import check_output, columns, say
-from .reading import chosen_by, frame_of, some_runs
+from .reading import add_by, chosen_by, frame_of, some_runs
 
 # %% ../../nbs/70_cli/03_reports.ipynb #0f7c6e50
 def records(
@@ -31,7 +31,7 @@ def records(
         if isinstance(value, tuple): return list(value)
         if hasattr(value, 'item'): value = value.item()
         if isinstance(value, float) and not math.isfinite(value): return None
-        if name == 'needed': return int(value) # prompts
+        if name == 'needed' or name in table.attrs.get('whole', ()): return int(value) # prompts, samples
         return None if value is pd.NA else value
     return [{str(k): plain(v, k) for k, v in row.items()} for row in named.to_dict('records')]
 
@@ -113,9 +113,10 @@ def controlled(
     try:
         both = with_controls(df, x=args.x, y=args.y, k=args.k, held_out=args.held_out)
         return compared(args, both), control_notes(both)
-    except InputError as e:
-        table, why = compared(args, df), f'The best single model is left out: its fresh answers are too few ({e})'
-        return table, [why, *control_notes(df)]
+    except InputError:
+        table, why = compared(args, df), ('The best single model is left out: some prompts have too few fresh answers of '
+                                          'a model. Run best_of_n with each model to have it.')
+        return table, [why, *control_notes(df)[1:]]
 
 # %% ../../nbs/70_cli/03_reports.ipynb #6ffa5d97
 def do_compare(args:Any)->int:
@@ -156,11 +157,14 @@ def do_replay(args:Any)->int:
     with open_store(args.store) as store:
         runs = some_runs(store, args.run)
         reward = chosen_by(store, runs, args.reward)
+        if args.held_out: chosen_by(store, runs, args.held_out, '--held-out')
     found = replay_method(args.store, method, args.n, runs, models=args.model, reward=reward, repeats=args.repeats)
     if Path(args.output).suffix in ('.csv', '.json'): save_table(found.frame(recorded=False), args.output)
-    elif args.output: found.plot(x=args.x, y=args.y, k=args.k).savefig(args.output, dpi=200)
-    answer = found.reached(y=args.y, k=args.k)
-    head = f'{axis_names(answer.attrs)[2]}, at {counted(found.method.n, "sample")} per prompt'
+    elif args.output:
+        found.plot(x=args.x, y=args.y, k=args.k, held_out=args.held_out).savefig(args.output, dpi=200)
+    answer = found.reached(y=args.y, k=args.k, held_out=args.held_out)
+    short = ', or the most that every search has' if (answer['samples'] < found.method.n).any() else ''
+    head = f'{axis_names(answer.attrs)[2]}, at {counted(found.method.n, "sample")} per prompt{short}'
     data = dict(method=found.label, reached=records(answer), caveat=found.caveat,
                 coverage=records(found.coverage), samples=len(found.samples), searches=found.searches,
                 stopped=found.stopped)
@@ -194,6 +198,7 @@ def add_summary(commands:Any):
                           'What each method reached and cost, and which models and moves its best answers came from.',
                           'examples:\n  toa summary runs.db\n  toa summary runs.db --json > summary.json')
     add_report_options(summary)
+    add_by(summary)
 
 def add_compare(commands:Any):
     "compare"
@@ -211,6 +216,7 @@ def add_compare(commands:Any):
     compare.add_argument('--no-controls', dest='controls', action='store_false',
                          help='without the best single model, which is made from the recorded fresh answers')
     add_report_options(compare)
+    add_by(compare)
     add_axes(compare)
 
 # %% ../../nbs/70_cli/03_reports.ipynb #94aeb02b

@@ -39,9 +39,12 @@ class Part:
     names:list[str] # Its runs; none for samples
     labels:dict[str,str] # The name under which each of its runs appears in rows
 
-def _labels(path:Any, names:list[str], taken:Iterable[str])->dict[str,str]:
-    "The names of runs, with that of the store where another store has a run of the same name."
-    return {name: f'{Path(path).stem}/{name}' if name in taken else name for name in names}
+def _label(path:Any, name:str, taken:Iterable[str])->str:
+    "The name of a run, with as much of the path of its store as tells it from others of this name."
+    above = Path(path).with_suffix('').parts
+    longer = ('/'.join([*above[-n:], name]) for n in range(1, len(above) + 1))
+    if found := next((label for label in (name, *longer) if label not in taken), ''): return found
+    raise InputError('the store is given twice', str(path), 'Name each store once.')
 
 @contextmanager
 def joined(
@@ -53,7 +56,7 @@ def joined(
         parts, taken, sources = [], set(), parts_of(source)
         for given in [sources] if are_stores(sources) and are_shards(sources) else sources:
             found, names = stack.enter_context(opened(given, run))
-            labels = _labels(getattr(found, 'path', ''), names, taken)
+            labels = {name: _label(getattr(found, 'path', ''), name, taken) for name in names}
             taken |= set(labels.values())
             parts.append(Part(found, names, labels))
         yield parts

@@ -213,6 +213,7 @@ def _ours(files:list[Path], make:Callable, fetched:bool)->Iterator[tuple[int,Any
             yield line, record
             n += 1
 
+# %% ../../nbs/45_data/00_sets.ipynb #5d6aec82
 def set_records(
     name:str, # A name in `SETS`
     split:str='', # Part of it; empty: its first
