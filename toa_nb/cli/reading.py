@@ -223,7 +223,7 @@ def do_samples(args:Any)->int:
 def do_prompts(args:Any)->int:
     "toa prompts check"
     from toa_nb.data.prompts import BadPrompts, load_prompts, reading_report
-    prompts = load_prompts(args.file, args.skip_bad, args.id_prefix)
+    prompts = load_prompts(args.file, args.skip_bad, args.id_prefix, split=args.split, at=args.at or None, say=note)
     reward = read_reward(args.reward, Path(), '--reward') if args.reward else None
     with error_context(args.file):
         for p in prompts if hasattr(reward, 'validate') else (): reward.validate(p)
@@ -345,7 +345,10 @@ def add_prompts(commands:Any):
     check = add_command(add_group(commands, 'prompts', 'Look at a file of prompts'), 'check', do_prompts,
                         'Check a file of prompts. Shows how a record is read and which fields nothing reads; every '
                         'bad line is reported with its field and the remedy.')
-    check.add_argument('file', metavar='FILE', help='JSON Lines, a JSON list, CSV, TSV or Parquet')
+    check.add_argument('file', metavar='FILE', help='JSON Lines, a JSON list, CSV, TSV or Parquet; a set by its name, '
+                       'such as gsm8k; or hf://owner/name')
+    check.add_argument('--split', default='', help='part of a set, such as test')
+    check.add_argument('--at', default='', metavar='PLACE', help='a file or folder that holds a set that has a name')
     check.add_argument('--reward', metavar='KIND',
                        help='also check that this reward can score every prompt, for example constraints')
     check.add_argument('--id-prefix', default='', help='number prompts without an id, with this in front')

@@ -114,8 +114,9 @@ def controlled(
         both = with_controls(df, x=args.x, y=args.y, k=args.k, held_out=args.held_out)
         return compared(args, both), control_notes(both)
     except InputError:
-        table, why = compared(args, df), ('The best single model is left out: some prompts have too few fresh answers of '
-                                          'a model. Run best_of_n with each model to have it.')
+        table = compared(args, df)
+        why = ('The best single model is left out: some prompts have too few fresh answers of a model. '
+               'Run best_of_n with each model to have it.')
         return table, [why, *control_notes(df)[1:]]
 
 # %% ../../nbs/70_cli/03_reports.ipynb #6ffa5d97
