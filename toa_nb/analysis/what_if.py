@@ -58,11 +58,11 @@ def caveat(self:Replay)->str:
     sums = self.coverage[['recorded', 'asked', *_answers]].sum()
     found = [f'{self.label} from {counted(sums["recorded"], "recorded answer")} of {", ".join(self.pool.runs)}; '
              f'no model was called.']
-    found += [f'{counted(sums["asked"], "request")}: {sums["exact"]} answered exactly, {sums["similar"]} by another '
-              f'answer of the same model and move, {sums["missing"]} not at all.']
+    found += [f'{counted(sums["asked"], "request")}: {sums["exact"]:,} answered exactly, {sums["similar"]:,} by another '
+              f'answer of the same model and move, {sums["missing"]:,} not at all.']
     if self.stopped:
         searches = counted(self.searches, 'search', 'searches')
-        found.append(f'{self.stopped} of {searches} ended early, at a request without an answer.')
+        found.append(f'{self.stopped:,} of {searches} ended early, at a request without an answer.')
     if set(self.coverage.loc[self.coverage['asked'] > 0, 'kind']) - {'fresh'}:
         found.append('Answers that build on other answers exist only where they were recorded.')
     return ' '.join(found)
