@@ -58,8 +58,8 @@ def caveat(self:Replay)->str:
     sums = self.coverage[['recorded', 'asked', *_answers]].sum()
     found = [f'{self.label} from {counted(sums["recorded"], "recorded answer")} of {", ".join(self.pool.runs)}; '
              f'no model was called.']
-    found += [f'{counted(sums["asked"], "request")}: {sums["exact"]:,} answered exactly, {sums["similar"]:,} by another '
-              f'answer of the same model and move, {sums["missing"]:,} not at all.']
+    found += [f'{counted(sums["asked"], "request")}: {sums["exact"]:,} answered exactly, {sums["similar"]:,} by '
+              f'another answer of the same model and move, {sums["missing"]:,} not at all.']
     if self.stopped:
         searches = counted(self.searches, 'search', 'searches')
         found.append(f'{self.stopped:,} of {searches} ended early, at a request without an answer.')
