@@ -94,6 +94,7 @@ def verdict_text(
         if r['verdict'] != 'not decided' or not math.isfinite(r['needed']): more = ''
         lines.append(f'{name} is {r["verdict"]}: {r["difference"]:+.4g} [{r["low"]:+.4g}, {r["high"]:+.4g}] '
                      f'over {int(r["n"])} prompts{more}.')
+    if len(table) == 1: lines.append('There is no other method to compare with.')
     return '\n'.join(lines)
 
 # %% ../../nbs/50_analysis/03_equal_compute.ipynb #26e54d1b
