@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np, pandas as pd
 
 from ..core import InputError
+from ..inputs import check_number
 from ..store.tables import as_frame
 from .curves import (
     bootstrap_band, check_axes, chosen_axis, cost_grid, curve_columns, read_off, statistic_of)
@@ -135,6 +136,8 @@ def difference_table(
     power:float=.8, # Chance to find a difference of the size that was seen, for `needed`
 )->pd.DataFrame: # The columns of `compare_methods`, without `at`
     "Differences with their intervals; all rows are one product of matrices."
+    check_number(level, 'level', 0, .9999)
+    check_number(power, 'power', .0001, .9999)
     d, n = va - vb, len(va)
     wide = expanded_level(level, n) if n > 1 else level
     low, high = bootstrap_band(d, np.arange(n), n, n_boot, wide, seed)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np, pandas as pd
 
 from ..core import InputError
+from ..inputs import check_number
 from ..store.tables import as_frame
 from .variants import running_different
 
@@ -214,6 +215,7 @@ def bootstrap_band(
     seed:int, # Of the draws
 )->np.ndarray: # Lower and upper end (2 x column); NaN with fewer than two prompts or no draws
     "The confidence band of the mean over searches."
+    check_number(level, 'level', 0, 1)
     prompt, out = np.asarray(prompt, int), np.full((2, values.shape[1]), np.nan)
     several = np.array([len(np.unique(prompt[known])) > 1 for known in ~np.isnan(values.T)], bool)
     if n_boot < 1 or not several.any(): return out

@@ -115,6 +115,8 @@ def replay_method(
             samples += found.samples
             counts += found.counts
             stopped += found.stopped
+    if not recorded:
+        raise InputError('there is no recorded answer to these prompts', 'prompts', 'Give prompts of the runs.')
     table = coverage_table(counts, recorded)
     return Replay(method, label, source, run, pool, samples, table, len(pool.prompts)*repeats, stopped)
 

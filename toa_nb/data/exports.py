@@ -154,6 +154,7 @@ def to_dpo(
     "Preference pairs in TRL's explicit form."
     rules = PairRules(max_length_ratio, same_model, held_out)
     for text in [rejected] if isinstance(rejected, str) else rejected: read_policy(text)
+    if not rejected: raise InputError('no policy is named', 'rejected', f'The default is {PAIR_RULES!r}.')
     check_number(pairs, 'pairs', 1, whole=True)
     source, prompts, origins = checked_source(source, prompts, run)
     check_scored(source, run, reward, held_out)

@@ -136,6 +136,8 @@ def check_export(
     found = FORMATS[_one_of(format, FORMATS, 'format')]
     form = _one_of(form or found.forms[0], found.forms, 'form') if found.forms else form
     if form and not found.forms: raise InputError(f'{format} has one form', 'form', 'Leave it out.')
+    if not isinstance(path, str | os.PathLike) or not str(path).strip():
+        raise InputError(f'{path!r} is not a path', 'path', 'Name a file, or a folder.')
     place, known = check_path(path, where='path'), rules_of(format, form)
     for name in rules:
         if name in known: continue
@@ -144,7 +146,16 @@ def check_export(
     if place.suffix and place.suffix not in found.endings:
         raise InputError(f'{found.about or format} reads no {place.suffix} file', str(place),
                          f'Use {", ".join(found.endings)}, or a folder.')
+    _check_place(place)
     return form, place, place.suffix or found.endings[0]
+
+def _check_place(place:Path):
+    "Refuse a folder with the name of a file, and one whose README.md is not a card of ours."
+    if place.suffix and place.is_dir(): raise InputError('this is a folder', str(place), 'Name a file in it.')
+    card = place/'README.md'
+    if not place.suffix and card.exists() and 'made by toa_nb' not in card.read_text('utf-8', 'replace'):
+        raise InputError('this folder has a README.md that is not the card of an export', str(place),
+                         'Name a new folder, or a file.')
 
 # %% ../../nbs/45_data/07_writing.ipynb #57521123
 class NoRows(ToaError):
