@@ -19,7 +19,7 @@ from ..search.methods import METHODS, method_from
 from .config import open_store
 from .command import add_choice, add_command
 from .output import check_output, columns, say
-from .reading import add_by, chosen_by, frame_of, some_runs
+from .reading import add_by, chosen_by, frame_of, some_runs, Y_HELP
 
 # %% ../../nbs/70_cli/03_reports.ipynb #0f7c6e50
 def records(
@@ -201,8 +201,8 @@ def add_axes(
 ):
     "What is compared, and along which axis."
     p.add_argument('--x', default='', help='axis of compute: flops, tokens, samples, ...')
-    p.add_argument('--y', default='best', help='best (default), top (mean of the k best) or mean')
-    p.add_argument('--k', type=int, default=10, help='answers of `top` (default: 10)')
+    p.add_argument('--y', default='best', help=Y_HELP)
+    p.add_argument('--k', type=int, default=10, help='answers of `top` and `different` (default: 10)')
 
 # %% ../../nbs/70_cli/03_reports.ipynb #a767d992
 def add_summary(commands:Any):
@@ -225,7 +225,8 @@ def add_compare(commands:Any):
                          help='compute per prompt (default: the largest that every search has reached)')
     compare.add_argument('--reach', type=float, metavar='REWARD',
                          help='what each method spends to reach this mean reward')
-    compare.add_argument('--prompts', action='store_true', help='one row per prompt, one column per method')
+    compare.add_argument('--prompts', action='store_true',
+                         help='one row per prompt, one column per method; of two, the difference too')
     compare.add_argument('--no-controls', dest='controls', action='store_false',
                          help='without the best single model, which is made from the recorded fresh answers')
     add_report_options(compare)
