@@ -79,10 +79,17 @@ def _header(facts:CardFacts)->list[str]:
     return [*lines, '---']
 
 # %% ../../nbs/45_data/07_cards.ipynb #7e5832d5
+def _set_text(about:dict)->str:
+    "A set of prompts that has a name, where it came from, at which revision."
+    at = f' at {about["revision"]}' if about.get('revision') else ''
+    return ', '.join(filter(None, (f'{about["name"]}: {about.get("place", "")}{at}', about.get('split'))))
+
 def _models(origins:Origins)->Iterable[str]:
     "Each run with its models."
     for run, known in origins.runs.items():
-        yield f'- run {_code(run)}, method {_code(known["method"])}, templates {_code(known["templates"])}'
+        about = known.get('about')
+        set = f', prompts {_code(_set_text(about))}' if about else ''
+        yield f'- run {_code(run)}, method {_code(known["method"])}, templates {_code(known["templates"])}{set}'
         for model, system in known['systems'].items():
             yield f'  - model {_code(model)}' + (f', system prompt {_code(system)}' if system else ', no system prompt')
 
@@ -103,7 +110,9 @@ def dataset_card(
     lines += _list('Rules', named(facts.rules))
     lines += _list('Runs and models', _models(facts.origins)) + _list('Rewards', named(facts.rewards))
     lines += _list('Compute', named(facts.compute))
-    stated = named(facts.licences) or ['- Prompts and models have licences of their own, which were not stated here.']
+    sets = {f['about']['name']: f['about'].get('licence') or 'not stated'
+            for f in facts.origins.runs.values() if f.get('about')}
+    stated = named(sets | facts.licences) or ['- Prompts and models have licences of their own, which were not stated here.']
     own = facts.licence or 'not stated'
     lines += _list('Licences', [f'- this data set: {_code(own)}', *stated])
     if facts.picture: lines += ['', '## Scores', '', f'![distribution of scores]({facts.picture})']

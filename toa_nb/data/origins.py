@@ -95,7 +95,8 @@ def by_joined_prompt(
 @dataclass
 class Origins:
     "What the runs of a source say about their answers."
-    runs:dict[str,dict] = field(default_factory=dict) # Method, systems, templates and specs, by name of the run in rows
+    runs:dict[str,dict] = field(default_factory=dict) # Method, systems, templates, specs and what its set of prompts
+                                                      # says about itself, by name of the run in rows
     guide:str = '' # The reward that guided all of them; empty: unknown, or several
     flops:bool = False # Whether the size of every model is known
 
@@ -104,7 +105,7 @@ def _run_facts(config:dict)->dict:
     models, templates = config.get('models', ()), config.get('templates')
     text = json.dumps(templates, sort_keys=True, ensure_ascii=False) if templates else ''
     return dict(
-        method=config.get('method', ''), systems={m['name']: m.get('system') or '' for m in models},
+        about=config.get('about') or {}, method=config.get('method', ''), systems={m['name']: m.get('system') or '' for m in models},
         templates=hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16] if text else '',
         specs={m['name']: ModelSpec(**m['spec']) if m.get('spec') else None for m in models})
 
