@@ -112,7 +112,8 @@ def dataset_card(
     lines += _list('Compute', named(facts.compute))
     sets = {f['about']['name']: f['about'].get('licence') or 'not stated'
             for f in facts.origins.runs.values() if f.get('about')}
-    stated = named(sets | facts.licences) or ['- Prompts and models have licences of their own, which were not stated here.']
+    unstated = ['- Prompts and models have licences of their own, which were not stated here.']
+    stated = named(sets | facts.licences) or unstated
     own = facts.licence or 'not stated'
     lines += _list('Licences', [f'- this data set: {_code(own)}', *stated])
     if facts.picture: lines += ['', '## Scores', '', f'![distribution of scores]({facts.picture})']

@@ -105,7 +105,8 @@ def _run_facts(config:dict)->dict:
     models, templates = config.get('models', ()), config.get('templates')
     text = json.dumps(templates, sort_keys=True, ensure_ascii=False) if templates else ''
     return dict(
-        about=config.get('about') or {}, method=config.get('method', ''), systems={m['name']: m.get('system') or '' for m in models},
+        about=config.get('about') or {}, method=config.get('method', ''),
+        systems={m['name']: m.get('system') or '' for m in models},
         templates=hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16] if text else '',
         specs={m['name']: ModelSpec(**m['spec']) if m.get('spec') else None for m in models})
 

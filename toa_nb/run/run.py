@@ -77,8 +77,7 @@ class Run(RunState):
         scorers:dict|None=None, # Processes of rewards there, by name: {'armorm': {'actors': 4, 'gpus': .25}}
         on_progress:Callable|Iterable[Callable]|None=None, # Called with the `Progress` every 5 s and at the end
     ):
-        given, self.shard = as_models(models), check_shard(shard)
-        self.about = getattr(prompts, 'about', None) # What a set of prompts that has a name says about itself
+        given, self.shard, self.about = as_models(models), check_shard(shard), getattr(prompts, 'about', None)
         self.prompts, self.method = shard_of(as_prompts(prompts), self.shard), as_method(method)
         self.models = {m.name: m for m in given}
         self.pools = as_pools(scorers) if ray is not None else {}
