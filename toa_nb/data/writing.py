@@ -365,11 +365,17 @@ def describe(self:Job,
     _card(self.place, facts, seen, reward or self.origins.guide)
 
 # %% ../../nbs/45_data/07_writing.ipynb #b1dbfd47
+def _uploaded(files:Iterable[str])->list[str]:
+    "What an export with these files of rows has written."
+    origins = [f'{Path(name).stem}.origins.jsonl' for name in files]
+    return [*files, *origins, 'README.md', 'scores.png', 'dataset_info.json']
+
 def upload(
     folder:Path, # With files of rows and a card
     name:str, # Name of a data set on the hub
+    files:Iterable[str], # Names of the files of rows
 )->str: # Its address
-    "Upload a folder to the Hugging Face hub; a data set that is new there is private."
+    "Upload an export to the Hugging Face hub, and nothing else of its folder; a data set that is new there is private."
     try: from huggingface_hub import HfApi
     except ImportError:
         raise InputError('uploading needs the package huggingface_hub', 'push_to_hub',
@@ -377,7 +383,7 @@ def upload(
     api = HfApi()
     try:
         url = str(api.create_repo(name, repo_type='dataset', private=True, exist_ok=True))
-        api.upload_folder(repo_id=name, repo_type='dataset', folder_path=folder)
+        api.upload_folder(repo_id=name, repo_type='dataset', folder_path=folder, allow_patterns=_uploaded(files))
     except Exception as e:
         reason = ' '.join(str(e).split())[:300]
         raise ToaError(f'{name} was not uploaded ({type(e).__name__}: {reason}). The files are in {folder}.') from e
@@ -407,5 +413,5 @@ def export(
     tally = Tally(progress=_reporter(say, _prompt_count(job.source, job.prompts, run)))
     seen = job.write(tally)
     if not job.place.suffix: job.describe(tally, seen, licence, licences or {}, reward)
-    url = upload(job.place, push_to_hub) if push_to_hub else ''
+    url = upload(job.place, push_to_hub, [file.name for file in job.files.values()]) if push_to_hub else ''
     return Exported(list(job.files.values()), tally.rows, dict(tally.dropped), dict(tally.counts), url)
