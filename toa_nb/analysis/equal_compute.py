@@ -94,6 +94,7 @@ def verdict_text(
         if r['verdict'] != 'not decided' or not math.isfinite(r['needed']): more = ''
         lines.append(f'{name} is {r["verdict"]}: {r["difference"]:+.4g} [{r["low"]:+.4g}, {r["high"]:+.4g}] '
                      f'over {int(r["n"])} prompts{more}.')
+    if len(table) == 1: lines.append('There is no other method to compare with.')
     return '\n'.join(lines)
 
 # %% ../../nbs/50_analysis/03_equal_compute.ipynb #26e54d1b
@@ -131,5 +132,6 @@ def compute_to_reach(
         low, high = np.quantile(drawn, [(1 - level)/2, (1 + level)/2], method='nearest')
         rows.append((name, at, low, high, (values[:, -1] >= reward).mean(), grid[-1], len(values)))
     out = pd.DataFrame(rows, columns=[by, 'at', 'low', 'high', 'reached', 'end', 'n']).set_index(by)
-    out.attrs = dict(x=x, y=y, k=k, held_out=held_out, reward=reward, level=level)
+    whole = ('at', 'low', 'high', 'end') if x == 'samples' else ()
+    out.attrs = dict(x=x, y=y, k=k, held_out=held_out, reward=reward, level=level, whole=whole)
     return out
