@@ -58,9 +58,9 @@ def store_page(
     panels = [CurvePanel(store), TreePanel(store, run), SampleBrowser(store, run, sort='best')]
     parts = []
     for panel, title in zip(panels, ('Reward against compute', 'Search tree', 'Answers')):
-        for part in panel.page_parts()[:1]:
-            part.title = title
-            parts.append(part)
+        found = [part for part in panel.page_parts() if part.kind != 'curve' or panel is panels[0]]
+        for part in found[:1]: part.title = title
+        parts += found
     said = [panel.summary() for panel in panels[:2]] if parts else [panels[0].message_text]
     return saved_page(Path(store.path).name, parts, '\n'.join(said))
 

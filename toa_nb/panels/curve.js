@@ -87,6 +87,10 @@ function render({model, el}) {
       label.onclick = () => { forward = forward === e.s.name ? '' : e.s.name; model.set('forward', forward); model.save_changes(); draw() }
       label.onkeydown = k => { if (k.key === 'Enter' || k.key === ' ') { k.preventDefault(); label.onclick(); el.querySelector(`.end[aria-pressed="true"]`)?.focus() } }
     }
+    if (here.length && all.length === 1) { // The curve ends where the cheapest prompt does; the run is further
+      const s = all[0], last = s.x.length - 1
+      make(svg, 'path', {d: `M${px(s.x[last])},${py(s.mean[last])}L${px(here[0])},${py(here[1])}`, stroke: s.colour, class: 'onward'})
+    }
     if (here.length) star(svg, px(here[0]), py(here[1]), `now ${shown(here[1])}`)
     hover(svg, order, px, py, log, x0, x1, scale)
   }
