@@ -223,8 +223,8 @@ def plot_curve(
     overoptimization:pd.DataFrame|None=None, # From the function `overoptimization`: mark from where on the guide is
                                              # over-optimised
     log:bool=False, # Logarithmic axis of compute
-    bands:bool|str=True, # Draw the confidence bands; 'ends': only the intervals at the ends of the lines, where bands would lie
-                         # over each other
+    bands:bool|str=True, # Draw the confidence bands; 'ends': only the intervals at the ends of the lines, for many
+                         # lines whose bands would hide each other
     title:str='', # Above the figure
     size:tuple[float,float]=(5.6, 3.3), # Width and height of a panel, in inches; fits one column of a paper
 )->Figure:

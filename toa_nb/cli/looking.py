@@ -34,8 +34,8 @@ def panel_notebook(
     which = {name: f', {run!r}' for name in ('TreePanel', 'SampleBrowser') if run}
     whole = paths if paths[1:] else paths[0]
     shown = _panels[bool(paths[1:]):] # a `RunPanel` writes, so it takes one store
-    sources = [f'import os\nfrom toa_nb.panels import {", ".join(_panels)}\nos.chdir({os.getcwd()!r})\nstore = {whole!r}',
-               *(f'{name}(store{which.get(name, "")})' for name in shown)]
+    start = f'import os\nfrom toa_nb.panels import {", ".join(_panels)}\nos.chdir({os.getcwd()!r})\nstore = {whole!r}'
+    sources = [start, *(f'{name}(store{which.get(name, "")})' for name in shown)]
     folded = dict(jupyter=dict(source_hidden=True))
     cells = [dict(cell_type='code', id=f'panel{i}', metadata=folded, execution_count=None, outputs=[], source=source)
              for i, source in enumerate(sources)]
@@ -90,7 +90,8 @@ def lab_command(
     "The command that opens a notebook in JupyterLab, with that document alone."
     for package in ('jupyterlab', 'ipywidgets', 'anywidget'):
         if find_spec(package): continue
-        raise InputError(f'{package} is not installed', 'toa panel', 'Install toa_nb[lab], or write a page: -o report.html.')
+        remedy = 'Install toa_nb[lab], or write a page: -o report.html.'
+        raise InputError(f'{package} is not installed', 'toa panel', remedy)
     root = ['--allow-root'] if hasattr(os, 'geteuid') and os.geteuid() == 0 else []
     extensions = notebook.parent.parent/'extensions'
     return [sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={notebook.parent}', f'--port={port or 8888}',

@@ -13,7 +13,7 @@ import ipywidgets as W
 from fastcore.basics import patch
 
 from ..cells import counted, safe
-from ..core import InputError, Prompt, Sample
+from ..core import InputError, Sample
 from ..store.journal import RunStore
 from ..store.tables import to_frame
 from ..run.progress import short
@@ -137,7 +137,7 @@ class ComparePanel(Panel):
         super().__init__('Methods compared')
         self.store, name = reading(store)
         self.list, self.df, self.rows, self.by = TableView(multiple=False), None, None, 'method'
-        self.of, self.read, self.colours = {}, [], {}
+        self.of, self.tasks, self.read, self.colours = {}, {}, [], {}
         self.viewer = Viewer(self.store, lambda s, number: self.attempt(lambda: self.follow(s, number)))
         self.fields = dict(
             a=field(W.Dropdown, 'method a'), b=field(W.Dropdown, 'method b'),
@@ -215,6 +215,7 @@ def redraw(self:ComparePanel):
     runs = [self.of[a], self.of[b]]
     if runs != self.read:
         with self.working('Reading'): self.df, self.read = to_frame(self.store, runs), runs
+        self.tasks = {p.id: p for p in self.store.prompts(runs[0])}
     self.rows = compared_prompts(self.df, a, b, value, self.by, category, sort)
     self.line.value = f'<b>{safe(difference_line(self.rows["difference"], a, b))}</b>'
     for name, v in prompt_list(self.rows, a, b, sort).items(): setattr(self.list, name, v)
@@ -232,15 +233,7 @@ def choose(self:ComparePanel,
     self.list.chosen = list(rows[-1:])
     if not rows: return self.viewer.show()
     prompt_id, names = self.rows.index[rows[-1]], [self.fields[key].value for key in 'ab']
-    prompt = self.prompt(prompt_id)
-    self.viewer.show(*self.pair(prompt_id), prompts=(prompt, prompt), heads=names, colours=self.colours)
-
-@patch
-def prompt(self:ComparePanel,
-    prompt_id:str, # Of both runs
-)->Prompt:
-    "The task of a row."
-    return next(p for p in self.store.prompts(self.of[self.fields['a'].value]) if p.id == prompt_id)
+    self.viewer.show(*self.pair(prompt_id), prompts=(self.tasks[prompt_id],)*2, heads=names, colours=self.colours)
 
 @patch
 def pair(self:ComparePanel,
@@ -289,7 +282,8 @@ def both(self:ComparePanel,
     "The task, and both answers beside each other."
     names = [self.fields[key].value for key in 'ab']
     pages = [self.viewer.page(s, name, None, None) for s, name in zip(self.pair(prompt_id), names)]
-    return task(self.prompt(prompt_id)) + f'<div class="toa-wide">{"".join(f"<div>{page}</div>" for page in pages)}</div>'
+    beside = ''.join(f'<div>{page}</div>' for page in pages)
+    return f'{task(self.tasks[prompt_id])}<div class="toa-wide">{beside}</div>'
 
 @patch
 def static(self:ComparePanel)->str:
@@ -298,6 +292,7 @@ def static(self:ComparePanel)->str:
     rows = table([head[0] for head in self.list.heads], self.list.rows[:10])
     return self.line.value + rows + ''.join(self.both(self.rows.index[i]) for i in self.list.chosen)
 
+# %% ../../nbs/60_panels/19_compare.ipynb #c7a90005
 @patch
 def page_parts(self:ComparePanel)->list[Part]:
     "The prompts, with both answers to each."

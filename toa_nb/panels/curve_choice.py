@@ -152,8 +152,8 @@ def figures(self:CurveChoice)->dict: # `Figure`s
     for row in zip(*(figure.axes for figure in out.values())):
         ends = [ax.get_ylim() for ax in row]
         for ax in row: ax.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
-    differences = {f'{name} difference'.strip(): plot_curve(d, title=name, **look) for name, d in self.differences().items()}
-    return out | differences
+    found = self.differences().items()
+    return out | {f'{name} difference'.strip(): plot_curve(d, title=name, **look) for name, d in found}
 
 # %% ../../nbs/60_panels/11_curve_choice.ipynb #c4d50001
 @patch(as_prop=True)
@@ -169,7 +169,8 @@ def code(self:CurveChoice)->str: # Without its imports
     plots = [f'plot_curve(reward_curve(df{given}){held}{behind}{look})']
     paired = keywords(self.paired) + (f', held_out={self.held_out!r}' if self.held_out else '')
     if self.against: plots.append(f'plot_curve(difference_curve(df, {self.against!r}{paired}){look})')
-    if self.facets: plots = [f'[{plot[:-1]}, title=c) for c, df in df.groupby("category", sort=False)]' for plot in plots]
+    each = 'title=c) for c, df in df.groupby("category", sort=False)]'
+    if self.facets: plots = [f'[{plot[:-1]}, {each}' for plot in plots]
     return '\n'.join([f'df = {data}', ', '.join(plots)])
 
 def keywords(

@@ -206,4 +206,5 @@ def state(self:SampleList,
     found = self.store.found_rows(self.keys[:most], self.reward)
     return dict(heads=[[name] for name in names], rows=list_rows(found, names), numeric=self.view.numeric,
                 total=len(found), dots=[self.colours.get(row[2], '') for row in found], dotted=self.view.dotted,
-                multiple=False, chosen=[0] if found else [], first=0, window=len(found), want=-1, at=-1, sort='', label='samples')
+                multiple=False, chosen=[0] if found else [], first=0, window=len(found), want=-1, at=-1, sort='',
+                label='samples')

@@ -308,7 +308,8 @@ def static(self:SampleBrowser)->str:
     view = self.found.view
     rows = table([head[0] for head in view.heads], [row[:-1] + [row[-1][:120]] for row in view.rows[:10]])
     tasks = map(task, {s.prompt_id: self.prompts[s.prompt_id] for s in self.chosen}.values())
-    return f'<p>{safe(self.count_text)}</p>{rows}' + ''.join([*tasks, *(page.value for page in self.viewer.row.children)])
+    pages = (page.value for page in self.viewer.row.children)
+    return ''.join([f'<p>{safe(self.count_text)}</p>{rows}', *tasks, *pages])
 
 @patch
 def page_parts(self:SampleBrowser)->list[Part]:
