@@ -177,9 +177,8 @@ def offer(self:ComparePanel,
     self.of = dict(zip(names, configs))
     a = a or next((n for n, made in self.of.items() if made == run), '')
     if len(names) < 2: return offer_start(self, self.missing(names))
-    for name in (a, b):
-        if name and name not in names:
-            raise InputError(f'there is no {self.by} {name!r}', 'ComparePanel', f'There are: {", ".join(names)}.')
+    if wrong := [name for name in (a, b) if name and name not in names]:
+        raise InputError(f'there is no {self.by} {wrong[0]!r}', 'ComparePanel', f'There are: {", ".join(names)}.')
     for key in 'ab': f[key].options = {plain(n): n for n in names}
     f['a'].value = a or next(n for n in reversed(names) if n != b)
     f['b'].value = b or next(n for n in names if n != f['a'].value)
