@@ -160,7 +160,7 @@ def lay_out(self:ComparePanel):
     self.parts.add_class('toa-split')
     fold = W.Accordion([self.settings], titles=('Settings that differ',))
     again = self.button('Read again', lambda: self.reread(), 'Take in what was stored since')
-    self.arrange(fields_grid(*self.fields.values()), button_row(again, self.line), self.parts, fold)
+    self.arrange(fields_grid(*self.fields.values(), button_row(again)), self.line, self.parts, fold)
 
 # %% ../../nbs/60_panels/19_compare.ipynb #b25d133a
 @patch

@@ -37,7 +37,7 @@ function render({model, el}) {
     const all = model.get('series'), behind = model.get('behind'), log = model.get('log') && all.every(s => s.x[0] > 0)
     el.replaceChildren()
     W = wide(); H = Math.round(220 + W / 4)
-    M.right = Math.min(150, 34 + 7.3 * Math.max(6, ...all.map(s => s.label.length)))
+    M.right = Math.min(154, 38 + 7.3 * Math.max(6, ...all.map(s => s.label.length)))
     const title = lines_of(model.get('yname'), (W - 8) / 6.6)
     M.top = 11 + 15 * title.length
     const svg = make(el, 'svg', {viewBox: `0 0 ${W} ${H}`, class: 'toa-curve', role: 'group', 'aria-label': model.get('says')})
@@ -73,7 +73,7 @@ function render({model, el}) {
         make(g, 'polygon', {points: [...up, ...down].join(' '), fill: s.colour, class: 'band'})
       }
       make(g, 'path', {d: line(s), stroke: s.colour, class: 'line'})
-      const at = px(s.x[last]) + 5 + 7 * all.indexOf(s) / all.length
+      const at = px(s.x[last]) + 5 + Math.min(4, 15 / all.length) * all.indexOf(s)
       if (banded && model.get('bands')) make(g, 'path', {d: `M${at - 2.5},${py(s.low[last])}h5m-2.5,0V${py(s.high[last])}m-2.5,0h5`, stroke: s.colour, class: 'whisker'})
       make(g, 'path', {d: (marks[s.marker] || marks.o)(px(s.x[last]), py(s.mean[last]), 4), fill: s.colour})
       ends.push({s, y: py(s.mean[last]), g})
@@ -82,7 +82,7 @@ function render({model, el}) {
     ends.forEach((e, i) => { if (i) e.y = Math.max(e.y, ends[i - 1].y + 15) })
     const over = ends.length ? ends[ends.length - 1].y - (H - M.bottom) : 0
     for (const e of ends) {
-      const label = make(svg, 'text', {x: W - M.right + 20, y: e.y + 4 - Math.max(0, over), style: `fill:${e.s.colour}`, class: e.s.name === forward ? 'end chosen' : 'end', role: 'button', tabindex: 0, 'aria-pressed': e.s.name === forward}, e.s.label)
+      const label = make(svg, 'text', {x: W - M.right + 24, y: e.y + 4 - Math.max(0, over), style: `fill:${e.s.colour}`, class: e.s.name === forward ? 'end chosen' : 'end', role: 'button', tabindex: 0, 'aria-pressed': e.s.name === forward}, e.s.label)
       make(label, 'title', {}, 'bring forward, or back')
       label.onclick = () => { forward = forward === e.s.name ? '' : e.s.name; model.set('forward', forward); model.save_changes(); draw() }
       label.onkeydown = k => { if (k.key === 'Enter' || k.key === ' ') { k.preventDefault(); label.onclick(); el.querySelector(`.end[aria-pressed="true"]`)?.focus() } }
