@@ -1,10 +1,15 @@
 """Journeys through the panels on stored runs, in JupyterLab and Chromium: what a reader does with mouse and keyboard, and what she sees."""
 import asyncio
 import json
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
-from browser import journey, wait_for
+import psutil
+import pytest
+from browser import environment, free_port, journey, wait_for
 from test_panels_views import fill
 
 from toa_nb.panels.trees import TreePanel
@@ -210,7 +215,7 @@ length = FunctionReward(lambda prompt, text: len(text), name='length')
 await Run(prompts_from(['Why is the sky blue?']), TOA(n=12, parallel=1), models, length, store='known.db')
 TreePanel('known.db')""")
     page, tree = lab.page, '.toa-TreePanel'
-    box = lambda: page.locator('svg.toa-tree').get_attribute('viewBox')  # noqa: E731
+    box = lambda: tuple(map(float, page.locator('svg.toa-tree').get_attribute('viewBox').split()))  # noqa: E731
     whole = box()
     page.get_by_role('button', name='zoom in').click()
     near = box()
@@ -250,7 +255,7 @@ def test_one_curve_is_isolated_and_differences_stand_beside(lab):
     lab.page.wait_for_selector('.toa-curve .series.faded')
     assert lab.page.locator('.toa-curve .series:not(.faded)').count() == lab.page.locator('.toa-curve .band').count() == 1
     lab.page.get_by_label('difference to').select_option('toa')
-    lab.page.wait_for_selector('.toa-curve .zero')
+    lab.page.wait_for_selector('.toa-curve .zero', state='attached')
     lab.see('.toa-CurvePanel .toa-code', "difference_curve(df, 'toa', x='tokens', y='best', by='run')")
     lab.press('.toa-CurvePanel', 'Save')
     lab.see('.toa-CurvePanel .toa-say', 'Written: curve.png, curve-difference.png')
@@ -296,3 +301,38 @@ def test_a_saved_notebook_shows_its_panels_without_a_kernel(lab):
     assert lab.page.locator('.toa-kept img').count() >= 3  # the run's curve, the curves, the tree
     lab.see('.toa-kept >> nth=2', 'later against toa: +0')
     lab.errors.clear()  # there is no kernel of this name
+
+
+@pytest.mark.slow
+@journey
+def test_the_command_opens_the_panels_and_ends_with_all_that_it_started(lab, tmp_path):
+    two_runs(lab)
+    main = 'from toa_nb.cli import main; raise SystemExit(main())'
+    words = [sys.executable, '-c', main, 'panel', str(lab.notebooks/'two.db'), '--port', str(free_port())]
+    with open(tmp_path/'said', 'wb') as said:
+        command = subprocess.Popen(words, cwd=tmp_path, env=environment(tmp_path) | {'BROWSER': 'true'}, stdin=subprocess.DEVNULL,
+                                   stdout=said, stderr=said)
+    try:
+        wait_for(lambda: [*tmp_path.glob('runtime/jpserver-*.json')], lambda: (tmp_path/'said').read_text())
+        server = json.loads(next(tmp_path.glob('runtime/jpserver-*.json')).read_text())
+        lab.page.goto(f'{server["url"]}doc/tree/panels.ipynb?token={server["token"]}')
+        there = '() => document.querySelectorAll(".toa-panel").length === 5'
+        lab.until(there, 'the panels do not open by themselves')
+        lab.page.locator('.toa-CurvePanel').get_by_label('save as').fill('here.csv')
+        lab.press('.toa-CurvePanel', 'Save')
+        lab.see('.toa-CurvePanel .toa-say', 'Written: here.csv')
+        assert (tmp_path/'here.csv').exists()
+        lab.until('() => !window.document.title.startsWith("*")', 'the notebook is not saved')
+        lab.page.reload()
+        lab.until(there, 'the panels are gone after a reload')
+        assert all(url.startswith(server['url']) for url in lab.outside), lab.outside
+        lab.page.goto('about:blank')
+        family = [psutil.Process(server['pid']), *psutil.Process(server['pid']).children(recursive=True)]
+        assert len(family) > 1  # the kernel too
+        command.send_signal(signal.SIGINT)
+        assert command.wait(60) == 0
+        assert psutil.wait_procs(family, timeout=60)[1] == []
+    finally:
+        command.kill()
+        lab.outside.clear()
+        lab.errors.clear()  # of a page whose server has ended
