@@ -184,8 +184,11 @@ def test_an_answer_is_read_in_every_way(lab):
     lab.see(f'{panel} .toa-raw pre', '**better** 3')
     page.locator(f'{panel} .toa-copy').click()
     lab.see(f'{panel} .toa-copy', 'Copied')
+    lab.see(f'{panel} .toa-task', 'Why is the sky blue?')
+    page.locator(f'{panel} .toa-task summary').click()
     page.locator(f'{panel} .toa-link').click()
     page.wait_for_selector(f'{ticked}[data-row="2"]')
+    page.wait_for_selector(f'{panel} .toa-task[open]')  # what was unfolded stays so
     row(4).locator('input').click()
     page.wait_for_function(f'() => document.querySelectorAll("{ticked}").length === 2')
     row(0).locator('input').click()

@@ -97,7 +97,7 @@ function render({model, el}) {
   const star = (svg, x, y, text) => {
     const points = Array.from({length: 10}, (_, i) => `${(x + (i % 2 ? 3 : 7) * Math.sin(Math.PI * i / 5)).toFixed(1)},${(y - (i % 2 ? 3 : 7) * Math.cos(Math.PI * i / 5)).toFixed(1)}`)
     make(svg, 'polygon', {points: points.join(' '), fill: 'currentColor', class: 'now'})
-    make(svg, 'text', {x: x - 4, y: y + 20, 'text-anchor': 'end'}, text)
+    make(svg, 'text', {x: x - 4, y: y + 20, 'text-anchor': 'end', class: 'here'}, text)
   }
   const hover = (svg, all, px, py, log, x0, x1, scale) => {
     const cross = make(svg, 'line', {y1: M.top, y2: H - M.bottom, class: 'cross', visibility: 'hidden'}), tip = document.createElement('div')

@@ -365,6 +365,7 @@ def copy_settings(self:RunPanel):
     with RunStore(self.path, 'r') as store: left = self.form.copy(store, name)
     self.show('')
     self.pinned = True
+    with suppress(ToaError): self.build() # the code of the new run
     self.say('\n'.join([f'These are the settings of {name}: change what you like, and start.', *left]))
 
 # %% ../../nbs/60_panels/10_runs.ipynb #9c895985

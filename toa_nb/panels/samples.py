@@ -173,7 +173,7 @@ def show(self:SampleBrowser,
     "Show samples."
     self.chosen, prompts = list(samples), {s.prompt_id for s in samples}
     tasks = [self.prompts[s.prompt_id] for s in samples]
-    self.viewer.show(*samples, prompts=tasks, heads=[t.id for t in tasks], colours=self.found.colours)
+    self.viewer.show(*samples, prompts=tasks, heads=['']*len(tasks), colours=self.found.colours)
     self.prefer_button.disabled = (len(samples), len(prompts)) != (2, 1)
 
 # %% ../../nbs/60_panels/18_samples.ipynb #adcb4138
@@ -303,13 +303,11 @@ MOST_SAVED = 300 # Samples in a saved page
 
 @patch
 def static(self:SampleBrowser)->str:
-    "The first rows of the list, and the chosen answers with their tasks."
+    "The first rows of the list, and the chosen answers."
     if not self.found.keys: return ''
     view = self.found.view
     rows = table([head[0] for head in view.heads], [row[:-1] + [row[-1][:120]] for row in view.rows[:10]])
-    tasks = map(task, {s.prompt_id: self.prompts[s.prompt_id] for s in self.chosen}.values())
-    pages = (page.value for page in self.viewer.row.children)
-    return ''.join([f'<p>{safe(self.count_text)}</p>{rows}', *tasks, *pages])
+    return f'<p>{safe(self.count_text)}</p>{rows}' + ''.join(page.value for page in self.viewer.row.children)
 
 @patch
 def page_parts(self:SampleBrowser)->list[Part]:

@@ -17,7 +17,7 @@ from ..store.journal import RunStore
 
 from .forms import side_by_side
 from .tables import Html
-from .texts import answer, conversation, difference, headline, PageView, request_page, sample_facts
+from .texts import answer, conversation, difference, headline, PageView, request_page, sample_facts, task
 
 # %% ../../nbs/60_panels/04_viewer.ipynb #c04eceab
 VIEWS = 'answer', 'difference', 'prompt', 'messages'
@@ -95,5 +95,6 @@ def page(self:Viewer, s, head, prompt, other)->Html:
     "One of the two pages."
     line = f'<div class="toa-dim">{safe(head)}</div>' if head else ''
     if s is None: return Html(f'{line}<p>Nothing is scored.</p>')
+    if prompt and self.mode.value != 'prompt': line += task(prompt)
     colour = self.colours.get(s.trial.model, '')
     return Html(line + sample_page(s, self.mode.value, other, prompt, self.store, colour))
