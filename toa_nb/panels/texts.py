@@ -97,7 +97,7 @@ def task(
 )->Html:
     "The messages of a prompt, folded away under its id and its first words."
     words = ' '.join(messages_of(prompt)[-1].content.split())
-    head = f'<summary><b>{safe(prompt.id)}</b> {safe(words, 120)}</summary>'
+    head = f'<summary><strong>{safe(prompt.id)}</strong> {safe(words, 120)}</summary>'
     return Html(f'<details class="toa-fold toa-task">{head}{conversation(prompt)}</details>')
 
 # %% ../../nbs/60_panels/04_texts.ipynb #c477da12
