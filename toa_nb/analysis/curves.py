@@ -290,7 +290,7 @@ def complete(
     df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one
 )->pd.DataFrame: # The table without searches that are in progress or were cut off
     "The searches that have as many samples as the longest of their run."
-    df = as_frame(df)
+    df = as_frame(df, ('run', 'prompt_id', 'samples') if isinstance(df, pd.DataFrame) else None)
     size = df.groupby(['run', 'prompt_id'])['samples'].transform('sum')
     out = df[size == size.groupby(df['run']).transform('max')]
     out.attrs = dict(df.attrs)
