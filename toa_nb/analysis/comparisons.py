@@ -17,7 +17,7 @@ from ..core import InputError
 from ..inputs import check_number
 from ..store.tables import as_frame
 from .curves import (
-    bootstrap_band, check_axes, chosen_axis, cost_grid, curve_columns, read_off, statistic_of)
+    bootstrap_band, check_axes, chosen_axis, cost_grid, curve_columns, read_off, steps_of)
 
 # %% ../../nbs/50_analysis/02_comparisons.ipynb #d620f089
 def verdict_of(
@@ -77,14 +77,14 @@ def side_of(
     y:str='best', # `best`, `top`, `different` or `mean`
     k:int=10, # Answers of `top` and `different`
     held_out:str='', # Value the chosen answers by the scores of this reward
-)->tuple[np.ndarray,np.ndarray,np.ndarray]: # As of `statistic_of`
+)->tuple[np.ndarray,np.ndarray,np.ndarray]: # As of `steps_of`
     "Prompt, cost and statistic of the searches of one method."
     wanted = ['run', 'prompt_id', 'order', 'reward', x, held_out, 'variant' if y == 'different' else '']
     part = df.loc[df[by] == name, list(dict.fromkeys(filter(None, wanted)))]
     if part.empty: raise InputError(f'there is no {name!r}', by, f'There are: {", ".join(map(str, df[by].unique()))}.')
     if part[x].isna().any():
         raise InputError(f'the cost of {name!r} is unknown', x, 'Give every model a spec, or compare by tokens.')
-    return statistic_of(part, x, y, k, held_out)
+    return steps_of(part, x, y, k, held_out)
 
 def _shared(a:tuple, b:tuple)->list[str]:
     "The prompts of which every search of both sides has a value."

@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 
 from ..core import InputError
 from ..store.tables import as_frame
-from .curves import bootstrap_means, check_axes, chosen_axis, curve_columns, one_curve
+from .curves import bootstrap_means, check_axes, chosen_axis, curve_columns, curve_of, steps_of
 from .comparisons import difference_table, read_both, side_of
 
 # %% ../../nbs/50_analysis/03_equal_compute.ipynb #31dbbe72
@@ -124,7 +124,7 @@ def compute_to_reach(
     rows, index = [], {p: i for i, p in enumerate(df['prompt_id'].unique())}
     for name, part in df.groupby(by, sort=False, observed=True):
         if part[x].isna().any(): continue
-        prompt, grid, values, _ = one_curve(part, x, y, k, held_out, 'cost', points)
+        prompt, grid, values, _ = curve_of(*steps_of(part, x, y, k, held_out), x, 'cost', points)
         if not len(grid): continue
         at = _crossing(grid, values.mean(0)[None], reward)[0]
         means = bootstrap_means(values, [index[p] for p in prompt], len(index), n_boot, seed)
