@@ -48,7 +48,7 @@ class Lines:
 
     def _edges(self, parents)->np.ndarray: # (2 x edge)
         "Child and parent rows."
-        count = parents.map(len).to_numpy()
+        count = parents.map(len).to_numpy('int64')
         child = np.repeat(np.arange(len(parents)), count)
         number = np.fromiter(chain.from_iterable(parents[count > 0]), 'int64', len(child))
         parent = self.row(child, number) if len(child) else child
@@ -147,6 +147,8 @@ def _leave_one_out(part, mask, names, index, x, n_boot, level, seed)->list[dict]
     return rows
 
 # %% ../../nbs/50_analysis/03_lineage.ipynb #539a8b42
+_LEFT = ('answers', 'wins', 'had_part', 'flops', 'saved', 'best', 'without', 'loss', 'low', 'high', 'emptied')
+
 def leave_out(
     df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one
     by:str='method', # Column that tells methods apart
@@ -163,7 +165,7 @@ def leave_out(
     for name, at in df.groupby(by, sort=False, observed=True).indices.items():
         found = _leave_one_out(df.iloc[at], mask[at], names, index, x, n_boot, level, seed)
         rows += [{by: name} | row for row in found]
-    out = pd.DataFrame(rows).set_index([by, 'model'])
+    out = pd.DataFrame(rows, columns=[by, 'model', *_LEFT]).set_index([by, 'model'])
     out.attrs = dict(x=x)
     return out
 
