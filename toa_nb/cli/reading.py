@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['RULES', 'Y_HELP', 'some_runs', 'guiding', 'chosen_by', 'apart', 'frame_of', 'curve_of', 'do_curve', 'read_quota',
            'licences_of', 'given_rules', 'check_place', 'do_export', 'check_known', 'sample_row', 'sample_text',
-           'do_samples', 'do_prompts', 'add_by', 'add_curve', 'add_rules', 'add_export', 'add_samples', 'add_prompts']
+           'do_samples', 'prompt_findings', 'do_prompts', 'add_by', 'add_curve', 'add_rules', 'add_export',
+           'add_samples', 'add_prompts']
 
 # %% ../../nbs/70_cli/03_reading.ipynb #6497d7ad
 import argparse
@@ -222,6 +223,19 @@ def do_samples(args:Any)->int:
     return 0 if rows else 1
 
 # %% ../../nbs/70_cli/03_reading.ipynb #c297ee61
+def prompt_findings(
+    prompts:Any, # Of `load_prompts`
+    against:str, # Prompts of an evaluation, as for `load_prompts`; empty: none
+)->dict[str,list[str]]: # Lines by heading; what is empty is left out
+    "Prompts that are there twice, and those of an evaluation that are among them."
+    from toa_nb.data.prompts import load_prompts
+    from toa_nb.data.select import check_overlap, distinct_prompts
+    found = {'prompts whose text is there already': list(map(str, distinct_prompts(prompts).bad))}
+    overlap = check_overlap(prompts, load_prompts(against, id_prefix='e', say=note)) if against else []
+    found[f'prompts of {against} that are among them'] = [
+        f'{o.prompt_id!r}: {o.share:.0%} of it is in {o.train_id!r}' for o in overlap]
+    return {heading: lines for heading, lines in found.items() if lines}
+
 def do_prompts(args:Any)->int:
     "toa prompts check"
     from toa_nb.data.prompts import BadPrompts, load_prompts, reading_report
@@ -236,10 +250,13 @@ def do_prompts(args:Any)->int:
     text += f'\n{reading_report(prompts)}'
     reports = counted(len(prompts.bad), 'report')
     if prompts.bad: text += f'\n{reports} on lines that are left out:\n{BadPrompts(prompts.bad)}'
+    found = prompt_findings(prompts, args.against)
+    for heading, lines in found.items():
+        text += '\n'.join(['', f'{heading} ({len(lines):,}):', *lines[:20], *['...']*(len(lines) > 20)])
     data = dict(file=args.file, prompts=len(prompts), categories=categories, unread=dict(prompts.unread),
-                left_out=list(map(str, prompts.bad)))
+                left_out=list(map(str, prompts.bad)), findings=found)
     say(args, data, text)
-    return 0
+    return 1 if any('among them' in heading for heading in found) else 0
 
 # %% ../../nbs/70_cli/03_reading.ipynb #5487fd35
 Y_HELP = 'best (default), top (mean of the k best), different (of the k best that are not near-copies) or mean'
@@ -348,9 +365,11 @@ def add_prompts(commands:Any):
     "prompts check"
     check = add_command(add_group(commands, 'prompts', 'Look at a file of prompts'), 'check', do_prompts,
                         'Check a file of prompts. Shows how a record is read and which fields nothing reads; every '
-                        'bad line is reported with its field and the remedy.')
+                        'bad line is reported with its field and the remedy, and so is a text that is there twice.')
     check.add_argument('file', metavar='FILE', help='JSON Lines, a JSON list, CSV, TSV or Parquet; a set by its name, '
                        'such as gsm8k; or hf://owner/name')
+    check.add_argument('--against', default='', metavar='FILE',
+                       help='prompts of an evaluation, or the name of a set: fail if any is among those of FILE')
     check.add_argument('--split', default='', help='part of a set, such as test')
     check.add_argument('--at', default='', metavar='PLACE', help='a file or folder that holds a set that has a name')
     check.add_argument('--reward', metavar='KIND',
