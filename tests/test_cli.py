@@ -404,7 +404,8 @@ def test_a_run_made_in_python_goes_on_in_python(here, capsys):
 
 def test_prompts_check(here, capsys):
     assert toa(capsys, 'prompts', 'check', 'prompts.jsonl', '--reward', 'constraints', '--json')[:2] == (
-        0, {'file': 'prompts.jsonl', 'prompts': 4, 'categories': {'even': 2, 'odd': 2}, 'unread': {}, 'left_out': []})
+        0, {'file': 'prompts.jsonl', 'prompts': 4, 'categories': {'even': 2, 'odd': 2}, 'unread': {}, 'left_out': [],
+            'findings': {}})
     Path('bad.jsonl').write_text('{"id": 1, "instruction": "x"}\n{"id": 1, "instruction": ""}\n{')
     code, _, err = toa(capsys, 'prompts', 'check', 'bad.jsonl')
     assert code == 2 and [line.partition(': ')[0] for line in err.splitlines()] == ['bad.jsonl:2', 'bad.jsonl:3']
@@ -417,6 +418,8 @@ def test_prompts_check(here, capsys):
             and text.splitlines()[4].startswith('bad.jsonl:2: ') and len(text.splitlines()) == 6)
     Path('plain.jsonl').write_text('{"id": 1, "instruction": "x"}')
     assert toa(capsys, 'prompts', 'check', 'plain.jsonl', '--reward', 'constraints')[0] == 2
+    code, result, _ = toa(capsys, 'prompts', 'check', 'prompts.jsonl', '--against', 'prompts.jsonl', '--json')
+    assert code == 1 and [len(lines) for lines in result['findings'].values()] == [4]
 
 
 def test_all_that_is_left_out_is_reported(here, url, capsys):

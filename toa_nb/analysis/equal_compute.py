@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np, pandas as pd
 
 from ..core import InputError
+from ..inputs import check_number
 from ..store.tables import as_frame
 from .curves import bootstrap_means, check_axes, chosen_axis, curve_columns, curve_of, steps_of
 from .comparisons import difference_table, read_both, side_of
@@ -69,6 +70,7 @@ def compare_all(
     "Every method against a reference at equal compute."
     df = as_frame(df, curve_columns(x, by, options.get('held_out', '')))
     x, names = chosen_axis(df, x), list(df[by].unique())
+    if not names: raise InputError('there are no samples', 'df', 'Wait until the run has some.')
     read = dict(y='best', k=10, held_out='')
     read |= {name: options.pop(name) for name in read if name in options}
     check_axes(df, x, **read)
@@ -118,6 +120,7 @@ def compute_to_reach(
 )->pd.DataFrame: # One row per method: at, low, high (infinite where it is not reached), reached (share of the prompts
                  # that reach it), end (the last cost of the curve), n
     "The compute that each method takes to reach a reward."
+    check_number(reward, 'reward', -math.inf)
     df = as_frame(df, curve_columns(x, by, held_out))
     x = chosen_axis(df, x)
     check_axes(df, x, y, k, held_out)

@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 
 from ..core import InputError
 from ..store.tables import as_frame
-from .curves import bootstrap_band
+from .curves import bootstrap_band, chosen_axis
 from .summary import Ranking
 
 # %% ../../nbs/50_analysis/03_lineage.ipynb #135217f3
@@ -48,7 +48,7 @@ class Lines:
 
     def _edges(self, parents)->np.ndarray: # (2 x edge)
         "Child and parent rows."
-        count = parents.map(len).to_numpy()
+        count = parents.map(len).to_numpy('int64')
         child = np.repeat(np.arange(len(parents)), count)
         number = np.fromiter(chain.from_iterable(parents[count > 0]), 'int64', len(child))
         parent = self.row(child, number) if len(child) else child
@@ -123,7 +123,7 @@ def _bests(search:np.ndarray, value:np.ndarray, n:int)->np.ndarray:
     np.fmax.at(out, search, value)
     return out
 
-def _leave_one_out(part, mask, names, index, n_boot, level, seed)->list[dict]:
+def _leave_one_out(part, mask, names, index, x, n_boot, level, seed)->list[dict]:
     "The rows of `leave_out` for one method."
     ranking, value, models = Ranking(part, part['reward']), part['reward'].to_numpy(float), list(part['model'].unique())
     prompt = part.loc[~part.duplicated(['run', 'prompt_id']), 'prompt_id']
@@ -133,20 +133,22 @@ def _leave_one_out(part, mask, names, index, n_boot, level, seed)->list[dict]:
     without = np.stack([_bests(ranking.search, np.where(mask & b, np.nan, value), ranking.n) for b in bits], 1)
     losses = every[:, None] - without
     low, high = bootstrap_band(losses, [index[p] for p in prompt], len(index), n_boot, level, seed)
-    flops, model, samples = (part[c].to_numpy() for c in ('flops', 'model', 'samples'))
-    total = part['flops'].sum(skipna=False)
+    flops, cost, model, samples = (part[c].to_numpy() for c in ('flops', x, 'model', 'samples'))
+    total = cost.sum()
     rows = []
     for i, (name, bit) in enumerate(zip(models, bits)):
         own, left = model == name, ~np.isnan(losses[:, i])
         rows.append(dict(model=name, answers=int(samples[own].sum()), wins=int(own[won].sum()),
                          had_part=int((mask[won] & bit != 0).sum()), flops=flops[own].sum(),
-                         saved=flops[own].sum()/total if total else math.nan, best=np.nanmean(every),
+                         saved=cost[own].sum()/total if total else math.nan, best=np.nanmean(every),
                          without=np.nanmean(without[:, i]) if left.any() else math.nan,
                          loss=losses[left, i].mean() if left.any() else math.nan, low=low[i], high=high[i],
                          emptied=int((~np.isnan(every) & np.isnan(without[:, i])).sum())))
     return rows
 
 # %% ../../nbs/50_analysis/03_lineage.ipynb #539a8b42
+_LEFT = ('answers', 'wins', 'had_part', 'flops', 'saved', 'best', 'without', 'loss', 'low', 'high', 'emptied')
+
 def leave_out(
     df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one
     by:str='method', # Column that tells methods apart
@@ -156,14 +158,16 @@ def leave_out(
 )->pd.DataFrame: # One row per method and model: answers, wins, had_part, flops, saved, best, without, loss, low, high,
                  # emptied
     "What each model was worth, from what is left without it."
-    df = as_frame(df, (*PLACE, by, 'flops', 'samples'))
-    mask, names = model_sets(df, Lines(df))
+    df = as_frame(df, (*PLACE, by, 'flops', 'tokens', 'samples'))
+    x, (mask, names) = chosen_axis(df, ''), model_sets(df, Lines(df))
     index = {p: i for i, p in enumerate(df['prompt_id'].unique())}
     rows = []
     for name, at in df.groupby(by, sort=False, observed=True).indices.items():
-        found = _leave_one_out(df.iloc[at], mask[at], names, index, n_boot, level, seed)
+        found = _leave_one_out(df.iloc[at], mask[at], names, index, x, n_boot, level, seed)
         rows += [{by: name} | row for row in found]
-    return pd.DataFrame(rows).set_index([by, 'model'])
+    out = pd.DataFrame(rows, columns=[by, 'model', *_LEFT]).set_index([by, 'model'])
+    out.attrs = dict(x=x)
+    return out
 
 # %% ../../nbs/50_analysis/03_lineage.ipynb #fe963eff
 def idle_models(

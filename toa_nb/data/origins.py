@@ -56,6 +56,8 @@ def joined(
         parts, taken, sources = [], set(), parts_of(source)
         for given in [sources] if are_stores(sources) and are_shards(sources) else sources:
             found, names = stack.enter_context(opened(given, run))
+            if any({*part.names} & {*names} and part.found.path == found.path for part in parts):
+                raise InputError('the store is given twice', str(found.path), 'Name each store once.')
             labels = {name: _label(getattr(found, 'path', ''), name, taken) for name in names}
             taken |= set(labels.values())
             parts.append(Part(found, names, labels))
