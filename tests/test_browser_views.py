@@ -1,10 +1,15 @@
 """Journeys through the panels on stored runs, in JupyterLab and Chromium: what a reader does with mouse and keyboard, and what she sees."""
 import asyncio
 import json
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
-from browser import journey, wait_for
+import psutil
+import pytest
+from browser import environment, free_port, journey, wait_for
 from test_panels_views import fill
 
 from toa_nb.panels.trees import TreePanel
@@ -156,3 +161,181 @@ def test_a_saved_page_answers_without_a_kernel(lab):
     lab.page.locator('.toa-link').first.click()
     lab.see('.toa-answer', f'{SHOWN} 1')
     assert lab.page.title() == 'Search tree'
+
+
+def two_runs(lab):
+    "A store with two runs of one method."
+    if (lab.notebooks/'two.db').exists(): return
+    stored(lab, 'two.db')
+    with ThreadPoolExecutor(1) as thread: thread.submit(asyncio.run, fill(lab.notebooks/'two.db', 'later', text='**better** {n}')).result()
+
+
+@journey
+def test_an_answer_is_read_in_every_way(lab):
+    two_runs(lab)
+    lab.notebook('from toa_nb.panels import SampleBrowser', "browser = SampleBrowser('two.db', 'later')\nbrowser")
+    page, panel, ticked = lab.page, '.toa-SampleBrowser', '.toa-list tr[aria-selected=true]'
+    row = lambda n: page.locator(f'.toa-list tr[data-row="{n}"]')  # noqa: E731
+    page.get_by_label('go to row').fill('4')
+    page.keyboard.press('Enter')
+    page.wait_for_selector(f'{ticked}[data-row="3"]')
+    lab.see(f'{panel} .toa-answer strong', 'better')
+    page.locator(f'{panel} .toa-raw summary').click()
+    lab.see(f'{panel} .toa-raw pre', '**better** 3')
+    page.locator(f'{panel} .toa-copy').click()
+    lab.see(f'{panel} .toa-copy', 'Copied')
+    lab.see(f'{panel} .toa-task', 'Why is the sky blue?')
+    page.locator(f'{panel} .toa-task summary').click()
+    page.locator(f'{panel} .toa-link').click()
+    page.wait_for_selector(f'{ticked}[data-row="2"]')
+    page.wait_for_selector(f'{panel} .toa-task[open]')  # what was unfolded stays so
+    row(4).locator('input').click()
+    page.wait_for_function(f'() => document.querySelectorAll("{ticked}").length === 2')
+    row(0).locator('input').click()
+    lab.see(f'{panel} .toa-say', 'two answers are compared. Untick one of them')
+    page.wait_for_function(f'() => document.querySelectorAll("{ticked}").length === 2')
+    row(9).click()
+    row(4).locator('input').click()
+    page.wait_for_function(f'() => document.querySelectorAll("{ticked}").length === 2')
+    assert page.get_by_role('button', name='Prefer first').is_disabled()  # two prompts
+    page.get_by_text('Filters and columns').click()
+    page.get_by_label('from', exact=True).fill('much')
+    page.keyboard.press('Tab')
+    lab.see(f'{panel} [role=alert]', "from: 'much' is not a number")
+    page.locator(panel).get_by_label('number').select_option('tokens written')
+    page.get_by_label('from', exact=True).fill('8')
+    page.keyboard.press('Tab')
+    lab.see(panel, '4 samples')
+    page.get_by_label('columns').select_option(['prompt', 'seconds', 'text'])
+    page.wait_for_function('() => [...document.querySelectorAll(".toa-list thead th")].map(e => e.textContent).join() === "chosen,prompt ▾,seconds,text"')
+
+
+@journey
+def test_a_tree_is_zoomed_moved_filtered_and_asked_what_it_knew(lab):
+    lab.notebook('from toa_nb import *\nfrom toa_nb.panels import TreePanel', """
+models = [FakeModel(name, lambda messages, seed: f'Air {seed % 50}') for name in ('a', 'b')]
+length = FunctionReward(lambda prompt, text: len(text), name='length')
+await Run(prompts_from(['Why is the sky blue?']), TOA(n=12, parallel=1), models, length, store='known.db')
+TreePanel('known.db')""")
+    page, tree = lab.page, '.toa-TreePanel'
+    box = lambda: tuple(map(float, page.locator('svg.toa-tree').get_attribute('viewBox').split()))  # noqa: E731
+    whole = box()
+    page.get_by_role('button', name='zoom in').click()
+    near = box()
+    at = page.locator('svg.toa-tree').bounding_box()
+    page.mouse.move(at['x'] + 20, at['y'] + 20)
+    page.mouse.down()
+    page.mouse.move(at['x'] + 80, at['y'] + 60, steps=3)
+    page.mouse.up()
+    assert len({whole, near, box()}) == 3
+    page.get_by_role('button', name='fit the whole tree').click()
+    assert box() == whole
+    child = page.locator('.toa-tree [aria-level="3"]').first
+    child.click()
+    for view, shown in (('messages', 'they have the stored fingerprint'), ('what the search knew', 'tried here before'),
+                        ('prompt', 'Why is the sky blue?'), ('parents', 'Air')):
+        lab.press(tree, view)
+        lab.see(f'{tree} .toa-page', shown)
+    lab.press(tree, 'answer')
+    parent = page.locator(f'{tree} .toa-link').inner_text().split()[1]
+    page.locator(f'{tree} .toa-link').click()
+    page.wait_for_selector(f'.toa-tree [aria-selected=true][data-id="{parent}"]')
+    page.get_by_text('Colour and filters').click()
+    page.get_by_label('colour').select_option('reward')
+    page.locator(tree).get_by_label('model', exact=True).select_option('a')
+    page.wait_for_function('() => document.querySelectorAll(".toa-tree .faded").length > 0')
+    assert page.locator('.toa-tree .faded [fill="#0072b2"]').count() == 0  # the colours are those of the rewards
+
+
+@journey
+def test_one_curve_is_isolated_and_differences_stand_beside(lab):
+    two_runs(lab)
+    lab.notebook('from toa_nb.panels import CurvePanel', "CurvePanel('two.db', x='tokens')")
+    lab.page.wait_for_selector('.toa-curve .end >> nth=1')
+    assert lab.page.locator('.toa-curve .band').count() == 2
+    lab.page.locator('.toa-curve .end').first.focus()
+    lab.page.keyboard.press('Enter')
+    lab.page.wait_for_selector('.toa-curve .series.faded')
+    assert lab.page.locator('.toa-curve .series:not(.faded)').count() == lab.page.locator('.toa-curve .band').count() == 1
+    lab.page.get_by_label('difference to').select_option('toa')
+    lab.page.wait_for_selector('.toa-curve .zero', state='attached')
+    lab.see('.toa-CurvePanel .toa-code', "difference_curve(df, 'toa', x='tokens', y='best', by='run')")
+    lab.press('.toa-CurvePanel', 'Save')
+    lab.see('.toa-CurvePanel .toa-say', 'Written: curve.png, curve-difference.png')
+
+
+@journey
+def test_a_comparison_is_sorted_walked_and_read(lab):
+    two_runs(lab)
+    lab.notebook('from toa_nb.panels import ComparePanel', "ComparePanel('two.db', 'later', 'toa')")
+    panel, first = '.toa-ComparePanel', '.toa-ComparePanel .toa-page >> nth=0'
+    lab.page.locator('.toa-list th button', has_text='difference').click()
+    lab.see(f'{panel} .toa-code', ".sort_values('difference', ascending=False, kind='stable')")
+    lab.page.locator('.toa-list tr[data-row="0"]').click()
+    lab.page.keyboard.press('ArrowDown')
+    lab.page.wait_for_selector('.toa-list tr[data-row="1"][aria-selected=true]:focus')
+    assert lab.page.locator('.toa-list input').count() == 0  # one prompt at a time
+    lab.press(panel, 'difference')
+    lab.see(f'{panel} ins', 'text')
+    lab.press(panel, 'answer')
+    lab.page.locator(f'{panel} .toa-link').first.click()
+    lab.see(first, 'later, from no. 4')
+    lab.see(first, 'better 3')
+    lab.page.get_by_text('Settings that differ').click()
+    lab.see(panel, 'All settings are the same.')
+
+
+@journey
+def test_a_saved_notebook_shows_its_panels_without_a_kernel(lab):
+    two_runs(lab)
+    names = 'RunPanel', 'CurvePanel', 'ComparePanel', 'TreePanel', 'SampleBrowser'
+    lab.notebook(f'from toa_nb.panels import {", ".join(names)}', *(f"{name}('two.db')" for name in names))
+    lab.page.wait_for_selector('.toa-busy', state='detached')
+    lab.until(f'() => document.querySelectorAll(".toa-panel").length === {len(names)}', 'not every panel is there')
+    lab.until('() => document.querySelectorAll(".toa-kept img").length >= 3', 'not every picture is kept')
+    assert lab.page.locator('.toa-kept >> visible=true').count() == 0
+    lab.page.evaluate('() => window.jupyterapp.shell.currentWidget.context.save()')
+    kept = json.loads((lab.notebooks/'journey.ipynb').read_text())
+    kept['metadata']['kernelspec'] = dict(name='gone', display_name='gone', language='python')
+    (lab.notebooks/'later.ipynb').write_text(json.dumps(kept))
+    lab.page.goto(f'{lab.url}/lab/tree/later.ipynb?reset')
+    lab.until(f'() => document.querySelectorAll(".toa-kept").length === {len(names)}', 'not every panel is kept')
+    assert lab.page.locator('.toa-kept >> visible=true').count() == len(names) and not lab.page.locator('.toa-panel').count()
+    assert lab.page.locator('.toa-kept img').count() >= 3  # the run's curve, the curves, the tree
+    lab.see('.toa-kept >> nth=2', 'later against toa: +0')
+    lab.errors.clear()  # there is no kernel of this name
+
+
+@pytest.mark.slow
+@journey
+def test_the_command_opens_the_panels_and_ends_with_all_that_it_started(lab, tmp_path):
+    two_runs(lab)
+    main = 'from toa_nb.cli import main; raise SystemExit(main())'
+    words = [sys.executable, '-c', main, 'panel', str(lab.notebooks/'two.db'), '--port', str(free_port())]
+    with open(tmp_path/'said', 'wb') as said:
+        command = subprocess.Popen(words, cwd=tmp_path, env=environment(tmp_path) | {'BROWSER': 'true'}, stdin=subprocess.DEVNULL,
+                                   stdout=said, stderr=said)
+    try:
+        wait_for(lambda: [*tmp_path.glob('runtime/jpserver-*.json')], lambda: (tmp_path/'said').read_text())
+        server = json.loads(next(tmp_path.glob('runtime/jpserver-*.json')).read_text())
+        lab.page.goto(f'{server["url"]}doc/tree/panels.ipynb?token={server["token"]}')
+        there = '() => document.querySelectorAll(".toa-panel").length === 5'
+        lab.until(there, 'the panels do not open by themselves')
+        lab.page.locator('.toa-CurvePanel').get_by_label('save as').fill('here.csv')
+        lab.press('.toa-CurvePanel', 'Save')
+        lab.see('.toa-CurvePanel .toa-say', 'Written: here.csv')
+        assert (tmp_path/'here.csv').exists()
+        lab.until('() => !window.document.title.startsWith("*")', 'the notebook is not saved')
+        lab.page.reload()
+        lab.until(there, 'the panels are gone after a reload')
+        assert all(url.startswith(server['url']) for url in lab.outside), lab.outside
+        lab.page.goto('about:blank')
+        family = [psutil.Process(server['pid']), *psutil.Process(server['pid']).children(recursive=True)]
+        assert len(family) > 1  # the kernel too
+        command.send_signal(signal.SIGINT)
+        assert command.wait(60) == 0
+        assert psutil.wait_procs(family, timeout=60)[1] == []
+    finally:
+        command.kill()
+        lab.outside.clear()
+        lab.errors.clear()  # of a page whose server has ended

@@ -1,10 +1,12 @@
 """What the panels on stored runs do when nobody clicks: through their traits, and without anywidget."""
+import ast
 import asyncio
 import json
 from types import SimpleNamespace
 
 import pytest
 
+from toa_nb.analysis.plot import plot_tree
 from toa_nb.core import Completion, InputError, Prompt, Score, Trial, Usage
 from toa_nb.panels.base import NOT_LIVE
 from toa_nb.panels.compare import ComparePanel
@@ -120,10 +122,15 @@ def test_an_empty_store_is_said_and_has_a_start(panel, tmp_path):
     RunStore(tmp_path/'empty.db').close()
     empty = panel(tmp_path/'empty.db')
     assert 'empty.db holds no run yet' in empty.message.value
-    [start] = [child for row in empty.box.children for child in getattr(row, 'children', ())]
+    start, look = [child for row in empty.box.children for child in getattr(row, 'children', ())]
+    look.click()
+    assert 'empty.db holds no run yet' in empty.message.value
     start.click()
     assert empty.begun.path == tmp_path/'empty.db' and empty.begun.box in empty.box.children
     assert not empty.static() and empty.page_parts() == []
+    for run in ('toa', 'later'): asyncio.run(fill(tmp_path/'empty.db', run))
+    look.click()
+    assert empty.begun.box not in empty.box.children and empty.static() and empty.page_parts()
 
 
 @pytest.mark.parametrize('panel, act', [(CurvePanel, CurvePanel.reread), (TreePanel, TreePanel.reread), (SampleBrowser, SampleBrowser.search)])
@@ -216,12 +223,28 @@ def test_a_panel_reads_beside_a_run_that_is_being_written(tmp_path):
     lambda db: CurvePanel(db, x='tokens', held_out='gold', finished=True),
     lambda db: CurvePanel(db, x='tokens', facets=True, log=True, bands=False),
     lambda db: TreePanel(db, 'toa', 'sea', selected=2),
-    lambda db: SampleBrowser(db, prompt_id='sky', sort='best')])
-def test_the_code_under_a_panel_runs_as_it_stands(open_panel, db, monkeypatch):
+    lambda db: CurvePanel(db, x='tokens', by='run', against='later', held_out='gold'),
+    lambda db: SampleBrowser(db, prompt_id='sky', sort='best', low=.1),
+    lambda db: ComparePanel(db, category='nature', sort='asked', value='mean')])
+def test_the_code_under_a_panel_makes_what_it_shows(open_panel, db, monkeypatch):
+    asyncio.run(fill(db, 'later', text='more {n}'))
     monkeypatch.chdir(db.parent)
     panel = open_panel(db)
-    assert 'import' in panel.code_text
-    exec(panel.code_text, {})
+    *before, last = ast.parse(panel.code_text).body
+    names = {}
+    exec(compile(ast.Module(before, []), 'panel', 'exec'), names)
+    made = eval(compile(ast.Expression(last.value), 'panel', 'eval'), names)
+    if isinstance(panel, SampleBrowser):
+        assert made['number'].astype(str).tolist() == [row[1] for row in panel.found.view.rows]
+    elif isinstance(panel, ComparePanel): assert made.equals(panel.rows)
+    elif isinstance(panel, TreePanel): assert drawn(made) == drawn(plot_tree(panel.samples.values(), 'rm'))
+    else:
+        figures = [*made] if isinstance(made, (tuple, list)) else [made]
+        assert [drawn(f) for f in figures] == [drawn(f) for f in panel.choice.figures().values()]
+
+
+def drawn(figure):
+    return [repr(line.get_xydata().tolist()) for ax in figure.axes for line in ax.lines]
 
 
 @pytest.mark.parametrize('open_panel, shown', [

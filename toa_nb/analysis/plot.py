@@ -19,6 +19,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import offset_copy
 
 from ..cells import counted
 from ..core import InputError, Sample
@@ -125,9 +126,16 @@ def _lines(ax, df, looks, bands):
         ax.plot(part['x'], part['mean'], color=colour, lw=1.6, marker=marker, ms=5, mec='white', mew=.6,
                 markevery=(.02 + .015 * i, .1),
                 label=label, zorder=3, **style)
-        if bands and part['low'].notna().any():
-            ax.fill_between(part['x'], part['low'], part['high'], color=colour, alpha=alpha, lw=0, zorder=2,
-                            step='post' if style else None)
+        if not bands or not part['low'].notna().any(): continue
+        if bands == 'ends': _end(ax, part.iloc[-1], colour, 5 + 3*i)
+        else: ax.fill_between(part['x'], part['low'], part['high'], color=colour, alpha=alpha, lw=0, zorder=2,
+                              step='post' if style else None)
+
+def _end(ax, last, colour, points):
+    "The interval at the end of a line, a few points right of it."
+    beside = offset_copy(ax.transData, ax.figure, x=points, units='points')
+    ax.plot([last['x']]*2, [last['low'], last['high']], color=colour, lw=1.2, marker='_', ms=4, transform=beside,
+            clip_on=False, label='_interval')
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #b5b2b7b3
 def _backdrop(ax, df, shown):
@@ -145,8 +153,11 @@ def _notes(attrs:dict, looks:dict, hidden:bool=False)->str:
     if unknown := attrs.get('unknown', ()):
         lines.append(f'Not shown, because the compute of a model is unknown: {", ".join(map(label, unknown))}.')
     if hidden: lines.append('Not shown, because it is in another unit: the curve behind.')
-    for name, n in attrs.get('left_out', {}).items():
-        lines.append(f'{label(name)}: {n} prompt{"s" * (n > 1)} without enough scored answers left out.')
+    groups = {}
+    for name, n in attrs.get('left_out', {}).items(): groups.setdefault(n, []).append(label(name))
+    for n, names in groups.items():
+        searches = counted(n, 'search', 'searches')
+        lines += textwrap.wrap(f'{", ".join(names)}: {searches} without enough scored answers left out.', 95)
     lines += textwrap.wrap(attrs.get('note', ''), 95)
     return '\n'.join(lines)
 
@@ -180,7 +191,9 @@ def _panel(ax, df, looks, log, bands, backdrop):
     largest = max([df['x'].max() if len(df) else 0] + ([] if backdrop is None else [backdrop['x'].max()]))
     _x_axis(ax, df.attrs.get('x', 'flops'), largest, log)
     if not log and largest > 0: ax.set_xlim(0, largest * 1.02)
-    ax.set_ylabel(_y_name(df.attrs), fontsize=9)
+    difference = df.attrs.get('difference')
+    if difference: ax.axhline(0, color=_black, lw=.8, zorder=1)
+    ax.set_ylabel(axis_names(df.attrs)[2] if difference else _y_name(df.attrs), fontsize=9)
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #7c36ce9f
 def _mark(axes, found, looks):
@@ -213,7 +226,8 @@ def plot_curve(
     overoptimization:pd.DataFrame|None=None, # From the function `overoptimization`: mark from where on the guide is
                                              # over-optimised
     log:bool=False, # Logarithmic axis of compute
-    bands:bool=True, # Draw the confidence bands
+    bands:bool|str=True, # Draw the confidence bands; 'ends': only the intervals at the ends of the lines, for many
+                         # lines whose bands would hide each other
     title:str='', # Above the figure
     size:tuple[float,float]=(5.6, 3.3), # Width and height of a panel, in inches; fits one column of a paper
 )->Figure:
@@ -233,6 +247,7 @@ def plot_curve(
     if title: fig.suptitle(title, fontsize=10)
     notes = _notes(df.attrs, looks | method_style(df.attrs.get('unknown', ())), hidden)
     if notes: fig.supxlabel(notes, fontsize=7, color='#666666', x=.01, ha='left')
+    fig.set_figheight(size[1] + .13*max(0, notes.count('\n') - 1)) # long notes take no room from the panels
     return fig
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #e775a5ac

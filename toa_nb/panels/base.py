@@ -198,7 +198,7 @@ def save(self:Panel,
     path = Path(path).expanduser()
     if path.suffix not in ('.html', '.htm'):
         raise InputError(f'{path.name!r} has another ending', 'save', 'Use .html.')
-    path.write_text(saved_page(self.title, self.page_parts(), self.summary()), 'utf-8')
+    path.write_text(saved_page(self.title, self.page_parts(), self.summary().split('\n')[0]), 'utf-8')
     return path
 
 # %% ../../nbs/60_panels/00_base.ipynb #e7965879

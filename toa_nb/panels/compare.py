@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['values_shown', 'ORDERS', 'MOST_COMPARED', 'flat', 'setting_rows', 'difference_line', 'compared_prompts',
-           'prompt_list', 'ComparePanel']
+           'prompt_list', 'table_code', 'ComparePanel']
 
 # %% ../../nbs/60_panels/19_compare.ipynb #d0ea4658
 from typing import Any
@@ -17,14 +17,15 @@ from ..core import InputError, Sample
 from ..store.journal import RunStore
 from ..store.tables import to_frame
 from ..run.progress import short
-from ..analysis.curves import bootstrap_band
-from ..analysis.comparisons import verdict_of
+from ..analysis.comparisons import difference_table
+from ..analysis.layout import model_palette
 from ..analysis.prompt_table import best_pair, prompts_by_method
 from .base import AnyWidget, no_run_yet, Panel, Part, plain, reading, store_code
-from .forms import choose_values, field, fields_grid, follow_fields
+from .forms import button_row, choose_values, field, fields_grid, follow_fields
 from .runs import offer_start
 from .sample_list import TableView
 from .tables import table
+from .texts import task
 from .viewer import Viewer
 
 # %% ../../nbs/60_panels/19_compare.ipynb #6bd4bd87
@@ -63,10 +64,10 @@ def difference_line(
     d = np.asarray(differences, float)
     d = d[~np.isnan(d)]
     if not len(d): return f'{a} and {b} have no prompt with a value in both'
-    low, high = bootstrap_band(d[:, None], np.arange(len(d)), len(d), 10_000, .95, 0)[:, 0]
-    interval = '' if np.isnan(low) else f' [{low:+.3g}, {high:+.3g}]'
+    row = difference_table(d[:, None], np.zeros((len(d), 1))).iloc[0]
+    interval = '' if np.isnan(row['low']) else f' [{row["low"]:+.3g}, {row["high"]:+.3g}]'
     counts = f'{counted((d > 0).sum(), "prompt")} better, {(d < 0).sum()} worse, {(d == 0).sum()} the same'
-    return f'{a} against {b}: {d.mean():+.3g}{interval}, {verdict_of(low, high, len(d), .95)}; {counts}'
+    return f'{a} against {b}: {d.mean():+.3g}{interval}, {row["verdict"]}; {counts}'
 
 # %% ../../nbs/60_panels/19_compare.ipynb #561e6fa9
 values_shown = {'best answer': 'best', 'mean of the 3 best': 'top3', 'mean of the 10 best': 'top10', 'mean': 'mean',
@@ -100,8 +101,26 @@ def prompt_list(
         return plain(value) if isinstance(value, str) else '' if value != value or value is None else short(value)
     lines = [[plain(i), *map(text, row)] for i, row in zip(rows.index, rows[columns].itertuples(index=False))]
     heads = [['prompt', 'asked'], ['difference', 'worst', 'best'], *([plain(c)] for c in columns[1:])]
-    return dict(label='prompts', heads=heads, numeric=[1, 2, 3], sort=sort, first=0,
+    return dict(label='prompts', multiple=False, heads=heads, numeric=[1, 2, 3], sort=sort, first=0,
                 window=max(len(lines), 1), total=len(lines), rows=lines)
+
+# %% ../../nbs/60_panels/19_compare.ipynb #c7a90001
+def table_code(
+    data:str, # Python that reads the samples
+    a:str, # As of `compared_prompts`
+    b:str, # As there
+    value:str, # As there
+    by:str, # As there
+    category:str, # As there
+    sort:str, # As there
+)->str: # Without its imports
+    "Python that makes the list of prompts."
+    given = (f', {value!r}' if value != 'best' else '') + (f', by={by!r}' if by != 'method' else '')
+    rows = f'prompts_by_method(df, {a!r}, {b!r}{given})'
+    if category: rows += f".loc[lambda rows: rows['category'] == {category!r}]"
+    if sort == 'asked': rows += ".loc[lambda rows: [p for p in df['prompt_id'].unique() if p in rows.index]]"
+    else: rows += f".sort_values('difference'{', ascending=False'*(sort == 'best')}, kind='stable')"
+    return f'df = {data}\n{rows}'
 
 # %% ../../nbs/60_panels/19_compare.ipynb #6180fa7b
 class ComparePanel(Panel):
@@ -116,9 +135,9 @@ class ComparePanel(Panel):
             raise InputError('the package anywidget is missing', 'ComparePanel', 'Install toa_nb[lab].')
         super().__init__('Methods compared')
         self.store, name = reading(store)
-        self.list, self.df, self.rows, self.by = TableView(), None, None, 'method'
-        self.of, self.read = {}, []
-        self.viewer = Viewer(self.store, lambda s, number: self.say(f'no. {number} is in the tree of {s.prompt_id}.'))
+        self.list, self.df, self.rows, self.by = TableView(multiple=False), None, None, 'method'
+        self.of, self.tasks, self.read, self.colours = {}, {}, [], {}
+        self.viewer = Viewer(self.store, lambda s, number: self.attempt(lambda: self.follow(s, number)))
         self.fields = dict(
             a=field(W.Dropdown, 'method a'), b=field(W.Dropdown, 'method b'),
             value=field(W.Dropdown, 'compared', 'best', options=values_shown),
@@ -139,7 +158,8 @@ def lay_out(self:ComparePanel):
     self.parts = W.Box([self.list, self.viewer.box])
     self.parts.add_class('toa-split')
     fold = W.Accordion([self.settings], titles=('Settings that differ',))
-    self.arrange(fields_grid(*self.fields.values()), self.line, self.parts, fold)
+    again = self.button('Read again', lambda: self.reread(), 'Take in what was stored since')
+    self.arrange(fields_grid(*self.fields.values(), button_row(again)), self.line, self.parts, fold)
 
 # %% ../../nbs/60_panels/19_compare.ipynb #b25d133a
 @patch
@@ -156,13 +176,13 @@ def offer(self:ComparePanel,
     self.of = dict(zip(names, configs))
     a = a or next((n for n, made in self.of.items() if made == run), '')
     if len(names) < 2: return offer_start(self, self.missing(names))
-    for name in (a, b):
-        if name and name not in names:
-            raise InputError(f'there is no {self.by} {name!r}', 'ComparePanel', f'There are: {", ".join(names)}.')
+    if wrong := [name for name in (a, b) if name and name not in names]:
+        raise InputError(f'there is no {self.by} {wrong[0]!r}', 'ComparePanel', f'There are: {", ".join(names)}.')
     for key in 'ab': f[key].options = {plain(n): n for n in names}
     f['a'].value = a or next(n for n in reversed(names) if n != b)
     f['b'].value = b or next(n for n in names if n != f['a'].value)
     prompts = [p for run in configs for p in self.store.prompts(run)]
+    self.colours = model_palette(sorted({m['name'] for c in configs.values() for m in c.get('models', ())}))
     categories = {str(p.meta['category']) for p in prompts if p.meta.get('category')}
     f['category'].options = {'all': ''} | {plain(c): c for c in sorted(categories)}
 
@@ -193,13 +213,14 @@ def redraw(self:ComparePanel):
     runs = [self.of[a], self.of[b]]
     if runs != self.read:
         with self.working('Reading'): self.df, self.read = to_frame(self.store, runs), runs
+        self.tasks = {p.id: p for p in self.store.prompts(runs[0])}
     self.rows = compared_prompts(self.df, a, b, value, self.by, category, sort)
     self.line.value = f'<b>{safe(difference_line(self.rows["difference"], a, b))}</b>'
     for name, v in prompt_list(self.rows, a, b, sort).items(): setattr(self.list, name, v)
     configs = [self.store.config(run) for run in runs]
     self.settings.value = table(['setting', plain(a), plain(b)], setting_rows(*configs), 'All settings are the same.')
-    given = (f', {value!r}' if value != 'best' else '') + (f', by={self.by!r}' if self.by != 'method' else '')
-    self.show_code(f'prompts_by_method(to_frame({store_code(self.store)}), {a!r}, {b!r}{given})')
+    data = f'to_frame({store_code(self.store)}, {runs!r})'
+    self.show_code(table_code(data, a, b, value, self.by, category, sort))
     self.choose(*([0] if len(self.rows) else []))
 
 @patch
@@ -210,8 +231,7 @@ def choose(self:ComparePanel,
     self.list.chosen = list(rows[-1:])
     if not rows: return self.viewer.show()
     prompt_id, names = self.rows.index[rows[-1]], [self.fields[key].value for key in 'ab']
-    prompt = next(p for p in self.store.prompts(self.of[names[0]]) if p.id == prompt_id)
-    self.viewer.show(*self.pair(prompt_id), prompts=(prompt, prompt), heads=names)
+    self.viewer.show(*self.pair(prompt_id), prompts=(self.tasks[prompt_id],)*2, heads=names, colours=self.colours)
 
 @patch
 def pair(self:ComparePanel,
@@ -220,6 +240,28 @@ def pair(self:ComparePanel,
     "The best answer of each of the two methods."
     runs = [self.of[self.fields[key].value] for key in 'ab']
     return list(best_pair(self.store, prompt_id, *runs, run=runs).values())
+
+# %% ../../nbs/60_panels/19_compare.ipynb #c7a90003
+@patch
+def follow(self:ComparePanel,
+    s:Sample, # The one whose link was clicked
+    number:int, # Of its parent
+):
+    "Show the sample that a link leads to, in the place of the one it stands in."
+    found = self.store.samples(s.run, s.prompt_id)
+    self.viewer.replace(s, next(parent for parent in found if parent.trial.number == number))
+
+@patch
+def reread(self:ComparePanel):
+    "Look at the store again, and stay where the reader is."
+    values = {name: widget.value for name, widget in self.fields.items()}
+    shown = [self.rows.index[i] for i in self.list.chosen] if self.rows is not None else []
+    self.read, self.held = [], True
+    self.offer(values['a'] or '', values['b'] or '')
+    self.held = False
+    if len(self.of) < 2: return
+    self.set(**{name: values[name] for name in ('value', 'category', 'sort')})
+    if shown and shown[0] in self.rows.index: self.choose(self.rows.index.get_loc(shown[0]))
 
 # %% ../../nbs/60_panels/19_compare.ipynb #162333a4
 MOST_COMPARED = 200 # Prompts in a saved page
@@ -232,11 +274,23 @@ def summary(self:ComparePanel)->str:
     return '\n'.join([line, *(' | '.join(row) for row in self.list.rows[:5])])
 
 @patch
-def static(self:ComparePanel)->str:
-    "The difference, and the first prompts of the list."
-    if self.rows is None: return ''
-    return self.line.value + table([head[0] for head in self.list.heads], self.list.rows[:10])
+def both(self:ComparePanel,
+    prompt_id:str, # Of both runs
+)->str: # HTML
+    "The task, and both answers beside each other."
+    names = [self.fields[key].value for key in 'ab']
+    pages = [self.viewer.page(s, name, None, None) for s, name in zip(self.pair(prompt_id), names)]
+    beside = ''.join(f'<div>{page}</div>' for page in pages)
+    return f'{task(self.tasks[prompt_id])}<div class="toa-wide">{beside}</div>'
 
+@patch
+def static(self:ComparePanel)->str:
+    "The difference, the first prompts of the list, and the answers that are read."
+    if self.rows is None: return ''
+    rows = table([head[0] for head in self.list.heads], self.list.rows[:10])
+    return self.line.value + rows + ''.join(self.both(self.rows.index[i]) for i in self.list.chosen)
+
+# %% ../../nbs/60_panels/19_compare.ipynb #c7a90005
 @patch
 def page_parts(self:ComparePanel)->list[Part]:
     "The prompts, with both answers to each."
@@ -245,6 +299,4 @@ def page_parts(self:ComparePanel)->list[Part]:
     state = prompt_list(rows, *names)
     state |= dict(heads=[head[:1] for head in state['heads']], dots=[], dotted=-1, want=-1, at=-1,
                   chosen=[0][:len(rows)])
-    pages = {i: ''.join(self.viewer.page(s, name, None, None, '') for s, name in zip(self.pair(prompt_id), names))
-             for i, prompt_id in enumerate(rows.index)}
-    return [Part('table', state, pages)]
+    return [Part('table', state, {i: self.both(prompt_id) for i, prompt_id in enumerate(rows.index)})]

@@ -37,7 +37,7 @@ function render({model, el}) {
     const all = model.get('series'), behind = model.get('behind'), log = model.get('log') && all.every(s => s.x[0] > 0)
     el.replaceChildren()
     W = wide(); H = Math.round(220 + W / 4)
-    M.right = Math.min(150, 34 + 7.3 * Math.max(6, ...all.map(s => s.label.length)))
+    M.right = Math.min(154, 38 + 7.3 * Math.max(6, ...all.map(s => s.label.length)))
     const title = lines_of(model.get('yname'), (W - 8) / 6.6)
     M.top = 11 + 15 * title.length
     const svg = make(el, 'svg', {viewBox: `0 0 ${W} ${H}`, class: 'toa-curve', role: 'group', 'aria-label': model.get('says')})
@@ -73,7 +73,7 @@ function render({model, el}) {
         make(g, 'polygon', {points: [...up, ...down].join(' '), fill: s.colour, class: 'band'})
       }
       make(g, 'path', {d: line(s), stroke: s.colour, class: 'line'})
-      const at = px(s.x[last]) + 5 + 7 * all.indexOf(s) / all.length
+      const at = px(s.x[last]) + 5 + Math.min(4, 15 / all.length) * all.indexOf(s)
       if (banded && model.get('bands')) make(g, 'path', {d: `M${at - 2.5},${py(s.low[last])}h5m-2.5,0V${py(s.high[last])}m-2.5,0h5`, stroke: s.colour, class: 'whisker'})
       make(g, 'path', {d: (marks[s.marker] || marks.o)(px(s.x[last]), py(s.mean[last]), 4), fill: s.colour})
       ends.push({s, y: py(s.mean[last]), g})
@@ -82,10 +82,14 @@ function render({model, el}) {
     ends.forEach((e, i) => { if (i) e.y = Math.max(e.y, ends[i - 1].y + 15) })
     const over = ends.length ? ends[ends.length - 1].y - (H - M.bottom) : 0
     for (const e of ends) {
-      const label = make(svg, 'text', {x: W - M.right + 20, y: e.y + 4 - Math.max(0, over), style: `fill:${e.s.colour}`, class: e.s.name === forward ? 'end chosen' : 'end', role: 'button', tabindex: 0, 'aria-pressed': e.s.name === forward}, e.s.label)
+      const label = make(svg, 'text', {x: W - M.right + 24, y: e.y + 4 - Math.max(0, over), style: `fill:${e.s.colour}`, class: e.s.name === forward ? 'end chosen' : 'end', role: 'button', tabindex: 0, 'aria-pressed': e.s.name === forward}, e.s.label)
       make(label, 'title', {}, 'bring forward, or back')
       label.onclick = () => { forward = forward === e.s.name ? '' : e.s.name; model.set('forward', forward); model.save_changes(); draw() }
       label.onkeydown = k => { if (k.key === 'Enter' || k.key === ' ') { k.preventDefault(); label.onclick(); el.querySelector(`.end[aria-pressed="true"]`)?.focus() } }
+    }
+    if (here.length && all.length === 1) { // The curve ends where the cheapest prompt does; the run is further
+      const s = all[0], last = s.x.length - 1
+      make(svg, 'path', {d: `M${px(s.x[last])},${py(s.mean[last])}L${px(here[0])},${py(here[1])}`, stroke: s.colour, class: 'onward'})
     }
     if (here.length) star(svg, px(here[0]), py(here[1]), `now ${shown(here[1])}`)
     hover(svg, order, px, py, log, x0, x1, scale)
@@ -93,7 +97,7 @@ function render({model, el}) {
   const star = (svg, x, y, text) => {
     const points = Array.from({length: 10}, (_, i) => `${(x + (i % 2 ? 3 : 7) * Math.sin(Math.PI * i / 5)).toFixed(1)},${(y - (i % 2 ? 3 : 7) * Math.cos(Math.PI * i / 5)).toFixed(1)}`)
     make(svg, 'polygon', {points: points.join(' '), fill: 'currentColor', class: 'now'})
-    make(svg, 'text', {x: x - 4, y: y + 20, 'text-anchor': 'end'}, text)
+    make(svg, 'text', {x: x - 4, y: y + 20, 'text-anchor': 'end', class: 'here'}, text)
   }
   const hover = (svg, all, px, py, log, x0, x1, scale) => {
     const cross = make(svg, 'line', {y1: M.top, y2: H - M.bottom, class: 'cross', visibility: 'hidden'}), tip = document.createElement('div')

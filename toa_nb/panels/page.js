@@ -8,7 +8,9 @@ const copy = async text => {
 function render({model, el}) {
   el.classList.add('toa-page')
   const draw = () => {
+    const open = [...el.querySelectorAll('details[open]')].map(fold => fold.className)
     el.innerHTML = model.get('value')
+    el.querySelectorAll('details').forEach(fold => { fold.open = open.includes(fold.className) })
     el.querySelectorAll('.toa-copy').forEach(button => {
       const raw = button.parentElement.querySelector('.toa-raw pre')
       button.hidden = !raw

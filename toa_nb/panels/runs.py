@@ -24,7 +24,7 @@ from ..store.journal import RunStore
 from ..run.progress import clock, Progress, progress_of, short
 from ..run.run import Run
 from ..run.forecast import project, Projection, Rate, rates
-from .base import AnyWidget, error_message, Panel, Part, safe_label, vanished, variable_of
+from .base import AnyWidget, error_message, Panel, Part, safe_label, short_path, vanished, variable_of
 from .forms import button_row, field, side_by_side
 from .tables import fact_table, Html, picture_html, progress_bar, status_dot, table
 from .curve_view import CurveViews
@@ -365,6 +365,7 @@ def copy_settings(self:RunPanel):
     with RunStore(self.path, 'r') as store: left = self.form.copy(store, name)
     self.show('')
     self.pinned = True
+    with suppress(ToaError): self.build() # the code of the new run
     self.say('\n'.join([f'These are the settings of {name}: change what you like, and start.', *left]))
 
 # %% ../../nbs/60_panels/10_runs.ipynb #9c895985
@@ -532,14 +533,19 @@ def offer_start(
     panel:Panel, # With a `store`
     why:str, # What is missing there
 ):
-    "Put a button that starts a run in the place of a panel."
+    "Put a button that starts a run in the place of a panel, and one that looks at the store again."
+    whole = panel.box.children
     def begin():
         panel.begun = RunPanel(panel.store.paths[0])
-        panel.arrange(panel.begun.box)
-        panel.say('Run this cell again when the run has answers.')
-    tip = 'Set up a run on this store, here'
-    start = button_row(panel.button('Start a run', begin, tip, 'primary'))
-    panel.box.children = [panel.head, panel.message, start, panel.code_line]
+        panel.arrange(panel.begun.box, button_row(look))
+        panel.say('Read again shows the panel when the run has answers.')
+    def again():
+        if not panel.store.runs(): return panel.say(why)
+        panel.box.children = whole
+        panel.reread()
+    look = panel.button('Read again', again, 'Look whether there is a run by now')
+    start = panel.button('Start a run', begin, 'Set up a run on this store, here', 'primary')
+    panel.box.children = [panel.head, panel.message, button_row(start, look), panel.code_line]
     panel.say(why)
-    panel.show_code(f'panel = RunPanel({str(panel.store.paths[0])!r})')
-
+    first = short_path(panel.store)
+    panel.show_code(f'panel = RunPanel({first if isinstance(first, str) else first[0]!r})')

@@ -37,6 +37,7 @@ else:
         window = T.Int(100).tag(sync=True) # How many rows are sent at once
         want = T.Int(-1).tag(sync=True) # Position from which rows are asked for
         at = T.Int(-1).tag(sync=True) # Position to scroll to
+        multiple = T.Bool(True).tag(sync=True) # Can several rows be ticked?
         chosen = T.List().tag(sync=True) # Positions of the chosen rows, in the order of choosing
         sort = T.Unicode().tag(sync=True) # The order it is in
 
@@ -205,4 +206,5 @@ def state(self:SampleList,
     found = self.store.found_rows(self.keys[:most], self.reward)
     return dict(heads=[[name] for name in names], rows=list_rows(found, names), numeric=self.view.numeric,
                 total=len(found), dots=[self.colours.get(row[2], '') for row in found], dotted=self.view.dotted,
-                chosen=[0] if found else [], first=0, window=len(found), want=-1, at=-1, sort='', label='samples')
+                multiple=False, chosen=[0] if found else [], first=0, window=len(found), want=-1, at=-1, sort='',
+                label='samples')

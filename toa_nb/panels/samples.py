@@ -25,6 +25,7 @@ from .pairs import pair_row, PairFile
 from .sample_list import (
     nothing_found, offer_choices, SampleList, search_arguments, search_fields, USUAL)
 from .tables import table
+from .texts import task
 from .viewer import sample_page, Viewer
 
 # %% ../../nbs/60_panels/18_samples.ipynb #ea63f9b2
@@ -65,7 +66,8 @@ def lay_out(self:SampleBrowser):
     self.rest = W.Checkbox(True, description=others, indent=False, layout=dict(width='auto'))
     names = 'model', 'kind', 'outcome', 'prompt_id', 'of', 'low', 'high', 'reward'
     filters = fields_grid(*(f[n] for n in names), self.found.columns)
-    self.parts = W.Box([W.VBox([button_row(self.count, self.jump), self.found.view]), self.viewer.box])
+    again = button('Read again', lambda: self.reread(), 'Take in what was stored since')
+    self.parts = W.Box([W.VBox([button_row(self.count, self.jump, again), self.found.view]), self.viewer.box])
     self.parts.add_class('toa-split')
     tips = dict(save='The chosen samples, or all that were found; .jsonl or .csv',
                 pairs='A file for DPO, in the form of TRL',
@@ -84,6 +86,7 @@ def lay_out(self:SampleBrowser):
 def watch(self:SampleBrowser):
     "Follow what is chosen."
     view = self.found.view
+    self.fields['run'].observe(lambda _: self.attempt(self.offer_of_run), 'value')
     follow_fields(self, lambda: self.try_search())
     view.observe(lambda change: self.attempt(lambda: self.choose(*change['new'])), 'chosen')
     view.observe(lambda change: self.fields['sort'].set_trait('value', change['new']), 'sort')
@@ -102,7 +105,6 @@ def offer(self:SampleBrowser,
     self.fields['run'].options = {plain(n): n for n in names}
     self.fields['run'].value = run or (names[-1] if names else None)
     self.offer_of_run()
-    self.fields['run'].observe(lambda _: self.attempt(self.offer_of_run), 'value')
     self.pair_line.value = safe(self.pairs.text())
 
 @patch
@@ -171,7 +173,7 @@ def show(self:SampleBrowser,
     "Show samples."
     self.chosen, prompts = list(samples), {s.prompt_id for s in samples}
     tasks = [self.prompts[s.prompt_id] for s in samples]
-    self.viewer.show(*samples, prompts=tasks, heads=[t.id for t in tasks], colours=self.found.colours)
+    self.viewer.show(*samples, prompts=tasks, heads=['']*len(tasks), colours=self.found.colours)
     self.prefer_button.disabled = (len(samples), len(prompts)) != (2, 1)
 
 # %% ../../nbs/60_panels/18_samples.ipynb #adcb4138
@@ -186,16 +188,38 @@ def go_to(self:SampleBrowser,
     self.choose(row)
 
 @patch
+def row_of(self:SampleBrowser,
+    prompt_id:str, # Of the run that is shown
+    number:int, # Of the trial
+)->int|None: # None where it is not in the list
+    "The position of a sample in the list."
+    found, _ = self.store.find_keys(self.fields['run'].value, prompt_id=prompt_id, of='number', low=number, high=number)
+    return next((self.found.keys.index(key) for key in found if key in self.found.keys), None)
+
+@patch
 def follow(self:SampleBrowser,
     s:Sample, # The one whose link was clicked
     number:int, # Of its parent
 ):
     "Show the sample that a link leads to."
-    bounds = dict(prompt_id=s.prompt_id, of='number', low=number, high=number)
-    [key], _ = self.store.find_keys(self.fields['run'].value, **bounds)
-    if key in self.found.keys: return self.go_to(self.found.keys.index(key))
+    row = self.row_of(s.prompt_id, number)
+    if row is not None: return self.go_to(row)
     self.found.view.chosen = []
     self.show(self.sample(s.prompt_id, number))
+
+# %% ../../nbs/60_panels/18_samples.ipynb #a5c30002
+@patch
+def reread(self:SampleBrowser):
+    "Look at the store again, with the same search, and stay where the reader is."
+    values, chosen = {name: f.value for name, f in self.fields.items() if f.value is not None}, self.chosen
+    self.held = True
+    self.offer(values.get('run', ''))
+    choose_values(self, values)
+    self.try_search()
+    rows = [self.row_of(s.prompt_id, s.trial.number) for s in chosen]
+    if rows and None not in rows:
+        self.found.scroll(rows[0])
+        self.choose(*rows)
 
 # %% ../../nbs/60_panels/18_samples.ipynb #32b51f75
 @patch
@@ -279,7 +303,7 @@ MOST_SAVED = 300 # Samples in a saved page
 
 @patch
 def static(self:SampleBrowser)->str:
-    "The first rows of the list, and the chosen answer."
+    "The first rows of the list, and the chosen answers."
     if not self.found.keys: return ''
     view = self.found.view
     rows = table([head[0] for head in view.heads], [row[:-1] + [row[-1][:120]] for row in view.rows[:10]])
@@ -287,8 +311,9 @@ def static(self:SampleBrowser)->str:
 
 @patch
 def page_parts(self:SampleBrowser)->list[Part]:
-    "The list, and the answers in it."
+    "The list, and the answers in it, with their tasks."
     state = self.found.state(MOST_SAVED)
     samples = [self.sample(row[0], row[1]) for row in self.found.rows(range(state['total']))]
-    pages = {i: sample_page(s, colour=self.found.colours.get(s.trial.model, '')) for i, s in enumerate(samples)}
+    pages = {i: task(self.prompts[s.prompt_id]) + sample_page(s, colour=self.found.colours.get(s.trial.model, ''))
+             for i, s in enumerate(samples)}
     return [Part('table', state, pages)] if samples else []

@@ -10,7 +10,7 @@ function render({model, el}) {
   }
   const pick = (i, more) => {
     if (i < 0 || i >= model.get('total')) return
-    const old = model.get('chosen'), chosen = !more ? [i] : old.includes(i) ? old.filter(j => j !== i) : [...old, i]
+    const old = model.get('chosen'), chosen = !more || !model.get('multiple') ? [i] : old.includes(i) ? old.filter(j => j !== i) : [...old, i]
     model.set('chosen', chosen); model.save_changes()
     reveal(i)
   }
@@ -30,14 +30,13 @@ function render({model, el}) {
   const space = (body, rows) => {
     const tr = body.insertRow()
     tr.ariaHidden = true; tr.className = 'space'
-    tr.insertCell().colSpan = model.get('heads').length + 1
+    tr.insertCell().colSpan = model.get('heads').length + model.get('multiple')
     tr.style.height = `${rows * height}px`
     return tr
   }
   const head = table => {
     const row = table.createTHead().insertRow(), sort = model.get('sort')
-    const corner = row.appendChild(document.createElement('th'))
-    corner.innerHTML = '<span class="toa-hidden">chosen</span>'
+    if (model.get('multiple')) row.appendChild(document.createElement('th')).innerHTML = '<span class="toa-hidden">chosen</span>'
     model.get('heads').forEach(([label, ...sorts], i) => {
       const th = row.appendChild(document.createElement('th')), by = sorts[0] === sort ? sorts[sorts.length - 1] : sorts[0]
       th.scope = 'col'
@@ -50,10 +49,13 @@ function render({model, el}) {
     })
   }
   const line = (body, values, i) => {
-    const tr = body.insertRow(), box = tr.insertCell().appendChild(document.createElement('input'))
+    const tr = body.insertRow()
     tr.dataset.row = i; tr.tabIndex = -1; tr.ariaRowIndex = i + 2
-    box.type = 'checkbox'; box.tabIndex = -1; box.ariaLabel = `choose row ${i + 1} too`
-    box.onclick = e => { e.stopPropagation(); pick(i, true) }
+    if (model.get('multiple')) {
+      const box = tr.insertCell().appendChild(document.createElement('input'))
+      box.type = 'checkbox'; box.tabIndex = -1; box.ariaLabel = `choose row ${i + 1} too`
+      box.onclick = e => { e.stopPropagation(); pick(i, true) }
+    }
     const dot = model.get('dots')[i - model.get('first')]
     values.forEach((value, j) => {
       const td = cell(tr, value, model.get('numeric').includes(j))
@@ -71,7 +73,7 @@ function render({model, el}) {
   }
   const draw = () => {
     const table = document.createElement('table'), rows = model.get('rows'), first = model.get('first'), total = model.get('total')
-    table.setAttribute('role', 'grid'); table.ariaMultiSelectable = true; table.ariaRowCount = total + 1; table.ariaLabel = model.get('label')
+    table.setAttribute('role', 'grid'); table.ariaMultiSelectable = model.get('multiple'); table.ariaRowCount = total + 1; table.ariaLabel = model.get('label')
     head(table)
     const body = table.createTBody(), top = el.scrollTop
     const before = space(body, first)
@@ -87,7 +89,7 @@ function render({model, el}) {
     const chosen = model.get('chosen'), last = chosen[chosen.length - 1]
     el.querySelectorAll('[data-row]').forEach(tr => {
       const on = chosen.includes(+tr.dataset.row)
-      tr.ariaSelected = on; tr.classList.toggle('chosen', on); tr.querySelector('input').checked = on
+      tr.ariaSelected = on; tr.classList.toggle('chosen', on); if (model.get('multiple')) tr.querySelector('input').checked = on
       tr.tabIndex = +tr.dataset.row === (last ?? model.get('first')) ? 0 : -1
     })
     const now = el.querySelector(`[data-row="${last}"]`)

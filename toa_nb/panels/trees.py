@@ -30,7 +30,7 @@ from .runs import offer_start
 from .curve_choice import CurveChoice
 from .curve_view import curve_view
 from .tables import fact_table, Html, image_place, picture_html
-from .texts import answer, conversation, headline, PageView
+from .texts import answer, conversation, headline, PageView, task
 from .tree_nodes import node_text, ROOT, tree_state, TreeView
 from .viewer import sample_page
 
@@ -312,4 +312,6 @@ def page_parts(self:TreePanel)->list[Part]:
     choice = CurveChoice(self.store, (self.run.value,))
     if choice.without_spec(): choice.x = 'tokens'
     curves = [] if choice.emptiness() else [curve_view(c, title=name) for name, (c, _) in choice.curves().items()]
-    return [Part('tree', state, pages), *(Part('curve', view, title='Reward against compute') for view in curves)]
+    above = Part('page', dict(value=task(prompt) + legend(list(self.samples.values()), self.reward)))
+    below = [Part('curve', view, title='Reward against compute') for view in curves]
+    return [above, Part('tree', state, pages), *below]

@@ -17,7 +17,7 @@ from ..store.journal import RunStore
 
 from .forms import side_by_side
 from .tables import Html
-from .texts import answer, conversation, difference, headline, PageView, request_page, sample_facts
+from .texts import answer, conversation, difference, headline, PageView, request_page, sample_facts, task
 
 # %% ../../nbs/60_panels/04_viewer.ipynb #c04eceab
 VIEWS = 'answer', 'difference', 'prompt', 'messages'
@@ -51,7 +51,7 @@ class Viewer:
         store:RunStore, # Open for reading
         follow:Callable[[Sample,int],None], # Called with a sample and the number of its parent whose link was clicked
     ):
-        self.store, self.shown = store, []
+        self.store, self.shown, self.colours = store, [], {}
         self.pages, self.row = [PageView(), PageView()], side_by_side()
         self.mode = W.ToggleButtons(options=VIEWS, style=dict(button_width='auto'))
         self.mode.observe(lambda _: self.draw(), 'value')
@@ -69,9 +69,19 @@ def show(self:Viewer,
 ):
     "Show samples."
     first = samples[0] if samples else None
-    self.shown = [dict(s=s, head=head, prompt=prompt, other=None if s is first else first,
-                       colour=colours.get(s.trial.model, '') if s else '')
+    self.shown = [dict(s=s, head=head, prompt=prompt, other=None if s is first else first)
                   for s, head, prompt in zip(samples, heads, prompts)]
+    self.colours = colours
+    self.draw()
+
+@patch
+def replace(self:Viewer,
+    s:Sample, # One that is shown
+    other:Sample, # Shown in its place
+):
+    "Show another sample in the place of one, such as its parent."
+    for at in self.shown:
+        if at['s'] is s: at |= dict(s=other, head=f'{at["head"]}, from no. {s.trial.number}'.lstrip(', '))
     self.draw()
 
 @patch
@@ -81,8 +91,10 @@ def draw(self:Viewer):
     self.row.children = self.pages[:len(self.shown)]
 
 @patch
-def page(self:Viewer, s, head, prompt, other, colour)->Html:
+def page(self:Viewer, s, head, prompt, other)->Html:
     "One of the two pages."
     line = f'<div class="toa-dim">{safe(head)}</div>' if head else ''
     if s is None: return Html(f'{line}<p>Nothing is scored.</p>')
+    if prompt and self.mode.value != 'prompt': line += task(prompt)
+    colour = self.colours.get(s.trial.model, '')
     return Html(line + sample_page(s, self.mode.value, other, prompt, self.store, colour))
