@@ -12,6 +12,7 @@ from collections import Counter
 import pytest
 from fault_server import running
 
+from toa_nb.cli import running as running_commands
 from toa_nb.cli.commands import main
 from toa_nb.cli.config import run_from
 from toa_nb.compute import Budget
@@ -280,7 +281,7 @@ max_tokens = 32
 """
 
 
-def test_engines_are_made_from_a_file(tmp_path, capsys):
+def test_engines_are_made_from_a_file(tmp_path, capsys, monkeypatch):
     "Real models behind HTTP, a reward of one's own beside the file, one that is held out, and a limit; then `toa resume`."
     (tmp_path/'cluster_reward.py').write_text(OWN)
     (tmp_path/'prompts.jsonl').write_text(''.join(f'{{"id": "{p.id}", "instruction": "{p.instruction}"}}\n' for p in PROMPTS))
@@ -294,6 +295,8 @@ def test_engines_are_made_from_a_file(tmp_path, capsys):
         assert (again.progress.samples, again.progress.session.calls) == (48, 12)
         assert set(again.samples()[0].scores[i].reward for i in range(2)) == {'letters', 'short'}
         assert main(['run', str(tmp_path/'run.toml'), '--ray', 'nowhere', '--quiet']) == 2
+        monkeypatch.setattr(running_commands, 'go', lambda run, args: 0 if run.folder == tmp_path else 9)
+        assert main(['resume', str(tmp_path/'runs.db'), '--ray', 'local']) == 0 # engines look for modules beside the store
     assert "ray: 'nowhere' is not the address of a Ray cluster" in capsys.readouterr().err
 
 

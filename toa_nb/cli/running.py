@@ -140,10 +140,12 @@ def do_run(args:Any)->int:
 def do_resume(args:Any)->int:
     "toa resume"
     with open_store(args.store) as store: name = pick_run(store, args.run)
-    sys.path.append(str(Path(args.store).absolute().parent)) # for a reward of your own, `my_module:my_function`
+    folder = Path(args.store).absolute().parent
+    sys.path.append(str(folder)) # for a reward of your own, `my_module:my_function`
     where = f'{args.store} (run {name!r})'
     given = ({'without': args.without} if args.without else {}) | on_cluster(args)
     with error_context(where): run = Run.from_store(args.store, name, **given)
+    run.folder = folder # for engines on a cluster, too
     check_keys(run, where)
     return go(run, args)
 
