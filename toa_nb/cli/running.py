@@ -109,8 +109,9 @@ def on_cluster(
     "What the command line says of a cluster."
     if not args.ray:
         if args.scorer: raise InputError('scorers need a cluster', '--scorer', 'Give --ray too.')
+        if args.workers is not None: raise InputError('engines need a cluster', '--workers', 'Give --ray too.')
         return {}
-    found = dict(ray=args.ray, workers=args.workers)
+    found = dict(ray=args.ray) | ({} if args.workers is None else dict(workers=args.workers))
     return found | (dict(scorers=dict(map(read_scorer, args.scorer))) if args.scorer else {})
 
 # %% ../../nbs/70_cli/02_running.ipynb #c626dd27
@@ -265,7 +266,7 @@ def add_cluster(
     "Where it is driven."
     p.add_argument('--ray', metavar='ADDRESS',
                    help='drive it on a Ray cluster: its address, `auto` for that of this computer, or `local`')
-    p.add_argument('--workers', type=int, default=2, metavar='N', help='engines on the cluster (default: 2)')
+    p.add_argument('--workers', type=int, metavar='N', help='engines on the cluster (default: 2)')
     p.add_argument('--scorer', action='append', metavar='NAME=N[:GPUS]',
                    help='N processes on the cluster for a reward, each with so many GPUs or a fraction of one, '
                         'such as armorm=4:0.25; can be given several times')
