@@ -2,10 +2,11 @@
 
 Run: python benchmarks/throughput.py [--slots 8,32,50,200] [--repeats 3] [--samples 40] [--uvloop]
 
-50 prompts, 4 models, 50 ms latency, the test server in a process of its own. TOA(parallel=1) has one trial of each prompt out, so at most 50. The bare client sends the same requests over one aiohttp session and
+50 prompts, 4 models, 50 ms latency, the test server in a process of its own. The bare client sends the same requests over one aiohttp session and
 reads the answers; it has no SDK, store, reward or search. Its calls depend on each other as ours do: for TOA each call quotes the newest answer of
 its prompt, and the prompts take turns, so that as many calls of a prompt are in flight as in our run; for ParallelEnsemble they are independent.
-The two clients take turns, and the table gives medians over the repeats of ratios within one turn.
+TOA(parallel=1) has one trial of each prompt out, so at most 50 in all. The two clients take turns, and the table gives medians over the repeats of
+ratios within one turn.
 """
 import argparse
 import asyncio
