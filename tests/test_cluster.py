@@ -16,7 +16,7 @@ from toa_nb.cli import running as running_commands
 from toa_nb.cli.commands import main
 from toa_nb.cli.config import run_from
 from toa_nb.compute import Budget
-from toa_nb.core import Prompt, RewardError, ToaError
+from toa_nb.core import InputError, Prompt, RewardError, ToaError
 from toa_nb.models.client import ChatModel
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import FunctionReward
@@ -248,6 +248,22 @@ class Broken(Fakes):
 def test_engines_that_never_live_end_the_run(tmp_path):
     with pytest.raises(ToaError, match='engines were lost one after the other.*dies at once'):
         drive(make(tmp_path/'runs.db', Broken))
+
+
+class Older(Fakes):
+    async def ready(self): return await super().ready() | dict(version='0.0.1', host='node7')
+
+
+def test_a_node_that_lacks_what_engines_need_is_named(tmp_path, monkeypatch):
+    "Another version of toa_nb, a key that is set elsewhere only, and a reward that no file has."
+    with pytest.raises(InputError, match='node7 has toa_nb 0.0.1, and this computer has .*. Install the same version everywhere'):
+        drive(make(tmp_path/'a.db', Older))
+    monkeypatch.delenv('NODE_KEY', raising=False)
+    model = ChatModel('a', 'http://127.0.0.1:9/v1', api_key_env='NODE_KEY')
+    for name, reward, says in (('b', {'kind': 'regex', 'pattern': 'a'}, "engine on .*: model 'a': the environment variable NODE_KEY is not set"),
+                               ('c', FunctionReward(digits), "Run.reward: the reward 'digits' is an object in this process.*'my_rewards:digits'")):
+        with pytest.raises(InputError, match=says):
+            drive(Run(PROMPTS, BestOfN(n=2), [model], reward, store=tmp_path/f'{name}.db', check=False, ray=NearCluster(1)))
 
 
 def test_nothing_secret_is_sent(tmp_path, monkeypatch):
