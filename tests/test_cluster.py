@@ -260,7 +260,8 @@ def test_a_node_that_lacks_what_engines_need_is_named(tmp_path, monkeypatch):
         drive(make(tmp_path/'a.db', Older))
     monkeypatch.delenv('NODE_KEY', raising=False)
     model = ChatModel('a', 'http://127.0.0.1:9/v1', api_key_env='NODE_KEY')
-    for name, reward, says in (('b', {'kind': 'regex', 'pattern': 'a'}, "engine on .*: model 'a': the environment variable NODE_KEY is not set.*before `ray start`"),
+    regex = {'kind': 'regex', 'pattern': 'a'}
+    for name, reward, says in (('b', regex, "engine on .*: model 'a': the environment variable NODE_KEY is not set.*before `ray start`"),
                                ('c', FunctionReward(digits), "Run.reward: the reward 'digits' is an object in this process.*'my_rewards:digits'")):
         with pytest.raises(InputError, match=says):
             drive(Run(PROMPTS, BestOfN(n=2), [model], reward, store=tmp_path/f'{name}.db', check=False, ray=NearCluster(1)))
