@@ -7,7 +7,7 @@ __all__ = ['LOADING', 'TURNS', 'ScorerPool', 'as_pools', 'check_pools', 'unplace
            'Scorer', 'RestartingLink', 'PooledReward', 'stand_in']
 
 # %% ../../nbs/40_run/08_scorers.ipynb #6f3d5639
-import asyncio, os, sys, warnings
+import asyncio, os, sys, threading, warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,20 +187,20 @@ class RestartingLink(NearLink):
         make:Callable, # Makes the object, in its loop
         *args, # What it is made from
     ):
-        self.make, self.args, self.lives, self.calls = make, args, 0, set()
+        self.make, self.args, self.lives, self.calls, self.guard = make, args, 0, set(), threading.Lock()
         super().__init__(make, *args)
 
     def begin(self, name, *args):
-        call = super().begin(name, *args)
-        self.calls.add(call)
+        with self.guard: self.calls.add(call := super().begin(name, *args))
         call.add_done_callback(self.calls.discard)
         return call
 
     def restart(self):
         "End what goes on there, as when the process ends, and begin anew."
-        calls, self.lives = [*self.calls], self.lives + 1
-        asyncio.run_coroutine_threadsafe(self.end(self.there), self.loop) # later, if it stands still
-        self.start(self.make, *self.args)
+        with self.guard: # no call begins on what ends
+            calls, self.lives = [*self.calls], self.lives + 1
+            asyncio.run_coroutine_threadsafe(self.end(self.there), self.loop) # later, if it stands still
+            self.start(self.make, *self.args)
         for call in calls: call.cancel()
 
     async def ask(self, name, *args):
@@ -215,7 +215,6 @@ class RestartingLink(NearLink):
     async def sign(self):
         "Whatever the object says, as a sign of life."
         return await self.ask('look')
-
 
 # %% ../../nbs/40_run/08_scorers.ipynb #00626d4b
 LOADING = 600. # Seconds in which a scorer that died loads its weights again
