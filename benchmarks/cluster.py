@@ -1,24 +1,32 @@
 """CPU per sample of a run on Ray: of the engines, of the process with the store, of the scorers, and of the one that drives, beside a run in one process.
 
-Run: python benchmarks/cluster.py [--workers 1,2,4] [--scorers 0] [--prompts 200] [--samples 40] [--slots 256] [--address local]
+Run: python benchmarks/cluster.py [--workers 1,2,4] [--scorers 0] [--prompts 200] [--samples 40] [--slots 256] [--address local] [--flood 2,4]
 
 Answers of 360 words (2.3 kB) from the test server, 250 ms, TOA with eight trials of a prompt out at a time. Processor time (user and system, threads
 included) is read from the system when a tenth of the samples is there, and when six tenths are: starting processes does not count, all engines are still
 at work, and what else the machine does changes little. The run in one process is measured in the same way, before and after those on Ray. Compare the
 ratios within one table.
+
+With `--flood 2,4`, what limits the process with the store: so many processes without models send it finished samples of 2.3 kB, 256 at once each, as fast
+as it takes them. The more it gets, the more samples share a commit, and the less each of them costs.
 """
 import argparse
 import asyncio
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from statistics import mean
 
 import psutil
 
 from toa_nb import TOA, ChatModel, Prompt, Run
+from toa_nb.compute import Spent
+from toa_nb.core import Completion, Score, Trial, Usage
+from toa_nb.run.on_ray import RayCluster
 from toa_nb.run.resources import raised_limit
+from toa_nb.store.far import FarPart, FarStore
 
 TESTS = Path(__file__).parents[1]/'tests'
 sys.path.insert(0, str(TESTS))
@@ -64,6 +72,53 @@ def make(url, args, store, **more):
     return Run(prompts, TOA(n=args.samples, parallel=8), model, 'crash_run:Letters', store=store, check=False, **more)
 
 
+class Flood:
+    "Sends finished samples of a part to the process with the store."
+    async def send(self, link, part, block, keys, names, samples):
+        store, gate, text = FarPart(link, part, block, keys), asyncio.Semaphore(256), 'lorem ipsum dolor sit amet '*85
+        async def one(name, k):
+            async with gate:
+                store.add_trial('toa', name, Trial(k, 'a', ()))
+                store.add_completion('toa', name, k, Completion(f'{k} {text}', Usage(100, 500)))
+                await store.add_scores('toa', name, k, [Score('x', k/samples)])
+                store.mark_told('toa', name, k)
+        await asyncio.gather(*(one(name, k) for k in range(samples) for name in names))
+        await store.flush()
+        store.close()
+
+
+async def flooded(senders, path, address, prompts=100, samples=40):
+    "Samples per second, and milliseconds of the process with the store per sample."
+    import ray
+    cluster = RayCluster(address, senders)
+    await cluster.open()
+    host = cluster.host()
+    await host.ask('open', path)
+    store = FarStore(host, 'run')
+    store.create_run('toa', {}, [Prompt(f'p{i}', 'Why?') for i in range(senders*prompts)])
+    await store.flush()
+    await host.ask('keep', 'toa', None, Spent(), senders)
+    names, keys = list(known := store.prompt_keys('toa')), list(known.values())
+    parts = [(n, await host.ask('attempt', n), (keys[n*prompts], keys[(n + 1)*prompts - 1]), names[n*prompts:(n + 1)*prompts]) for n in range(senders)]
+    actors = [ray.remote(num_cpus=1)(Flood).remote() for _ in parts]
+    process, = (p for p in psutil.process_iter(['cmdline']) if (p.info['cmdline'] or [''])[0].startswith(KINDS['host']))
+    before, began = cpu(process), time.monotonic()
+    await asyncio.gather(*(a.send.remote(host, *part, samples) for a, part in zip(actors, parts)))
+    seconds, done = time.monotonic() - began, senders*prompts*samples
+    spent = cpu(process) - before
+    store.close()
+    await host.ask('close')
+    cluster.close()
+    return done/seconds, spent*1000/done
+
+
+def flood(args):
+    print('| senders | samples/s | host, ms |\n|---|---|---|')
+    for n in map(int, args.flood.split(',')):
+        with tempfile.TemporaryDirectory() as folder: rate, spent = asyncio.run(flooded(n, f'{folder}/runs.db', args.address))
+        print(f'| {n} | {rate:.0f} | {spent:.3f} |')
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--workers', default='1,2,4')
@@ -72,10 +127,12 @@ def main():
     parser.add_argument('--samples', type=int, default=40)
     parser.add_argument('--slots', type=int, default=256)
     parser.add_argument('--address', default='local')
+    parser.add_argument('--flood', default='', help='processes that only send samples to the store, such as 2,4')
     args = parser.parse_args()
     raised_limit()
     os.chdir(TESTS)  # where the reward is found
     os.environ['PYTHONPATH'] = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get('PYTHONPATH', '')])
+    if args.flood: return flood(args)
     single = []
     print('| engines | engines, ms | host, ms | scorers, ms | driver, ms | all / one process |\n|---|---|---|---|---|---|')
     with running('--latency', '.25', '--words', '360', '--models', 'a') as url, tempfile.TemporaryDirectory() as folder:

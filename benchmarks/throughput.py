@@ -2,7 +2,7 @@
 
 Run: python benchmarks/throughput.py [--slots 8,32,50,200] [--repeats 3] [--samples 40] [--uvloop]
 
-50 prompts, 4 models, 50 ms latency, the test server in a process of its own. The bare client sends the same requests over one aiohttp session and
+50 prompts, 4 models, 50 ms latency, the test server in a process of its own. TOA(parallel=1) has one trial of each prompt out, so at most 50. The bare client sends the same requests over one aiohttp session and
 reads the answers; it has no SDK, store, reward or search. Its calls depend on each other as ours do: for TOA each call quotes the newest answer of
 its prompt, and the prompts take turns, so that as many calls of a prompt are in flight as in our run; for ParallelEnsemble they are independent.
 The two clients take turns, and the table gives medians over the repeats of ratios within one turn.
@@ -12,6 +12,7 @@ import asyncio
 import sys
 import tempfile
 import time
+from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]/'tests'))
 from fault_server import running  # noqa: E402
 
 MODELS, N_PROMPTS = 'abcd', 50
-METHODS = {'TOA': TOA, 'ParallelEnsemble': ParallelEnsemble}
+METHODS = {'TOA': TOA, 'TOA(parallel=1)': partial(TOA, parallel=1), 'ParallelEnsemble': ParallelEnsemble}
 
 
 def make_prompts():
@@ -54,7 +55,7 @@ async def bare(url, method, slots, samples):
     async def work(session):
         while (i := next(numbers)) < N_PROMPTS*samples:
             prompt, seed = prompts[i % N_PROMPTS], i
-            quoted = newest.get(prompt.id) if method == 'TOA' else None
+            quoted = newest.get(prompt.id) if method.startswith('TOA') else None
             messages = templates.fresh(prompt) if quoted is None else templates.refined(prompt, quoted)
             body = dict(model=MODELS[i % len(MODELS)], messages=[dict(role=m.role, content=m.content)
                 for m in messages],
@@ -86,7 +87,7 @@ def turns(runner, url, method, slots, samples, repeats):
 def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--slots', default='8,32,50,200', help='calls in flight, separated by commas')
-    parser.add_argument('--methods', default='TOA,ParallelEnsemble')
+    parser.add_argument('--methods', default=','.join(METHODS))
     parser.add_argument('--latency', type=float, default=.05, help='seconds per answer')
     parser.add_argument('--repeats', type=int, default=3)
     parser.add_argument('--samples', type=int, default=40,

@@ -178,7 +178,7 @@ FILES = {
     'blank': (b'\n  \r\n\n', 'there are no prompts in it'),
     'a mark only': (b'\xef\xbb\xbf', 'there are no prompts in it'),
     'empty list': (b'[]', 'there are no prompts in it'),
-    'gzip': (b'\x1f\x8b\x08\x00abc', 'compressed (gzip)'),
+    'gzip': (b'\x1f\x8b\x08\x00abc', "a gzip file that can't be read"),
     'parquet': (b'PAR1abc', 'a parquet file'),
     'UTF-16': (GOOD.decode().encode('utf-16'), 'UTF-16'),
     'list cut short': (b'[{"id": "a", ' + TASK + b'}', ':1: line: no comma or bracket after this item'),

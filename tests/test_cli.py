@@ -179,7 +179,7 @@ def test_other_settings_under_the_same_name_are_refused(here, url, capsys):
     configure(url, n=7)
     for command in ('run', 'check'):
         code, _, err = toa(capsys, command, 'run.toml')
-        assert code == 2 and "settings was {'n': 6" in err and control(url)['calls'] == calls
+        assert code == 2 and "n of the method was 6 and is now 7" in err and control(url)['calls'] == calls
 
 
 def test_check_names_every_endpoint_and_remedy(here, url, capsys):

@@ -199,6 +199,23 @@ def test_cancel_and_go_on(single, tmp_path):
     assert drive(make(tmp_path/'runs.db')).progress.samples == 72 and samples(tmp_path/'runs.db') == single
 
 
+def test_pause_and_start_the_same_run(single, tmp_path):
+    "As a notebook does; what is called with the progress hears of both sessions."
+    seen = []
+    run = make(tmp_path/'runs.db', Slow, on_progress=lambda p: seen.append((p.state, p.samples)))
+    async def paused():
+        run.start()
+        await until(lambda: answers(run.session) >= 10, run)
+        run.pause()
+        await run
+        there, states = run.progress.samples, run.progress.state
+        await run.start()
+        return there, states
+    there, state = asyncio.run(paused())
+    assert state == 'stopped' and 10 <= there < 72 and run.progress.resumed == there and samples(tmp_path/'runs.db') == single
+    assert seen[-1] == ('finished', 72) and ('stopped', there) in seen
+
+
 class Unguided(Fakes):
     def make(self):
         def fails(prompt, response): raise RewardError('no')
@@ -209,6 +226,18 @@ def test_a_guide_that_is_out_ends_the_run_as_in_one_process(tmp_path):
     with pytest.raises(RewardOut, match='digits has failed 20 times in a row'):
         drive(make(tmp_path/'runs.db', Unguided, method=BestOfN(n=30)))
     with RunStore(tmp_path/'runs.db', 'r') as store: assert store.runs()[0]['status'] == 'failed'
+
+
+def test_a_store_that_can_not_be_opened_is_named_as_in_one_process(tmp_path):
+    "By the host, and no end of it hides the cause."
+    (tmp_path/'text.db').write_text('hello')
+    with RunStore(tmp_path/'taken.db'):
+        for name in ('taken.db', 'none/runs.db', 'text.db'):
+            errors = []
+            for kind in (Fakes, None):
+                with pytest.raises(ToaError) as e: drive(make(tmp_path/name, kind))
+                errors.append((type(e.value), str(e.value)))
+            assert errors[0] == errors[1] and name in errors[0][1]
 
 
 class Broken(Fakes):

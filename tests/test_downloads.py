@@ -276,7 +276,7 @@ def test_a_file_of_the_hub_with_other_contents_is_named_with_what_to_do(hub, tmp
 def test_a_file_of_another_shape_is_named(hub, tmp_path, monkeypatch):
     monkeypatch.setitem(hub.files['HuggingFaceH4/MATH-500'], 'test.jsonl', lines([dict(question='Why?')]))
     error, = loaded(hub, tmp_path, ('math500', {}))
-    assert "math500:1: line: this is not a raw record of the set (KeyError: 'unique_id')" in error
+    assert "test.jsonl: the first record: there is no field 'unique_id', only question. Delete" in error
 
 
 def test_a_set_of_the_hub_without_a_name_here(hub, tmp_path):
@@ -290,6 +290,8 @@ def pushed(hub, folder, token):
                for n in range(4) for i in range(3)]
     save_samples(samples, folder/'s.jsonl')
     (folder/'p.jsonl').write_bytes(lines(dict(id=f'p{n}', instruction=f'Say {n}.') for n in range(4)))
+    (folder/'rows').mkdir()
+    (folder/'rows/key.txt').write_text('private')  # is not of the export, and stays here
     code = '''
 import sys
 from toa_nb.core import ToaError
@@ -308,7 +310,7 @@ def test_a_folder_is_uploaded_to_a_private_set_and_can_be_read_from_there(hub, t
     assert (made['name'], made['organization'], made['type']) == ('rows', 'lab', 'dataset')
     assert made.get('private') or made.get('visibility') == 'private', made
     local = {p.name: p.read_bytes() for p in (tmp_path/'rows').iterdir()}
-    assert 'README.md' in local and hub.files['lab/rows'] == local
+    assert local.pop('key.txt') and 'README.md' in local and hub.files['lab/rows'] == local
     rows = [row for name, data in local.items() if name.endswith('.parquet') for row in pq.read_table(io.BytesIO(data)).to_pylist()]
     assert sorted(row['completion'][0]['content'] for row in rows) == [f'{n} 2' for n in range(4)]
 

@@ -17,10 +17,14 @@ from clocks import HANG
 
 from toa_nb.cli.commands import parser
 from toa_nb.cli.config import run_from
-from toa_nb.core import StoreError
+from toa_nb.core import Prompt, StoreError
 from toa_nb.inputs import read_config
+from toa_nb.models.fakes import FakeModel
 from toa_nb.models.file import models_from
+from toa_nb.rewards.base import FunctionReward
 from toa_nb.run.cluster import NearCluster
+from toa_nb.run.run import Run
+from toa_nb.search.samplers import PRS
 from toa_nb.store.journal import RunStore
 
 ROOT = Path(__file__).parent.parent
@@ -67,6 +71,12 @@ def test_configurations_are_read(tmp_path):
             run = run_from(found, ray=NearCluster(2)) if 'scorers' in found or found['reward'] != 'armorm' else None
             whole += run is not None
     assert whole >= 2
+
+
+def test_what_is_imported_is_there():
+    found = [line for text in PAGES.values() for line in re.findall('`(from toa_nb[^`]*)`', text)]
+    assert found
+    for line in found: exec(line, {})
 
 
 def ray_options(name):
@@ -192,3 +202,21 @@ def count(path):
     try:
         with RunStore(path, 'r') as store: return store.count('toa') if store.run_names() else 0
     except StoreError: return 0
+
+
+def test_the_recipe_for_polars_gives_the_curve(tmp_path, monkeypatch):
+    "It is run as it stands, where polars is installed; the line for DuckDB is run everywhere."
+    from toa_nb.analysis.curves import reward_curve
+    from toa_nb.analysis.query import sql, write_samples
+    reward = FunctionReward(lambda prompt, response: int(response, 16)/16**8, 'digits')
+    prompts = [Prompt(f'p{i}', f'Say {i}.') for i in range(5)]
+    Run(prompts, PRS(n=6), [FakeModel('a'), FakeModel('b')], reward, store=tmp_path/'runs.db', check=False).wait(show=False)
+    monkeypatch.chdir(tmp_path)
+    write_samples('runs.db', 'table', per_file=2)
+    wanted = reward_curve('runs.db', x='samples')['mean'].tolist()
+    query, = (re.search("'(SELECT .*?)'", line)[1] for line in PAGES['CLUSTER.md'].splitlines() if "sql('table/*.parquet'" in line)
+    assert len(sql('table/*.parquet', query)) == 1
+    recipe, = (text for text in blocks('CLUSTER.md', 'python') if 'polars' in text)
+    pytest.importorskip('polars')
+    exec(recipe, found := {})
+    assert found['curve']['best'].to_list() == pytest.approx(wanted) and set(found['curve']['prompts']) == {5}

@@ -33,13 +33,21 @@ KEY = 'sk-very-secret-value'
 NODE = dict(num_cpus=2, num_gpus=1, include_dashboard=False, object_store_memory=80*2**20)  # Ray does not look whether the GPU is there
 
 
+def add_node(cluster, tries=3):
+    "Ray gives a node 30 s to begin, which is too little on a busy machine."
+    for left in reversed(range(tries)):
+        try: return cluster.add_node(**NODE)
+        except Exception:
+            if not left: raise
+
+
 @pytest.fixture(scope='module')
 def cluster():
     "Three nodes; the first is that of the driver. The token and the key are in the environment that they inherit."
     os.environ.update(RAY_USAGE_STATS_ENABLED='0', TOA_RAY_KEY=KEY, PYTHONPATH=f'{HERE}:{HERE.parent}')
     ray, utils = pytest.importorskip('ray'), pytest.importorskip('ray.cluster_utils')
-    made = utils.Cluster(initialize_head=True, head_node_args=NODE)
-    for _ in range(2): made.add_node(**NODE)
+    made = utils.Cluster()
+    for _ in range(3): add_node(made)
     ray.init(address=made.address, log_to_driver=False, logging_level='error')
     yield made
     ray.shutdown()
@@ -100,7 +108,7 @@ def kill_host(run, cluster): actors('RunHost')[0].kill()
 def kill_node(run, cluster):
     "A node that is not the driver's, and that has an engine."
     cluster.remove_node(random.choice(list(cluster.worker_nodes)), allow_graceful=False)
-    cluster.add_node(**NODE)
+    add_node(cluster)
 
 
 @pytest.mark.parametrize('kills', [[kill_engine, kill_engine], [kill_node], [kill_host], [kill_engine, kill_host]],
@@ -137,6 +145,22 @@ def test_a_scorer_that_dies_is_started_again_and_asked_again(cluster, server, si
     assert not actors('Scorer')
 
 
+@pytest.mark.parametrize('what', ['Scorer', 'Engine', 'RunHost'])
+def test_a_process_that_stands_still_is_ended_and_replaced(cluster, server, single, tmp_path, what):
+    "It is there and answers nothing, as where a driver or a disk hangs."
+    run = make(server, tmp_path/'runs.db', ray=RayCluster('auto', 2, stall=5.), scorers={'letters': dict(actors=2, cpus=.5)})
+    async def stalled():
+        run.start()
+        await until(lambda: began(run, random.randrange(40, 120)) and len(actors('Scorer')) == 2, run)
+        process = random.choice(actors(what))
+        process.suspend()
+        await until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, run)
+        return await run
+    asyncio.run(stalled())
+    assert run.progress.state == 'finished' and samples(run.store_at) == single
+    if what == 'Scorer': assert run.progress.session.calls == len(single) and ('a scorer of letters', 'ScorerLost') in run.progress.remarks
+
+
 def test_too_few_gpus_are_said_at_the_start(cluster, server, single, tmp_path):
     run = make(server, tmp_path/'runs.db', ray='auto', scorers={'letters': dict(actors=2, gpus=2)})
     with pytest.raises(InputError, match='Run.scorers.letters: 2 of 2 scorers, of 2 GPUs each, find none: the cluster has 3 GPUs'): run.wait(show=False)
@@ -160,6 +184,20 @@ def test_an_engine_that_stood_still_adds_nothing(cluster, server, single, tmp_pa
     for link in left: ray.kill(link.actor)
     assert run.progress.state == 'finished' and samples(run.store_at) == single
     assert 'no answer in 5 s' in run.progress.remarks['an engine', 'EngineLost'].first
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_run_the_gentle_way(cluster, server, single, tmp_path, number):
+    "As Slurm sends it before the end of a job: calls in flight finish, and are stored."
+    store = tmp_path/'runs.db'
+    command = [sys.executable, '-c', DRIVER, str(HERE), server, str(store), cluster.address]
+    with subprocess.Popen(command, cwd=HERE) as driver:
+        while stored(store) < 40 and driver.poll() is None: time.sleep(.05)
+        driver.send_signal(number)
+        assert driver.wait(HANG) == 0
+    with RunStore(store, 'r') as s: assert s.runs()[0]['status'] == 'stopped' and ('stopped_by', 'cancelled') in s.events('toa')
+    run = make(server, store, ray='auto').wait(show=False)
+    assert run.progress.session.calls == len(single) - run.progress.resumed and samples(store) == single
 
 
 DRIVER = '''

@@ -103,7 +103,7 @@ def test_an_upload_that_fails_is_one_line(tmp_path, monkeypatch):
     from toa_nb.core import ToaError
     from toa_nb.data.writing import upload
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
-    with pytest.raises(ToaError, match='me/set was not uploaded') as failed: upload(tmp_path, 'me/set')
+    with pytest.raises(ToaError, match='me/set was not uploaded') as failed: upload(tmp_path, 'me/set', ['train.parquet'])
     assert len(str(failed.value).splitlines()) == 1
 
 

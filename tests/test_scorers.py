@@ -87,7 +87,7 @@ def test_a_scorer_that_dies_is_asked_again(single, tmp_path, seed):
         for _ in range(3):
             wanted = len(Counted.scored) + rng.randrange(1, 12)
             await until(lambda wanted=wanted: len(Counted.scored) >= wanted, run)
-            rng.choice(run.session.scorers['digits'][0]).die()
+            rng.choice(run.session.scorers['digits'][0]).restart()
         return await run
     asyncio.run(killing())
     assert Counted.lives == 5 and samples(run.store_at) == single
@@ -100,12 +100,29 @@ def test_a_scorer_dies_with_an_engine_and_the_host(single, tmp_path):
     async def killing():
         run.start()
         await until(lambda: len(Counted.scored) >= 10 and run.session.engines, run)
-        run.session.scorers['digits'][0][0].die()
+        run.session.scorers['digits'][0][0].restart()
         run.session.engines[0].kill()
         run.session.host.kill()
         return await run
     asyncio.run(killing())
     assert samples(run.store_at) == single
+
+
+@pytest.mark.parametrize('seed', range(2))
+def test_a_scorer_that_stands_still_is_made_anew(single, tmp_path, seed):
+    "Its loop answers nothing while it has answers to score; it is ended, and what it had is scored again."
+    Counted.seconds, rng, go = .01, random.Random(seed), threading.Event()
+    run = make(tmp_path/'runs.db', NearCluster(2, stall=.2, engine=SlowNoReward, scorer=Counted))
+    async def stalled():
+        run.start()
+        await until(lambda: len(Counted.scored) >= rng.randrange(1, 30), run)
+        rng.choice(run.session.scorers['digits'][0]).loop.call_soon_threadsafe(go.wait)
+        await until(lambda: ('a scorer of digits', 'ScorerLost') in run.session.own.remarks, run)
+        return await run
+    try: asyncio.run(stalled())
+    finally: go.set()
+    assert samples(run.store_at) == single and run.progress.session.calls == run.progress.samples == 72
+    assert run.progress.remarks['a scorer of digits', 'ScorerLost'].first == 'ScorerLost: no answer in 0.2 s'
 
 
 class Weights(GroupReward):

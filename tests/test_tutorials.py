@@ -26,7 +26,7 @@ def pictures(notebook):
 @pytest.mark.parametrize('name', replayed)
 def test_by_replay(name, tmp_path, monkeypatch):
     assert pictures(run(name, tmp_path, monkeypatch, replay=True)) == {'01_first_run': 2, '02_methods': 6,
-        '03_rewards': 3, '05_cockpit': 0, '06_data': 1, '08_search': 5}[name]
+        '03_rewards': 3, '05_cockpit': 0, '06_data': 3, '08_search': 5}[name]
 
 
 @pytest.mark.slow

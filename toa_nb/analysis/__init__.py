@@ -12,6 +12,7 @@ __all__, __getattr__, __dir__ = _offer(
     lineage='idle_models leave_out mixing path_counts winning_paths',
     paths='best_sample children depth_counts depths path search_samples tree_parent_of',
     held_out='overoptimization',
+    beside='frame_beside pooled_runs',
     controls='control_notes single_models with_controls',
     layout='model_palette tree_places',
     prompt_table='best_pair prompts_by_method',

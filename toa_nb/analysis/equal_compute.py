@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 
 from ..core import InputError
 from ..store.tables import as_frame
-from .curves import bootstrap_means, check_axes, chosen_axis, curve_columns, one_curve
+from .curves import bootstrap_means, check_axes, chosen_axis, curve_columns, curve_of, steps_of
 from .comparisons import difference_table, read_both, side_of
 
 # %% ../../nbs/50_analysis/03_equal_compute.ipynb #31dbbe72
@@ -94,6 +94,7 @@ def verdict_text(
         if r['verdict'] != 'not decided' or not math.isfinite(r['needed']): more = ''
         lines.append(f'{name} is {r["verdict"]}: {r["difference"]:+.4g} [{r["low"]:+.4g}, {r["high"]:+.4g}] '
                      f'over {int(r["n"])} prompts{more}.')
+    if len(table) == 1: lines.append('There is no other method to compare with.')
     return '\n'.join(lines)
 
 # %% ../../nbs/50_analysis/03_equal_compute.ipynb #26e54d1b
@@ -123,7 +124,7 @@ def compute_to_reach(
     rows, index = [], {p: i for i, p in enumerate(df['prompt_id'].unique())}
     for name, part in df.groupby(by, sort=False, observed=True):
         if part[x].isna().any(): continue
-        prompt, grid, values, _ = one_curve(part, x, y, k, held_out, 'cost', points)
+        prompt, grid, values, _ = curve_of(*steps_of(part, x, y, k, held_out), x, 'cost', points)
         if not len(grid): continue
         at = _crossing(grid, values.mean(0)[None], reward)[0]
         means = bootstrap_means(values, [index[p] for p in prompt], len(index), n_boot, seed)
@@ -131,5 +132,6 @@ def compute_to_reach(
         low, high = np.quantile(drawn, [(1 - level)/2, (1 + level)/2], method='nearest')
         rows.append((name, at, low, high, (values[:, -1] >= reward).mean(), grid[-1], len(values)))
     out = pd.DataFrame(rows, columns=[by, 'at', 'low', 'high', 'reached', 'end', 'n']).set_index(by)
-    out.attrs = dict(x=x, y=y, k=k, held_out=held_out, reward=reward, level=level)
+    whole = ('at', 'low', 'high', 'end') if x == 'samples' else ()
+    out.attrs = dict(x=x, y=y, k=k, held_out=held_out, reward=reward, level=level, whole=whole)
     return out

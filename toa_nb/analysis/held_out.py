@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np, pandas as pd
 
 from ..store.tables import as_frame
-from .curves import check_axes, chosen_axis, curve_columns, one_curve
+from .curves import check_axes, chosen_axis, curve_columns, curve_of, steps_of
 from .comparisons import by_prompt_mean
 
 # %% ../../nbs/50_analysis/04_held_out.ipynb #4fe223d2
@@ -85,8 +85,8 @@ def overoptimization(
             continue
         # Only answers that both rewards have scored
         both = part.assign(reward=part['reward'].where(part[held_out].notna()))
-        prompt, grid, guide, _ = one_curve(both, x, y, k, '', align, points)
-        _, _, held, _ = one_curve(both, x, y, k, held_out, align, points)
+        prompt, grid, guide, _ = curve_of(*steps_of(both, x, y, k, ''), x, align, points)
+        _, _, held, _ = curve_of(*steps_of(both, x, y, k, held_out), x, align, points)
         if not len(grid): continue
         values = [by_prompt_mean(prompt, v, sorted(set(prompt))) for v in (guide, held)]
         rows.append((name, *_overoptimization_row(grid, *values, n_boot, level, seed)))

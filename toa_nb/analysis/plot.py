@@ -153,8 +153,11 @@ def _notes(attrs:dict, looks:dict, hidden:bool=False)->str:
     if unknown := attrs.get('unknown', ()):
         lines.append(f'Not shown, because the compute of a model is unknown: {", ".join(map(label, unknown))}.')
     if hidden: lines.append('Not shown, because it is in another unit: the curve behind.')
-    for name, n in attrs.get('left_out', {}).items():
-        lines.append(f'{label(name)}: {n} prompt{"s" * (n > 1)} without enough scored answers left out.')
+    groups = {}
+    for name, n in attrs.get('left_out', {}).items(): groups.setdefault(n, []).append(label(name))
+    for n, names in groups.items():
+        searches = counted(n, 'search', 'searches')
+        lines += textwrap.wrap(f'{", ".join(names)}: {searches} without enough scored answers left out.', 95)
     lines += textwrap.wrap(attrs.get('note', ''), 95)
     return '\n'.join(lines)
 
@@ -244,6 +247,7 @@ def plot_curve(
     if title: fig.suptitle(title, fontsize=10)
     notes = _notes(df.attrs, looks | method_style(df.attrs.get('unknown', ())), hidden)
     if notes: fig.supxlabel(notes, fontsize=7, color='#666666', x=.01, ha='left')
+    fig.set_figheight(size[1] + .13*max(0, notes.count('\n') - 1)) # long notes take no room from the panels
     return fig
 
 # %% ../../nbs/50_analysis/05_plot.ipynb #e775a5ac

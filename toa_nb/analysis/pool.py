@@ -106,6 +106,9 @@ class ReplayPool:
             self.guide, self.reward = named, named.name
             self.specs, self.reward_specs = stored_specs(found, runs) if stored else (None, None)
         listed = [m['name'] for c in configs for m in c['models']] or sorted(s.trial.model for s in self._every())
+        if unknown := [name for name in models or () if name not in listed]:
+            there = ', '.join(dict.fromkeys(listed))
+            raise InputError(f'there is no model {unknown[0]!r}', 'models', f'There are: {there}.')
         self.models = models or list(dict.fromkeys(listed))
         self.seed = configs[0]['seed'] if configs else 0
         self.templates = templates or (stored_templates(configs[0]['templates']) if configs else Templates())

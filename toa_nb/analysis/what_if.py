@@ -19,6 +19,7 @@ from ..core import InputError, Prompt, Reward, Sample
 from ..search.samplers import Method
 from ..search.methods import method_from, METHODS
 from ..store.tables import to_frame
+from .variants import with_variants
 from .curves import reward_curve
 from .plot import plot_curve
 from .pool import ReplayPool
@@ -58,11 +59,11 @@ def caveat(self:Replay)->str:
     sums = self.coverage[['recorded', 'asked', *_answers]].sum()
     found = [f'{self.label} from {counted(sums["recorded"], "recorded answer")} of {", ".join(self.pool.runs)}; '
              f'no model was called.']
-    found += [f'{counted(sums["asked"], "request")}: {sums["exact"]} answered exactly, {sums["similar"]} by another '
-              f'answer of the same model and move, {sums["missing"]} not at all.']
+    found += [f'{counted(sums["asked"], "request")}: {sums["exact"]:,} answered exactly, {sums["similar"]:,} by '
+              f'another answer of the same model and move, {sums["missing"]:,} not at all.']
     if self.stopped:
         searches = counted(self.searches, 'search', 'searches')
-        found.append(f'{self.stopped} of {searches} ended early, at a request without an answer.')
+        found.append(f'{self.stopped:,} of {searches} ended early, at a request without an answer.')
     if set(self.coverage.loc[self.coverage['asked'] > 0, 'kind']) - {'fresh'}:
         found.append('Answers that build on other answers exist only where they were recorded.')
     return ' '.join(found)
@@ -104,6 +105,7 @@ def replay_method(
 )->Replay: # The samples, the coverage and the caveat
     "What would a method have given? From recorded answers, without a server."
     _check(missing, repeats)
+    if hasattr(source, '__next__'): source = list(source)
     pool, method = ReplayPool(source, run, prompts, models, reward), _method_of(method, n)
     label, names = _names(method, label, repeats)
     counts, recorded, samples, stopped = Counter(), Counter(), [], 0
@@ -115,6 +117,8 @@ def replay_method(
             samples += found.samples
             counts += found.counts
             stopped += found.stopped
+    if not recorded:
+        raise InputError('there is no recorded answer to these prompts', 'prompts', 'Give prompts of the runs.')
     table = coverage_table(counts, recorded)
     return Replay(method, label, source, run, pool, samples, table, len(pool.prompts)*repeats, stopped)
 
@@ -122,16 +126,17 @@ def replay_method(
 @patch
 def frame(self:Replay,
     recorded:bool=True, # Have the recorded runs in the table too
+    variants:bool=False, # Have a column for near-copies, as of `with_variants`
     **options, # Arguments of `to_frame`, such as `texts=True`
 )->pd.DataFrame: # A table of `to_frame`
     "The samples as a table, beside those that were recorded."
+    table = with_variants if variants else to_frame
     names = dict.fromkeys((s.run for s in self.samples), self.label)
     pool = self.pool
-    new = to_frame(self.samples, specs=pool.specs, reward_specs=pool.reward_specs, reward=pool.reward, labels=names,
-                   prompts=pool.prompts, **options)
+    new = table(self.samples, specs=pool.specs, reward_specs=pool.reward_specs, reward=pool.reward, labels=names,
+                prompts=pool.prompts, **options)
     if not recorded: return new
-    old = to_frame(self.source, self.run, reward=self.pool.reward,
-                   prompts=self.pool.prompts, **options)
+    old = table(self.source, self.run, reward=pool.reward, prompts=pool.prompts, **options)
     both = pd.concat([old, new], ignore_index=True)
     both.attrs = new.attrs | dict(held_out=sorted({*old.attrs['held_out'], *new.attrs['held_out']}))
     return both
@@ -142,7 +147,7 @@ def reached(self:Replay,
     **options, # Arguments of `reward_curve`, such as `y='top'`; the axis is samples
 )->pd.DataFrame: # One row per method: samples, mean, low, high, searches
     "What the method and the recorded ones reach with its number of samples."
-    n, df = self.method.n, self.frame()
+    n, df = self.method.n, self.frame(variants=options.get('y') == 'different')
     curve = reward_curve(df, x='samples', points=len(df), **options)
     out = curve[curve['x'] <= n].groupby('method', sort=False).last().astype(dict(x=int))
     out = out.rename(columns=dict(x='samples', n='searches'))
@@ -156,6 +161,6 @@ def plot(self:Replay,
     **options, # Arguments of `reward_curve`, such as `x='samples'`
 ):
     "The curve of the replayed method beside the recorded ones, with its caveat."
-    curve = reward_curve(self.frame(), **options)
+    curve = reward_curve(self.frame(variants=options.get('y') == 'different'), **options)
     curve.attrs['note'] = self.caveat
     return plot_curve(curve, title=title)

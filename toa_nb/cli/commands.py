@@ -36,6 +36,7 @@ ABOUT = '''Search over several language models, guided by rewards.
   toa summary runs.db            what each method reached, what it cost, and who won
   toa compare runs.db            which method is better, at equal compute
   toa curve runs.db -o curve.png          reward against compute
+  toa replay runs.db --method toa -n 64   what it would have given, from recorded answers
   toa export runs.db --format dpo -o dpo.jsonl    data to train on
   toa samples runs.db            answers, the best first
   toa train dpo runs.db --model local -o tuned    a model that learned from it

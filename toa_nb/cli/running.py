@@ -63,6 +63,7 @@ def going_on(
 )->str: # One line
     "How to continue a run."
     limit = run.progress.stopped_by
+    if limit in ('cancelled', 'paused') and run.cluster: return 'continue with the same command'
     if limit in ('cancelled', 'paused'): return f'continue with: toa resume {run.store_at} {run.name}'
     return (f'the limit on {limit} of [budget.per_run], {getattr(run.budget.per_run, limit):g}, is reached: raise it, '
             f'and run the file again')

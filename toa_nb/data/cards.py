@@ -64,6 +64,7 @@ class CardFacts:
     licence:str = '' # Of the data set, as an identifier of the hub; empty: not stated
     licences:dict[str,str] = field(default_factory=dict) # Of prompts and models, by name
     picture:str = '' # Name of the file with the distribution of scores; empty: none
+    weights:dict[str,float] = field(default_factory=dict) # Arguments of TRL's `KTOConfig`; empty: none
 
 def _code(value:Any)->str:
     "A value in code marks on one line."
@@ -78,10 +79,17 @@ def _header(facts:CardFacts)->list[str]:
     return [*lines, '---']
 
 # %% ../../nbs/45_data/07_cards.ipynb #7e5832d5
+def _set_text(about:dict)->str:
+    "A set of prompts that has a name, where it came from, at which revision."
+    at = f' at {about["revision"]}' if about.get('revision') else ''
+    return ', '.join(filter(None, (f'{about["name"]}: {about.get("place", "")}{at}', about.get('split'))))
+
 def _models(origins:Origins)->Iterable[str]:
     "Each run with its models."
     for run, known in origins.runs.items():
-        yield f'- run {_code(run)}, method {_code(known["method"])}, templates {_code(known["templates"])}'
+        about = known.get('about')
+        set = f', prompts {_code(_set_text(about))}' if about else ''
+        yield f'- run {_code(run)}, method {_code(known["method"])}, templates {_code(known["templates"])}{set}'
         for model, system in known['systems'].items():
             yield f'  - model {_code(model)}' + (f', system prompt {_code(system)}' if system else ', no system prompt')
 
@@ -98,10 +106,14 @@ def dataset_card(
     files = ', '.join(f'{split} in {_code(file)}' for split, file in facts.files.items())
     lines = [*_header(facts), '', f'# {facts.name}', '',
              f'{counted(facts.tally.rows, "row")} of the format {_code(facts.format)}, made by toa_nb: {files}.']
-    lines += _list('Counts', count_lines(facts.tally)) + _list('Rules', named(facts.rules))
+    lines += _list('Counts', count_lines(facts.tally)) + _list('Weights for KTOConfig', named(facts.weights))
+    lines += _list('Rules', named(facts.rules))
     lines += _list('Runs and models', _models(facts.origins)) + _list('Rewards', named(facts.rewards))
     lines += _list('Compute', named(facts.compute))
-    stated = named(facts.licences) or ['- Prompts and models have licences of their own, which were not stated here.']
+    sets = {f['about']['name']: f['about'].get('licence') or 'not stated'
+            for f in facts.origins.runs.values() if f.get('about')}
+    unstated = ['- Prompts and models have licences of their own, which were not stated here.']
+    stated = named(sets | facts.licences) or unstated
     own = facts.licence or 'not stated'
     lines += _list('Licences', [f'- this data set: {_code(own)}', *stated])
     if facts.picture: lines += ['', '## Scores', '', f'![distribution of scores]({facts.picture})']

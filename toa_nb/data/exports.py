@@ -14,10 +14,12 @@ from typing import Any
 from fastcore.meta import delegates
 
 from ..core import InputError, Message, Prompt, Sample
+from ..inputs import check_number
 from ..templates import Templates
 from .origins import check_scored, checked_source, Origins
 from .rows import listed, Rows, RowStream, Tally, TURNS
-from .rules import each_prompt, over_quota, PairRules, pairs_of, read_policy, usable, without_copies
+from .rules import (
+    check_quota, each_prompt, over_quota, PairRules, pairs_of, read_policy, usable, without_copies)
 
 # %% ../../nbs/45_data/04_exports.ipynb #6fc93f06
 def turns_of(
@@ -79,8 +81,11 @@ def to_sft(
 )->Rows: # A list; its `dropped` counts what has no row
     "Rows to fine-tune on the best answers."
     if form not in SFT_FORMS: raise InputError(f'unknown form {form!r}', 'form', f'Use {" or ".join(SFT_FORMS)}.')
+    check_number(top, 'top', 1, whole=True)
+    check_number(min_score, 'min_score', -math.inf)
     source, prompts, origins = checked_source(source, prompts, run)
     check_scored(source, run, reward)
+    check_quota(quota, source, prompts, run)
     def make(tally):
         for p, name, samples, answers in _usable(tally, source, prompts, reward, run, cut, different):
             chosen = _best(answers, name, top, min_score)
@@ -149,8 +154,11 @@ def to_dpo(
     "Preference pairs in TRL's explicit form."
     rules = PairRules(max_length_ratio, same_model, held_out)
     for text in [rejected] if isinstance(rejected, str) else rejected: read_policy(text)
+    if not rejected: raise InputError('no policy is named', 'rejected', f'The default is {PAIR_RULES!r}.')
+    check_number(pairs, 'pairs', 1, whole=True)
     source, prompts, origins = checked_source(source, prompts, run)
     check_scored(source, run, reward, held_out)
+    check_quota(quota, source, prompts, run)
     which = dict(rejected=rejected, rules=rules, pairs=pairs, quota=quota, cut=cut, different=different)
     def make(tally):
         for p, name, samples, answers, worse in _pairs(tally, source, prompts, reward, run, **which):
@@ -201,10 +209,10 @@ def _kto_columns(columns:dict[str,Any])->dict[str,Any]:
         k: v for k, v in columns.items() if k.startswith('search_')}
 
 def kto_weights(
-    rows:Rows, # Of `to_kto`
+    rows:Any, # Of `to_kto`, or what `export` gives for this format
 )->dict[str,float]: # Arguments of TRL's `KTOConfig`
     "The weights with which good and bad answers count the same in all."
-    good, bad = rows.counts['good answers'], rows.counts['bad answers']
+    good, bad = rows.counts.get('good answers', 0), rows.counts.get('bad answers', 0)
     if not good or not bad: raise InputError('there are no rows', 'rows', 'Choose a rule that gives pairs.')
     return dict(desirable_weight=max(1., bad/good), undesirable_weight=max(1., good/bad))
 
@@ -261,6 +269,7 @@ def to_ultrafeedback(
     read_policy(rejected)
     source, prompts, origins = checked_source(source, prompts, run)
     check_scored(source, run, reward, held_out)
+    check_quota(kwargs.get('quota'), source, prompts, run)
     which = dict(rejected=rejected, rules=rules) | kwargs
     def make(tally):
         for p, name, samples, answers, worse in _pairs(tally, source, prompts, reward, run, **which):

@@ -6,7 +6,7 @@
 __all__ = ['plain_value', 'parquet_package', 'file_records', 'existing_file']
 
 # %% ../../nbs/45_data/00_files.ipynb #6d19ab87
-import csv, difflib, io, json, os, re
+import csv, difflib, gzip, io, json, os, re, zlib
 from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
@@ -15,6 +15,17 @@ from typing import Any
 
 from ..core import InputError
 from ..inputs import check_path, no_twins
+
+# %% ../../nbs/45_data/00_files.ipynb #718de2c5
+def _opened(path:Path):
+    "A file, open for reading bytes, decompressed if it is compressed with gzip."
+    with open(path, 'rb') as f: packed = f.read(2) == b'\x1f\x8b'
+    return gzip.open(path) if packed else open(path, 'rb')
+
+def _ending(path:Path)->str:
+    "The ending of a name in small letters; of `a.csv.gz`, that of `a.csv`."
+    name = path.name.lower().removesuffix('.gz')
+    return Path(name).suffix
 
 # %% ../../nbs/45_data/00_files.ipynb #2427c04b
 def _no_constant(name):
@@ -122,12 +133,12 @@ def _row_record(row:dict, columns:int)->Any:
 # %% ../../nbs/45_data/00_files.ipynb #439bba57
 def _csv_records(path:Path)->Iterator[tuple[int,Any]]:
     "The records of a CSV or TSV file."
-    raw = path.read_bytes()
+    with _opened(path) as file: raw = file.read()
     try: text = raw.decode('utf-8-sig')
     except UnicodeDecodeError as e:
         line = raw.count(b'\n', 0, e.start) + 1
         return (yield line, InputError(f'byte 0x{raw[e.start]:02x} is not UTF-8', 'line', 'Save the file as UTF-8.'))
-    yield from _table_rows(text, '\t' if path.suffix.lower() == '.tsv' else _delimiter(text))
+    yield from _table_rows(text, '\t' if _ending(path) == '.tsv' else _delimiter(text))
 
 # %% ../../nbs/45_data/00_files.ipynb #c87d1202
 def _decoded(value:bytes)->str|bytes:
@@ -178,22 +189,21 @@ def _parquet_records(path:Path)->Iterator[tuple[int,Any]]:
                          'Write it again.') from None
 
 # %% ../../nbs/45_data/00_files.ipynb #bedeab9e
-_not_text = {b'\x1f\x8b': 'compressed (gzip)', b'PK': 'a zip archive', b'\xff\xfe': 'UTF-16 text',
-             b'\xfe\xff': 'UTF-16 text',
+_not_text = {b'PK': 'a zip archive', b'\xff\xfe': 'UTF-16 text', b'\xfe\xff': 'UTF-16 text',
              b'SQLite': 'an SQLite database'}
 
 _READ = 'JSON Lines, a JSON list, CSV, TSV and Parquet are read'
 
 def _kind_of_file(path:Path)->str:
     "`parquet`, `csv`, `json` (one value) or `jsonl`."
-    with open(path, 'rb') as f: start = f.read(4096)
+    with _opened(path) as f: start = f.read(4096)
     if start.startswith(b'PAR1'): return 'parquet'
     if kind := next((kind for magic, kind in _not_text.items() if start.startswith(magic)), None):
         raise InputError(f'this is {kind}', str(path), 'Save the prompts as UTF-8 text, one JSON object per line.')
-    ending = path.suffix.lower()
-    if ending in ('.csv', '.tsv'): return 'csv'
+    name = _ending(path)
+    if name in ('.csv', '.tsv'): return 'csv'
     start = start.removeprefix(b'\xef\xbb\xbf').lstrip()
-    if ending == '.txt' and start and not start.startswith((b'[', b'{')):
+    if name == '.txt' and start and not start.startswith((b'[', b'{')):
         fix = f'For one prompt per line: prompts_from(Path({str(path)!r}).read_text().splitlines()).'
         raise InputError(f'this holds no records in JSON; {_READ}', str(path), fix)
     return 'json' if start.startswith(b'[') or re.match(rb'\{\s*\n', start) else 'jsonl'
@@ -205,13 +215,18 @@ def file_records(
 )->Iterator[tuple[int,Any]]: # Line (or row) number, and the JSON value or the `InputError` about it
     "The records of a file."
     path = existing_file(path)
-    kind = _kind_of_file(path)
+    try: yield from _records(path, _kind_of_file(path), max_line)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+        raise InputError(f"this is a gzip file that can't be read ({e})", str(path), 'Write it again.') from None
+
+def _records(path:Path, kind:str, max_line:int)->Iterator[tuple[int,Any]]:
+    "The records of a file of a kind."
     if kind == 'parquet': yield from _parquet_records(path)
     elif kind == 'csv': yield from _csv_records(path)
-    elif kind == 'json': yield from _whole(path.read_bytes(), max_line)
     else:
-        with open(path, 'rb') as f:
-            for number, raw in _raw_lines(f, max_line): yield number, _line_value(raw, max_line)
+        with _opened(path) as f:
+            if kind == 'json': yield from _whole(f.read(), max_line)
+            else: yield from ((number, _line_value(raw, max_line)) for number, raw in _raw_lines(f, max_line))
 
 # %% ../../nbs/45_data/00_files.ipynb #29cb8c96
 def existing_file(

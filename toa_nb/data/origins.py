@@ -39,9 +39,12 @@ class Part:
     names:list[str] # Its runs; none for samples
     labels:dict[str,str] # The name under which each of its runs appears in rows
 
-def _labels(path:Any, names:list[str], taken:Iterable[str])->dict[str,str]:
-    "The names of runs, with that of the store where another store has a run of the same name."
-    return {name: f'{Path(path).stem}/{name}' if name in taken else name for name in names}
+def _label(path:Any, name:str, taken:Iterable[str])->str:
+    "The name of a run, with as much of the path of its store as tells it from others of this name."
+    above = Path(path).with_suffix('').parts
+    longer = ('/'.join([*above[-n:], name]) for n in range(1, len(above) + 1))
+    if found := next((label for label in (name, *longer) if label not in taken), ''): return found
+    raise InputError('the store is given twice', str(path), 'Name each store once.')
 
 @contextmanager
 def joined(
@@ -53,7 +56,7 @@ def joined(
         parts, taken, sources = [], set(), parts_of(source)
         for given in [sources] if are_stores(sources) and are_shards(sources) else sources:
             found, names = stack.enter_context(opened(given, run))
-            labels = _labels(getattr(found, 'path', ''), names, taken)
+            labels = {name: _label(getattr(found, 'path', ''), name, taken) for name in names}
             taken |= set(labels.values())
             parts.append(Part(found, names, labels))
         yield parts
@@ -92,7 +95,8 @@ def by_joined_prompt(
 @dataclass
 class Origins:
     "What the runs of a source say about their answers."
-    runs:dict[str,dict] = field(default_factory=dict) # Method, systems, templates and specs, by name of the run in rows
+    runs:dict[str,dict] = field(default_factory=dict) # Method, systems, templates, specs and what its set of prompts
+                                                      # says about itself, by name of the run in rows
     guide:str = '' # The reward that guided all of them; empty: unknown, or several
     flops:bool = False # Whether the size of every model is known
 
@@ -101,7 +105,8 @@ def _run_facts(config:dict)->dict:
     models, templates = config.get('models', ()), config.get('templates')
     text = json.dumps(templates, sort_keys=True, ensure_ascii=False) if templates else ''
     return dict(
-        method=config.get('method', ''), systems={m['name']: m.get('system') or '' for m in models},
+        about=config.get('about') or {}, method=config.get('method', ''),
+        systems={m['name']: m.get('system') or '' for m in models},
         templates=hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16] if text else '',
         specs={m['name']: ModelSpec(**m['spec']) if m.get('spec') else None for m in models})
 

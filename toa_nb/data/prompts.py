@@ -10,6 +10,7 @@ __all__ = ['languages', 'PARTS_OF_A_TASK', 'PROMPT_FIELDS', 'NOT_META', 'Prompts
 import difflib, json, os, re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ..core import InputError, Message, Prompt
@@ -434,11 +435,14 @@ def _gather(records:Iterable[tuple[int,Any]], where:str, skip_bad:bool, id_prefi
 def _source(path:str|os.PathLike, split:str, revision:str, at, published:int, max_line:int)->tuple:
     "What a set is (None: a file), its records, and the place for reports."
     word = path if isinstance(path, str) and not os.path.exists(path) else ''
-    if word in SETS: return *set_records(word, split, revision, at, published), word
+    if word in SETS: return *set_records(word, split, revision, at, published), str(at or word)
     if word.startswith('hf://'): return *hub_records(word, split, revision), word
     if given := [k for k, v in dict(split=split, revision=revision, at=at, published=published).items() if v]:
         raise InputError(f'{str(path)!r} is not a set that has a name', given[0],
                          f'Leave it out, or use hf://owner/name or one of {", ".join(SETS)}.')
+    near = difflib.get_close_matches(Path(path).name.lower().replace('-', '_'), SETS, 1, .75)
+    if near and not os.path.exists(path):
+        raise InputError('there is no such file', str(path), f'Is it the set {near[0]!r}? There are {", ".join(SETS)}.')
     return None, file_records(path, max_line), str(path)
 
 def _mapped(record:Any, columns:dict[str,str])->Any:
@@ -450,8 +454,8 @@ def _mapped(record:Any, columns:dict[str,str])->Any:
 
 # %% ../../nbs/45_data/01_prompts.ipynb #bf5d2002
 def load_prompts(
-    path:str|os.PathLike, # JSON Lines, a JSON list, CSV, TSV or Parquet; a set by its name in `SETS`, such as `gsm8k`;
-                          # or `hf://owner/name`
+    path:str|os.PathLike, # JSON Lines, a JSON list, CSV or TSV, also in gzip; Parquet; a set by its name in `SETS`,
+                          # such as `gsm8k`; or `hf://owner/name`
     skip_bad:bool=False, # Leave bad lines out, with their reports in `.bad`, instead of refusing the file
     id_prefix:str='', # Number records without an id in their order, from 1, with this in front; empty: an id is
                       # required
@@ -467,6 +471,8 @@ def load_prompts(
     "The prompts of a file or a set. Raises `BadPrompts` with one line per problem."
     about, records, where = _source(path, split, revision, at, published, max_line)
     if about and say: say(str(about))
+    if columns and about and not str(path).startswith('hf://'):
+        raise InputError(f'the set {path!r} has columns of its own', 'columns', 'Leave it out, or name the file alone.')
     if columns: records = ((n, _mapped(r, columns)) for n, r in records)
     found = _gather(records, where, skip_bad, id_prefix)
     found.about = about

@@ -6,13 +6,14 @@
 __all__ = ['sample_prompts', 'filter_prompts', 'distinct_prompts', 'Overlap', 'check_overlap']
 
 # %% ../../nbs/45_data/01_select.ipynb #a492db11
-import random, re
+import random, re, unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..core import InputError, Prompt
 from ..inputs import check_number
+from ..search.diversity import UNSPACED
 from .prompts import Prompts
 
 # %% ../../nbs/45_data/01_select.ipynb #09e103e3
@@ -55,9 +56,11 @@ def filter_prompts(
     return _like([p for p in found if min_chars <= size(p) and (max_chars is None or size(p) <= max_chars)], prompts)
 
 # %% ../../nbs/45_data/01_select.ipynb #502061fd
+_word = re.compile(rf'[{UNSPACED}]|[^\W{UNSPACED}]+')
+
 def _words(text:str)->list[str]:
-    "The words of a text, in lower case."
-    return re.findall(r'\w+', text.lower())
+    "The words of a text, in lower case; the characters of a script that puts no spaces between words."
+    return _word.findall(unicodedata.normalize('NFKC', text).lower())
 
 def _whole_text(p:Prompt)->str:
     "All that a model is asked."

@@ -6,9 +6,10 @@
 __all__ = ['REPOSITORY', 'COMMITS', 'PAIRS', 'SETS', 'PromptSet', 'About', 'set_records', 'hub_records']
 
 # %% ../../nbs/45_data/00_sets.ipynb #512dc44f
-import os, urllib.request
+import hashlib, os, urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,13 @@ def _math500(record:dict, n:int)->dict:
 
 def _ultrafeedback(record:dict, n:int)->dict:
     "A prompt of an UltraFeedback set; the answers in it stay out."
-    return dict(id=record['prompt_id'], instruction=record['prompt'], dataset='ultrafeedback')
+    task = record['instruction'] if record.get('prompt') is None else record['prompt']
+    id = record.get('prompt_id') or hashlib.sha256(task.encode('utf-8', 'surrogatepass')).hexdigest()
+    return dict(id=id, instruction=task, dataset='ultrafeedback')
 
-def _wmt22(record:dict, n:int)->dict:
-    "A sentence pair of WMT'22, with its languages."
+def _wmt22(record:dict, n:int, source:str)->dict:
+    "A sentence pair of WMT'22 from one language, by its code, into English."
     texts = next((v for v in record.values() if isinstance(v, dict)), record)
-    [source] = [code for code in texts if code != 'en' and len(code) == 2]
     return dict(id=n, dataset=f'wmt22-{source}-en', source_language=source, target_language='en', en=texts['en'],
                 **{source: texts[source]})
 
@@ -86,7 +88,8 @@ def _translations()->dict[str,PromptSet]:
         code = code.strip('_')
         numbers = _numbered(1, 'wmt22_test', f'test.{code}_to_en', 100, 200, 300, 500, number)
         files = {'test': f'{code}-en/*'}
-        sets[f'wmt22_{code}'] = PromptSet('haoranxu/WMT22-Test', files, _wmt22, 'not stated', numbers)
+        sets[f'wmt22_{code}'] = PromptSet('haoranxu/WMT22-Test', files, partial(_wmt22, source=code), 'not stated',
+                                          numbers)
     return sets
 
 _gsm_files = _numbered(1, 'gsm8k', 'gsm8k.test', 100, 200, 1319)
@@ -113,6 +116,7 @@ SETS = dict(
 def _local_files(at:str|os.PathLike, pattern:str, name:str)->list[Path]:
     "The files of a split in a folder, or the one file that was given."
     place = check_path(at, where='at')
+    if not place.exists(): raise InputError('there is no such file or folder', str(place), 'Correct the path.')
     if place.is_file(): return [place]
     found = sorted(place.glob(pattern)) or sorted(place.glob(pattern.rpartition('/')[2]))
     if found: return found
@@ -183,21 +187,33 @@ def _first_of_each(records:Iterable[tuple[int,Any]])->Iterator[tuple[int,Any]]:
         yield n, r
 
 # %% ../../nbs/45_data/00_sets.ipynb #d41acd8e
+def _made(record:dict, n:int, make:Callable)->dict|InputError:
+    "A record in our form, or the report on one that is not of the set."
+    if {'id', 'instruction'} <= record.keys(): return record
+    try: return make(record, n)
+    except InputError as e: return e
+    except KeyError as e:
+        return InputError(f'there is no field {e.args[0]!r}, only {", ".join(map(str, record))}', 'line')
+    except (AttributeError, TypeError, IndexError, ValueError) as e:
+        return InputError(f'this is not a raw record of the set ({type(e).__name__}: {e})', 'line')
+
+_OTHER = ('Give the file as it was published. A file with other columns: load_prompts(FILE, columns={"instruction": '
+          '..., "reference": ...}), without the name of the set.')
+
 def _ours(files:list[Path], make:Callable, fetched:bool)->Iterator[tuple[int,Any]]:
     "Numbered records of some files in our form; the report on a record that is not of the set."
     n = 0
     for path in files:
-        again = f'Delete {path.resolve()} to download it again.' if fetched else 'Give the file as it was published.'
-        for line, record in file_records(path):
-            if isinstance(record, dict):
-                try: record = make(record, n)
-                except InputError as e: record = e
-                except (KeyError, TypeError, IndexError, ValueError) as e:
-                    record = InputError(f'this is not a raw record of the set ({type(e).__name__}: {e})', 'line')
+        again = f'Delete {path.resolve()} to download it again.' if fetched else _OTHER
+        for line, raw in file_records(path):
+            record = _made(raw, n, make) if isinstance(raw, dict) else raw
             if isinstance(record, InputError): record.fix = again
+            if n == 0 and isinstance(record, InputError) and record.what.startswith('there is no field'):
+                raise InputError(record.what, f'{path}: the first record', again)
             yield line, record
             n += 1
 
+# %% ../../nbs/45_data/00_sets.ipynb #5d6aec82
 def set_records(
     name:str, # A name in `SETS`
     split:str='', # Part of it; empty: its first
@@ -234,7 +250,7 @@ def hub_records(
     repo, config = (path, '') if path.startswith('/') else ('/'.join(parts[:2]), '/'.join(parts[2:]))
     try: found = datasets.load_dataset(repo, config or None, split=split or None, revision=revision or None)
     except Exception as e:
-        raise InputError(f'{type(e).__name__}: {" ".join(str(e).split())[:300]}', address,
+        raise InputError(f'{type(e).__name__}: {" ".join(str(e).split())[:300].rstrip(".")}', address,
                          'Check the name, its configuration and the network.') from None
     if isinstance(found, dict) and len(found) > 1:
         raise InputError('there are several splits', 'split', f'Name one of {", ".join(found)}.')

@@ -9,6 +9,7 @@ __all__ = ['MOST_TOKENS', 'CACHED', 'READ', 'WRITTEN', 'FAILED', 'read_json', 'r
 # %% ../../nbs/15_models/02_answers.ipynb #fe69ecf5
 import json, math, re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ..cells import counted
@@ -48,11 +49,10 @@ MOST_TOKENS = 10**9 # More than any call can read or write
 
 def _as_count(value:Any)->int|None: # None where it can't be true
     "A token count in any of the forms that servers write: 20, 20.0 or '20'."
-    if isinstance(value, bool): return None
-    try: count = int(value) if isinstance(value, str | float) else value
+    if not isinstance(value, int | float | str) or isinstance(value, bool): return None
+    try: count = int(value)
     except (ValueError, OverflowError): return None
-    fits = type(count) is int and 0 <= count <= MOST_TOKENS
-    return count if fits and (isinstance(value, str) or count == value) else None
+    return count if 0 <= count <= MOST_TOKENS and (isinstance(value, str) or count == value) else None
 
 def _count(
     table:Any, # Part of an answer
@@ -60,12 +60,17 @@ def _count(
 )->int|None: # None where no name holds a possible count
     "A token count under the first of its names that is there."
     if not isinstance(table, dict): return None
-    return next((n for name in names if (n := _as_count(table.get(name))) is not None), None)
+    return next((n for name in names if name in table and (n := _as_count(table[name])) is not None), None)
+
+@lru_cache(4096) # a server uses the same few names
+def _has(name:str, pattern:re.Pattern)->bool:
+    "Does a name match?"
+    return bool(pattern.search(name))
 
 def _counts_like(usage:dict, pattern:re.Pattern)->list[int]:
     "The counts in a usage, and in tables inside of it, whose names match."
     tables = [usage, *(v for v in usage.values() if isinstance(v, dict))]
-    found = [_as_count(v) for table in tables for name, v in table.items() if pattern.search(name)]
+    found = [_as_count(v) for table in tables for name, v in table.items() if _has(name, pattern)]
     return [n for n in found if n is not None]
 
 # %% ../../nbs/15_models/02_answers.ipynb #a8a12482
@@ -88,9 +93,10 @@ def _with_outside(
     answer:dict, # A chat completion with `usage`
     read:int, # Prompt tokens as reported
     written:int, # Completion tokens as reported
+    cached:int, # Those from a prefix cache
 )->tuple[int,int]: # Prompt tokens and completion tokens, nothing left out
     "Add what a provider counts outside of the two counts."
-    usage, cached = answer['usage'], read_cached(answer)
+    usage = answer['usage']
     total = _count(usage, 'total_tokens', 'totalTokens', 'totalTokenCount') or 0
     thought = max(_counts_like(usage, _THOUGHT), default=0)
     if cached > read and total == read + written + cached: return read + cached, written
@@ -109,9 +115,10 @@ def read_usage(
     usage = answer.get('usage')
     read, written = _count(usage, *READ), _count(usage, *WRITTEN)
     if read is None or written is None: return None
-    read, written = _with_outside(answer, read, written)
+    cached = read_cached(answer)
+    read, written = _with_outside(answer, read, written, cached)
     if read == 0 or written == 0 and text: return None
-    return Usage(read, written, min(read_cached(answer), read))
+    return Usage(read, written, min(cached, read))
 
 # %% ../../nbs/15_models/02_answers.ipynb #d228b033
 def read_logprob(choice:dict)->float|None:

@@ -38,11 +38,11 @@ class SeenPrefixes:
         sent:int=0, # Characters at its beginning that were sent
     )->int: # Characters of what was sent, in whole blocks, that an earlier text had
         "Remember a text; the same as `shared` of what was sent, in one pass."
-        chain, found = (), None
+        chain, found, newer, older = (), None, self.newer, self.older
         for at in range(0, len(text) - BLOCK + 1, BLOCK):
             chain = hash((chain, text[at:at + BLOCK]))
-            if found is None and (at + BLOCK > sent or not self.knows(chain)): found = at
-            self.newer.add(chain)
+            if found is None and (at + BLOCK > sent or chain not in newer and chain not in older): found = at
+            newer.add(chain)
         if len(self.newer) > self.most//2: self.older, self.newer = self.newer, set()
         return min(sent, len(text))//BLOCK*BLOCK if found is None else found
 

@@ -157,7 +157,7 @@ def beside(
     "The thoughts in a field of their own."
     more = message.get('provider_specific_fields') # as LiteLLM puts them
     places = [message, more if isinstance(more, dict) else {}]
-    return next((text for place in places for name in BESIDE if (text := _texts(place.get(name)))), None)
+    return next((text for place in places for name in BESIDE if name in place and (text := _texts(place[name]))), None)
 
 # %% ../../nbs/15_models/01_thoughts.ipynb #6dc366a9
 def split_message(

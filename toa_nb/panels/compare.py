@@ -17,8 +17,7 @@ from ..core import InputError, Sample
 from ..store.journal import RunStore
 from ..store.tables import to_frame
 from ..run.progress import short
-from ..analysis.curves import bootstrap_band
-from ..analysis.comparisons import verdict_of
+from ..analysis.comparisons import difference_table
 from ..analysis.layout import model_palette
 from ..analysis.prompt_table import best_pair, prompts_by_method
 from .base import AnyWidget, no_run_yet, Panel, Part, plain, reading, store_code
@@ -65,10 +64,10 @@ def difference_line(
     d = np.asarray(differences, float)
     d = d[~np.isnan(d)]
     if not len(d): return f'{a} and {b} have no prompt with a value in both'
-    low, high = bootstrap_band(d[:, None], np.arange(len(d)), len(d), 10_000, .95, 0)[:, 0]
-    interval = '' if np.isnan(low) else f' [{low:+.3g}, {high:+.3g}]'
+    row = difference_table(d[:, None], np.zeros((len(d), 1))).iloc[0]
+    interval = '' if np.isnan(row['low']) else f' [{row["low"]:+.3g}, {row["high"]:+.3g}]'
     counts = f'{counted((d > 0).sum(), "prompt")} better, {(d < 0).sum()} worse, {(d == 0).sum()} the same'
-    return f'{a} against {b}: {d.mean():+.3g}{interval}, {verdict_of(low, high, len(d), .95)}; {counts}'
+    return f'{a} against {b}: {d.mean():+.3g}{interval}, {row["verdict"]}; {counts}'
 
 # %% ../../nbs/60_panels/19_compare.ipynb #561e6fa9
 values_shown = {'best answer': 'best', 'mean of the 3 best': 'top3', 'mean of the 10 best': 'top10', 'mean': 'mean',

@@ -40,7 +40,8 @@ def silent_text(
 def troubles_of(
     session, # A session
 )->dict[str,str]: # By name
-    "The models and rewards that are out or silent at present."
+    "The models and rewards that are out or silent at present; a session with engines is told by them."
+    if hasattr(session, 'troubles'): return session.troubles()
     workers = [*session.models.items(), *((q.name, q) for q in session.queues)]
     out = {name: out_text(name, w.out) for name, w in workers if getattr(w, 'out', None)}
     silent = {name: silent_text(name, *m.silent()) for name, m in session.models.items() if hasattr(m, 'silent')}

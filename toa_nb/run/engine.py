@@ -32,6 +32,7 @@ from .check import AbsentModel
 from .grants import Ack, Allowance, Report
 from .scorers import PooledReward
 from .session import Session
+from .console import troubles_of
 
 # %% ../../nbs/40_run/09_engine.ipynb #408dd5c3
 @dataclass
@@ -219,9 +220,10 @@ async def search(self:Engine,
 
 # %% ../../nbs/40_run/09_engine.ipynb #48157967
 @patch
-async def look(self:Engine)->dict[int,Progress]: # By number
-    "How far the parts are that go on."
-    return {part: session.progress for part, session in self.sessions.items()}
+async def look(self:Engine)->tuple[dict[int,Progress],dict[str,str]]: # By number; by name of a model or reward
+    "How far the parts are that go on, and what is out or silent."
+    out = {name: text for session in self.sessions.values() for name, text in troubles_of(session).items()}
+    return {part: session.progress for part, session in self.sessions.items()}, out
 
 @patch
 async def stop(self:Engine,

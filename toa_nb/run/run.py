@@ -77,7 +77,7 @@ class Run(RunState):
         scorers:dict|None=None, # Processes of rewards there, by name: {'armorm': {'actors': 4, 'gpus': .25}}
         on_progress:Callable|Iterable[Callable]|None=None, # Called with the `Progress` every 5 s and at the end
     ):
-        given, self.shard = as_models(models), check_shard(shard)
+        given, self.shard, self.about = as_models(models), check_shard(shard), getattr(prompts, 'about', None)
         self.prompts, self.method = shard_of(as_prompts(prompts), self.shard), as_method(method)
         self.models = {m.name: m for m in given}
         self.pools = as_pools(scorers) if ray is not None else {}
@@ -94,7 +94,8 @@ class Run(RunState):
 @patch
 def config(self:Run)->dict:
     "The run as data; holds no secrets."
-    return describe_run(self) | ({'shard': list(self.shard)} if self.shard else {})
+    about = {'about': vars(self.about)} if self.about else {}
+    return describe_run(self) | ({'shard': list(self.shard)} if self.shard else {}) | about
 
 # %% ../../nbs/40_run/10_run.ipynb #2cd9c615
 @patch(as_prop=True)

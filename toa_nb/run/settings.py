@@ -225,8 +225,9 @@ def differences(
     new:dict, # Configuration that it would go on with
 ): # Yields field, old value and new value
     "What makes a run another experiment."
-    old = old | {'settings': all_settings(old)}
-    yield from ((key, old[key], new[key]) for key in SAME)
+    yield from ((key, old[key], new[key]) for key in SAME if key != 'settings')
+    before = all_settings(old)
+    yield from ((f'{key} of the method', before.get(key), value) for key, value in new['settings'].items())
     yield 'templates', asdict(stored_templates(old['templates'])), new['templates']
     guide = new['reward']
     version = new['versions'][guide]

@@ -184,11 +184,12 @@ def run_scores(
     codes:Codes, # Of rewards; they grow
 )->dict[str,np.ndarray]: # By column, with `row` and `reward`; older scores first
     "The scores of one run."
-    types, priced = dict(seq='int64', reward='code'), 'own' in names
+    types, priced = dict(seq='int64') | ({} if reward else dict(reward='code')), 'own' in names
     types |= {name: SCORE_KINDS[name] for name in names if name not in ('cached', 'own')}
     chunks = store.score_columns(run, [*types, *['details']*priced], reward)
     if priced: types |= {name: SCORE_KINDS[name] for name in ('cached', 'own')}
     found = read_columns(with_spent(chunks) if priced else chunks, types, dict(reward=codes))
+    if reward: found['reward'] = np.full(len(found['seq']), codes[reward] if len(found['seq']) else 0, 'int32')
     found['row'] = rows_of(seq, found.pop('seq'))
     known = found['row'] >= 0
     return found if known.all() else {name: values[known] for name, values in found.items()}

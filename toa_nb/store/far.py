@@ -6,7 +6,7 @@
 __all__ = ['BLOCK', 'next_block', 'Superseded', 'StoreHost', 'NearLink', 'FarWrites', 'FarStore', 'FarPart']
 
 # %% ../../nbs/35_store/14_far.ipynb #b3740604
-import asyncio, pickle, threading
+import asyncio, pickle, threading, time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from itertools import count
@@ -62,7 +62,7 @@ class StoreHost:
 
     async def close(self):
         "Commit what is queued, and let others write the file."
-        self.store.close()
+        if self.store: self.store.close()
 
 # %% ../../nbs/35_store/14_far.ipynb #1272a86a
 @patch
@@ -107,18 +107,24 @@ class NearLink:
         make:Callable, # Makes the object, in its loop
         *args, # What it is made from
     ):
-        self.loop, self.sent, self.gone, self.number = asyncio.new_event_loop(), [], False, next(_numbers)
+        self.sent, self.gone, self.number = [], False, next(_numbers)
         _links[self.number] = self
-        threading.Thread(target=self.live, daemon=True).start()
-        async def begin(): return make(*self.copied(args))
-        self.there = asyncio.run_coroutine_threadsafe(begin(), self.loop).result()
+        self.start(make, *args)
 
     def __reduce__(self): return _link, (self.number,)
 
-    def live(self):
-        "The life of the thread."
-        self.loop.run_forever()
-        self.loop.close()
+    def start(self,
+        make:Callable, # As above
+        *args, # As above
+    ):
+        "Make the object, in a loop and a thread of its own."
+        self.loop = loop = asyncio.new_event_loop()
+        def live():
+            loop.run_forever()
+            loop.close()
+        threading.Thread(target=live, daemon=True).start()
+        async def begin(): return make(*self.copied(args))
+        self.there = asyncio.run_coroutine_threadsafe(begin(), loop).result()
 
     def copied(self,
         value:Any, # What is sent
@@ -161,15 +167,21 @@ async def ask(self:NearLink,
 @patch
 def kill(self:NearLink):
     "End what goes on there, and take no more calls; a store is let go, as when a process ends."
-    async def end():
-        if hasattr(self.there, 'abandon'): self.there.abandon()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    gone, self.gone = self.gone, True
+    if not gone: asyncio.run_coroutine_threadsafe(self.end(self.there), self.loop)
+
+@patch
+async def end(self:NearLink,
+    there:Any, # The object
+):
+    "End everything in the loop of an object, and the loop."
+    if hasattr(there, 'abandon'): there.abandon()
+    deadline = time.monotonic() + 5
+    while (tasks := asyncio.all_tasks() - {asyncio.current_task()}) and time.monotonic() < deadline:
         for task in tasks: task.cancel()
-        if tasks: await asyncio.wait(tasks, timeout=5)
-        if store := getattr(self.there, 'store', None): store.close()
-        self.loop.stop()
-    if not self.gone: asyncio.run_coroutine_threadsafe(end(), self.loop)
-    self.gone = True
+        await asyncio.wait(tasks, timeout=1)
+    if store := getattr(there, 'store', None): store.close()
+    asyncio.get_running_loop().stop()
 
 @patch
 def close(self:NearLink):

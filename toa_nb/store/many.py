@@ -69,7 +69,8 @@ def check_parts(
         for field in dict.fromkeys([*first, *now]):
             if now.get(field) == first.get(field): continue
             what = f'its {field} is {short(now.get(field))} and in {stores[0].path} it is {short(first.get(field))}'
-            raise InputError(what, where, 'Stores of one run have the same settings; give other runs another name.')
+            raise InputError(what, where, 'Stores of one run have the same settings. Of different runs, tables are '
+                             'made by `frame_beside`, and rows by `toa export --join`.')
         for prompt in store.prompt_keys(run):
             if prompt not in seen: seen[prompt] = store
             else: raise InputError(f'its prompt {prompt!r} is also in {seen[prompt].path}', where,

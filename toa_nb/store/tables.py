@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['table_column', 'mapped', 'whole', 'model_costs', 'scoring_flops', 'scores_by', 'reward_columns', 'scoring_costs',
-           'stored_specs', 'read_for', 'plain_columns', 'named_columns', 'to_frame', 'as_frame']
+           'stored_specs', 'read_for', 'plain_columns', 'named_columns', 'to_frame', 'as_frame', 'tables_by_run']
 
 # %% ../../nbs/35_store/11_tables.ipynb #a4479381
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np, pandas as pd
@@ -62,14 +62,15 @@ def whole(
 def model_costs(
     samples:dict[str,Any], # Of `Columns`, with the models and the token counts
     specs:dict[str,ModelSpec|None], # Spec of each model
+    columns:Iterable[str]=_priced, # Only these
 )->dict[str,np.ndarray]: # flops, flops_uncached, flops_published and cost of each sample
     "What the models spent."
     model, usage = samples['model'], [whole(samples[name]) for name in _read]
-    counted, out = ~np.isnan(samples['prompt_tokens']), {name: np.zeros(len(usage[0])) for name in _priced}
+    counted, out = ~np.isnan(samples['prompt_tokens']), {name: np.zeros(len(usage[0])) for name in columns}
     for code, name in enumerate(model.values):
         rows = np.flatnonzero((model.codes == code) & counted)
-        for column, values in column_costs(specs.get(name), *(tokens[rows] for tokens in usage)).items():
-            out[column][rows] = values
+        spent = column_costs(specs.get(name), *(tokens[rows] for tokens in usage))
+        for column in out: out[column][rows] = spent[column]
     return out
 
 # %% ../../nbs/35_store/11_tables.ipynb #8cf754de
@@ -187,34 +188,41 @@ def read_for(
 # %% ../../nbs/35_store/11_tables.ipynb #33bdf24b
 def plain_columns(
     samples:dict[str,Any], # Of `Columns`
+    wanted:Iterable[str], # Only these columns
 )->dict: # By column
     "The columns of a table that are made of those of samples, as far as these are there."
-    out = {name: table_column(values) for name, values in samples.items()}
-    if 'error' in samples: out['failed'] = samples['error'].is_in(lambda error: error is not None)
-    if {'error', 'length'} <= samples.keys():
-        out['samples'] = (~np.isnan(samples['length']) & ~out['failed']).astype('int64')
-    out |= {name: whole(samples[name]) for name in ('length', *_read) if name in samples}
-    if {'prompt_tokens', 'completion_tokens'} <= out.keys():
-        out['tokens'] = out['prompt_tokens'] + out['completion_tokens']
-    if 'tree_parent' in out: out['tree_parent'] = pd.Series(out['tree_parent']).astype('Int64').array
-    if 'parents' in out: out['parents'] = samples['parents'].map(_numbers)
-    return out
+    made = dict(failed=_failed, samples=_answers, tokens=_tokens, parents=lambda s: s['parents'].map(_numbers),
+                tree_parent=lambda s: pd.Series(s['tree_parent']).astype('Int64').array)
+    made |= {name: lambda s, name=name: whole(s[name]) for name in ('length', *_read)}
+    parts = dict(failed=('error',), samples=('error', 'length'), tokens=_read[:2])
+    there = [name for name in wanted if {*parts.get(name, (name,))} <= samples.keys()]
+    return {name: made[name](samples) if name in made else table_column(samples[name]) for name in there}
+
+def _failed(samples): return samples['error'].is_in(lambda error: error is not None)
+
+def _answers(samples): return (~np.isnan(samples['length']) & ~_failed(samples)).astype('int64')
+
+def _tokens(samples): return sum(whole(samples[name]) for name in _read[:2])
 
 def _numbers(parents)->tuple:
     "The numbers of parents, of which a store has a text."
     if not isinstance(parents, str): return parents
     return tuple(map(int, parents.split(','))) if parents else ()
 
+# %% ../../nbs/35_store/11_tables.ipynb #9b72e731
 def named_columns(
     samples:dict[str,Any], # Of `Columns`
     labels:dict[str,str], # Name under which each run is shown
     prompts:list[Prompt], # Those that are known
+    wanted:Iterable[str], # Only these columns
 )->dict: # method, category and instruction
     "What belongs to the run and to the prompt of each sample."
-    run, prompt = samples['run'], samples['prompt_id']
-    nothing = np.full(len(run.codes), None, object)
-    return dict(method=mapped(run, labels), instruction=mapped(prompt, {p.id: p.instruction for p in prompts}),
-                category=mapped(prompt, {p.id: p.meta.get('category') for p in prompts}) if prompts else nothing)
+    def by_prompt(value):
+        if not prompts: return np.full(len(samples['number']), None, object)
+        return mapped(samples['prompt_id'], {p.id: value(p) for p in prompts})
+    made = dict(method=lambda: mapped(samples['run'], labels), instruction=lambda: by_prompt(lambda p: p.instruction),
+                category=lambda: by_prompt(lambda p: p.meta.get('category')))
+    return {name: make() for name, make in made.items() if name in wanted}
 
 # %% ../../nbs/35_store/11_tables.ipynb #287bd22f
 def _stored_columns(found, runs, run, columns, guided):
@@ -237,9 +245,9 @@ def _spent_columns(found, runs, stored, wanted, guided, specs, reward_specs):
     "What models and rewards spent, as far as it is wanted."
     models, rewards = stored_specs(found, runs)
     out, size = {}, len(stored.samples['number'])
-    if {*_priced, *_sums} & {*wanted}:
+    if priced := {name.removesuffix('_with_reward') for name in wanted} & {*_priced}:
         known = _known_specs(stored.samples['model'].values) | models
-        out |= model_costs(stored.samples, known if specs is None else specs)
+        out |= model_costs(stored.samples, known if specs is None else specs, priced)
     if {*_scoring} & {*wanted}:
         out |= scoring_costs(stored.scores, size, guided, rewards if reward_specs is None else reward_specs)
     return out | {name: out[name.removesuffix('_with_reward')] + out['guide_flops'] for name in _sums if name in wanted}
@@ -276,12 +284,12 @@ def to_frame(
         names = sorted(stored.scores['reward'].values) if stored.scores else []
         guided = guided or _only(names)
         prompts = _prompts(found, runs, prompts) if {'category', 'instruction'} & {*wanted} else []
-        made = plain_columns(stored.samples)
-        made |= named_columns(stored.samples, _labels(found, stored.samples['run'].values, labels), prompts)
+        labels = _labels(found, stored.samples['run'].values, labels)
+        made = plain_columns(stored.samples, wanted) | named_columns(stored.samples, labels, prompts, wanted)
         made |= _spent_columns(found, runs, stored, wanted, guided, specs, reward_specs)
     others = {name: f'{name}_reward' if name in _usual else name for name in names if name != guided}
     if 'error' in stored.samples and stored.scores:
-        made |= reward_columns(stored.scores, made['failed'], {guided: 'reward'} | others)
+        made |= reward_columns(stored.scores, _failed(stored.samples), {guided: 'reward'} | others)
     if columns is None: wanted = [*_columns, *others.values(), *_costs, *_sums, *more]
     df = _table(wanted, made)
     df.attrs = dict(reward=guided, held_out=[*others.values()], unknown=_unknown(stored.samples, made))
@@ -299,3 +307,17 @@ def as_frame(
         raise InputError(f'this table has no column {missing[0]!r}', 'df',
                          'Give a table of `to_frame`, samples, a Run, or a store.')
     return given
+
+# %% ../../nbs/35_store/11_tables.ipynb #f3a85e58
+def tables_by_run(
+    given:Any, # As of `as_frame`
+    columns:Iterable[str], # The columns that are needed
+)->Iterator[pd.DataFrame]: # Of a store one table per run, else the one table
+    "The table that is meant, part by part."
+    if isinstance(given, pd.DataFrame):
+        yield as_frame(given, columns)
+        return
+    with opened(given) as (found, runs):
+        guided, others = guide(found, runs), {*columns} - {*_usual, *_on_request}
+        parts = runs if guided and not others else [runs or None]
+        for part in parts: yield to_frame(found, part, reward=guided, columns=columns)
