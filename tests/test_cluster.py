@@ -12,10 +12,11 @@ from collections import Counter
 import pytest
 from fault_server import running
 
+from toa_nb.cli import running as running_commands
 from toa_nb.cli.commands import main
 from toa_nb.cli.config import run_from
 from toa_nb.compute import Budget
-from toa_nb.core import Prompt, RewardError, ToaError
+from toa_nb.core import InputError, Prompt, RewardError, ToaError
 from toa_nb.models.client import ChatModel
 from toa_nb.models.fakes import FakeModel
 from toa_nb.rewards.base import FunctionReward
@@ -249,6 +250,23 @@ def test_engines_that_never_live_end_the_run(tmp_path):
         drive(make(tmp_path/'runs.db', Broken))
 
 
+class Older(Fakes):
+    async def ready(self): return await super().ready() | dict(version='0.0.1', host='node7')
+
+
+def test_a_node_that_lacks_what_engines_need_is_named(tmp_path, monkeypatch):
+    "Another version of toa_nb, a key that is set elsewhere only, and a reward that no file has."
+    with pytest.raises(InputError, match='node7 has toa_nb 0.0.1, and this computer has .*. Install the same version everywhere'):
+        drive(make(tmp_path/'a.db', Older))
+    monkeypatch.delenv('NODE_KEY', raising=False)
+    model = ChatModel('a', 'http://127.0.0.1:9/v1', api_key_env='NODE_KEY')
+    regex = {'kind': 'regex', 'pattern': 'a'}
+    for name, reward, says in (('b', regex, "engine on .*: model 'a': the environment variable NODE_KEY is not set.*before `ray start`"),
+                               ('c', FunctionReward(digits), "Run.reward: the reward 'digits' is an object in this process.*'my_rewards:digits'")):
+        with pytest.raises(InputError, match=says):
+            drive(Run(PROMPTS, BestOfN(n=2), [model], reward, store=tmp_path/f'{name}.db', check=False, ray=NearCluster(1)))
+
+
 def test_nothing_secret_is_sent(tmp_path, monkeypatch):
     "The key of a model is in no message to an engine or to the host, and in no part of the store."
     monkeypatch.setenv('A_KEY', 'sk-very-secret-value')
@@ -280,7 +298,7 @@ max_tokens = 32
 """
 
 
-def test_engines_are_made_from_a_file(tmp_path, capsys):
+def test_engines_are_made_from_a_file(tmp_path, capsys, monkeypatch):
     "Real models behind HTTP, a reward of one's own beside the file, one that is held out, and a limit; then `toa resume`."
     (tmp_path/'cluster_reward.py').write_text(OWN)
     (tmp_path/'prompts.jsonl').write_text(''.join(f'{{"id": "{p.id}", "instruction": "{p.instruction}"}}\n' for p in PROMPTS))
@@ -294,6 +312,8 @@ def test_engines_are_made_from_a_file(tmp_path, capsys):
         assert (again.progress.samples, again.progress.session.calls) == (48, 12)
         assert set(again.samples()[0].scores[i].reward for i in range(2)) == {'letters', 'short'}
         assert main(['run', str(tmp_path/'run.toml'), '--ray', 'nowhere', '--quiet']) == 2
+        monkeypatch.setattr(running_commands, 'go', lambda run, args: 0 if run.folder == tmp_path else 9)
+        assert main(['resume', str(tmp_path/'runs.db'), '--ray', 'local']) == 0 # engines look for modules beside the store
     assert "ray: 'nowhere' is not the address of a Ray cluster" in capsys.readouterr().err
 
 

@@ -105,7 +105,8 @@ def test_tree_without_anywidget_is_a_picture(db, monkeypatch):
     with pytest.raises(InputError, match='anywidget is missing'): SampleBrowser(db)
 
 
-def test_a_tree_of_a_thousand_has_a_place_for_each(tmp_path):
+def test_a_tree_of_a_thousand_has_a_place_for_each(tmp_path, monkeypatch):
+    monkeypatch.setattr('toa_nb.panels.trees.MOST', 1000)
     asyncio.run(fill(tmp_path/'big.db', prompts=['p'], samples=1100))
     panel = TreePanel(tmp_path/'big.db')
     assert len(panel.tree.nodes) == 1001 and 'the first 1,000 of 1,100' in panel.message.value

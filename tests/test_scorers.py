@@ -187,11 +187,20 @@ class Failing(Scorer):
         return self.queue
 
 
+class Hanging(Scorer):
+    def begin(self):
+        async def hangs(prompt, response): await asyncio.Event().wait()
+        self.queue = self.queue or RewardQueue(FunctionReward(hangs, 'digits'), timeout=.01)
+        return self.queue
+
+
 def test_what_scorers_report_ends_the_run(tmp_path):
     with pytest.raises(InputError, match='scorer on .*the package torch is not installed. Run: pip'):
         drive(make(tmp_path/'a.db', NearCluster(1, engine=Fakes, scorer=Broken)))
     with pytest.raises(RewardOut, match='digits has failed 20 times in a row.*RewardRaised: no'):
         drive(make(tmp_path/'b.db', NearCluster(1, engine=Fakes, scorer=Failing)))
+    with pytest.raises(RewardOut, match='digits has failed 20 times in a row.*RewardTimeout'):  # not after the time for weights
+        drive(make(tmp_path/'c.db', NearCluster(1, engine=Fakes, scorer=Hanging)))
 
 
 def test_where_scorers_are_named(tmp_path, capsys):

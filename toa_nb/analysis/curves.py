@@ -6,7 +6,7 @@
 __all__ = ['axes', 'STATISTICS', 'published_source', 'order_within', 'Searches', 'running', 'statistic_of', 'steps_of',
            'check_axes', 'user_level', 'unpriced', 'axis_without', 'chosen_axis', 'possible_axes', 'curve_columns',
            'cost_grid', 'read_off', 'bootstrap_weights', 'sums_of_prompts', 'bootstrap_means', 'bootstrap_band',
-           'curve_of', 'stacked', 'StepsByName', 'reward_curve', 'complete', 'published_curve']
+           'curve_of', 'stacked', 'StepsByName', 'curve_of_steps', 'reward_curve', 'complete', 'published_curve']
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #6b02ca66
 import inspect, math, warnings
@@ -161,10 +161,11 @@ def user_level()->int: # As `stacklevel` of `warnings.warn`, called from the sam
 # %% ../../nbs/50_analysis/01_curves.ipynb #8500ae4f
 def unpriced(
     df:pd.DataFrame, # From `to_frame`
+    x:str='flops', # A key of `axes`
 )->list: # Empty if all are known
-    "The models whose FLOPs are not known."
-    if not df['flops'].isna().any(): return []
-    return df.attrs.get('unknown') or [*df.loc[df['flops'].isna(), 'model'].unique()]
+    "The models whose cost is not known."
+    if not (missing := df[x].isna()).any(): return []
+    return df.attrs.get('unknown') or [*df.loc[missing, 'model'].unique()]
 
 def axis_without(
     models:Iterable, # Those whose FLOPs are not known
@@ -325,7 +326,7 @@ class StepsByName:
         held_out:str='', # Name of a held-out reward, or empty
         align:str='cost', # As for `reward_curve`
     ):
-        self.axes, self.by, self.statistic = possible_axes(x), by, (y, k, held_out)
+        self.axes, self.by, self.statistic, self.align = possible_axes(x), by, (y, k, held_out), align
         self.parts, self.prompts, self.unpriced, self.reward = {}, {}, {}, ''
         for df in tables:
             check_axes(df, self.axes[0], y, k, held_out, align)
@@ -336,7 +337,7 @@ class StepsByName:
         "The steps of one more table."
         self.prompts |= dict.fromkeys(df['prompt_id'].unique())
         self.reward = df.attrs.get('reward', '')
-        if 'flops' in self.axes: self.unpriced |= dict.fromkeys(unpriced(df))
+        self.unpriced |= dict.fromkeys(unpriced(df, self.axes[0]))
         for name, part in df.groupby(self.by, sort=False, observed=True):
             searches = Searches(part)
             steps = searches.prompt(), *map(searches.cost, self.axes), statistic_of(searches, *self.statistic)
@@ -354,6 +355,36 @@ def of(self:StepsByName,
     return np.concatenate(prompt), stacked(cost, np.inf), stacked(stat, np.nan)
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #c29b661c
+def curve_of_steps(
+    steps:StepsByName, # Of all methods
+    x:str='', # One of its axes; empty: FLOPs, or tokens where a model has no spec
+    points:int=64, # Costs to read
+    n_boot:int=1000, # Bootstrap draws; 0: no band
+    level:float=.95, # Share of the band
+    seed:int=0, # Of the draws
+)->pd.DataFrame: # As of `reward_curve`
+    "The mean over the searches of each method at equal costs, with its band."
+    x, (y, k, held_out) = x or axis_without(steps.unpriced), steps.statistic
+    parts, unknown, left_out, index = [], [], {}, {p: i for i, p in enumerate(steps.prompts)}
+    for name in steps.parts:
+        prompt, cost, stat = steps.of(name, x)
+        if np.isnan(cost).any():
+            unknown.append(name)
+            continue
+        prompt, grid, values, missing = curve_of(prompt, cost, stat, x, steps.align, points)
+        if missing: left_out[name] = missing
+        if not len(grid): continue
+        low, high = bootstrap_band(values, [index[p] for p in prompt], len(index), n_boot, level, seed)
+        parts.append(pd.DataFrame({steps.by: name, 'x': grid, 'mean': values.mean(0), 'low': low, 'high': high,
+                                   'n': len(values)}))
+    columns = [steps.by, 'x', 'mean', 'low', 'high', 'n']
+    out = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    if x == 'samples' and steps.align == 'cost': out['x'] = out['x'].astype(int)
+    out.attrs = dict(x=x, y=y, k=k, held_out=held_out, align=steps.align, by=steps.by, level=level,
+                     reward=steps.reward, unknown=unknown, left_out=left_out)
+    return out
+
+# %% ../../nbs/50_analysis/01_curves.ipynb #feaed272
 def reward_curve(
     df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one
     x:str='', # A key of `axes`; empty: FLOPs, or tokens where a model has no spec
@@ -368,26 +399,8 @@ def reward_curve(
     seed:int=0, # Of the draws
 )->pd.DataFrame: # Columns `by`, x, mean, low, high, n (searches averaged)
     "Reward against compute, averaged over prompts."
-    steps = StepsByName(tables_by_run(df, curve_columns(x, by, held_out)), x, by, y, k, held_out, align)
-    x = x or axis_without(steps.unpriced)
-    index = {p: i for i, p in enumerate(steps.prompts)}
-    parts, unknown, left_out = [], [], {}
-    for name in steps.parts:
-        prompt, cost, stat = steps.of(name, x)
-        if np.isnan(cost).any():
-            unknown.append(name)
-            continue
-        prompt, grid, values, missing = curve_of(prompt, cost, stat, x, align, points)
-        if missing: left_out[name] = missing
-        if not len(grid): continue
-        low, high = bootstrap_band(values, [index[p] for p in prompt], len(index), n_boot, level, seed)
-        parts.append(pd.DataFrame({by: name, 'x': grid, 'mean': values.mean(0), 'low': low, 'high': high,
-                                   'n': len(values)}))
-    out = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[by, 'x', 'mean', 'low', 'high', 'n'])
-    if x == 'samples' and align == 'cost': out['x'] = out['x'].astype(int)
-    out.attrs = dict(x=x, y=y, k=k, held_out=held_out, align=align, by=by, level=level,
-                     reward=steps.reward, unknown=unknown, left_out=left_out)
-    return out
+    tables = tables_by_run(df, curve_columns(x, by, held_out))
+    return curve_of_steps(StepsByName(tables, x, by, y, k, held_out, align), x, points, n_boot, level, seed)
 
 # %% ../../nbs/50_analysis/01_curves.ipynb #308cb669
 def complete(

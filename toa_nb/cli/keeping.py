@@ -110,5 +110,6 @@ def add_keeping(commands:Any):
                         'and DuckDB read.', 'example:\n  toa store parquet runs.*-of-16.db -o table --texts')
     table.add_argument('stores', metavar='STORE', nargs='+', help='a run store, or the shards of a run')
     table.add_argument('-o', '--output', metavar='FOLDER', required=True, help='where the files go')
-    table.add_argument('--per-file', type=int, default=1000, metavar='N', help='prompts of a file (default: 1000)')
+    table.add_argument('--per-file', type=int, default=250, metavar='N',
+                       help='prompts of a file, which are in memory at once (default: 250)')
     table.add_argument('--texts', action='store_true', help='with the texts of the answers')

@@ -42,7 +42,7 @@ def panel_notebook(
     title = ', '.join(Path(path).name for path in paths)
     head = f'# {title}\n\nWhat the panels save goes to `{os.getcwd()}`. This notebook is gone when `toa panel` ends.'
     cells.insert(0, dict(cell_type='markdown', id='head', metadata={}, source=head))
-    kernel = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))
+    kernel = dict(kernelspec=dict(name='toa-panel', display_name='toa panel', language='python'))
     return dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)
 
 # %% ../../nbs/70_cli/03_looking.ipynb #ad239a54
@@ -69,18 +69,19 @@ def lay_out_lab(
     folder:Path, # Empty; thrown away at the end
     notebook:dict, # From `panel_notebook`
 )->Path: # The notebook
-    "Write what JupyterLab opens: the notebook, and the extension that runs its cells."
+    "Write what JupyterLab opens: the notebook, its kernel, and the extension that runs its cells."
     from toa_nb.panels.base import asset
-    extension = folder/'extensions/toa-nb'
-    (extension/'static').mkdir(parents=True)
     parts = dict(_build=dict(load='static/run_all.js', extension='./extension'),
                  disabledExtensions=['@jupyterlab/apputils-extension:announcements'])
-    (extension/'package.json').write_text(json.dumps(dict(name='toa-nb', version='1.0.0', jupyterlab=parts)))
-    (extension/'static/run_all.js').write_text(asset('run_all.js'), 'utf-8')
-    (folder/'panels').mkdir()
-    path = folder/'panels/panels.ipynb'
-    path.write_text(json.dumps(notebook), 'utf-8')
-    return path
+    argv = [sys.executable, '-m', 'ipykernel_launcher', '-f', '{connection_file}']
+    kernel = dict(argv=argv, display_name='toa panel', language='python')
+    texts = {'extensions/toa-nb/package.json': json.dumps(dict(name='toa-nb', version='1.0.0', jupyterlab=parts)),
+             'extensions/toa-nb/static/run_all.js': asset('run_all.js'),
+             'kernels/toa-panel/kernel.json': json.dumps(kernel), 'panels/panels.ipynb': json.dumps(notebook)}
+    for name, text in texts.items():
+        (folder/name).parent.mkdir(parents=True, exist_ok=True)
+        (folder/name).write_text(text, 'utf-8')
+    return folder/'panels/panels.ipynb'
 
 # %% ../../nbs/70_cli/03_looking.ipynb #c3a1e002
 def lab_command(
@@ -101,9 +102,10 @@ def lab_command(
 # %% ../../nbs/70_cli/03_looking.ipynb #c3a1e005
 def until_closed(
     command:list[str], # A server that ends at SIGTERM
+    env:dict[str,str]|None=None, # More variables of its environment
 )->int: # Its exit code; 0 where it was told to end
     "Run a server until it ends, or until Ctrl-C, SIGTERM or SIGHUP."
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    server = subprocess.Popen(command, env=os.environ | (env or {}), stdin=subprocess.DEVNULL, start_new_session=True)
     with suppress(KeyboardInterrupt), interruptible(), hangup_stops_gently(): return server.wait()
     server.terminate()
     with suppress(KeyboardInterrupt), interruptible(), server: return 0
@@ -119,7 +121,8 @@ def do_panel(args:Any)->int:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         command = lab_command(lay_out_lab(Path(folder), panel_notebook(stores, run)), args.port)
         note('The panels open in JupyterLab, in a browser. Ctrl-C here ends it.')
-        return until_closed(command)
+        paths = os.pathsep.join(filter(None, [folder, os.environ.get('JUPYTER_PATH')]))
+        return until_closed(command, dict(JUPYTER_PATH=paths))
 
 def write_page(args:Any, stores:list[str], run:str|None)->int:
     "toa panel -o"

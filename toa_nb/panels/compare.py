@@ -181,24 +181,29 @@ def offer(self:ComparePanel,
     for key in 'ab': f[key].options = {plain(n): n for n in names}
     f['a'].value = a or next(n for n in reversed(names) if n != b)
     f['b'].value = b or next(n for n in names if n != f['a'].value)
-    prompts = [p for run in configs for p in self.store.prompts(run)]
     self.colours = model_palette(sorted({m['name'] for c in configs.values() for m in c.get('models', ())}))
-    categories = {str(p.meta['category']) for p in prompts if p.meta.get('category')}
-    f['category'].options = {'all': ''} | {plain(c): c for c in sorted(categories)}
 
+# %% ../../nbs/60_panels/19_compare.ipynb #c7a90008
 @patch
-def missing(self:ComparePanel,
-    names:list[str], # Of the runs that are there, fewer than two
-)->str:
-    "What is missing for a comparison."
-    if not names: return no_run_yet(self.store)
-    return f'{self.store.paths[0].name} holds one run, {names[0]}. Two are compared: start another.'
+def take_in(self:ComparePanel):
+    "Read the samples of both runs, and offer their categories; once for each pair of runs."
+    a, b = (self.fields[key].value for key in 'ab')
+    if a == b: raise InputError(f'{a!r} is compared with itself', 'method b', 'Choose another.')
+    if (runs := [self.of[a], self.of[b]]) == self.read: return
+    with self.working('Reading'): self.df, self.read = to_frame(self.store, runs), runs
+    self.tasks = {p.id: p for p in self.store.prompts(runs[0])}
+    chosen, categories = self.fields['category'].value, sorted(map(str, self.df['category'].dropna().unique()))
+    before, self.held = getattr(self, 'held', False), True
+    self.fields['category'].options = {'all': ''} | {plain(c): c for c in categories}
+    self.fields['category'].value, self.held = chosen if chosen in categories else '', before
 
 @patch
 def set(self:ComparePanel,
     **settings, # Values of its fields, by name
 )->ComparePanel:
     "Choose, as the reader would."
+    choose_values(self, {key: settings.pop(key) for key in 'ab' if key in settings})
+    self.take_in()
     choose_values(self, settings)
     self.redraw()
     return self
@@ -207,19 +212,15 @@ def set(self:ComparePanel,
 @patch
 def redraw(self:ComparePanel):
     "List the prompts again."
-    a, b, value, category, sort = (widget.value for widget in self.fields.values())
-    if a == b: raise InputError(f'{a!r} is compared with itself', 'method b', 'Choose another.')
     self.say()
-    runs = [self.of[a], self.of[b]]
-    if runs != self.read:
-        with self.working('Reading'): self.df, self.read = to_frame(self.store, runs), runs
-        self.tasks = {p.id: p for p in self.store.prompts(runs[0])}
+    self.take_in()
+    a, b, value, category, sort = (widget.value for widget in self.fields.values())
     self.rows = compared_prompts(self.df, a, b, value, self.by, category, sort)
     self.line.value = f'<b>{safe(difference_line(self.rows["difference"], a, b))}</b>'
     for name, v in prompt_list(self.rows, a, b, sort).items(): setattr(self.list, name, v)
-    configs = [self.store.config(run) for run in runs]
+    configs = [self.store.config(run) for run in self.read]
     self.settings.value = table(['setting', plain(a), plain(b)], setting_rows(*configs), 'All settings are the same.')
-    data = f'to_frame({store_code(self.store)}, {runs!r})'
+    data = f'to_frame({store_code(self.store)}, {self.read!r})'
     self.show_code(table_code(data, a, b, value, self.by, category, sort))
     self.choose(*([0] if len(self.rows) else []))
 
@@ -262,6 +263,14 @@ def reread(self:ComparePanel):
     if len(self.of) < 2: return
     self.set(**{name: values[name] for name in ('value', 'category', 'sort')})
     if shown and shown[0] in self.rows.index: self.choose(self.rows.index.get_loc(shown[0]))
+
+@patch
+def missing(self:ComparePanel,
+    names:list[str], # Of the runs that are there, fewer than two
+)->str:
+    "What is missing for a comparison."
+    if not names: return no_run_yet(self.store)
+    return f'{self.store.paths[0].name} holds one run, {names[0]}. Two are compared: start another.'
 
 # %% ../../nbs/60_panels/19_compare.ipynb #162333a4
 MOST_COMPARED = 200 # Prompts in a saved page

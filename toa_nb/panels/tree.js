@@ -75,7 +75,7 @@ function render({model, el}) {
   const draw = () => {
     const [w, h] = model.get('size'), r = model.get('radius'), nodes = model.get('nodes'), by = model.get('by')
     svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg')
-    for (const [k, v] of Object.entries({viewBox: `0 0 ${w} ${h}`, role: 'tree', 'aria-label': model.get('title'), class: 'toa-tree'})) svg.setAttribute(k, v)
+    for (const [k, v] of Object.entries({viewBox: `0 0 ${w} ${h}`, role: 'tree', 'aria-label': model.get('title'), class: nodes.length > 200 ? 'toa-tree many' : 'toa-tree'})) svg.setAttribute(k, v)
     stage.replaceChildren(svg)
     at = new Map(nodes.map(n => [n.id, n])); below = new Map(); folded = new Set([...folded].filter(id => at.has(id)))
     for (const n of nodes) if (n.up !== null && n.up !== undefined) below.set(n.up, [...(below.get(n.up) || []), n.id])

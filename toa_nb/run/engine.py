@@ -16,7 +16,7 @@ from fastcore.basics import patch
 
 from ..core import InputError, Prompt
 from ..compute import Budget
-from ..inputs import error_context, read_key
+from ..inputs import error_context
 from ..templates import Templates
 from ..search.methods import method_from
 from ..search.samplers import Method
@@ -30,7 +30,7 @@ from .settings import stored_templates
 from .stored import stored_budget, stored_models, stored_rewards
 from .check import AbsentModel
 from .grants import Ack, Allowance, Report
-from .scorers import PooledReward
+from .scorers import node_key, PooledReward
 from .session import Session
 from .console import troubles_of
 
@@ -137,7 +137,7 @@ async def ready(self:Engine)->dict: # The process, its computer, and the version
         models, rewards = self.make()
         self.rewards = [self.with_scorers(r) for r in rewards]
         for m in models:
-            for e in getattr(m, 'endpoints', ()): read_key(e.api_key_env or m.api_key_env, f'model {m.name!r}')
+            for e in getattr(m, 'endpoints', ()): node_key(e.api_key_env or m.api_key_env, f'model {m.name!r}')
     absent = self.recipe.absent
     self.models = {m.name: AbsentModel(m.name, m.spec, reason=absent[m.name], failed=m) if m.name in absent else m
                    for m in models}

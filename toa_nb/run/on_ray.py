@@ -233,7 +233,7 @@ async def open(self:RayCluster):
     "Join the cluster; one who is cancelled meanwhile does not wait for Ray."
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     self.wanted = True
-    await run_in_thread(self.join)
+    await run_in_thread(self.join) # which is never ended: what Ray has started ends with its thread
 
 # %% ../../nbs/40_run/10_on_ray.ipynb #65657fc0
 @patch

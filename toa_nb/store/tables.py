@@ -253,10 +253,9 @@ def _spent_columns(found, runs, stored, wanted, guided, specs, reward_specs):
     return out | {name: out[name.removesuffix('_with_reward')] + out['guide_flops'] for name in _sums if name in wanted}
 
 def _unknown(samples, made):
-    "The models whose FLOPs are not known."
-    if 'flops' not in made: return []
-    model = samples['model']
-    return sorted(model.values[code] for code in np.unique(model.codes[np.isnan(made['flops'])]))
+    "The models whose FLOPs are not known; of a table without FLOPs, those without a price."
+    column, model = next((name for name in _priced if name in made), ''), samples.get('model')
+    return sorted(model.values[code] for code in np.unique(model.codes[np.isnan(made[column])])) if column else []
 
 # %% ../../nbs/35_store/11_tables.ipynb #2879d41c
 def to_frame(
@@ -312,12 +311,15 @@ def as_frame(
 def tables_by_run(
     given:Any, # As of `as_frame`
     columns:Iterable[str], # The columns that are needed
+    run:str|list[str]|None=None, # Take only these runs; None: all
+    reward:str='', # Name of the reward that guided; empty: the one of the store
+    **options, # Further arguments of `to_frame`, such as `labels`
 )->Iterator[pd.DataFrame]: # Of a store one table per run, else the one table
     "The table that is meant, part by part."
     if isinstance(given, pd.DataFrame):
         yield as_frame(given, columns)
         return
-    with opened(given) as (found, runs):
-        guided, others = guide(found, runs), {*columns} - {*_usual, *_on_request}
+    with opened(given, run) as (found, runs):
+        guided, others = reward or guide(found, runs), {*columns} - {*_usual, *_on_request}
         parts = runs if guided and not others else [runs or None]
-        for part in parts: yield to_frame(found, part, reward=guided, columns=columns)
+        for part in parts: yield to_frame(found, part, reward=guided, columns=columns, **options)
