@@ -145,11 +145,14 @@ def _scored_by(found:Any, names:list[str])->set[str]:
 def check_scored(
     source:Any, # As `checked_source` gives it
     run:str|list[str]|None, # Take only these runs; None: all
-    *rewards:str, # Names; empty ones are left out
+    *rewards:str, # Names, that of the reward that chooses first; empty ones are left out
 ):
-    "Refuse a reward that has scored no answer."
+    "Refuse a reward that has scored no answer, and runs of different rewards where none is named."
     with joined(source, run) as parts:
         configs = [part.found.config(name) for part in parts for name in part.names]
+        guides = sorted({c['reward'] for c in configs if c.get('reward')})
+        if not any(rewards[:1]) and len(guides) > 1:
+            raise InputError(f'the runs were guided by {", ".join(guides)}', 'reward', 'Name the one that chooses.')
         known = {name for c in configs for name in (c.get('reward'), *c.get('held_out', ()))}
         for reward in filter(None, rewards):
             if reward in known: continue
