@@ -114,10 +114,14 @@ def static(self:Panel)->str: # HTML; empty: the text is shown
     return ''
 
 @patch
-def _repr_mimebundle_(self:Panel, **options):
-    html = f'<p>{NOT_LIVE}</p>' + (self.static() or f'<pre>{safe(self.as_text())}</pre>')
-    return self.box._repr_mimebundle_(**options) | {'text/plain': self.as_text(), 'text/html': html}
+def kept_html(self:Panel)->str:
+    "What stays, with a sentence above it."
+    return f'<p>{NOT_LIVE}</p>' + (self.static() or f'<pre>{safe(self.as_text())}</pre>')
 
+@patch
+def _repr_mimebundle_(self:Panel, **options):
+    live = self.box._repr_mimebundle_(**options)
+    return live | {'text/plain': self.as_text(), 'text/html': self.kept_html()}
 
 # %% ../../nbs/60_panels/00_base.ipynb #5a01d0a2
 def kept_page(
@@ -139,11 +143,11 @@ def _ipython_display_(self:Panel):
     self.kept = display(kept, raw=True, display_id=True)
 
 @patch
-def renew(self:Panel):
+def renew(self:Panel,
+    html:str='', # From `kept_html`, where it was made in a thread
+):
     "Bring up to date what stays in the notebook."
-    if not self.kept: return
-    html = self._repr_mimebundle_()['text/html']
-    self.kept.update({'text/html': kept_page(html), 'text/plain': ''}, raw=True)
+    if self.kept: self.kept.update({'text/html': kept_page(html or self.kept_html()), 'text/plain': ''}, raw=True)
 
 # %% ../../nbs/60_panels/00_base.ipynb #93ada0b1
 _scripts = dict(page='page.js', table='table.js', tree='tree.js', curve='curve.js')
