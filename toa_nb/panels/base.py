@@ -274,6 +274,7 @@ def keep_soon(self:Panel):
 
 @patch
 async def keep_later(self:Panel):
+    "Bring it up to date after a rest, unless the reader goes on."
     self.turns += 1
     turn = self.turns
     await asyncio.sleep(REST)
