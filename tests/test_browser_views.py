@@ -145,6 +145,7 @@ def test_two_runs_are_compared(lab):
     lab.see('.toa-ComparePanel .toa-answer >> nth=0', 'better 4')
     lab.see('.toa-ComparePanel .toa-answer >> nth=1', 'text 4')
     assert lab.page.locator('.toa-kept').is_hidden()
+    lab.until('() => document.querySelector(".toa-kept").textContent.includes("Why is the sea blue?")', 'what was chosen is not kept')
     lab.page.evaluate('() => document.querySelector(".toa-panel").remove()')
     lab.see('.toa-kept', 'later against toa: +0')
 

@@ -233,6 +233,7 @@ def choose(self:ComparePanel,
     if not rows: return self.viewer.show()
     prompt_id, names = self.rows.index[rows[-1]], [self.fields[key].value for key in 'ab']
     self.viewer.show(*self.pair(prompt_id), prompts=(self.tasks[prompt_id],)*2, heads=names, colours=self.colours)
+    self.keep_soon()
 
 @patch
 def pair(self:ComparePanel,

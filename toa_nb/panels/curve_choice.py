@@ -42,6 +42,7 @@ class CurveChoice:
     finished:bool=False # Only searches that have as many samples as the longest of their run
     size:tuple[float,float]=(5.6, 3.3) # Width and height of a figure, in inches
     frames:dict=field(default_factory=dict, repr=False, compare=False) # Tables that were read, by runs and reward
+    made:dict=field(default_factory=dict, repr=False, compare=False) # What was computed of them last, by name
 
 # %% ../../nbs/60_panels/11_curve_choice.ipynb #55af4e41
 @patch(as_prop=True)
@@ -86,11 +87,26 @@ def parts(self:CurveChoice)->dict: # `DataFrame`s
 @patch
 def curves(self:CurveChoice)->dict[str,tuple]:
     "By category (or under an empty name): the curve, and that of the held-out reward or None."
-    held_out, found = self.held_out, {}
-    for name, part in self.parts().items():
-        held = reward_curve(part, held_out=held_out, **self.arguments) if held_out else None
-        found[name] = reward_curve(part, **self.arguments), held
-    return found
+    def both(part):
+        held = reward_curve(part, held_out=self.held_out, **self.arguments) if self.held_out else None
+        return reward_curve(part, **self.arguments), held
+    return self.once('curves', lambda: {name: both(part) for name, part in self.parts().items()})
+
+@patch
+def once(self:CurveChoice,
+    name:str, # Of what is made
+    make, # Called without arguments
+):
+    "What `make` returns, computed once for the same choices."
+    if not self.has(name): self.made[name] = repr(self), make()
+    return self.made[name][1]
+
+@patch
+def has(self:CurveChoice,
+    name:str, # As in `once`
+)->bool:
+    "Whether it is there for these choices."
+    return self.made.get(name, ('',))[0] == repr(self)
 
 # %% ../../nbs/60_panels/11_curve_choice.ipynb #b466a6a5
 @patch
@@ -128,8 +144,9 @@ def without_spec(self:CurveChoice)->list[str]:
 def differences(self:CurveChoice)->dict: # `DataFrame`s as of `difference_curve`, by category
     "The paired difference of each method (or run) to the chosen one, at equal cost."
     if not self.against: return {}
-    return {name: difference_curve(part, self.against, held_out=self.held_out, **self.paired)
-            for name, part in self.parts().items() if self.against in set(part[self.by])}
+    def paired(part): return difference_curve(part, self.against, held_out=self.held_out, **self.paired)
+    def made(): return {n: paired(part) for n, part in self.parts().items() if self.against in set(part[self.by])}
+    return self.once('differences', made)
 
 @patch(as_prop=True)
 def paired(self:CurveChoice)->dict:

@@ -118,7 +118,7 @@ class CurvePanel(Panel):
         super().__init__('Reward against compute')
         self.store, name = reading(store)
         if name and runs is None: runs = [name]
-        self.size, self.frames, self.stale = size, {}, False
+        self.size, self.frames, self.made, self.stale = size, {}, {}, False
         self.views, self.fields = CurveViews(), curve_fields()
         self.file = field(W.Text, 'save as', 'curve.png')
         self.lay_out()
@@ -132,7 +132,7 @@ class CurvePanel(Panel):
 def choice(self:CurvePanel)->CurveChoice:
     "What the fields say."
     chosen = {name: widget.value for name, widget in self.fields.items()}
-    return CurveChoice(self.store, size=self.size, frames=self.frames, **chosen)
+    return CurveChoice(self.store, size=self.size, frames=self.frames, made=self.made, **chosen)
 
 # %% ../../nbs/60_panels/13_curves.ipynb #b229f6fb
 @patch
@@ -185,6 +185,7 @@ async def draw_all(self:CurvePanel):
         try:
             with self.working(work_text(choice)): why, views = await asyncio.to_thread(make_shown, choice)
             self.place(why or choice.remark(), views)
+            if self.kept and not self.stale: self.renew(await asyncio.to_thread(self.kept_html))
         except Exception as e: self.say(error_message(e), 'bad')
 
 @patch
@@ -202,6 +203,7 @@ def reread(self:CurvePanel):
     "Forget what was read, and look at the store again."
     chosen = list(self.fields['runs'].value)
     self.frames.clear()
+    self.made.clear()
     self.held = True
     offer_runs(self.fields, self.store, chosen or None)
     self.held = False
@@ -223,13 +225,14 @@ def summary(self:CurvePanel)->str:
     return f'{", ".join(self.choice.runs) or "no run"}: {names[self.choice.y]} across {names[self.choice.x]}'
 
 # %% ../../nbs/60_panels/13_curves.ipynb #77cdeeb0
-MOST_DRAWN = 20_000 # Samples of which a picture is drawn for a saved notebook; more take seconds
+MOST_DRAWN = 20_000 # Samples that are read for the picture of a saved notebook; more wait until they are drawn anyway
 
 @patch
 def static(self:CurvePanel)->str:
     "The figures as pictures."
     choice = self.choice
-    if sum(choice.store.count(run) for run in choice.runs) > MOST_DRAWN or choice.emptiness(): return ''
+    many = sum(choice.store.count(run) for run in choice.runs) > MOST_DRAWN
+    if (many and not choice.has('curves')) or choice.emptiness(): return ''
     return ''.join(picture_html(figure, self.summary()) for figure in choice.figures().values())
 
 @patch

@@ -175,6 +175,7 @@ def show(self:SampleBrowser,
     tasks = [self.prompts[s.prompt_id] for s in samples]
     self.viewer.show(*samples, prompts=tasks, heads=['']*len(tasks), colours=self.found.colours)
     self.prefer_button.disabled = (len(samples), len(prompts)) != (2, 1)
+    self.keep_soon()
 
 # %% ../../nbs/60_panels/18_samples.ipynb #adcb4138
 @patch

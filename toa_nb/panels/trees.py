@@ -150,7 +150,7 @@ class TreePanel(Panel):
     ):
         super().__init__('Search tree')
         self.store, run = reading(store, run)
-        self.samples, self.prompts, self.reward = {}, {}, ''
+        self.samples, self.prompts, self.reward, self.picture = {}, {}, '', ((), '')
         self.run, self.prompt = field(W.Dropdown, 'run'), field(W.Dropdown, 'prompt')
         self.number = field(W.Dropdown, 'sample', options={'prompt': ROOT})
         self.view, self.filters = W.ToggleButtons(options=VIEWS, style=dict(button_width='auto')), filter_fields()
@@ -265,6 +265,7 @@ def show(self:TreePanel):
     if prompt is None or n is None: return
     if AnyWidget: self.tree.selected = n
     self.text.value = details(n, self.samples, self.prompts[prompt], self.view.value, self.store)
+    self.keep_soon()
     self.show_code(f'panel = TreePanel({short_path(self.store)!r}, {run!r}, {prompt!r}, selected={n})\n'
                    f'plot_tree({store_code(self.store)}.samples({run!r}, {prompt!r}), {self.reward!r})')
 
@@ -304,8 +305,10 @@ def summary(self:TreePanel)->str:
 def static(self:TreePanel)->str:
     "The tree as a picture, and the chosen answer."
     if not self.samples: return ''
-    figure = plot_tree(self.samples.values(), self.reward)
-    return picture_html(figure, self.summary()) + self.text.value
+    shown = self.run.value, self.prompt.value, len(self.samples)
+    if self.picture[0] != shown:
+        self.picture = shown, picture_html(plot_tree(self.samples.values(), self.reward), self.summary())
+    return self.picture[1] + self.text.value
 
 @patch
 def notes(self:TreePanel)->dict[int,dict]: # By number; empty where the search can't be replayed
