@@ -110,6 +110,7 @@ def main(names, out=root/'nbs/images'):
         shutil.copy(demo, lab.notebooks)
         try:
             for shot in [s for s in SHOTS if not names or s.__name__ in names]:
+                lab.thread.submit(lab.page.set_viewport_size, dict(width=1280, height=1800)).result() # no panel is cut off
                 lab.thread.submit(shot, lab, out).result()
                 lab.thread.submit(lab.settle).result()
                 print(f'{out.relative_to(root)}/{shot.__name__}.png')
