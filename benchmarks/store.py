@@ -1,6 +1,9 @@
 """What a large store takes in all versions of its tables: bytes per sample, `toa status`, the table of its numbers with a curve, and an upgrade.
 
-Run: python benchmarks/store.py [--samples 160000] [--folder DIR] [--versions 2 3 1] [--upgrade]
+Run: python benchmarks/store.py [--samples 160000] [--folder DIR] [--versions 2 3 1] [--upgrade | --commits]
+
+`--commits` is another table: what runs of so many prompts, with so many calls of each in flight, write per sample with pages
+of 16 and of 4 KiB, at 50 ms per call.
 
 Version 3 is version 2 with compressed texts. A run of 160 samples per prompt, a third of them refinements, with answers of 1.4 to 3 kB (2.2 kB on average, cut
 from what SmolLM2-135M wrote for data/pool_mod.jsonl.gz) and one reward, is written by SQL. Each figure is
@@ -108,6 +111,27 @@ def best(path):
 STEPS = dict(status=status, table_and_curve=table_and_curve, best=best, texts=texts, upgrade=upgrade)
 
 
+def commits(page):
+    "Per sample, for each shape of a run: kB written by this process, and its CPU in ms; the smaller of two turns."
+    from unittest.mock import patch
+
+    from toa_nb import TOA, FakeModel, FunctionReward, Run
+    def written(): return int(Path('/proc/self/io').read_text().split('wchar:')[1].split()[0])
+    reward, rows = FunctionReward(lambda prompt, response: len(response)/1000, 'length'), {}
+    for prompts, parallel in ((1, 1), (1, 8), (50, 1), (50, 8)):
+        n = 100 if prompts == 1 else 20
+        model = FakeModel('m', lambda messages, seed: f'{seed} ' + 'words of an answer '*60, latency=.05, capacity=400)
+        for _ in range(2):
+            with tempfile.TemporaryDirectory() as folder, patch('toa_nb.store.files.PAGE_SIZE', page):
+                run = Run([f'Task {i}.' for i in range(prompts)], TOA(n=n, parallel=parallel), model, reward,
+                          store=f'{folder}/runs.db', check=False)
+                before, cpu = written(), time.process_time()
+                run.wait(show=False)
+                found = (written() - before)/prompts/n/1e3, (time.process_time() - cpu)/prompts/n*1e3
+            rows[prompts, parallel] = tuple(map(min, found, rows.get((prompts, parallel), found)))
+    return rows
+
+
 def measure(step, path):
     "A step in this process, without its imports; prints what it took."
     import matplotlib.figure  # noqa: F401
@@ -134,10 +158,18 @@ def main():
     parser.add_argument('--folder', help='where the stores are written; a temporary folder by default')
     parser.add_argument('--versions', type=int, nargs='+', default=[2, 3, 1])
     parser.add_argument('--upgrade', action='store_true', help='upgrade the store of version 1 at the end')
+    parser.add_argument('--commits', action='store_true', help='what commits write, instead')
     parser.add_argument('--step', help=argparse.SUPPRESS)
     parser.add_argument('--store', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.step: return measure(args.step, args.store)
+    if args.commits:
+        large, small = commits(16384), commits(4096)
+        print('| prompts x parallel | kB written per sample, 16 / 4 KiB | CPU ms per sample |\n|---|---|---|')
+        for (prompts, parallel), (kb, cpu) in large.items():
+            kb4, cpu4 = small[prompts, parallel]
+            print(f'| {prompts} x {parallel} | {kb:.1f} / {kb4:.1f} | {cpu:.2f} / {cpu4:.2f} |')
+        return
     prompts = args.samples//PER_PROMPT
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         print(f'{prompts*PER_PROMPT:,} samples of {prompts:,} prompts\n')

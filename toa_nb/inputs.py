@@ -148,7 +148,6 @@ def typed(
     words = _type_words(kind) or 'of the right type'
     raise InputError(f'{value!r:.80} is not {words}', where, f'Give {words}.')
 
-
 # %% ../nbs/01_inputs.ipynb #b1dd349f
 def known_fields(
     cls:type, # A dataclass
@@ -249,7 +248,6 @@ def refuse_path(
     as_text = f' If it is the prompt itself, put it into a list: [{path!r}].' if is_text else ''
     raise InputError(f'{path!r} is the path of a file, not a prompt', where,
                      f'Read the file with load_prompts({path!r}).{as_text}')
-
 
 # %% ../nbs/01_inputs.ipynb #c95102d7
 def _text(path:str|Path)->str:

@@ -150,7 +150,6 @@ def difference_table(
     out['needed'] = [needed_prompts(m, s, level, power) for m, s in zip(out['difference'], sd)]
     return out
 
-
 # %% ../../nbs/50_analysis/02_comparisons.ipynb #ca771424
 def compare_methods(
     df:Any, # A table of `to_frame`; or samples, a `Run`, a `RunStore` or the path of one

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from ..core import InputError
 from ..store.tables import as_frame
-from .comparisons import compare_methods
-from .curves import chosen_axis, curve_columns
+from .comparisons import difference_table, read_both, side_of
+from .curves import check_axes, chosen_axis, curve_columns
 from .equal_compute import compare_all
 from .plot import _figure, method_style
 
@@ -82,11 +82,14 @@ def difference_curve(
     x, names = chosen_axis(df, x), [str(name) for name in df[by].unique()]
     if against not in names:
         raise InputError(f'there is no {by} {against!r}', 'against', f'There are: {", ".join(names)}.')
-    rows = [pd.DataFrame(columns=[by, 'x', 'mean', 'low', 'high'])] if names == [against] else []
-    for name in names:
-        if name == against: continue
-        d = compare_methods(df, name, against, x=x, y=y, k=k, held_out=held_out, by=by, n_boot=n_boot, points=points)
-        rows.append(d.rename(columns=dict(at='x', difference='mean')).assign(**{by: name}))
-    out = pd.concat(rows, ignore_index=True)
+    check_axes(df, x, y, k, held_out)
+    sides = {name: side_of(df, name, by, x, y, k, held_out) for name in names}
+    reference, rows = sides.pop(against), []
+    for name, side in sides.items():
+        _, grid, *values = read_both((side, reference), (name, against), None, x, points)
+        d = difference_table(*values, n_boot).rename(columns=dict(difference='mean'))
+        rows.append(d.assign(**{by: name, 'x': grid}))
+    empty = pd.DataFrame(columns=[by, 'x', 'mean', 'low', 'high'])
+    out = pd.concat(rows, ignore_index=True) if rows else empty
     out.attrs = dict(x=x, y=y, k=k, by=by, difference=against, held_out=held_out)
     return out

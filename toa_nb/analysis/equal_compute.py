@@ -31,7 +31,6 @@ def common_cost(
         raise InputError(f'the cost of {unknown[0]!r} is unknown', x, 'Give every model a spec, or compare by tokens.')
     return float(part.groupby([by, 'run', 'prompt_id'], observed=True)[x].sum().min())
 
-
 # %% ../../nbs/50_analysis/03_equal_compute.ipynb #94ebb82e
 def _against(
     df:pd.DataFrame, # From `to_frame`
@@ -55,7 +54,6 @@ def _against(
         table = difference_table(*(np.concatenate(v, 1) for v in values), **options)
         parts.append(table.set_index(pd.Index(methods, name=by)))
     return pd.concat(parts).loc[names]
-
 
 # %% ../../nbs/50_analysis/03_equal_compute.ipynb #00faf5bc
 def compare_all(

@@ -96,6 +96,18 @@ def with_rewards(
 # %% ../../nbs/50_analysis/08_query.ipynb #f4b9b343
 OURS = re.compile(r'\d{3,}(-\d{5,})?\.parquet') # Names of files that are written
 
+def _written(folder):
+    "The files of an earlier call in a folder; an error where another program has written one of such a name."
+    import pyarrow as pa, pyarrow.parquet as pq
+    found = [path for path in folder.iterdir() if OURS.fullmatch(path.name)]
+    for path in found:
+        try: known = b'toa_nb' in (pq.read_schema(path).metadata or {})
+        except (OSError, pa.ArrowException): known = False
+        if not known:
+            raise InputError(f'this folder has a {path.name} that write_samples has not written', str(folder),
+                             'Name another folder.')
+    return found
+
 def _write(df, path):
     "Write a table, with the same types whatever it holds."
     import pyarrow as pa, pyarrow.parquet as pq
@@ -106,14 +118,16 @@ def _write(df, path):
     if 'parents' in df:
         numbers = table['parents'].cast(pa.list_(pa.int64()))
         table = table.set_column(table.schema.get_field_index('parents'), 'parents', numbers)
+    table = table.replace_schema_metadata({**table.schema.metadata, b'toa_nb': b'write_samples'})
     with whole_file(path) as part: pq.write_table(table, part)
 
+# %% ../../nbs/50_analysis/08_query.ipynb #60019dad
 def write_samples(
     source:Any, # A `RunStore`, the path of one, or a `Run`
     folder:str|Path, # Created if it does not exist; files of an earlier call are replaced
     run:str|list[str]|None=None, # Only these runs; None: all
-    per_file:int|None=None, # Prompts of a file, for runs that do not fit into memory: 250 with 160 answers of 2.2 kB
-                            # take 290 MB in all, 700 with their texts; None: a file per run
+    per_file:int|None=None, # Prompts of a file, which are in memory at once, for runs that do not fit into it; None: a
+                            # file per run
     **options, # Arguments of `to_frame`, such as `texts=True`
 )->list[Path]: # The files, in the order of the runs and of their prompts
     "Write the table of each run as Parquet files."
@@ -121,12 +135,13 @@ def write_samples(
     folder, out = check_path(folder, where='folder'), []
     if per_file is not None: check_number(per_file, 'per_file', 1, whole=True)
     folder.mkdir(parents=True, exist_ok=True)
+    before = _written(folder)
     with opened(source, run) as (found, runs):
         if not runs: raise InputError('there are no runs', 'source', 'Give a store.')
         for i, name in enumerate(runs, 1):
             for k, df in enumerate(_frames(found, name, per_file, options), 1):
                 out.append(folder/(f'{i:03d}-{k:05d}.parquet' if per_file else f'{i:03d}.parquet'))
                 _write(df, out[-1])
-    for old in folder.glob('[0-9][0-9][0-9]*.parquet'):
-        if OURS.fullmatch(old.name) and old not in out: old.unlink()
+    for old in before:
+        if old not in out: old.unlink()
     return out

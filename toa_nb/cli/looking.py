@@ -19,7 +19,7 @@ from ..run.session import interruptible
 from ..run.stored import pick_run
 from .config import open_store
 from .command import add_command, add_stores, stores_and_run
-from .output import note, say
+from .output import check_output, note, say
 from .running import hangup_stops_gently
 
 # %% ../../nbs/70_cli/03_looking.ipynb #d29b40df
@@ -126,9 +126,8 @@ def do_panel(args:Any)->int:
 
 def write_page(args:Any, stores:list[str], run:str|None)->int:
     "toa panel -o"
+    check_output(args.output, 'a page', ('.html', '.htm'))
     path = Path(args.output).expanduser()
-    if path.suffix not in ('.html', '.htm'):
-        raise InputError(f'{path.name!r} has another ending', '--output', 'Use .html.')
     if missing := [name for name in ('ipywidgets', 'anywidget') if not find_spec(name)]:
         raise InputError(f'the package {missing[0]} is missing', 'toa panel', 'Install toa_nb[lab].')
     with open_store(stores) as store:

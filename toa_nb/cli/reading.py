@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RULES', 'Y_HELP', 'some_runs', 'guiding', 'chosen_by', 'apart', 'frames_of', 'frame_of', 'curve_of', 'do_curve',
            'read_quota', 'licences_of', 'given_rules', 'check_place', 'do_export', 'check_known', 'sample_row',
-           'sample_text', 'do_samples', 'prompt_findings', 'do_prompts', 'add_by', 'add_curve', 'add_rules',
+           'sample_text', 'do_samples', 'shared_prompts', 'do_prompts', 'add_by', 'add_curve', 'add_rules',
            'add_export', 'add_samples', 'add_prompts']
 
 # %% ../../nbs/70_cli/03_reading.ipynb #6497d7ad
@@ -24,7 +24,7 @@ from ..run.stored import pick_run
 from ..data.writing import export, FORMATS
 from .config import open_store, read_reward
 from .command import add_choice, add_command, add_group, add_stores, stores_and_run
-from .output import check_output, columns, note, say
+from .output import check_output, columns, FIGURES, note, say
 
 # %% ../../nbs/70_cli/03_reading.ipynb #ed963b36
 def some_runs(
@@ -110,7 +110,7 @@ def curve_of(
 
 def do_curve(args:Any)->int:
     "toa curve"
-    if args.output: check_output(args.output, 'a curve', ('.png', '.svg', '.pdf', '.csv', '.json'))
+    if args.output: check_output(args.output, 'a curve', (*FIGURES, '.csv', '.json'))
     found, ending = curve_of(args), Path(args.output or '').suffix
     if ending == '.csv': found.to_csv(args.output, index=False)
     elif ending == '.json': found.to_json(args.output, orient='records')
@@ -234,22 +234,20 @@ def do_samples(args:Any)->int:
     return 0 if rows else 1
 
 # %% ../../nbs/70_cli/03_reading.ipynb #c297ee61
-def prompt_findings(
+def shared_prompts(
     prompts:Any, # Of `load_prompts`
     against:str, # Prompts of an evaluation, as for `load_prompts`; empty: none
-)->dict[str,list[str]]: # Lines by heading; what is empty is left out
-    "Prompts that are there twice, and those of an evaluation that are among them."
+)->list[str]: # A line for each
+    "The prompts of an evaluation that are among others."
     from toa_nb.data.prompts import load_prompts
-    from toa_nb.data.select import check_overlap, distinct_prompts
-    found = {'prompts whose text is there already': list(map(str, distinct_prompts(prompts).bad))}
-    overlap = check_overlap(prompts, load_prompts(against, id_prefix='e', say=note)) if against else []
-    found[f'prompts of {against} that are among them'] = [
-        f'{o.prompt_id!r}: {o.share:.0%} of it is in {o.train_id!r}' for o in overlap]
-    return {heading: lines for heading, lines in found.items() if lines}
+    from toa_nb.data.select import check_overlap
+    found = check_overlap(prompts, load_prompts(against, id_prefix='e', say=note)) if against else []
+    return [f'{o.prompt_id!r}: {o.share:.0%} of it is in {o.train_id!r}' for o in found]
 
 def do_prompts(args:Any)->int:
     "toa prompts check"
     from toa_nb.data.prompts import BadPrompts, load_prompts, reading_report
+    from toa_nb.data.select import distinct_prompts
     prompts = load_prompts(args.file, args.skip_bad, args.id_prefix, split=args.split, at=args.at or None, say=note)
     reward = read_reward(args.reward, Path(), '--reward') if args.reward else None
     with error_context(args.file):
@@ -261,13 +259,16 @@ def do_prompts(args:Any)->int:
     text += f'\n{reading_report(prompts)}'
     reports = counted(len(prompts.bad), 'report')
     if prompts.bad: text += f'\n{reports} on lines that are left out:\n{BadPrompts(prompts.bad)}'
-    found = prompt_findings(prompts, args.against)
+    shared = shared_prompts(prompts, args.against)
+    found = {'prompts whose text is there already': list(map(str, distinct_prompts(prompts).bad)),
+             f'prompts of {args.against} that are among them': shared}
+    found = {heading: lines for heading, lines in found.items() if lines}
     for heading, lines in found.items():
         text += '\n'.join(['', f'{heading} ({len(lines):,}):', *lines[:20], *['...']*(len(lines) > 20)])
     data = dict(file=args.file, prompts=len(prompts), categories=categories, unread=dict(prompts.unread),
                 left_out=list(map(str, prompts.bad)), findings=found)
     say(args, data, text)
-    return 1 if any('among them' in heading for heading in found) else 0
+    return 1 if shared else 0
 
 # %% ../../nbs/70_cli/03_reading.ipynb #5487fd35
 Y_HELP = 'best (default), top (mean of the k best), different (of the k best that are not near-copies) or mean'

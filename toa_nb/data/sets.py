@@ -178,6 +178,7 @@ class About:
         split = f', {self.split}' if self.split else ''
         return f'{self.name}: {self.place}{at}{split}; licence {self.licence or "not stated"}'
 
+# %% ../../nbs/45_data/00_sets.ipynb #57beed1f
 def _first_of_each(records:Iterable[tuple[int,Any]])->Iterator[tuple[int,Any]]:
     "Records without those whose id was there before."
     seen = set()
@@ -187,13 +188,16 @@ def _first_of_each(records:Iterable[tuple[int,Any]])->Iterator[tuple[int,Any]]:
         yield n, r
 
 # %% ../../nbs/45_data/00_sets.ipynb #d41acd8e
+class _Lacking(InputError):
+    "A record that lacks a field of the set."
+
 def _made(record:dict, n:int, make:Callable)->dict|InputError:
     "A record in our form, or the report on one that is not of the set."
     if {'id', 'instruction'} <= record.keys(): return record
     try: return make(record, n)
     except InputError as e: return e
     except KeyError as e:
-        return InputError(f'there is no field {e.args[0]!r}, only {", ".join(map(str, record))}', 'line')
+        return _Lacking(f'there is no field {e.args[0]!r}, only {", ".join(map(str, record))}', 'line')
     except (AttributeError, TypeError, IndexError, ValueError) as e:
         return InputError(f'this is not a raw record of the set ({type(e).__name__}: {e})', 'line')
 
@@ -208,7 +212,7 @@ def _ours(files:list[Path], make:Callable, fetched:bool)->Iterator[tuple[int,Any
         for line, raw in file_records(path):
             record = _made(raw, n, make) if isinstance(raw, dict) else raw
             if isinstance(record, InputError): record.fix = again
-            if n == 0 and isinstance(record, InputError) and record.what.startswith('there is no field'):
+            if n == 0 and isinstance(record, _Lacking):
                 raise InputError(record.what, f'{path}: the first record', again)
             yield line, record
             n += 1

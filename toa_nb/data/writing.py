@@ -117,7 +117,7 @@ def format_of(
     if not slim: return FORMATS[name]
     if name not in _READ:
         raise InputError(f'{name} has no columns that its readers ignore', 'slim', f'It is for {", ".join(_READ)}.')
-    kept = lambda row: {k: row[k] for k in _READ[name] if k in row}
+    def kept(row): return {k: row[k] for k in _READ[name] if k in row}
     return replace(FORMATS[name], turn=lambda rows, form: rows.each(kept, kept(rows.columns)))
 
 # %% ../../nbs/45_data/07_writing.ipynb #0562677e

@@ -136,7 +136,7 @@ class ComparePanel(Panel):
         super().__init__('Methods compared')
         self.store, name = reading(store)
         self.list, self.df, self.rows, self.by = TableView(multiple=False), None, None, 'method'
-        self.of, self.tasks, self.read, self.colours = {}, {}, [], {}
+        self.of, self.tasks, self.read, self.colours, self.held = {}, {}, [], {}, False
         self.viewer = Viewer(self.store, lambda s, number: self.attempt(lambda: self.follow(s, number)))
         self.fields = dict(
             a=field(W.Dropdown, 'method a'), b=field(W.Dropdown, 'method b'),
@@ -193,7 +193,7 @@ def take_in(self:ComparePanel):
     with self.working('Reading'): self.df, self.read = to_frame(self.store, runs), runs
     self.tasks = {p.id: p for p in self.store.prompts(runs[0])}
     chosen, categories = self.fields['category'].value, sorted(map(str, self.df['category'].dropna().unique()))
-    before, self.held = getattr(self, 'held', False), True
+    before, self.held = self.held, True
     self.fields['category'].options = {'all': ''} | {plain(c): c for c in categories}
     self.fields['category'].value, self.held = chosen if chosen in categories else '', before
 

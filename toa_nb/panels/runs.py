@@ -149,9 +149,8 @@ class RunPanel(Panel):
         self.costs, self.learned, self.curves = W.HTML(), W.HTML(), CurveViews()
         titles = 'Settings of a new run', 'Settings of this run'
         self.settings = W.Accordion([self.form.box, self.facts], titles=titles)
-        controls = button_row(*self.buttons.values(), self.more)
-        self.arrange(self.choice, self.settings, self.forecast, controls, self.status,
-                     side_by_side(self.curves.box, self.lists), side_by_side(self.costs, self.learned))
+        self.arrange(self.choice, self.settings, self.forecast, button_row(*self.buttons.values(), self.more),
+                     self.status, side_by_side(self.curves.box, self.lists), side_by_side(self.costs, self.learned))
         self.learned.add_class('toa-broad')
 
 # %% ../../nbs/60_panels/10_runs.ipynb #0d431760

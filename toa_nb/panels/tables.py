@@ -14,7 +14,6 @@ import ipywidgets as W
 from ..cells import safe
 from ..run.progress import short
 
-
 # %% ../../nbs/60_panels/02_tables.ipynb #0f78fdb3
 class Html(str):
     "HTML that was made here, from text that was made safe."

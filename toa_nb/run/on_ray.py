@@ -92,7 +92,6 @@ def named_address(
     check_address(address, 1)
     return '' if address in ('local', 'auto') else address
 
-
 # %% ../../nbs/40_run/10_on_ray.ipynb #a4aee670
 class RayLink:
     "Calls to an actor."

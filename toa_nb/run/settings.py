@@ -48,7 +48,6 @@ def listed_from(
     except TypeError: pass
     raise InputError(f'this is of the type {type(given).__name__}, not a list of {part}', f'Run.{part}', fix)
 
-
 # %% ../../nbs/40_run/03_settings.ipynb #02c983ef
 def as_prompts(
     given:Any, # A prompt, a text, or a list of these

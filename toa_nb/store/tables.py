@@ -321,5 +321,5 @@ def tables_by_run(
         return
     with opened(given, run) as (found, runs):
         guided, others = reward or guide(found, runs), {*columns} - {*_usual, *_on_request}
-        parts = runs if guided and not others else [runs or None]
+        parts = runs if len(runs) > 1 and guided and not others else [runs or None]
         for part in parts: yield to_frame(found, part, reward=guided, columns=columns, **options)
