@@ -112,7 +112,7 @@ def test_a_scorer_dies_with_an_engine_and_the_host(single, tmp_path):
 def test_a_scorer_that_stands_still_is_made_anew(single, tmp_path, seed):
     "Its loop answers nothing while it has answers to score; it is ended, and what it had is scored again."
     Counted.seconds, rng, go = .01, random.Random(seed), threading.Event()
-    run = make(tmp_path/'runs.db', NearCluster(2, stall=.2, engine=SlowNoReward, scorer=Counted))
+    run = make(tmp_path/'runs.db', NearCluster(2, stall=1., engine=SlowNoReward, scorer=Counted))
     async def stalled():
         run.start()
         await until(lambda: len(Counted.scored) >= rng.randrange(1, 30), run)
@@ -122,7 +122,7 @@ def test_a_scorer_that_stands_still_is_made_anew(single, tmp_path, seed):
     try: asyncio.run(stalled())
     finally: go.set()
     assert samples(run.store_at) == single and run.progress.session.calls == run.progress.samples == 72
-    assert run.progress.remarks['a scorer of digits', 'ScorerLost'].first == 'ScorerLost: no answer in 0.2 s'
+    assert run.progress.remarks['a scorer of digits', 'ScorerLost'].first == 'ScorerLost: no answer in 1 s'
 
 
 class Weights(GroupReward):
